@@ -1,0 +1,28 @@
+{
+  "targets": [
+    {
+      "target_name": "vfio_user",
+      "sources": [
+        "native/addon.cc",
+        "native/arguments.cc",
+        "native/bus-error-guard.cc",
+        "native/descriptor.cc",
+        "native/eventfd.cc",
+        "native/memory.cc",
+        "native/readiness.cc",
+        "native/socket-message.cc",
+        "native/socket.cc",
+      ],
+      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "defines": ["NAPI_VERSION=8", "NAPI_DISABLE_CPP_EXCEPTIONS"],
+      "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],
+      "cflags_cc": ["-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra"],
+      # The SIGBUS handler outlives the worker that loaded the addon, so the library must never be unloaded.
+      "ldflags": ["-Wl,-z,nodelete"],
+      "conditions": [
+        # Warnings stop our own builds, not those of users with a compiler that we never saw.
+        ["\"<!(echo $CI)\"!=\"\"", {"cflags_cc": ["-Werror"]}],
+      ],
+    },
+  ],
+}

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT
+import { LatencyHistogram } from './histogram';
+import { bandwidth, emptyDirection, iops, summarize } from './results';
+import type { DirectionResult, JobOptions, JobResult } from './results';
+
+/** Percentiles that fio reports unless told otherwise (fio, `percentile_list`). */
+export const FIO_PERCENTILES = [
+  1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99,
+] as const;
+
+/** Statistics of a latency in ns. `percentile` and `bins` are only there when `N` is above 0. */
+export interface FioLatency {
+  min: number;
+  max: number;
+  mean: number;
+  stddev: number;
+  N: number;
+  /** By percentile, written with six decimals. */
+  percentile?: Record<string, number>;
+  /** Samples by bucket (format json+). */
+  bins?: Record<string, number>;
+}
+
+/** One direction of a job. `bw` and its relatives are in KiB/s, `runtime` is in ms. */
+export interface FioDirection {
+  io_bytes: number;
+  io_kbytes: number;
+  bw_bytes: number;
+  bw: number;
+  iops: number;
+  runtime: number;
+  total_ios: number;
+  short_ios: number;
+  drop_ios: number;
+  slat_ns: FioLatency;
+  clat_ns: FioLatency;
+  lat_ns: FioLatency;
+  bw_min: number;
+  bw_max: number;
+  bw_agg: number;
+  bw_mean: number;
+  bw_dev: number;
+  bw_samples: number;
+  iops_min: number;
+  iops_max: number;
+  iops_mean: number;
+  iops_stddev: number;
+  iops_samples: number;
+}
+
+/** One job, or several reported as one. */
+export interface FioJob {
+  jobname: string;
+  groupid: number;
+  /** Milliseconds since the epoch. */
+  job_start: number;
+  /** 0, or the errno EIO. */
+  error: number;
+  eta: number;
+  /** Seconds. */
+  elapsed: number;
+  'job options': JobOptions;
+  read: FioDirection;
+  write: FioDirection;
+  trim: FioDirection;
+  sync: { total_ios: number; lat_ns: FioLatency };
+  /** Sum over the jobs, in ms. */
+  job_runtime: number;
+  usr_cpu: number;
+  sys_cpu: number;
+  ctx: number;
+  majf: number;
+  minf: number;
+  iodepth_level: Record<string, number>;
+  iodepth_submit: Record<string, number>;
+  iodepth_complete: Record<string, number>;
+  latency_ns: Record<string, number>;
+  latency_us: Record<string, number>;
+  latency_ms: Record<string, number>;
+  total_err?: number;
+  first_error?: number;
+}
+
+/** A report in the schema of `fio --output-format=json`. */
+export interface FioReport {
+  'fio version': string;
+  /** Seconds since the epoch. */
+  timestamp: number;
+  timestamp_ms: number;
+  time: string;
+  'global options': Record<string, string>;
+  jobs: FioJob[];
+}
+
+/** What {@link fioReport} is made of. */
+export interface FioReportInput {
+  /** Version of this package; the report names its tool `vfio-user-<version>`. */
+  readonly version: string;
+  /** When the run started and when it ended. */
+  readonly started: Date;
+  readonly ended: Date;
+  readonly options: JobOptions;
+  readonly jobs: readonly JobResult[];
+  /** Adds the buckets of the histograms, as `--output-format=json+` does. */
+  readonly bins?: boolean;
+}
+
+const EIO = 5;
+const DEPTH_KEYS = ['1', '2', '4', '8', '16', '32', '>=64'] as const;
+const BATCH_KEYS = ['0', '4', '8', '16', '32', '64', '>=64'] as const;
+const LATENCY_LIMITS = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000] as const;
+
+/**
+ * The results in fio's JSON schema (fio 3.x, `stat.c`), for the tools that read it: fio-plot, fio_jsonplus_clat2csv.
+ *
+ * Two differences are in what is measured: an I/O is timed from submission to completion, so that `lat_ns` equals `clat_ns` and `slat_ns` is
+ * empty; and `latency_ns`, `latency_us`, `latency_ms` are counted from the histogram, where a limit inside a bucket is met within 0.8 %.
+ */
+export function fioReport(input: FioReportInput): FioReport {
+  const milliseconds = input.ended.getTime();
+  return {
+    'fio version': `vfio-user-${input.version}`,
+    timestamp: Math.floor(milliseconds / 1000),
+    timestamp_ms: milliseconds,
+    time: input.ended.toString().replace(/ \(.*\)$/, ''),
+    'global options': {},
+    jobs: input.jobs.map((job) => fioJob(job, input)),
+  };
+}
+
+function fioJob(job: JobResult, input: FioReportInput): FioJob {
+  const bins = input.bins === true;
+  const jobTime = job.runtimeMs * job.jobs;
+  const percent = (ms: number): number => (jobTime > 0 ? (ms * 100) / jobTime : 0);
+  const limits = latencyMaps([job.read.latency, job.write.latency]);
+  const groupMean = (pick: (each: JobResult) => DirectionResult): number =>
+    input.jobs.reduce((sum, each) => sum + summarize(pick(each).bandwidthSamples).mean, 0);
+  const failed = job.errors > 0;
+  return {
+    jobname: job.name,
+    groupid: 0,
+    job_start: input.started.getTime(),
+    error: failed ? EIO : 0,
+    eta: 0,
+    elapsed: Math.ceil((input.ended.getTime() - input.started.getTime()) / 1000),
+    'job options': input.options,
+    read: fioDirection(
+      job.read,
+      groupMean((each) => each.read),
+      bins,
+    ),
+    write: fioDirection(
+      job.write,
+      groupMean((each) => each.write),
+      bins,
+    ),
+    trim: fioDirection(emptyDirection(), 0, bins),
+    sync: { total_ios: 0, lat_ns: fioLatency(new LatencyHistogram(), bins) },
+    job_runtime: Math.round(jobTime),
+    usr_cpu: percent(job.cpu.userMs),
+    sys_cpu: percent(job.cpu.systemMs),
+    ctx: job.cpu.contextSwitches,
+    majf: job.cpu.majorFaults,
+    minf: job.cpu.minorFaults,
+    iodepth_level: shares(DEPTH_KEYS, job.depthCounts),
+    iodepth_submit: shares(BATCH_KEYS, job.submitCounts),
+    iodepth_complete: shares(BATCH_KEYS, job.completeCounts),
+    ...limits,
+    ...(failed ? { total_err: job.errors, first_error: EIO } : {}),
+  };
+}
+
+function fioDirection(direction: DirectionResult, groupBandwidth: number, bins: boolean): FioDirection {
+  const bytesPerSecond = Math.floor(bandwidth(direction));
+  const bw = summarize(direction.bandwidthSamples);
+  const rate = summarize(direction.iopsSamples);
+  return {
+    io_bytes: direction.bytes,
+    io_kbytes: Math.floor(direction.bytes / 1024),
+    bw_bytes: bytesPerSecond,
+    bw: Math.floor(bytesPerSecond / 1024),
+    iops: iops(direction),
+    runtime: Math.round(direction.runtimeMs),
+    total_ios: direction.ios,
+    short_ios: 0,
+    drop_ios: 0,
+    slat_ns: fioLatency(new LatencyHistogram(), bins),
+    clat_ns: fioLatency(direction.latency, bins),
+    lat_ns: fioLatency(direction.latency, bins),
+    bw_min: Math.round(bw.min / 1024),
+    bw_max: Math.round(bw.max / 1024),
+    // Share of the group's mean bandwidth, in percent.
+    bw_agg: groupBandwidth > 0 ? Math.min(100, (bw.mean * 100) / groupBandwidth) : 0,
+    bw_mean: bw.mean / 1024,
+    bw_dev: bw.stddev / 1024,
+    bw_samples: bw.count,
+    iops_min: Math.round(rate.min),
+    iops_max: Math.round(rate.max),
+    iops_mean: rate.mean,
+    iops_stddev: rate.stddev,
+    iops_samples: rate.count,
+  };
+}
+
+function fioLatency(histogram: LatencyHistogram, bins: boolean): FioLatency {
+  const latency: FioLatency = {
+    min: Math.floor(histogram.min),
+    max: Math.floor(histogram.max),
+    mean: histogram.mean,
+    stddev: histogram.stddev,
+    N: histogram.count,
+  };
+  if (histogram.count === 0) return latency;
+  latency.percentile = Object.fromEntries(
+    FIO_PERCENTILES.map((percent) => [percent.toFixed(6), Math.floor(histogram.percentile(percent))]),
+  );
+  if (bins) {
+    latency.bins = Object.fromEntries(
+      Array.from(histogram.buckets(), ({ value, count }) => [String(value), count]),
+    );
+  }
+  return latency;
+}
+
+/** Percent of the I/Os whose latency is below each limit and not below the one before. */
+function latencyMaps(
+  histograms: readonly LatencyHistogram[],
+): Pick<FioJob, 'latency_ns' | 'latency_us' | 'latency_ms'> {
+  const empty = (): Record<string, number> =>
+    Object.fromEntries(LATENCY_LIMITS.map((limit) => [String(limit), 0]));
+  const maps = {
+    latency_ns: empty(),
+    latency_us: empty(),
+    latency_ms: { ...empty(), '2000': 0, '>=2000': 0 } as Record<string, number>,
+  };
+  const count = histograms.reduce((sum, histogram) => sum + histogram.count, 0);
+  const add = (map: Record<string, number>, key: string, samples: number): void => {
+    map[key] = (map[key] ?? 0) + (samples * 100) / count;
+  };
+  const below = (value: number): string => String(LATENCY_LIMITS.find((limit) => value < limit) ?? 2000);
+  for (const histogram of histograms) {
+    for (const { value, count: samples } of histogram.buckets()) {
+      if (value < 1e3) add(maps.latency_ns, below(value), samples);
+      else if (value < 1e6) add(maps.latency_us, below(value / 1e3), samples);
+      else add(maps.latency_ms, value < 2e9 ? below(value / 1e6) : '>=2000', samples);
+    }
+  }
+  return maps;
+}
+
+function shares(keys: readonly string[], counts: Float64Array): Record<string, number> {
+  const total = counts.reduce((sum, count) => sum + count, 0);
+  return Object.fromEntries(
+    keys.map((key, slot) => [key, total > 0 ? ((counts[slot] ?? 0) * 100) / total : 0]),
+  );
+}

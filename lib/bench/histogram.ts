@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT
+import { invalidArgument, outOfRange } from '../errors';
+
+/** Number of buckets: 29 groups of 64, the layout of fio's latency statistics (fio `stat.h`, `FIO_IO_U_PLAT_*`). */
+export const HISTOGRAM_BUCKETS = 1856;
+
+const SUB_BUCKETS = 64;
+const LINEAR_LIMIT = 128;
+/** First value, in ns, beyond the range of the last bucket: about 17 s. */
+const RANGE = 2 ** 34;
+
+// Slots of the one array: the exact statistics first, then the buckets. Zeroed memory is an empty histogram.
+const COUNT = 0;
+const SUM = 1;
+const SQUARES = 2;
+const MIN = 3;
+const MAX = 4;
+const BUCKETS = 8;
+
+/** Size in bytes of the memory of a {@link LatencyHistogram}. */
+export const HISTOGRAM_BYTES = (BUCKETS + HISTOGRAM_BUCKETS) * Float64Array.BYTES_PER_ELEMENT;
+
+/**
+ * Index of the bucket that counts a latency. Below 128 a bucket holds one value; from there on each power of two is
+ * divided into 64 equal buckets, so that a bucket is at most 1/64 (1.6 %) of its value wide.
+ *
+ * @param ns 0 or more; fractions are cut off, values of 2^34 and above fall into the last bucket
+ */
+export function bucketIndex(ns: number): number {
+  if (ns < LINEAR_LIMIT) return ns >>> 0;
+  if (ns >= RANGE) return HISTOGRAM_BUCKETS - 1;
+  // Two more bits than an integer operation has: a quarter of the value lies two groups lower.
+  if (ns >= 2 ** 32) return bucketIndex(Math.floor(ns / 4)) + 2 * SUB_BUCKETS;
+  const shift = 25 - Math.clz32(ns);
+  return (shift + 1) * SUB_BUCKETS + ((ns >>> shift) & (SUB_BUCKETS - 1));
+}
+
+/**
+ * The latency in ns that stands for a bucket: the value itself below 128, else the middle of the bucket.
+ *
+ * @param index 0 … {@link HISTOGRAM_BUCKETS} - 1
+ */
+export function bucketValue(index: number): number {
+  if (index < LINEAR_LIMIT) return index;
+  const group = Math.floor(index / SUB_BUCKETS);
+  const width = 2 ** (group - 1);
+  return (SUB_BUCKETS + (index % SUB_BUCKETS) + 0.5) * width;
+}
+
+/** A bucket with a count above 0. */
+export interface HistogramBucket {
+  /** Latency that stands for the bucket, in ns; see {@link bucketValue}. */
+  readonly value: number;
+  /** Number of samples. */
+  readonly count: number;
+}
+
+/**
+ * Latencies in nanoseconds, counted in the buckets of fio's layout, with exact minimum, maximum, mean and standard deviation beside.
+ *
+ * All of it lives in {@link HISTOGRAM_BYTES} bytes of memory that the caller may provide, so that a worker thread can hand
+ * its histogram over without a copy. One thread records; others read when it has finished.
+ * Counts are doubles, exact up to 2^53. Nothing is allocated while recording.
+ */
+export class LatencyHistogram {
+  readonly #slots: Float64Array<ArrayBufferLike>;
+
+  /**
+   * @param buffer memory that holds a histogram already or is zeroed; without it the histogram allocates its own
+   * @param byteOffset where in `buffer`; a multiple of 8
+   * @throws ERR_OUT_OF_RANGE when the buffer is too small or the offset unaligned
+   */
+  constructor(buffer: ArrayBufferLike = new ArrayBuffer(HISTOGRAM_BYTES), byteOffset = 0) {
+    if (byteOffset < 0 || byteOffset % 8 !== 0 || byteOffset + HISTOGRAM_BYTES > buffer.byteLength) {
+      throw outOfRange(
+        `A histogram needs ${String(HISTOGRAM_BYTES)} bytes at a multiple of 8; ` +
+          `offset ${String(byteOffset)} in a buffer of ${String(buffer.byteLength)} bytes has no room for it`,
+      );
+    }
+    this.#slots = new Float64Array(buffer, byteOffset, BUCKETS + HISTOGRAM_BUCKETS);
+  }
+
+  /** The memory of the histogram; make another histogram over it to read it in another thread. */
+  get buffer(): ArrayBufferLike {
+    return this.#slots.buffer;
+  }
+
+  /** Counts one latency in ns. Negative values and NaN count as 0. */
+  record(ns: number): void {
+    this.recordMany(ns, 1);
+  }
+
+  /** Counts the same latency `count` times. `count` is a positive integer and is not checked. */
+  recordMany(ns: number, count: number): void {
+    const slots = this.#slots;
+    const value = ns > 0 ? ns : 0;
+    const before = slots[COUNT] as number;
+    slots[COUNT] = before + count;
+    slots[SUM] = (slots[SUM] as number) + value * count;
+    slots[SQUARES] = (slots[SQUARES] as number) + value * value * count;
+    if (before === 0 || value < (slots[MIN] as number)) slots[MIN] = value;
+    if (value > (slots[MAX] as number)) slots[MAX] = value;
+    const slot = BUCKETS + bucketIndex(value);
+    slots[slot] = (slots[slot] as number) + count;
+  }
+
+  /** Adds the samples of another histogram to this one. */
+  merge(other: LatencyHistogram): void {
+    const from = other.#slots;
+    const to = this.#slots;
+    if (from[COUNT] === 0) return;
+    if (to[COUNT] === 0 || (from[MIN] as number) < (to[MIN] as number)) to[MIN] = from[MIN] as number;
+    if ((from[MAX] as number) > (to[MAX] as number)) to[MAX] = from[MAX] as number;
+    for (const slot of [COUNT, SUM, SQUARES]) to[slot] = (to[slot] as number) + (from[slot] as number);
+    for (let slot = BUCKETS; slot < to.length; slot++)
+      to[slot] = (to[slot] as number) + (from[slot] as number);
+  }
+
+  /** Forgets all samples, as at the end of the ramp time. */
+  reset(): void {
+    this.#slots.fill(0);
+  }
+
+  /** Number of samples. */
+  get count(): number {
+    return this.#slots[COUNT] as number;
+  }
+
+  /** Sum of all samples in ns. */
+  get sum(): number {
+    return this.#slots[SUM] as number;
+  }
+
+  /** Exact smallest sample in ns; 0 without samples. */
+  get min(): number {
+    return this.#slots[MIN] as number;
+  }
+
+  /** Exact largest sample in ns; 0 without samples. */
+  get max(): number {
+    return this.#slots[MAX] as number;
+  }
+
+  /** Exact arithmetic mean in ns; 0 without samples. */
+  get mean(): number {
+    return this.count === 0 ? 0 : this.sum / this.count;
+  }
+
+  /** Standard deviation of the sample (divisor n - 1) in ns; 0 with fewer than two samples. */
+  get stddev(): number {
+    const n = this.count;
+    if (n < 2) return 0;
+    const spread = (this.#slots[SQUARES] as number) - (this.sum * this.sum) / n;
+    return Math.sqrt(Math.max(0, spread) / (n - 1));
+  }
+
+  /**
+   * Latency in ns that `percent` % of the samples do not exceed (nearest rank), within half a bucket of the sample and
+   * never outside {@link min} … {@link max}; 0 without samples.
+   *
+   * @param percent 0 … 100
+   * @throws ERR_INVALID_ARG_VALUE
+   */
+  percentile(percent: number): number {
+    if (!(percent >= 0 && percent <= 100)) {
+      throw invalidArgument(`A percentile lies between 0 and 100, not at ${String(percent)}`);
+    }
+    const slots = this.#slots;
+    // The factor takes back the rounding of the product: 99.9 % of 1000 is rank 999, not 1000.
+    const rank = Math.max(1, Math.ceil(((percent * this.count) / 100) * (1 - 1e-15)));
+    let seen = 0;
+    for (let index = 0; index < HISTOGRAM_BUCKETS; index++) {
+      seen += slots[BUCKETS + index] as number;
+      if (seen >= rank) return Math.min(this.max, Math.max(this.min, bucketValue(index)));
+    }
+    return this.max;
+  }
+
+  /** The buckets that hold samples, by rising latency. */
+  *buckets(): Generator<HistogramBucket, void, undefined> {
+    for (let index = 0; index < HISTOGRAM_BUCKETS; index++) {
+      const count = this.#slots[BUCKETS + index] as number;
+      if (count > 0) yield { value: bucketValue(index), count };
+    }
+  }
+}

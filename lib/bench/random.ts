@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT
+import { invalidArgument, outOfRange } from '../errors';
+
+/** Chooses the block of the next I/O. */
+export interface BlockSequence {
+  /** Number of a block, from 0 up to the number of blocks less one. */
+  next(): number;
+}
+
+/**
+ * xoshiro128** 1.1 by Blackman and Vigna (prng.di.unimi.it): a fast 32-bit generator with 128 bits of state, whose sequence
+ * depends on nothing but its seed. Not for secrets.
+ */
+export class Xoshiro128 {
+  readonly #state: Int32Array;
+
+  /**
+   * @param state the four words of the state, not all 0
+   * @throws ERR_INVALID_ARG_VALUE
+   */
+  constructor(state: readonly [number, number, number, number]) {
+    if (state.every((word) => (word | 0) === 0)) {
+      throw invalidArgument('The state of xoshiro128** needs a bit that is 1');
+    }
+    this.#state = Int32Array.from(state, (word) => word | 0);
+  }
+
+  /** A generator whose state is drawn from one 32-bit seed: a counter, each value mixed by the finaliser of MurmurHash3. */
+  static fromSeed(seed: number): Xoshiro128 {
+    let counter = seed | 0;
+    const word = (): number => {
+      counter = (counter + 0x9e3779b9) | 0;
+      let z = counter;
+      z = Math.imul(z ^ (z >>> 16), 0x85ebca6b);
+      z = Math.imul(z ^ (z >>> 13), 0xc2b2ae35);
+      return z ^ (z >>> 16);
+    };
+    // The counter takes four values and only one of them maps to 0, so that the state is never all 0.
+    return new Xoshiro128([word(), word(), word(), word()]);
+  }
+
+  /** 32 random bits as an integer from 0 to 2^32 - 1. */
+  next(): number {
+    return this.#draw() >>> 0;
+  }
+
+  /** 32 random bits as a signed integer, which V8 passes on without allocating a number for it. */
+  #draw(): number {
+    const state = this.#state;
+    const s0 = state[0] as number;
+    const s1 = state[1] as number;
+    const s2 = (state[2] as number) ^ s0;
+    const s3 = (state[3] as number) ^ s1;
+    const scrambled = Math.imul(s1, 5);
+    state[0] = s0 ^ s3;
+    state[1] = s1 ^ s2;
+    state[2] = s2 ^ (s1 << 9);
+    state[3] = (s3 << 11) | (s3 >>> 21);
+    return Math.imul((scrambled << 7) | (scrambled >>> 25), 9);
+  }
+
+  /**
+   * A uniform integer from 0 to `n` - 1. Up to 2^32 no value is more than 2^-21 likelier than another; above, all are equally likely.
+   *
+   * @param n integer from 1 to 2^53; not checked
+   */
+  below(n: number): number {
+    if (n <= 2 ** 32) {
+      const fraction = ((this.#draw() >>> 5) * 2 ** 26 + (this.#draw() >>> 6)) / 2 ** 53;
+      return Math.floor(fraction * n);
+    }
+    const highest = Math.floor((n - 1) / 2 ** 32);
+    const mask = 0xffffffff >>> Math.clz32(highest);
+    for (;;) {
+      const value = (this.#draw() & mask) * 2 ** 32 + (this.#draw() >>> 0);
+      if (value < n) return value;
+    }
+  }
+}
+
+/** Blocks chosen uniformly at random, with repetition (fio: `norandommap`). */
+export class RandomSequence implements BlockSequence {
+  readonly #random: Xoshiro128;
+  readonly #blocks: number;
+
+  /**
+   * @param blocks number of blocks, 1 … 2^53
+   * @param seed 32 bits; the same seed gives the same sequence
+   * @throws ERR_OUT_OF_RANGE
+   */
+  constructor(blocks: number, seed: number) {
+    checkBlocks(blocks);
+    this.#random = Xoshiro128.fromSeed(seed);
+    this.#blocks = blocks;
+  }
+
+  next(): number {
+    return this.#random.below(this.#blocks);
+  }
+}
+
+/** Blocks in rising order, from the first again after the last. */
+export class SequentialSequence implements BlockSequence {
+  readonly #blocks: number;
+  #next: number;
+
+  /**
+   * @param blocks number of blocks, 1 … 2^53
+   * @param start the first block to return, so that several jobs can begin at different places
+   * @throws ERR_OUT_OF_RANGE
+   */
+  constructor(blocks: number, start = 0) {
+    checkBlocks(blocks);
+    if (!Number.isInteger(start) || start < 0 || start >= blocks) {
+      throw outOfRange(`The first block, ${String(start)}, is not one of ${String(blocks)} blocks`);
+    }
+    this.#blocks = blocks;
+    this.#next = start;
+  }
+
+  next(): number {
+    const block = this.#next;
+    this.#next = block + 1 === this.#blocks ? 0 : block + 1;
+    return block;
+  }
+}
+
+function checkBlocks(blocks: number): void {
+  if (!Number.isInteger(blocks) || blocks < 1 || blocks > 2 ** 53) {
+    throw outOfRange(`The number of blocks must be an integer from 1 to 2^53, not ${String(blocks)}`);
+  }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT
+import { performance } from 'node:perf_hooks';
+import { VfioUserError, invalidArgument } from '../errors';
+import {
+  Command,
+  HEADER_SIZE,
+  PROTOCOL_MAJOR,
+  PROTOCOL_MINOR,
+  commandName,
+  decodeDmaReadRequest,
+  decodeDmaWriteRequest,
+  decodeVersion,
+  defaultCapabilities,
+  encodeDmaReadReply,
+  encodeDmaWriteReply,
+  encodeVersion,
+  negotiateCapabilities,
+  type Capabilities,
+} from '../protocol';
+import { CommandError, Connection, Errno, type CommandReply, type IncomingCommand } from '../transport';
+import { VfioUserDevice, type Negotiated } from './device';
+import { DmaContainer, type DmaContainerOptions } from './dma-container';
+import { busyError, endpointName, openSocket, type Endpoint } from './endpoint';
+
+/** How to connect. Times are in milliseconds. */
+export interface ConnectOptions {
+  readonly signal?: AbortSignal;
+  /**
+   * Time for the connection and the version negotiation together. Default 5000. It covers VERSION because an
+   * endpoint that serves another client accepts the connection and then stays silent.
+   */
+  readonly connectTimeout?: number;
+  /** Time-out of each message. Default 5000. */
+  readonly messageTimeout?: number;
+  /** Time-out of DMA_MAP, DMA_UNMAP and DEVICE_RESET, which may wait for the I/O in flight. Default 30000. */
+  readonly quiesceTimeout?: number;
+  /** Memory that the device may access: a container that devices share, or options for one of its own. */
+  readonly dma?: DmaContainer | DmaContainerOptions;
+}
+
+/** What this client announces (vfio-user, "Version"). */
+const CLIENT_CAPABILITIES: Capabilities = {
+  ...defaultCapabilities(),
+  maxMsgFds: 16,
+};
+
+/** Room for the largest transfer and its fixed part, and for replies that are not transfers. */
+const MAX_MESSAGE = HEADER_SIZE + (1 << 20) + (1 << 16);
+
+/**
+ * Connects to a vfio-user server and negotiates.
+ *
+ * @param endpoint path of the server's socket, SPDK's listener directory, `@name` for an abstract socket, or `{ fd }`
+ * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY, TIMEOUT, VERSION, DISCONNECTED or PROTOCOL
+ * @example
+ * await using device = await connect('/var/run/vfio-user/1/cntrl');
+ * const bar0 = await device.region('bar0');
+ * console.log((await bar0.read64(0)).toString(16));
+ */
+export async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<VfioUserDevice> {
+  const connectTimeout = checkTimeout('connectTimeout', options.connectTimeout ?? 5000);
+  const messageTimeout = checkTimeout('messageTimeout', options.messageTimeout ?? 5000);
+  const quiesce = checkTimeout('quiesceTimeout', options.quiesceTimeout ?? 30_000);
+  const name = endpointName(endpoint);
+  const deadline = performance.now() + connectTimeout;
+
+  const socket = await openSocket(endpoint, deadline, options.signal);
+  const dma = options.dma instanceof DmaContainer ? options.dma : new DmaContainer(options.dma);
+  const connection = new Connection(socket, {
+    name,
+    messageTimeout,
+    maxMessageSize: MAX_MESSAGE,
+    onCommand: (command) => serveDma(dma, command),
+  });
+  try {
+    const negotiated = await negotiate(connection, deadline, options.signal);
+    const device = new VfioUserDevice(connection, negotiated, dma, dma !== options.dma, { quiesce });
+    await dma.attach(device);
+    return device;
+  } catch (error) {
+    connection.close();
+    if (dma !== options.dma) dma.close();
+    throw error;
+  }
+}
+
+async function negotiate(
+  connection: Connection,
+  deadline: number,
+  signal?: AbortSignal,
+): Promise<Negotiated> {
+  let reply;
+  try {
+    reply = await connection.request({
+      command: Command.version,
+      payload: encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, CLIENT_CAPABILITIES),
+      timeout: Math.max(1, deadline - performance.now()),
+      signal,
+    });
+  } catch (error) {
+    if (error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_TIMEOUT')
+      throw busyError(connection.name, error);
+    if (error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_DISCONNECTED') {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_VERSION',
+        `${connection.name} closed the connection instead of answering VERSION ${String(PROTOCOL_MAJOR)}.${String(PROTOCOL_MINOR)}: ` +
+          'it speaks another version of vfio-user, needs a capability that this client lacks, or is not a vfio-user server',
+        { command: 'VERSION', cause: error },
+      );
+    }
+    throw error;
+  }
+  reply.fds.close();
+  const version = decodeVersion(reply.payload);
+  if (version.major !== PROTOCOL_MAJOR || version.minor > PROTOCOL_MINOR) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_VERSION',
+      `${connection.name} speaks vfio-user ${String(version.major)}.${String(version.minor)}; ` +
+        `this client speaks ${String(PROTOCOL_MAJOR)}.${String(PROTOCOL_MINOR)} and older minor versions of ${String(PROTOCOL_MAJOR)}`,
+      { command: 'VERSION' },
+    );
+  }
+  return {
+    major: version.major,
+    minor: version.minor,
+    client: CLIENT_CAPABILITIES,
+    server: version.capabilities,
+    serverJson: version.raw,
+    limits: negotiateCapabilities(CLIENT_CAPABILITIES, version.capabilities),
+  };
+}
+
+/** Serves the two commands that a server sends to its client. */
+function serveDma(dma: DmaContainer, { command, payload }: IncomingCommand): CommandReply {
+  if (command === Command.dmaRead) {
+    const { address, count } = decodeDmaReadRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
+    const data = orFault(() => dma.read(BigInt(address), count));
+    return { payload: encodeDmaReadReply({ address, count }), data };
+  }
+  if (command === Command.dmaWrite) {
+    const { address, count, data } = decodeDmaWriteRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
+    orFault(() => {
+      dma.write(BigInt(address), data);
+    });
+    return { payload: encodeDmaWriteReply({ address, count }) };
+  }
+  throw new CommandError(Errno.EOPNOTSUPP, `a client does not serve ${commandName(command)}`);
+}
+
+function orFault<T>(access: () => T): T {
+  try {
+    return access();
+  } catch (error) {
+    throw new CommandError(Errno.EFAULT, error instanceof VfioUserError ? error.message : String(error));
+  }
+}
+
+function checkTimeout(name: string, value: number): number {
+  if (!(value > 0))
+    throw invalidArgument(`${name} is ${String(value)}; give milliseconds above 0, or Infinity for none`);
+  return value;
+}

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, outOfRange } from '../errors';
+import type { Device, DeviceInfo, PciIrqName, PciRegionName, SparseArea } from '../pci/device';
+import { PciIrq, PciRegion } from '../pci/device';
+import {
+  Command,
+  DeviceFlag,
+  DmaMapFlag,
+  RegionFlag,
+  decodeDeviceInfoReply,
+  decodeDmaUnmapReply,
+  decodeIrqInfoReply,
+  decodeRegionInfoReply,
+  encodeDeviceInfoRequest,
+  encodeDmaMapRequest,
+  encodeDmaUnmapRequest,
+  encodeIrqInfoRequest,
+  encodeRegionInfoRequest,
+  type Capabilities,
+  type NegotiatedLimits,
+  type RegionInfo,
+} from '../protocol';
+import type { Connection, ConnectionStatistics, FdList } from '../transport';
+import type { DmaContainer, DmaRange, DmaTarget } from './dma-container';
+import { VfioUserIrq } from './irq';
+import { VfioUserRegion } from './region';
+
+/** The result of the negotiation with a server. */
+export interface Negotiated {
+  readonly major: number;
+  /** The minor version that both speak. */
+  readonly minor: number;
+  /** What this side announced. */
+  readonly client: Capabilities;
+  /** What the server announced; the defaults of the specification where it said nothing. */
+  readonly server: Capabilities;
+  /** The server's version data as it came, null when it sent none. */
+  readonly serverJson: unknown;
+  /** What this side obeys when it sends. */
+  readonly limits: NegotiatedLimits;
+}
+
+/** Time-outs of a device, in milliseconds. */
+export interface DeviceTimeouts {
+  /** For DMA_MAP, DMA_UNMAP and DEVICE_RESET, which may have to wait for the I/O in flight. */
+  readonly quiesce: number;
+}
+
+/** Region info that fits into this many bytes is asked for with one message; larger takes a second one. */
+const REGION_INFO_SIZE = 4096;
+/** A server that announces more than this is not believed. */
+const MAX_REGIONS = 4096;
+const MAX_REGION_INFO = 1 << 20;
+
+/** A PCI device that a vfio-user server offers. Made by `connect`. */
+export class VfioUserDevice implements Device, DmaTarget {
+  readonly name: string;
+  /** Versions and capabilities of both sides. */
+  readonly negotiated: Negotiated;
+  readonly dma: DmaContainer;
+  readonly #connection: Connection;
+  readonly #timeouts: DeviceTimeouts;
+  readonly #ownsDma: boolean;
+  readonly #regions = new Map<number, Promise<VfioUserRegion>>();
+  readonly #irqs = new Map<number, Promise<VfioUserIrq>>();
+  readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
+  #info: Promise<DeviceInfo> | undefined;
+
+  constructor(
+    connection: Connection,
+    negotiated: Negotiated,
+    dma: DmaContainer,
+    ownsDma: boolean,
+    timeouts: DeviceTimeouts,
+  ) {
+    this.name = connection.name;
+    this.negotiated = negotiated;
+    this.dma = dma;
+    this.#connection = connection;
+    this.#ownsDma = ownsDma;
+    this.#timeouts = timeouts;
+  }
+
+  get maxDmaMaps(): number {
+    return this.negotiated.limits.maxDmaMaps;
+  }
+
+  get closed(): boolean {
+    return this.#connection.closed;
+  }
+
+  /** Counters of the connection. */
+  get statistics(): Readonly<ConnectionStatistics> {
+    return this.#connection.statistics;
+  }
+
+  /** Asked once; `reset` and the counts do not change while connected. */
+  info(): Promise<DeviceInfo> {
+    return (this.#info ??= this.#fetchInfo());
+  }
+
+  /**
+   * A region by name or index. Asked once, then cached.
+   *
+   * @throws RangeError for an index beyond the device's regions
+   */
+  async region(region: PciRegionName | number): Promise<VfioUserRegion> {
+    const index = typeof region === 'number' ? region : PciRegion[region];
+    if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
+      throw outOfRange(`region index ${String(region)} cannot be`);
+    return cached(this.#regions, index, () => this.#fetchRegion(index));
+  }
+
+  /** An interrupt index by name or number. Asked once, then cached. */
+  async irq(irq: PciIrqName | number): Promise<VfioUserIrq> {
+    const index = typeof irq === 'number' ? irq : PciIrq[irq];
+    if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
+      throw outOfRange(`interrupt index ${String(irq)} cannot be`);
+    return cached(this.#irqs, index, () => this.#fetchIrq(index));
+  }
+
+  /**
+   * Resets the device (vfio-user, VFIO_USER_DEVICE_RESET).
+   *
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the device does not offer it
+   */
+  async reset(): Promise<void> {
+    if (!(await this.info()).resettable) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.name} does not offer a reset (its device info lacks the RESET flag)`,
+      );
+    }
+    await this.#command(Command.deviceReset, new Uint8Array(0), this.#timeouts.quiesce);
+  }
+
+  /** Tells the server of a DMA range. Use {@link dma} instead. */
+  async mapDma(range: DmaRange): Promise<void> {
+    const readable = range.access !== 'write' ? DmaMapFlag.read : 0;
+    const writable = range.access !== 'read' ? DmaMapFlag.write : 0;
+    const payload = encodeDmaMapRequest({
+      flags: readable | writable,
+      offset: range.fdOffset,
+      address: range.iova,
+      size: range.size,
+    });
+    const fds = range.fd === null ? [] : [range.fd];
+    await this.#command(Command.dmaMap, payload, this.#timeouts.quiesce, fds);
+  }
+
+  /** Takes a DMA range from the server. Use {@link dma} instead. */
+  async unmapDma(range: DmaRange): Promise<void> {
+    if (this.closed) return;
+    const request = { flags: 0, address: range.iova, size: range.size };
+    const reply = await this.#command(
+      Command.dmaUnmap,
+      encodeDmaUnmapRequest(request),
+      this.#timeouts.quiesce,
+    );
+    decodeDmaUnmapReply(reply, request);
+  }
+
+  /** Closes the connection and releases all mappings, descriptors and memory. Idempotent. */
+  close(): Promise<void> {
+    this.#connection.close();
+    this.dma.detach(this);
+    if (this.#ownsDma) this.dma.close();
+    for (const part of this.#open) {
+      if (part instanceof VfioUserRegion) part.close();
+      else part.release();
+    }
+    this.#open.length = 0;
+    return Promise.resolve();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #fetchInfo(): Promise<DeviceInfo> {
+    const info = decodeDeviceInfoReply(await this.#command(Command.deviceGetInfo, encodeDeviceInfoRequest()));
+    if ((info.flags & DeviceFlag.pci) === 0) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_PCI',
+        `${this.name} is not a PCI device (device info flags 0x${info.flags.toString(16)})`,
+      );
+    }
+    return {
+      resettable: (info.flags & DeviceFlag.reset) !== 0,
+      regionCount: Math.min(info.numRegions, MAX_REGIONS),
+      irqCount: Math.min(info.numIrqs, MAX_REGIONS),
+    };
+  }
+
+  async #fetchRegion(index: number): Promise<VfioUserRegion> {
+    let argsz = REGION_INFO_SIZE;
+    for (;;) {
+      const reply = await this.#connection.request({
+        command: Command.deviceGetRegionInfo,
+        payload: encodeRegionInfoRequest({ index, argsz }),
+        maxReply: argsz,
+      });
+      const info = decodeOrClose(reply.fds, () => decodeRegionInfoReply(reply.payload, { index }));
+      if (!info.complete && argsz < info.argsz && info.argsz <= MAX_REGION_INFO) {
+        // The server needs more room than we gave it (vfio-user, "Message sizes").
+        argsz = info.argsz;
+        reply.fds.close();
+        continue;
+      }
+      const mappable = (info.flags & RegionFlag.mmap) !== 0;
+      const whole = info.size > 0 ? [{ offset: 0, size: info.size }] : [];
+      const areas = mappable ? (sparseAreas(info) ?? whole) : [];
+      const region = new VfioUserRegion(
+        this.#connection,
+        {
+          index,
+          size: info.size,
+          flags: info.flags,
+          fdOffset: info.offset,
+          areas,
+          fds: takeFds(reply.fds, mappable ? Math.max(1, areas.length) : 0),
+        },
+        { maxTransfer: this.negotiated.limits.maxDataXferSize },
+      );
+      return this.#adopt(region);
+    }
+  }
+
+  async #fetchIrq(index: number): Promise<VfioUserIrq> {
+    const info = decodeIrqInfoReply(
+      await this.#command(Command.deviceGetIrqInfo, encodeIrqInfoRequest({ index })),
+      { index },
+    );
+    return this.#adopt(
+      new VfioUserIrq(this.#connection, { ...info, index }, this.negotiated.limits.maxMsgFds),
+    );
+  }
+
+  /** A reply may arrive while the device is being closed; then nobody would close what it brought. */
+  #adopt<Part extends VfioUserRegion | VfioUserIrq>(part: Part): Part {
+    this.#open.push(part);
+    if (this.closed && part instanceof VfioUserRegion) part.close();
+    return part;
+  }
+
+  async #command(
+    command: number,
+    payload: Uint8Array,
+    timeout?: number,
+    fds?: readonly number[],
+  ): Promise<Uint8Array> {
+    const reply = await this.#connection.request({ command, payload, timeout, fds });
+    reply.fds.close();
+    return reply.payload;
+  }
+}
+
+/** Remembers what was asked for, but not a failure. */
+async function cached<T>(cache: Map<number, Promise<T>>, key: number, fetch: () => Promise<T>): Promise<T> {
+  let entry = cache.get(key);
+  if (entry === undefined) {
+    entry = fetch();
+    cache.set(key, entry);
+    entry.catch(() => cache.delete(key));
+  }
+  return entry;
+}
+
+function decodeOrClose<T>(fds: FdList, decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    fds.close();
+    throw error;
+  }
+}
+
+/** The areas of a sparse mmap capability; undefined when the whole region can be mapped. */
+function sparseAreas(info: RegionInfo): readonly SparseArea[] | undefined {
+  const capability = info.capabilities.find((c) => c.kind === 'sparseMmap');
+  return capability?.areas;
+}
+
+/** Takes up to `most` descriptors, and closes what a server sent beyond that. */
+function takeFds(fds: FdList, most: number): number[] {
+  const taken = [];
+  for (let index = 0; index < Math.min(most, fds.length); index++) {
+    const fd = fds.take(index);
+    if (fd !== undefined) taken.push(fd);
+  }
+  fds.close();
+  return taken;
+}

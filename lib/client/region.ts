@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { Mapping, closeFd } from '../native';
+import type { DeviceRegion, MappedArea, SparseArea } from '../pci/device';
+import {
+  Command,
+  RegionFlag,
+  decodeRegionReadReply,
+  decodeRegionWriteReply,
+  encodeRegionReadRequest,
+  encodeRegionWriteRequest,
+} from '../protocol';
+import type { Connection, Reply } from '../transport';
+
+/** What the server told about a region, and the descriptors that came with it. */
+export interface RegionDescription {
+  readonly index: number;
+  readonly size: number;
+  /** `RegionFlag` bits. */
+  readonly flags: number;
+  /** Offset of the region's first byte in the descriptor. */
+  readonly fdOffset: number;
+  readonly areas: readonly SparseArea[];
+  /** None, one for all areas, or one for each area. The region owns them. */
+  readonly fds: readonly number[];
+}
+
+/** Limits of this connection for region accesses. */
+export interface AccessLimits {
+  /** Largest `count` of one message, in bytes. */
+  readonly maxTransfer: number;
+}
+
+/**
+ * libvfio-user reads a request's body with one recv(2) and takes less for an error. The kernel cuts a message into
+ * pieces of about 36 KiB, so that writes of at most 32 KiB always arrive whole.
+ */
+const MAX_WRITE = 32 << 10;
+
+/** A region of a vfio-user device, accessed by message or through its mapped areas. */
+export class VfioUserRegion implements DeviceRegion {
+  readonly index: number;
+  readonly size: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  readonly areas: readonly SparseArea[];
+  /** `RegionFlag` bits as the server sent them. */
+  readonly flags: number;
+  /** Number of descriptors that the server sent for the region. */
+  readonly fdCount: number;
+
+  readonly #connection: Connection;
+  readonly #fds: readonly number[];
+  readonly #fdOffset: number;
+  readonly #maxRead: number;
+  readonly #maxWrite: number;
+  readonly #mapped = new Set<Mapping>();
+  #closed = false;
+
+  constructor(connection: Connection, description: RegionDescription, limits: AccessLimits) {
+    this.#connection = connection;
+    this.index = description.index;
+    this.size = description.size;
+    this.flags = description.flags;
+    this.readable = (description.flags & RegionFlag.read) !== 0;
+    this.writable = (description.flags & RegionFlag.write) !== 0;
+    this.areas = description.areas;
+    this.fdCount = description.fds.length;
+    this.#fds = description.fds;
+    this.#fdOffset = description.fdOffset;
+    this.#maxRead = limits.maxTransfer;
+    this.#maxWrite = Math.min(limits.maxTransfer, MAX_WRITE);
+  }
+
+  async read(offset: number, width: 1 | 2 | 4): Promise<number> {
+    return toNumber(await this.#readOnce(this.#aligned(offset, width), width), width);
+  }
+
+  readSync(offset: number, width: 1 | 2 | 4): number {
+    return toNumber(this.#readOnceSync(this.#aligned(offset, width), width), width);
+  }
+
+  async read64(offset: number): Promise<bigint> {
+    return toBigInt(await this.#readOnce(this.#aligned(offset, 8), 8));
+  }
+
+  read64Sync(offset: number): bigint {
+    return toBigInt(this.#readOnceSync(this.#aligned(offset, 8), 8));
+  }
+
+  async write(offset: number, width: 1 | 2 | 4, value: number): Promise<void> {
+    await this.#writeOnce(this.#aligned(offset, width), fromNumber(value, width));
+  }
+
+  writeSync(offset: number, width: 1 | 2 | 4, value: number): void {
+    this.#writeOnceSync(this.#aligned(offset, width), fromNumber(value, width));
+  }
+
+  async write64(offset: number, value: bigint): Promise<void> {
+    await this.#writeOnce(this.#aligned(offset, 8), fromBigInt(value));
+  }
+
+  write64Sync(offset: number, value: bigint): void {
+    this.#writeOnceSync(this.#aligned(offset, 8), fromBigInt(value));
+  }
+
+  /** Any number of bytes; more than one message can carry are read with several in flight. */
+  async readBytes(offset: number, length: number): Promise<Uint8Array> {
+    this.#within(offset, length);
+    if (length <= this.#maxRead) return this.#readOnce(offset, length);
+    const data = new Uint8Array(length);
+    await Promise.all(
+      chunks(length, this.#maxRead).map(async ({ start, size }) => {
+        data.set(await this.#readOnce(offset + start, size), start);
+      }),
+    );
+    return data;
+  }
+
+  readBytesSync(offset: number, length: number): Uint8Array {
+    this.#within(offset, length);
+    const data = new Uint8Array(length);
+    for (const { start, size } of chunks(length, this.#maxRead)) {
+      data.set(this.#readOnceSync(offset + start, size), start);
+    }
+    return data;
+  }
+
+  /** Any number of bytes, in order. `data` must not change before the promise settles. */
+  async writeBytes(offset: number, data: Uint8Array): Promise<void> {
+    this.#within(offset, data.length);
+    await Promise.all(
+      chunks(data.length, this.#maxWrite).map(({ start, size }) =>
+        this.#writeOnce(offset + start, data.subarray(start, start + size)),
+      ),
+    );
+  }
+
+  writeBytesSync(offset: number, data: Uint8Array): void {
+    this.#within(offset, data.length);
+    for (const { start, size } of chunks(data.length, this.#maxWrite)) {
+      this.#writeOnceSync(offset + start, data.subarray(start, start + size));
+    }
+  }
+
+  /**
+   * Maps bytes of the region: offset and length multiples of the page size, within one of {@link areas}.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the server does not let these bytes be mapped
+   */
+  map(offset: number, length: number): MappedArea {
+    this.#assertOpen();
+    this.#within(offset, length);
+    const area = this.areas.findIndex((a) => offset >= a.offset && offset + length <= a.offset + a.size);
+    const fd = this.#fds.length === 1 ? this.#fds[0] : this.#fds[area];
+    if (area < 0 || fd === undefined) {
+      const possible = this.areas
+        .map((a) => `0x${a.offset.toString(16)}+0x${a.size.toString(16)}`)
+        .join(', ');
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.#where(offset, length)} cannot be mapped; ` +
+          (possible === '' || this.#fds.length === 0
+            ? 'the server offers no mapping of this region'
+            : `the server offers ${possible}`),
+      );
+    }
+    const fdOffset = this.#fdOffset + offset;
+    const mapping = Mapping.map(fd, fdOffset, length, { writable: this.writable });
+    this.#mapped.add(mapping);
+    return {
+      offset,
+      size: length,
+      buffer: mapping.buffer,
+      fd,
+      fdOffset,
+      close: () => {
+        this.#mapped.delete(mapping);
+        mapping.close();
+      },
+    };
+  }
+
+  /** Unmaps everything and closes the descriptors. Called by the device. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const mapping of this.#mapped) mapping.close();
+    this.#mapped.clear();
+    for (const fd of this.#fds) closeFd(fd);
+  }
+
+  async #readOnce(offset: number, count: number): Promise<Uint8Array> {
+    return this.#readReply(await this.#connection.request(this.#readRequest(offset, count)), offset, count);
+  }
+
+  #readOnceSync(offset: number, count: number): Uint8Array {
+    return this.#readReply(this.#connection.requestSync(this.#readRequest(offset, count)), offset, count);
+  }
+
+  #readRequest(offset: number, count: number): { command: number; payload: Uint8Array; maxReply: number } {
+    if (!this.readable)
+      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, count)} is not readable`);
+    const payload = encodeRegionReadRequest({ offset, region: this.index, count });
+    return { command: Command.regionRead, payload, maxReply: 16 + count };
+  }
+
+  #readReply(reply: Reply, offset: number, count: number): Uint8Array {
+    reply.fds.close();
+    return decodeRegionReadReply(reply.payload, { offset, region: this.index, count }).data;
+  }
+
+  async #writeOnce(offset: number, data: Uint8Array): Promise<void> {
+    this.#writeReply(await this.#connection.request(this.#writeRequest(offset, data)), offset, data);
+  }
+
+  #writeOnceSync(offset: number, data: Uint8Array): void {
+    this.#writeReply(this.#connection.requestSync(this.#writeRequest(offset, data)), offset, data);
+  }
+
+  #writeRequest(
+    offset: number,
+    data: Uint8Array,
+  ): { command: number; payload: Uint8Array; data: Uint8Array } {
+    if (!this.writable)
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.#where(offset, data.length)} is not writable`,
+      );
+    const payload = encodeRegionWriteRequest({ offset, region: this.index, count: data.length });
+    return { command: Command.regionWrite, payload, data };
+  }
+
+  #writeReply(reply: Reply, offset: number, data: Uint8Array): void {
+    reply.fds.close();
+    decodeRegionWriteReply(reply.payload, { offset, region: this.index, count: data.length });
+  }
+
+  #aligned(offset: number, width: number): number {
+    this.#within(offset, width);
+    if (offset % width !== 0) {
+      throw invalidArgument(
+        `${this.#where(offset, width)}: a register of ${String(width)} bytes starts at a multiple of ${String(width)}`,
+      );
+    }
+    return offset;
+  }
+
+  #within(offset: number, length: number): void {
+    if (
+      !Number.isSafeInteger(offset) ||
+      !Number.isSafeInteger(length) ||
+      offset < 0 ||
+      length < 1 ||
+      offset + length > this.size
+    ) {
+      throw outOfRange(
+        `${String(length)} bytes at offset ${String(offset)} are not within region ${String(this.index)} of ${this.#connection.name}, which has ${String(this.size)} bytes`,
+      );
+    }
+  }
+
+  #assertOpen(): void {
+    if (this.#closed)
+      throw new VfioUserError(
+        'ERR_VFIO_USER_CLOSED',
+        `region ${String(this.index)}: the device ${this.#connection.name} is closed`,
+      );
+  }
+
+  #where(offset: number, length: number): string {
+    return `region ${String(this.index)} of ${this.#connection.name}, offset 0x${offset.toString(16)}, ${String(length)} bytes`;
+  }
+}
+
+function chunks(length: number, limit: number): { start: number; size: number }[] {
+  const list = [];
+  for (let start = 0; start < length; start += limit)
+    list.push({ start, size: Math.min(limit, length - start) });
+  return list;
+}
+
+function toNumber(data: Uint8Array, width: 1 | 2 | 4): number {
+  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
+  if (width === 4) return view.getUint32(0, true);
+  return width === 2 ? view.getUint16(0, true) : view.getUint8(0);
+}
+
+function toBigInt(data: Uint8Array): bigint {
+  return new DataView(data.buffer, data.byteOffset, data.byteLength).getBigUint64(0, true);
+}
+
+function fromNumber(value: number, width: 1 | 2 | 4): Uint8Array {
+  if (!Number.isInteger(value) || value < 0 || value >= 2 ** (8 * width)) {
+    throw outOfRange(`${String(value)} does not fit into a register of ${String(width)} bytes`);
+  }
+  const data = new Uint8Array(width);
+  for (let index = 0; index < width; index++) data[index] = Math.floor(value / 2 ** (8 * index)) & 0xff;
+  return data;
+}
+
+function fromBigInt(value: bigint): Uint8Array {
+  if (value < 0n || value >= 1n << 64n)
+    throw outOfRange(`${String(value)} does not fit into a register of 8 bytes`);
+  const data = new Uint8Array(8);
+  new DataView(data.buffer).setBigUint64(0, value, true);
+  return data;
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, outOfRange, systemError } from '../errors';
+import { addon, checked } from './addon';
+import { checkFd, closeFd } from './fd';
+import { Ready, Watcher } from './watcher';
+
+const EAGAIN = 11;
+const EPROTOTYPE = 91;
+
+/** An {@link EventFd} being watched. */
+export interface EventWatcher {
+  readonly closed: boolean;
+  /** Keeps the event loop alive; the default. */
+  ref(): void;
+  unref(): void;
+  /** Idempotent; may be called by the handler itself. */
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+/** An eventfd (eventfd(2)): a counter that one side adds to and the other takes. Owns its descriptor. */
+export class EventFd {
+  readonly #fd: number;
+  readonly #watchers = new Set<Watcher>();
+  #closed = false;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /**
+   * A new eventfd, non-blocking and closed on exec.
+   *
+   * @param initial counter to start with, 0 to 2^32 - 1
+   */
+  static create(initial = 0): EventFd {
+    if (!Number.isInteger(initial) || initial < 0 || initial > 0xffffffff) {
+      throw outOfRange(
+        `The initial counter of an eventfd is an integer from 0 to 2^32 - 1, got ${String(initial)}`,
+      );
+    }
+    return new EventFd(checked(addon().eventfdCreate(initial), 'eventfd', 'Creating an eventfd'));
+  }
+
+  /**
+   * Takes over a descriptor, such as one that the peer sent. The descriptor stays the caller's when this throws.
+   * The eventfd becomes non-blocking for all who share it.
+   *
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EPROTOTYPE when it is no eventfd, EBADF)
+   */
+  static fromFd(fd: number): EventFd {
+    const result = addon().eventfdAdopt(checkFd(fd));
+    if (result === -EPROTOTYPE)
+      throw systemError('readlink', EPROTOTYPE, `File descriptor ${String(fd)} is no eventfd`);
+    checked(result, 'fcntl', `Taking over file descriptor ${String(fd)} as an eventfd`);
+    return new EventFd(fd);
+  }
+
+  /** @throws VfioUserError `ERR_VFIO_USER_CLOSED` */
+  get fd(): number {
+    if (this.#closed) throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'The eventfd is closed');
+    return this.#fd;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * Adds to the counter, and so wakes who waits for it. A counter that is full stays so: its reader has been told.
+   *
+   * @param count 1 to 2^53 - 1
+   */
+  signal(count = 1): void {
+    if (!Number.isSafeInteger(count) || count < 1) {
+      throw outOfRange(`An eventfd is signalled with an integer from 1 to 2^53 - 1, got ${String(count)}`);
+    }
+    const result = addon().eventfdSignal(this.fd, count);
+    if (result !== -EAGAIN) checked(result, 'write', 'Signalling an eventfd');
+  }
+
+  /** Takes the counter, which becomes 0. Rounded when above 2^53. */
+  read(): number {
+    return checked(addon().eventfdRead(this.fd), 'read', 'Reading an eventfd');
+  }
+
+  /**
+   * Calls a function with the counter whenever it is not 0, and sets it to 0. Signals coalesce: the counter says how
+   * many there were. An exception of the handler is an uncaught exception of the process.
+   */
+  watch(handler: (count: number) => void): EventWatcher {
+    for (const old of this.#watchers) if (old.closed) this.#watchers.delete(old);
+    const watcher = new Watcher(this.fd, Ready.read, true, handler);
+    this.#watchers.add(watcher);
+    return watcher;
+  }
+
+  /** Closes the descriptor and its watchers. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const watcher of this.#watchers) watcher.close();
+    closeFd(this.#fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}

@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: MIT
+import { type BigIntStats, chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { VfioUserError, systemError } from '../errors';
+import { addon, checked } from './addon';
+import { closeFd } from './fd';
+import { Socket, checkSocketPath, display, isAbstractPath } from './socket';
+import { Ready, Watcher } from './watcher';
+
+const EAGAIN = 11;
+const EADDRINUSE = 98;
+const ECONNABORTED = 103;
+const ECONNREFUSED = 111;
+
+/** Options of {@link ListeningSocket.listen}. */
+export interface ListenOptions {
+  /** Clients that may wait for {@link ListeningSocket.accept}, less one (listen(2)). Default 1. */
+  readonly backlog?: number;
+  /** Permissions of the socket file, such as 0o600; without, the umask decides. */
+  readonly mode?: number;
+}
+
+/** A {@link ListeningSocket} being watched. */
+export interface ListeningWatcher {
+  readonly closed: boolean;
+  /** Keeps the event loop alive; the default. */
+  ref(): void;
+  unref(): void;
+  /** Idempotent; may be called by the handler itself. */
+  close(): void;
+  [Symbol.dispose](): void;
+}
+
+/** A unix stream socket that clients connect to. Owns its descriptor and the socket file that it made. */
+export class ListeningSocket {
+  /** As given to {@link listen}. */
+  readonly path: string;
+  readonly #fd: number;
+  readonly #file: BigIntStats | undefined;
+  #watcher: Watcher | undefined;
+  #closed = false;
+
+  private constructor(fd: number, path: string, file: BigIntStats | undefined) {
+    this.#fd = fd;
+    this.path = path;
+    this.#file = file;
+  }
+
+  /**
+   * Listens at a path. A socket file that nobody listens at, as a crash leaves it, is replaced.
+   *
+   * @param path of at most 107 bytes; an abstract name starts with `@` or NUL
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EADDRINUSE when somebody listens there, or the path is no socket
+   */
+  static listen(path: string, options: ListenOptions = {}): ListeningSocket {
+    checkSocketPath(path);
+    const { backlog = 1, mode } = options;
+    const what = `Listening at ${display(path)}`;
+    let fd = addon().bind(path);
+    if (fd === -EADDRINUSE && !isAbstractPath(path) && removeStale(path)) fd = addon().bind(path);
+    checked(fd, 'bind', what);
+    let file: BigIntStats | undefined;
+    try {
+      if (!isAbstractPath(path)) {
+        file = lstatSync(path, { bigint: true });
+        // Nobody can connect before listen(2), so there is no moment with wider permissions.
+        if (mode !== undefined) chmodSync(path, mode);
+      }
+      checked(addon().listen(fd, backlog), 'listen', what);
+    } catch (error) {
+      closeFd(fd);
+      if (file !== undefined) removeIfSame(path, file);
+      throw error;
+    }
+    return new ListeningSocket(fd, path, file);
+  }
+
+  /** @throws VfioUserError `ERR_VFIO_USER_CLOSED` */
+  get fd(): number {
+    if (this.#closed)
+      throw new VfioUserError('ERR_VFIO_USER_CLOSED', `No longer listening at ${display(this.path)}`);
+    return this.#fd;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * The next client, or null when none waits.
+   *
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EMFILE
+   */
+  accept(): Socket | null {
+    const fd = addon().accept(this.fd);
+    if (fd === -EAGAIN || fd === -ECONNABORTED) return null;
+    if (fd < 0) throw systemError('accept4', -fd, `Accepting a client at ${display(this.path)}`);
+    return Socket.fromFd(fd);
+  }
+
+  /** Calls a function for as long as a client waits; it should accept or close. Closes the watcher before, if any. */
+  watch(handler: () => void): ListeningWatcher {
+    this.#watcher?.close();
+    this.#watcher = new Watcher(this.fd, Ready.read, false, () => {
+      handler();
+    });
+    return this.#watcher;
+  }
+
+  /** Closes the socket and its watcher, and removes its file unless it was replaced by another. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#watcher?.close();
+    // The file goes first: a client then finds no path rather than a socket that refuses.
+    if (this.#file !== undefined) removeIfSame(this.path, this.#file);
+    closeFd(this.#fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Removes a socket file at which nobody listens. */
+function removeStale(path: string): boolean {
+  const file = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  if (file === undefined) return true;
+  if (!file.isSocket()) return false;
+  const fd = addon().connect(path);
+  if (fd >= 0) closeFd(fd);
+  // A listener whose backlog is full gives EAGAIN. One that has bound but does not listen yet looks stale; two servers
+  // that start at the same path at the same moment are not told apart.
+  return fd === -ECONNREFUSED && removeIfSame(path, file);
+}
+
+/** Removes a file if it still is the one that was seen. */
+function removeIfSame(path: string, seen: BigIntStats): boolean {
+  const file = lstatSync(path, { bigint: true, throwIfNoEntry: false });
+  if (file?.ino !== seen.ino || file.dev !== seen.dev) return false;
+  unlinkSync(path);
+  return true;
+}

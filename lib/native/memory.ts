@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+import { constants } from 'node:buffer';
+import { VfioUserError, invalidArgument, outOfRange, systemError } from '../errors';
+import { addon, checked } from './addon';
+import { checkFd } from './fd';
+import { Ready, Watcher } from './watcher';
+
+/** Size of a huge page that {@link createSharedMemory} can use, in bytes; 0 for ordinary pages. */
+export type HugePageSize = 0 | 0x200000 | 0x40000000;
+
+/** Options of {@link createSharedMemory}. */
+export interface SharedMemoryOptions {
+  /** Shown in /proc, for people; at most 249 bytes. Default `vfio-user`. */
+  readonly name?: string;
+  /** Default 0. */
+  readonly hugePageSize?: HugePageSize;
+  /** Seals the size against shrinking, so that nobody who gets the descriptor can truncate it. Default true. */
+  readonly sealed?: boolean;
+}
+
+const ENXIO = 6;
+
+/**
+ * Creates memory that can be shared: a zeroed memfd, closed on exec.
+ *
+ * @param size in bytes, a multiple of the huge page size if one is given
+ * @returns a descriptor, which belongs to the caller
+ * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`
+ */
+export function createSharedMemory(size: number, options: SharedMemoryOptions = {}): number {
+  const { name = 'vfio-user', hugePageSize = 0, sealed = true } = options;
+  if (!Number.isSafeInteger(size) || size <= 0) {
+    throw outOfRange(`The size of shared memory is a positive integer, got ${String(size)}`);
+  }
+  if (hugePageSize !== 0 && hugePageSize !== 0x200000 && hugePageSize !== 0x40000000) {
+    throw invalidArgument(`A huge page is 2 MiB or 1 GiB, got ${String(hugePageSize)}`);
+  }
+  if (hugePageSize !== 0 && size % hugePageSize !== 0) {
+    throw outOfRange(
+      `${String(size)} bytes are no whole number of huge pages of ${String(hugePageSize)} bytes`,
+    );
+  }
+  const result = addon().createMemory(name, size, hugePageSize, sealed);
+  return checked(result, 'memfd_create', `Creating ${String(size)} bytes of shared memory`);
+}
+
+/** Options of {@link Mapping.map}. */
+export interface MappingOptions {
+  /** Default true. Stores to a mapping that is not writable kill the process. */
+  readonly writable?: boolean;
+  /** Multiple of which the address shall be: a multiple of the page size, up to 1 GiB. Default: any page. */
+  readonly alignment?: number;
+}
+
+/** Live mappings by slot, for telling them that their file was truncated. */
+const live = new Map<number, WeakRef<Mapping>>();
+let lostWatcher: Watcher | undefined;
+const slotOut = new Int32Array(1);
+
+/** Listens, without keeping the process alive, to the event that the addon's SIGBUS guard signals. */
+function watchForLoss(): void {
+  if (lostWatcher !== undefined) return;
+  const event = checked(addon().lostEvent(), 'eventfd', 'Creating the event for lost mappings');
+  lostWatcher = new Watcher(event, Ready.read, true, () => {
+    for (const reference of live.values()) {
+      const mapping = reference.deref();
+      if (mapping !== undefined) tellLoss(mapping);
+    }
+  });
+  lostWatcher.unref();
+}
+
+/** Calls `onLost` of a mapping that was lost, once. */
+let tellLoss: (mapping: Mapping) => void;
+
+/**
+ * A shared mapping of a file, as an ArrayBuffer.
+ *
+ * When the file is truncated under the mapping, its lost part reads as zero, {@link lost} becomes true and
+ * {@link onLost} is called; without this guard the process would die of SIGBUS.
+ */
+export class Mapping {
+  /** The bytes. Detached once closed: its length is 0, and typed arrays over it read `undefined`. */
+  readonly buffer: ArrayBuffer;
+  /** Size in bytes, also after {@link close}. */
+  readonly length: number;
+  /** Called once, soon after the first access to a lost part. */
+  onLost: ((mapping: Mapping) => void) | null = null;
+  readonly #slot: number;
+  #closed = false;
+  #told = false;
+  #lost = false;
+
+  private constructor(buffer: ArrayBuffer, slot: number) {
+    this.buffer = buffer;
+    this.length = buffer.byteLength;
+    this.#slot = slot;
+    live.set(slot, new WeakRef(this));
+  }
+
+  /**
+   * Maps a part of a file. The descriptor stays the caller's, and may be closed while the mapping lives.
+   *
+   * @param offset in bytes, a multiple of the file's page size
+   * @param length in bytes; 1 to `buffer.constants.MAX_LENGTH`, which is 4 GiB on Node.js 20
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (ENXIO when the part exceeds the file, EACCES, ENODEV, ENOMEM);
+   *   `ERR_VFIO_USER_ADDON` when this runtime allows no ArrayBuffer over mapped memory
+   */
+  static map(fd: number, offset: number, length: number, options: MappingOptions = {}): Mapping {
+    const { writable = true, alignment = 0 } = options;
+    if (!Number.isSafeInteger(offset) || offset < 0) {
+      throw outOfRange(`The offset of a mapping is an integer of at least 0, got ${String(offset)}`);
+    }
+    if (!Number.isSafeInteger(length) || length <= 0 || length > constants.MAX_LENGTH) {
+      throw outOfRange(
+        `The length of a mapping is an integer from 1 to ${String(constants.MAX_LENGTH)}, the longest ArrayBuffer of this Node.js, got ${String(length)}`,
+      );
+    }
+    if (!Number.isInteger(alignment) || alignment < 0 || alignment > 0x40000000) {
+      throw outOfRange(`The alignment of a mapping is an integer from 0 to 1 GiB, got ${String(alignment)}`);
+    }
+    watchForLoss();
+    const result = addon().map(checkFd(fd), offset, length, writable, alignment, slotOut);
+    if (typeof result !== 'number') return new Mapping(result, slotOut[0] as number);
+    const range = `bytes ${String(offset)} to ${String(offset + length - 1)} of file descriptor ${String(fd)}`;
+    if (result === 0) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_ADDON',
+        'This runtime does not allow an ArrayBuffer over mapped memory, as Electron does not. Use Node.js, or access the device by messages only.',
+      );
+    }
+    if (result === -ENXIO) throw systemError('mmap', ENXIO, `Mapping ${range}, which exceed the file`);
+    throw systemError('mmap', -result, `Mapping ${range}`);
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Whether an access found the file truncated. Stays true after {@link close}. */
+  get lost(): boolean {
+    if (!this.#lost && !this.#closed) this.#lost = addon().isLost(this.#slot);
+    return this.#lost;
+  }
+
+  /** Detaches {@link buffer}, then unmaps. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#lost = this.lost;
+    this.#closed = true;
+    live.delete(this.#slot);
+    checked(
+      addon().unmap(this.buffer, this.#slot),
+      'munmap',
+      'Closing a mapping whose buffer was detached by others',
+    );
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  static {
+    tellLoss = (mapping) => {
+      if (mapping.#told || !mapping.lost) return;
+      mapping.#told = true;
+      // Each in a task of its own, so that the exception of one handler does not keep the event from the others.
+      queueMicrotask(() => mapping.onLost?.(mapping));
+    };
+  }
+}

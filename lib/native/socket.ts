@@ -1,0 +1,309 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, invalidArgument, outOfRange, systemError } from '../errors';
+import { addon, checked } from './addon';
+import { checkFd, closeFd } from './fd';
+import { Ready, Watcher } from './watcher';
+
+/** Longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, with a NUL at the end). */
+export const MAX_SOCKET_PATH = 107;
+/** Most descriptors that the kernel takes in one message (`SCM_MAX_FD`). */
+export const MAX_FDS_PER_MESSAGE = 253;
+
+const EAGAIN = 11;
+const EINVAL = 22;
+const EPROTOTYPE = 91;
+const POLLOUT = 4;
+
+/** Who is at the other end, as of connect or listen (unix(7), SO_PEERCRED). */
+export interface PeerCredentials {
+  readonly pid: number;
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** True when a path names an abstract socket, which has no file: it starts with `@` or NUL. */
+export function isAbstractPath(path: string): boolean {
+  return path.startsWith('@') || path.startsWith('\0');
+}
+
+/** Throws `ERR_INVALID_ARG_VALUE` for a path that cannot be the address of a unix socket. */
+export function checkSocketPath(path: string): void {
+  if (typeof path !== 'string' || path.length === 0)
+    throw invalidArgument('The path of a unix socket is empty');
+  const length = Buffer.byteLength(path);
+  if (length > MAX_SOCKET_PATH) {
+    throw invalidArgument(
+      `The path of a unix socket has at most ${String(MAX_SOCKET_PATH)} bytes, this has ${String(length)}: ${path}. Use a shorter or a relative path.`,
+    );
+  }
+  if (!isAbstractPath(path) && path.includes('\0')) {
+    throw invalidArgument('The path of a unix socket has a NUL character in it');
+  }
+}
+
+/** A {@link Socket} being watched. Reads are watched at first, writes are not. */
+export class SocketWatcher {
+  readonly #watcher: Watcher;
+  #events: number = Ready.read;
+
+  /** @internal */
+  constructor(fd: number, handler: (events: number) => void) {
+    this.#watcher = new Watcher(fd, this.#events, false, handler);
+  }
+
+  get closed(): boolean {
+    return this.#watcher.closed;
+  }
+
+  /** Whether the handler is called when there is something to receive: data, the end of the stream, or an error. */
+  setReadable(on: boolean): void {
+    this.#set(Ready.read, on);
+  }
+
+  /** Whether the handler is called when the socket takes more bytes. */
+  setWritable(on: boolean): void {
+    this.#set(Ready.write, on);
+  }
+
+  /** Keeps the event loop alive; the default. */
+  ref(): void {
+    this.#watcher.ref();
+  }
+
+  unref(): void {
+    this.#watcher.unref();
+  }
+
+  /** Idempotent; may be called by the handler itself. */
+  close(): void {
+    this.#watcher.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #set(event: number, on: boolean): void {
+    const events = on ? this.#events | event : this.#events & ~event;
+    if (events === this.#events) return;
+    this.#watcher.setEvents(events);
+    this.#events = events;
+  }
+}
+
+/**
+ * A connected unix stream socket that passes file descriptors along. Never blocks unless a time-out is given.
+ * Owns its descriptor, and those that were received and not yet taken.
+ */
+export class Socket {
+  readonly #fd: number;
+  readonly #fdsOut = new Int32Array(2 + MAX_FDS_PER_MESSAGE);
+  #received: number[] = [];
+  #fdsTruncated = false;
+  #watcher: SocketWatcher | undefined;
+  #closed = false;
+
+  private constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  /**
+   * Connects to a listening socket.
+   *
+   * @param path of at most 107 bytes; an abstract name starts with `@` or NUL
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: ENOENT, EACCES, ECONNREFUSED when nobody listens, EAGAIN when the
+   *   listener's backlog is full
+   */
+  static connect(path: string): Socket {
+    checkSocketPath(path);
+    return new Socket(checked(addon().connect(path), 'connect', `Connecting to ${display(path)}`));
+  }
+
+  /**
+   * Takes over a descriptor. The descriptor stays the caller's when this throws.
+   *
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EPROTOTYPE when it is no unix stream socket, EINVAL when it listens,
+   *   ENOTSOCK, EBADF
+   */
+  static fromFd(fd: number): Socket {
+    const result = addon().adoptSocket(checkFd(fd));
+    const what = `Taking over file descriptor ${String(fd)} as a socket`;
+    if (result === -EPROTOTYPE)
+      throw systemError('getsockopt', EPROTOTYPE, `${what}, which is no unix stream socket`);
+    if (result === -EINVAL) throw systemError('getsockopt', EINVAL, `${what}, which is a listening one`);
+    checked(result, 'getsockopt', what);
+    return new Socket(fd);
+  }
+
+  /** Two sockets that are connected to each other. */
+  static pair(): [Socket, Socket] {
+    const fds = new Int32Array(2);
+    checked(addon().socketPair(fds), 'socketpair', 'Creating a pair of sockets');
+    return [new Socket(fds[0] as number), new Socket(fds[1] as number)];
+  }
+
+  /** @throws VfioUserError `ERR_VFIO_USER_CLOSED` */
+  get fd(): number {
+    if (this.#closed) throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'The socket is closed');
+    return this.#fd;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * Sends `head[0 … headLength)`, then `body[bodyOffset …)`, in one sendmsg(2). Descriptors travel with the first byte,
+   * so they are sent when at least one byte was taken. They stay open here.
+   *
+   * @returns bytes taken, which may be fewer than given; 0 when it would block
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EPIPE, ECONNRESET, EBADF when one of `fds` is not open,
+   *   ETOOMANYREFS when too many descriptors are in flight
+   */
+  send(
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    bodyOffset: number,
+    fds: readonly number[] | null,
+  ): number {
+    const bodyLength = body === null ? 0 : body.length - bodyOffset;
+    if (!(headLength >= 0 && headLength <= head.length) || !(bodyOffset >= 0) || !(bodyLength >= 0)) {
+      throw outOfRange('The part to send exceeds its array');
+    }
+    let descriptors: Int32Array | null = null;
+    if (fds !== null && fds.length > 0) {
+      if (headLength + bodyLength === 0)
+        throw invalidArgument('File descriptors need at least one byte to go with');
+      if (fds.length > MAX_FDS_PER_MESSAGE) {
+        throw outOfRange(
+          `A message carries at most ${String(MAX_FDS_PER_MESSAGE)} file descriptors, got ${String(fds.length)}`,
+        );
+      }
+      descriptors = Int32Array.from(fds);
+    }
+    const offset = body === null ? 0 : bodyOffset;
+    const result = addon().send(this.fd, head, headLength, body, offset, bodyLength, descriptors);
+    if (result >= 0) return result;
+    if (result === -EAGAIN) return 0;
+    throw systemError('sendmsg', -result, 'Sending to the peer');
+  }
+
+  /**
+   * Receives into `buffer[offset … offset + length)` with recvmsg(2). Descriptors that come along are kept for
+   * {@link takeFds}.
+   *
+   * @param spinMicroseconds time to try again and again when nothing is there, up to a minute
+   * @param timeoutMilliseconds time until the call returns empty-handed, counted from its start; sleeps after the spin.
+   *   Up to a day
+   * @returns bytes received; 0 when it would block, or nothing came in time; -1 at the end of the stream
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: ECONNRESET
+   */
+  receive(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    spinMicroseconds = 0,
+    timeoutMilliseconds = 0,
+  ): number {
+    if (!(offset >= 0) || !(length > 0) || !(offset + length <= buffer.length)) {
+      throw outOfRange(
+        `Receiving ${String(length)} bytes at ${String(offset)} needs room, the array has ${String(buffer.length)} bytes`,
+      );
+    }
+    const fdsOut = this.#fdsOut;
+    const result = addon().receive(
+      this.fd,
+      buffer,
+      offset,
+      length,
+      fdsOut,
+      wholeTime(spinMicroseconds, 60_000_000),
+      wholeTime(timeoutMilliseconds, 86_400_000),
+    );
+    if (result < 0) {
+      if (result === -EAGAIN) return 0;
+      throw systemError('recvmsg', -result, 'Receiving from the peer');
+    }
+    const count = fdsOut[0] as number;
+    for (let index = 0; index < count; index++) this.#received.push(fdsOut[2 + index] as number);
+    if (fdsOut[1] !== 0) this.#fdsTruncated = true;
+    return result === 0 ? -1 : result;
+  }
+
+  /** Number of descriptors received and not yet taken. */
+  get pendingFds(): number {
+    return this.#received.length;
+  }
+
+  /**
+   * Whether descriptors were lost since the last {@link takeFds}: the process may have no more of them (EMFILE).
+   */
+  get fdsTruncated(): boolean {
+    return this.#fdsTruncated;
+  }
+
+  /** The descriptors received since the last call. They belong to the caller. Resets {@link fdsTruncated}. */
+  takeFds(): number[] {
+    const fds = this.#received;
+    if (fds.length > 0) this.#received = [];
+    this.#fdsTruncated = false;
+    return fds;
+  }
+
+  /**
+   * Waits in poll(2) until the socket takes bytes, or until sending would fail.
+   *
+   * @returns false after the time-out
+   */
+  waitWritable(timeoutMilliseconds: number): boolean {
+    const result = addon().wait(this.fd, POLLOUT, wholeTime(timeoutMilliseconds, 86_400_000));
+    return checked(result, 'poll', 'Waiting for the peer') !== 0;
+  }
+
+  /** Asks for a send buffer; the kernel doubles the value and keeps it within its limits (socket(7), SO_SNDBUF). */
+  setSendBuffer(bytes: number): void {
+    checked(addon().setSendBuffer(this.fd, bytes), 'setsockopt', 'Setting the size of the send buffer');
+  }
+
+  /** Who is at the other end. */
+  peerCredentials(): PeerCredentials {
+    const out = new Int32Array(3);
+    checked(addon().peerCredentials(this.fd, out), 'getsockopt', "Reading the peer's credentials");
+    // User and group ids are unsigned.
+    return { pid: out[0] as number, uid: (out[1] as number) >>> 0, gid: (out[2] as number) >>> 0 };
+  }
+
+  /**
+   * Calls a function with a mask of {@link Ready} whenever the socket is ready, for as long as it is. A socket has one
+   * watcher at a time; this closes the one before. An exception of the handler is an uncaught exception of the process.
+   */
+  watch(handler: (events: number) => void): SocketWatcher {
+    this.#watcher?.close();
+    this.#watcher = new SocketWatcher(this.fd, handler);
+    return this.#watcher;
+  }
+
+  /** Closes the socket, its watcher, and the descriptors that were received and not taken. Idempotent. */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#watcher?.close();
+    for (const fd of this.takeFds()) closeFd(fd);
+    closeFd(this.#fd);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A path as people write it: an abstract name with `@`. */
+export function display(path: string): string {
+  return path.startsWith('\0') ? `@${path.slice(1)}` : path;
+}
+
+/** A time as the addon takes it: whole, rounded up so that a wait is not cut short, and within its limits. */
+function wholeTime(time: number, maximum: number): number {
+  return Math.min(Math.max(Math.ceil(time), 0), maximum);
+}

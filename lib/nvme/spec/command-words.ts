@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT
+import { bits, flag, wordCodec, zeroBased } from './bits';
+import { outOfRange } from '../../errors';
+
+/** CDW10 of Create I/O Submission Queue and Create I/O Completion Queue. `entries` is 1 to 65536. */
+export const createQueueCdw10 = wordCodec({ queueId: bits(0, 16), entries: zeroBased(16, 16) });
+
+/** CDW11 of Create I/O Completion Queue. */
+export const createCompletionQueueCdw11 = wordCodec({
+  /** PC: PRP1 is the queue itself, not a list. */
+  contiguous: flag(0),
+  /** IEN */
+  interrupts: flag(1),
+  /** IV */
+  vector: bits(16, 16),
+});
+
+/** CDW11 of Create I/O Submission Queue. */
+export const createSubmissionQueueCdw11 = wordCodec({
+  /** PC */
+  contiguous: flag(0),
+  /** QPRIO: 0 urgent, 1 high, 2 medium, 3 low. */
+  priority: bits(1, 2),
+  /** CQID */
+  completionQueueId: bits(16, 16),
+});
+
+/** CDW10 of Delete I/O Submission Queue and Delete I/O Completion Queue. */
+export const deleteQueueCdw10 = wordCodec({ queueId: bits(0, 16) });
+
+/** CDW10 of Identify. */
+export const identifyCdw10 = wordCodec({ cns: bits(0, 8), controllerId: bits(16, 16) });
+
+/** CDW11 of Identify. */
+export const identifyCdw11 = wordCodec({ cnsSpecific: bits(0, 16), csi: bits(24, 8) });
+
+/** CDW10 of Abort. */
+export const abortCdw10 = wordCodec({ sqId: bits(0, 16), cid: bits(16, 16) });
+
+/** CDW10 of Get Features. */
+export const getFeaturesCdw10 = wordCodec({
+  /** FID */
+  feature: bits(0, 8),
+  /** SEL: a value of {@link FeatureSelect}. */
+  select: bits(8, 3),
+});
+
+/** Values of SEL of Get Features. */
+export const FeatureSelect = { current: 0, default: 1, saved: 2, supported: 3 } as const;
+
+/** CDW10 of Set Features. */
+export const setFeaturesCdw10 = wordCodec({ feature: bits(0, 8), save: flag(31) });
+
+/** CDW12 of Read, Write, Compare, Write Zeroes and Verify. */
+export const ioCdw12 = wordCodec({
+  /** NLB: 1 to 65536. */
+  blocks: zeroBased(0, 16),
+  /** DTYPE, of Write. */
+  directive: bits(20, 4),
+  /** DEAC, of Write Zeroes. */
+  deallocate: flag(25),
+  /** PRINFO */
+  protection: bits(26, 4),
+  /** FUA */
+  forceUnitAccess: flag(30),
+  /** LR */
+  limitedRetry: flag(31),
+});
+
+/** CDW10 of Dataset Management: number of ranges, 1 to 256. */
+export const datasetManagementCdw10 = wordCodec({ ranges: zeroBased(0, 8) });
+
+/** CDW11 of Dataset Management. */
+export const datasetManagementCdw11 = wordCodec({
+  /** IDR */
+  integralRead: flag(0),
+  /** IDW */
+  integralWrite: flag(1),
+  /** AD */
+  deallocate: flag(2),
+});
+
+const getLogCdw10 = wordCodec({
+  page: bits(0, 8),
+  specific: bits(8, 7),
+  retainEvent: flag(15),
+  numdl: bits(16, 16),
+});
+
+/** What Get Log Page asks for. */
+export interface LogPageRequest {
+  /** LID */
+  readonly page: number;
+  /** LSP: log specific parameter, 0 to 127. */
+  readonly specific: number;
+  /** RAE: do not clear the event that announced the page. */
+  readonly retainEvent: boolean;
+  /** Bytes to transfer, a multiple of 4. */
+  readonly length: number;
+  /** Byte of the page to begin with (LPOL, LPOU), a multiple of 4. */
+  readonly offset: number;
+}
+
+/**
+ * CDW10 to CDW13 of Get Log Page (NVMe base 2.0, 5.16). The number of dwords is 0's based and cut in two.
+ * @throws RangeError when the length or the offset is not a multiple of 4, or too great
+ */
+export function encodeLogPageRequest(
+  request: LogPageRequest,
+): readonly [cdw10: number, cdw11: number, cdw12: number, cdw13: number] {
+  const { page, specific, retainEvent, length, offset } = request;
+  if (!Number.isInteger(length / 4) || length <= 0 || length > 0x4_0000_0000) {
+    throw outOfRange(`The length ${length} of a log page is not a multiple of 4 from 4 to 2^34`);
+  }
+  if (!Number.isSafeInteger(offset) || offset < 0 || offset % 4 !== 0) {
+    throw outOfRange(`The offset ${offset} into a log page is not a multiple of 4`);
+  }
+  const dwords = length / 4 - 1;
+  return [
+    getLogCdw10.encode({ page, specific, retainEvent, numdl: dwords & 0xffff }),
+    Math.floor(dwords / 0x1_0000),
+    offset >>> 0,
+    Math.floor(offset / 0x1_0000_0000),
+  ];
+}
+
+/** Decodes CDW10 to CDW13 of Get Log Page. An offset of 2^53 or more is rounded, and stays at or above 2^53. */
+export function decodeLogPageRequest(
+  cdw10: number,
+  cdw11: number,
+  cdw12: number,
+  cdw13: number,
+): LogPageRequest {
+  const { numdl, ...rest } = getLogCdw10.decode(cdw10);
+  return {
+    ...rest,
+    length: ((cdw11 & 0xffff) * 0x1_0000 + numdl + 1) * 4,
+    offset: cdw13 * 0x1_0000_0000 + cdw12,
+  };
+}
+
+/** A range of Dataset Management (NVM command set 1.0, 3.2.3.1). */
+export interface DatasetRange {
+  /** Context attributes, 32 bits. */
+  readonly attributes?: number;
+  /** Number of logical blocks, 32 bits. */
+  readonly blocks: number;
+  /** First logical block. */
+  readonly lba: number;
+}
+
+/** Bytes of an encoded {@link DatasetRange}. */
+export const DATASET_RANGE_BYTES = 16;
+
+/** Encodes up to 256 ranges, 16 bytes each. */
+export function encodeDatasetRanges(ranges: readonly DatasetRange[]): Uint8Array {
+  if (ranges.length < 1 || ranges.length > 256) {
+    throw outOfRange(`${ranges.length} ranges; Dataset Management takes 1 to 256`);
+  }
+  const bytes = new Uint8Array(ranges.length * DATASET_RANGE_BYTES);
+  const view = new DataView(bytes.buffer);
+  ranges.forEach(({ attributes = 0, blocks, lba }, i) => {
+    if (!Number.isInteger(blocks) || blocks < 0 || blocks > 0xffff_ffff) {
+      throw outOfRange(`Range ${i} has ${blocks} blocks; a range takes an integer of 32 bits`);
+    }
+    if (!Number.isSafeInteger(lba) || lba < 0)
+      throw outOfRange(`Range ${i} begins at the invalid block ${lba}`);
+    view.setUint32(i * DATASET_RANGE_BYTES, attributes, true);
+    view.setUint32(i * DATASET_RANGE_BYTES + 4, blocks, true);
+    view.setBigUint64(i * DATASET_RANGE_BYTES + 8, BigInt(lba), true);
+  });
+  return bytes;
+}
+
+/**
+ * Decodes ranges. A block number of 2^53 or more is rounded, and stays at or above 2^53.
+ * @param count number of ranges
+ * @throws RangeError when `bytes` is too short
+ */
+export function decodeDatasetRanges(bytes: Uint8Array, count: number): Required<DatasetRange>[] {
+  if (count * DATASET_RANGE_BYTES > bytes.byteLength) {
+    throw outOfRange(`${count} ranges do not fit ${bytes.byteLength} bytes`);
+  }
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Array.from({ length: count }, (_, i) => ({
+    attributes: view.getUint32(i * DATASET_RANGE_BYTES, true),
+    blocks: view.getUint32(i * DATASET_RANGE_BYTES + 4, true),
+    lba: Number(view.getBigUint64(i * DATASET_RANGE_BYTES + 8, true)),
+  }));
+}

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: MIT
+/**
+ * What a driver needs of a PCI device, and nothing about how the device is reached.
+ *
+ * The NVMe driver, the benchmark and the tools depend on these interfaces alone. The vfio-user client implements
+ * them over a socket (`lib/client`); an implementation over kernel VFIO can stand beside it. QEMU's vfio-user series
+ * draws the same line with its device I/O operations.
+ */
+
+/** Fixed region indexes of a VFIO PCI device (`linux/vfio.h`, `VFIO_PCI_*_REGION_INDEX`). */
+export const PciRegion = {
+  bar0: 0,
+  bar1: 1,
+  bar2: 2,
+  bar3: 3,
+  bar4: 4,
+  bar5: 5,
+  rom: 6,
+  config: 7,
+  vga: 8,
+} as const;
+
+/** Name of a fixed PCI region. */
+export type PciRegionName = keyof typeof PciRegion;
+
+/** Fixed interrupt indexes of a VFIO PCI device (`linux/vfio.h`, `VFIO_PCI_*_IRQ_INDEX`). */
+export const PciIrq = { intx: 0, msi: 1, msix: 2, err: 3, req: 4 } as const;
+
+/** Name of a fixed PCI interrupt index. */
+export type PciIrqName = keyof typeof PciIrq;
+
+/** A part of a region that can be mapped: `offset` and `size` in bytes, relative to the region. */
+export interface SparseArea {
+  readonly offset: number;
+  readonly size: number;
+}
+
+/** A width of a single register access, in bytes. */
+export type AccessWidth = 1 | 2 | 4 | 8;
+
+/** Memory of the device, mapped into this process. */
+export interface MappedArea {
+  /** Offset of the mapped bytes in the region, in bytes. */
+  readonly offset: number;
+  /** Size of the mapped bytes. */
+  readonly size: number;
+  /** The bytes. After {@link close} the buffer is detached: its length is 0 and typed arrays over it read `undefined`. */
+  readonly buffer: ArrayBuffer;
+  /** File behind the mapping, so that a worker thread can map it too. Owned by the region; do not close. */
+  readonly fd: number;
+  /** Offset of the mapped bytes in {@link fd}. */
+  readonly fdOffset: number;
+  close(): void;
+}
+
+/** A region of the device: a BAR, the ROM, configuration space. Offsets and sizes are in bytes. */
+export interface DeviceRegion {
+  readonly index: number;
+  readonly size: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  /** Parts that {@link map} accepts; empty when the region can only be accessed by message. */
+  readonly areas: readonly SparseArea[];
+  /** One register, 1, 2 or 4 bytes wide, at its natural alignment. */
+  read(offset: number, width: 1 | 2 | 4): Promise<number>;
+  read64(offset: number): Promise<bigint>;
+  readBytes(offset: number, length: number): Promise<Uint8Array>;
+  write(offset: number, width: 1 | 2 | 4, value: number): Promise<void>;
+  write64(offset: number, value: bigint): Promise<void>;
+  writeBytes(offset: number, data: Uint8Array): Promise<void>;
+  readSync(offset: number, width: 1 | 2 | 4): number;
+  read64Sync(offset: number): bigint;
+  readBytesSync(offset: number, length: number): Uint8Array;
+  writeSync(offset: number, width: 1 | 2 | 4, value: number): void;
+  write64Sync(offset: number, value: bigint): void;
+  writeBytesSync(offset: number, data: Uint8Array): void;
+  /** Maps bytes of the region into this process. Throws when they are not within one of {@link areas}. */
+  map(offset: number, length: number): MappedArea;
+}
+
+/** Memory that both this process and the device can access. */
+export interface DmaMemory {
+  /** The bytes. Detached after {@link close}. */
+  readonly buffer: ArrayBuffer;
+  /** Address at which the device sees the first byte. Allocated addresses are below 2^53. */
+  readonly iova: number;
+  /** Size in bytes. */
+  readonly size: number;
+  /** File behind the memory, so that a worker thread can map it too. Owned by this object; do not close. */
+  readonly fd: number;
+  /** Offset of the first byte in {@link fd}. */
+  readonly fdOffset: number;
+  /** Takes the memory from the device, then unmaps it here. */
+  close(): Promise<void>;
+}
+
+/** The memory that the device may access. */
+export interface DeviceDma {
+  /** Allocates zeroed shared memory of at least `size` bytes (rounded up to pages) and shows it to the device. */
+  allocate(size: number): Promise<DmaMemory>;
+}
+
+/** One interrupt index of the device, with its vectors. */
+export interface DeviceIrq {
+  readonly index: number;
+  /** Number of vectors that the device offers. */
+  readonly count: number;
+  /**
+   * Delivers vectors `0 … handlers.length-1` to functions of this process. Replaces what was enabled before.
+   * A handler receives the number of signals since its last call: signals coalesce, so do not count calls.
+   */
+  enable(handlers: readonly ((signals: number) => void)[]): Promise<void>;
+  /** Disables all vectors of the index. */
+  disable(): Promise<void>;
+}
+
+/** What a device says of itself. */
+export interface DeviceInfo {
+  /** True when {@link Device.reset} is offered. */
+  readonly resettable: boolean;
+  readonly regionCount: number;
+  readonly irqCount: number;
+}
+
+/** A PCI device in another process, or behind another driver. */
+export interface Device {
+  /** Where the device is, for messages: a socket path, a PCI address. */
+  readonly name: string;
+  readonly dma: DeviceDma;
+  info(): Promise<DeviceInfo>;
+  region(region: PciRegionName | number): Promise<DeviceRegion>;
+  irq(index: PciIrqName | number): Promise<DeviceIrq>;
+  reset(): Promise<void>;
+  /** Idempotent. */
+  close(): Promise<void>;
+  [Symbol.asyncDispose](): Promise<void>;
+}

@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Numbers of the vfio-user protocol. Sources: the vfio-user protocol specification (QEMU, `docs/interop/vfio-user.rst`),
+ * `linux/vfio.h` for what the specification takes from the kernel, and libvfio-user's `include/vfio-user.h` where it extends both.
+ */
+
+/** Command codes (vfio-user, Commands). 14 was `DIRTY_PAGES` in early drafts and is not used any more. */
+export const Command = {
+  version: 1,
+  dmaMap: 2,
+  dmaUnmap: 3,
+  deviceGetInfo: 4,
+  deviceGetRegionInfo: 5,
+  deviceGetRegionIoFds: 6,
+  deviceGetIrqInfo: 7,
+  deviceSetIrqs: 8,
+  regionRead: 9,
+  regionWrite: 10,
+  dmaRead: 11,
+  dmaWrite: 12,
+  deviceReset: 13,
+  regionWriteMulti: 15,
+  deviceFeature: 16,
+  migDataRead: 17,
+  migDataWrite: 18,
+} as const;
+
+/** A command code that the protocol defines. */
+export type CommandCode = (typeof Command)[keyof typeof Command];
+
+const COMMAND_NAMES: Readonly<Record<number, string>> = {
+  [Command.version]: 'VERSION',
+  [Command.dmaMap]: 'DMA_MAP',
+  [Command.dmaUnmap]: 'DMA_UNMAP',
+  [Command.deviceGetInfo]: 'DEVICE_GET_INFO',
+  [Command.deviceGetRegionInfo]: 'DEVICE_GET_REGION_INFO',
+  [Command.deviceGetRegionIoFds]: 'DEVICE_GET_REGION_IO_FDS',
+  [Command.deviceGetIrqInfo]: 'DEVICE_GET_IRQ_INFO',
+  [Command.deviceSetIrqs]: 'DEVICE_SET_IRQS',
+  [Command.regionRead]: 'REGION_READ',
+  [Command.regionWrite]: 'REGION_WRITE',
+  [Command.dmaRead]: 'DMA_READ',
+  [Command.dmaWrite]: 'DMA_WRITE',
+  [Command.deviceReset]: 'DEVICE_RESET',
+  [Command.regionWriteMulti]: 'REGION_WRITE_MULTI',
+  [Command.deviceFeature]: 'DEVICE_FEATURE',
+  [Command.migDataRead]: 'MIG_DATA_READ',
+  [Command.migDataWrite]: 'MIG_DATA_WRITE',
+};
+
+/**
+ * Name of a command, without the prefix `VFIO_USER_`.
+ *
+ * @param code any number, such as one from a peer
+ * @returns such as `REGION_READ`; `command 99` when the protocol defines no such command
+ */
+export function commandName(code: number): string {
+  return COMMAND_NAMES[code] ?? `command ${String(code)}`;
+}
+
+/** Size of the header in front of every message, in bytes (vfio-user, Header). */
+export const HEADER_SIZE = 16;
+
+/** Message types, in the lowest bits of the header's flags field (vfio-user, Header). */
+export const MessageType = { command: 0x0, reply: 0x1 } as const;
+
+/** Bits of the header's flags field (vfio-user, Header). `typeMask` selects the {@link MessageType}. */
+export const HeaderFlag = { typeMask: 0xf, noReply: 0x10, error: 0x20 } as const;
+
+/** Version of the protocol that this package speaks, as libvfio-user does. A server answers with its own minor when that is less. */
+export const PROTOCOL_MAJOR = 0;
+/** See {@link PROTOCOL_MAJOR}. */
+export const PROTOCOL_MINOR = 1;
+
+/** What holds for a peer that does not say otherwise (vfio-user, VFIO_USER_VERSION, Capabilities). Sizes in bytes. */
+export const DEFAULT_MAX_DATA_XFER_SIZE = 1024 * 1024;
+/** File descriptors that a peer takes in one message when it does not say otherwise. */
+export const DEFAULT_MAX_MSG_FDS = 1;
+/** DMA mappings that a peer takes when it does not say otherwise. */
+export const DEFAULT_MAX_DMA_MAPS = 65535;
+/** Page sizes, or'ed together, that a peer takes when it does not say otherwise: 4 KiB only. */
+export const DEFAULT_PAGE_SIZES = 4096;
+
+/** `VFIO_DEVICE_FLAGS_*`. */
+export const DeviceFlag = { reset: 1 << 0, pci: 1 << 1 } as const;
+
+/** `VFIO_REGION_INFO_FLAG_*`. */
+export const RegionFlag = { read: 1 << 0, write: 1 << 1, mmap: 1 << 2, caps: 1 << 3 } as const;
+
+/** `VFIO_REGION_INFO_CAP_*`: capability ids in a region info reply. */
+export const RegionCapabilityId = { sparseMmap: 1, type: 2, msixMappable: 3 } as const;
+
+/** `VFIO_IRQ_INFO_*`. */
+export const IrqInfoFlag = {
+  eventfd: 1 << 0,
+  maskable: 1 << 1,
+  automasked: 1 << 2,
+  noresize: 1 << 3,
+} as const;
+
+/** `VFIO_IRQ_SET_DATA_*`: what comes with a DEVICE_SET_IRQS. One of these bits is set, and one of {@link IrqSetAction}. */
+export const IrqSetData = { none: 1 << 0, bool: 1 << 1, eventfd: 1 << 2 } as const;
+
+/** `VFIO_IRQ_SET_ACTION_*`: what a DEVICE_SET_IRQS does, or what its eventfds are signalled for. */
+export const IrqSetAction = { mask: 1 << 3, unmask: 1 << 4, trigger: 1 << 5 } as const;
+
+/** Flags of DMA_MAP: what the device may do with the memory (vfio-user, VFIO_USER_DMA_MAP). */
+export const DmaMapFlag = { read: 1 << 0, write: 1 << 1 } as const;
+
+/** `VFIO_DMA_UNMAP_FLAG_*`. The specification leaves the flags of DMA_UNMAP unused; libvfio-user takes these two. */
+export const DmaUnmapFlag = { getDirtyBitmap: 1 << 0, all: 1 << 1 } as const;
+
+/** `VFIO_USER_IO_FD_TYPE_*`; `ioeventfdShadow` is libvfio-user's extension. */
+export const IoFdType = { ioeventfd: 0, ioregionfd: 1, ioeventfdShadow: 2 } as const;
+
+/** `VFIO_DEVICE_FEATURE_GET`, `_SET`, `_PROBE` and the mask of the feature index (vfio-user, VFIO_USER_DEVICE_FEATURE). */
+export const FeatureFlag = { indexMask: 0xffff, get: 1 << 16, set: 1 << 17, probe: 1 << 18 } as const;
+
+/** `VFIO_DEVICE_FEATURE_*`: feature indexes that vfio-user knows. */
+export const Feature = {
+  migration: 1,
+  migDeviceState: 2,
+  dmaLoggingStart: 6,
+  dmaLoggingStop: 7,
+  dmaLoggingReport: 8,
+} as const;
+
+/** `VFIO_MIGRATION_*`: what a device that can migrate supports. */
+export const MigrationFlag = { stopCopy: 1 << 0, p2p: 1 << 1, preCopy: 1 << 2 } as const;
+
+/** `VFIO_DEVICE_STATE_*`: states of the migration state machine. */
+export const MigrationState = {
+  error: 0,
+  stop: 1,
+  running: 2,
+  stopCopy: 3,
+  resuming: 4,
+  runningP2p: 5,
+  preCopy: 6,
+  preCopyP2p: 7,
+} as const;
+
+/** A state of the migration state machine. */
+export type MigrationStateCode = (typeof MigrationState)[keyof typeof MigrationState];
+
+/** Version of the protocol that this package speaks: 0.1, as libvfio-user does. Minor versions below are spoken too. */
+export const PROTOCOL_MAJOR = 0;
+/** See {@link PROTOCOL_MAJOR}. */
+export const PROTOCOL_MINOR = 1;

@@ -1,0 +1,485 @@
+// SPDX-License-Identifier: MIT
+import { performance } from 'node:perf_hooks';
+import { VfioUserError } from '../errors';
+import type { Socket, SocketWatcher } from '../native';
+import {
+  HEADER_SIZE,
+  HeaderFlag,
+  commandName,
+  encodeHeader,
+  isError,
+  isReply,
+  type Header,
+} from '../protocol';
+import { CommandQueue, type CommandHandler } from './command-queue';
+import { MessageReader, type Message } from './message-reader';
+import { PendingTable, type Pending, type Reply } from './pending-table';
+import { SendQueue } from './send-queue';
+import { traceMessage, traceState, tracing } from './trace';
+
+/** How a {@link Connection} behaves. Sizes are in bytes, times in milliseconds. */
+export interface ConnectionOptions {
+  /** Name of the endpoint, for messages. */
+  readonly name: string;
+  /** Serves the commands of the peer. */
+  readonly onCommand: CommandHandler;
+  /** Called once when the connection has ended; null after {@link Connection.close}. */
+  readonly onClose?: (error: VfioUserError | null) => void;
+  /** Time-out of a request unless its own says otherwise. Default 5000. */
+  readonly messageTimeout?: number;
+  /** Largest message accepted, with its header. Default 1 MiB and 64 KiB. */
+  readonly maxMessageSize?: number;
+}
+
+/** One request. */
+export interface Request {
+  readonly command: number;
+  /** The fixed part of the payload. */
+  readonly payload: Uint8Array;
+  /** Bulk data that follows it; not copied unless the socket is full. */
+  readonly data?: Uint8Array | undefined;
+  /** Descriptors that go with the message. They stay the caller's. */
+  readonly fds?: readonly number[] | undefined;
+  /** Milliseconds; Infinity for none. */
+  readonly timeout?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Largest reply payload accepted, in bytes. Default: what fits into a message. */
+  readonly maxReply?: number | undefined;
+}
+
+/** What a connection has seen so far. */
+export interface ConnectionStatistics {
+  messagesSent: number;
+  messagesReceived: number;
+  /** Replies that came after their request had timed out or was aborted; dropped. */
+  lateReplies: number;
+  /** Replies that no request waited for: duplicates, or replies to posted messages; dropped. */
+  unexpectedReplies: number;
+}
+
+const DEFAULT_TIMEOUT = 5000;
+const DEFAULT_MAX_MESSAGE = (1 << 20) + (1 << 16);
+/** Above this many queued bytes, requests wait for their turn. */
+const HIGH_WATER = 4 << 20;
+/** Messages handled per readiness event, so that one peer cannot keep the event loop to itself. */
+const MESSAGES_PER_EVENT = 256;
+/** How long the synchronous form spins before it sleeps in poll(2). A reply from an idle core takes 15 to 30 µs. */
+const SPIN_MICROSECONDS = 50;
+/** Longest single sleep of the synchronous form, so that deadlines of other requests are kept meanwhile. */
+const SLEEP_MILLISECONDS = 100;
+
+/**
+ * One vfio-user socket, in either role: sends requests and matches their replies, serves the peer's commands.
+ *
+ * The asynchronous and the synchronous form run through the same state. Any number of requests may be in flight.
+ * Replies are matched by id and checked (type, command, error flag, size); each request has a deadline; when the
+ * connection ends, every pending request fails with a typed error (vfio-user, "Header" and "Command Concurrency").
+ */
+export class Connection {
+  readonly name: string;
+  readonly statistics: ConnectionStatistics = {
+    messagesSent: 0,
+    messagesReceived: 0,
+    lateReplies: 0,
+    unexpectedReplies: 0,
+  };
+  messageTimeout: number;
+
+  readonly #socket: Socket;
+  readonly #watcher: SocketWatcher;
+  readonly #reader: MessageReader;
+  readonly #outgoing: SendQueue;
+  readonly #pending = new PendingTable();
+  readonly #commands: CommandQueue;
+  readonly #onClose: (error: VfioUserError | null) => void;
+  readonly #head = new Uint8Array(4096);
+  readonly #headView = new DataView(this.#head.buffer);
+  readonly #header: Header = { id: 0, command: 0, size: 0, flags: 0, error: 0 };
+  #turns: (() => void)[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #timerDeadline = Infinity;
+  #closed = false;
+  #paused = false;
+  #error: VfioUserError | null = null;
+
+  constructor(socket: Socket, options: ConnectionOptions) {
+    this.name = options.name;
+    this.messageTimeout = options.messageTimeout ?? DEFAULT_TIMEOUT;
+    this.#socket = socket;
+    this.#onClose = options.onClose ?? (() => undefined);
+    this.#reader = new MessageReader(socket, options.maxMessageSize ?? DEFAULT_MAX_MESSAGE);
+    this.#outgoing = new SendQueue(socket);
+    this.#commands = new CommandQueue(options.onCommand, {
+      reply: (id, command, flags, errno, payload, data, fds) => {
+        this.#transmit(id, command, flags, errno, payload, data, fds);
+      },
+      fail: (error) => {
+        this.#end(error);
+      },
+    });
+    this.#watcher = socket.watch((events) => {
+      this.#onEvents(events);
+    });
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /** Why the connection ended; null while it is open and after {@link close}. */
+  get error(): VfioUserError | null {
+    return this.#error;
+  }
+
+  /** Number of requests in flight. */
+  get inFlight(): number {
+    return this.#pending.size;
+  }
+
+  /** Bytes that wait for the socket. */
+  get queuedBytes(): number {
+    return this.#outgoing.bytes;
+  }
+
+  /** Largest message accepted, with its header, in bytes. */
+  set maxMessageSize(bytes: number) {
+    this.#reader.maxMessageSize = bytes;
+  }
+
+  /** Keeps the event loop alive while the connection is open; the default. */
+  ref(): void {
+    this.#watcher.ref();
+  }
+
+  unref(): void {
+    this.#watcher.unref();
+  }
+
+  /**
+   * Sends a request and waits for its reply. Requests leave in the order of the calls; when much is queued, they
+   * wait for their turn.
+   *
+   * @throws VfioUserError REMOTE, TIMEOUT, DISCONNECTED, CLOSED or PROTOCOL; the reason of `signal` when aborted
+   */
+  async request(request: Request): Promise<Reply> {
+    if (this.#outgoing.bytes > HIGH_WATER || this.#turns.length > 0) await this.drained();
+    request.signal?.throwIfAborted();
+    return new Promise<Reply>((resolve, reject) => {
+      const signal = request.signal;
+      let id = -1;
+      const onAbort = (): void => {
+        this.#pending.abandon(id);
+        reject(abortReason(signal));
+      };
+      signal?.addEventListener('abort', onAbort, { once: true });
+      id = this.#start(request, (error, reply) => {
+        signal?.removeEventListener('abort', onAbort);
+        if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
+        else resolve(reply);
+      });
+    });
+  }
+
+  /**
+   * The same, blocking the thread until the reply is here or the deadline has passed. Commands of the peer are served
+   * meanwhile, so a device that reads our memory by message before it answers does not deadlock.
+   */
+  requestSync(request: Request): Reply {
+    let done = false;
+    let failure: Error | null = null;
+    let result: Reply | null = null;
+    this.#start(request, (error, reply) => {
+      done = true;
+      failure = error;
+      result = reply;
+    });
+    // The callback assigns these; the compiler cannot see it.
+    const isDone = (): boolean => done;
+    while (!isDone()) this.#waitOnce();
+    if (result === null) throw (failure as Error | null) ?? new Error('unreachable: neither error nor reply');
+    return result;
+  }
+
+  /**
+   * Sends a message to which no reply is asked for (vfio-user, "Header": No_reply). `data` may be reused at once.
+   *
+   * @returns false when much is queued and the caller should wait for {@link drained}
+   */
+  post(command: number, payload: Uint8Array, data?: Uint8Array): boolean {
+    this.#assertOpen(command);
+    this.#transmit(this.#pending.reserve(), command, HeaderFlag.noReply, 0, payload, data, undefined);
+    return this.#outgoing.bytes <= HIGH_WATER;
+  }
+
+  /** Resolves when there is room for more messages, or the connection has ended. */
+  async drained(): Promise<void> {
+    while (!this.#closed && this.#outgoing.bytes > HIGH_WATER) {
+      await new Promise<void>((resolve) => this.#turns.push(resolve));
+    }
+  }
+
+  /** Ends the connection: what is pending fails with ERR_VFIO_USER_CLOSED. Idempotent. */
+  close(): void {
+    this.#end(null);
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #start(request: Request, settle: Pending['settle']): number {
+    this.#assertOpen(request.command);
+    const timeout = request.timeout ?? this.messageTimeout;
+    const deadline = performance.now() + timeout;
+    const id = this.#pending.add({
+      command: request.command,
+      deadline,
+      timeout,
+      maxReply: request.maxReply ?? this.#reader.maxMessageSize - HEADER_SIZE,
+      settle,
+    });
+    this.#arm(deadline);
+    this.#transmit(id, request.command, HeaderFlag.command, 0, request.payload, request.data, request.fds);
+    return id;
+  }
+
+  /** Header and fixed payload go through one reused buffer, bulk data as it is, in one sendmsg. */
+  #transmit(
+    id: number,
+    command: number,
+    flags: number,
+    errno: number,
+    payload: Uint8Array,
+    data: Uint8Array | undefined,
+    fds: readonly number[] | undefined,
+  ): void {
+    if (this.#closed) return;
+    const header = this.#header;
+    header.id = id;
+    header.command = command;
+    header.flags = flags;
+    header.error = errno;
+    header.size = HEADER_SIZE + payload.length + (data?.length ?? 0);
+    let head = this.#head;
+    if (HEADER_SIZE + payload.length > head.length) {
+      head = new Uint8Array(HEADER_SIZE + payload.length);
+      encodeHeader(new DataView(head.buffer), 0, header);
+    } else {
+      encodeHeader(this.#headView, 0, header);
+    }
+    head.set(payload, HEADER_SIZE);
+    try {
+      this.#outgoing.push(head, HEADER_SIZE + payload.length, data ?? null, fds ?? null, isReply(flags));
+    } catch (error) {
+      this.#end(this.#disconnected(error));
+      return;
+    }
+    this.statistics.messagesSent++;
+    if (tracing()) traceMessage(this.name, 'sent', header, fds?.length ?? 0);
+    if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
+  }
+
+  #onEvents(events: number): void {
+    if (events < 0) {
+      this.#end(this.#disconnected(undefined));
+      return;
+    }
+    this.#flush();
+    this.#receive(MESSAGES_PER_EVENT, 0, 0);
+  }
+
+  #flush(): void {
+    if (this.#closed || this.#outgoing.bytes === 0) return;
+    try {
+      if (this.#outgoing.flush()) this.#watcher.setWritable(false);
+    } catch (error) {
+      this.#end(this.#disconnected(error));
+      return;
+    }
+    this.#pauseReading();
+    if (this.#outgoing.bytes <= HIGH_WATER) this.#wakeTurns();
+  }
+
+  #wakeTurns(): void {
+    const turns = this.#turns;
+    this.#turns = [];
+    for (const turn of turns) turn();
+  }
+
+  #waitOnce(): void {
+    const now = performance.now();
+    const earliest = this.#pending.expire(now);
+    const sleep = Math.max(0, Math.min(earliest - now, SLEEP_MILLISECONDS));
+    if (this.#outgoing.bytes > 0) {
+      // Both directions are open questions: the peer may not read before we have read, so neither wait is long.
+      this.#flush();
+      if (this.#outgoing.bytes > 0) this.#socket.waitWritable(1);
+      this.#receive(MESSAGES_PER_EVENT, 0, 0);
+    } else {
+      this.#receive(1, SPIN_MICROSECONDS, Math.ceil(sleep));
+    }
+  }
+
+  /** A peer that sends commands but does not read our replies must not make us queue without bound. */
+  #pauseReading(): boolean {
+    const pause = this.#outgoing.replyBytes > HIGH_WATER;
+    if (pause !== this.#paused) {
+      this.#paused = pause;
+      this.#watcher.setReadable(!pause);
+    }
+    return pause;
+  }
+
+  #receive(limit: number, spinMicroseconds: number, timeoutMilliseconds: number): void {
+    for (let count = 0; count < limit && !this.#closed; count++) {
+      if (this.#pauseReading()) return;
+      let message;
+      try {
+        message = this.#reader.next(spinMicroseconds, timeoutMilliseconds);
+      } catch (error) {
+        this.#end(
+          error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM'
+            ? error
+            : this.#disconnected(error),
+        );
+        return;
+      }
+      if (message === null) return;
+      if (message === 'end') {
+        this.#end(this.#disconnected(undefined));
+        return;
+      }
+      this.statistics.messagesReceived++;
+      if (tracing()) traceMessage(this.name, 'received', message.header, message.fds.length);
+      this.#dispatch(message);
+    }
+  }
+
+  #dispatch(message: Message): void {
+    if (isReply(message.header.flags)) this.#onReply(message);
+    else this.#commands.add(message);
+  }
+
+  #onReply(message: Message): void {
+    const { id, command, flags, error: errno } = message.header;
+    const pending = this.#pending.get(id);
+    if (pending === undefined) {
+      if (this.#pending.late(id)) this.statistics.lateReplies++;
+      else this.statistics.unexpectedReplies++;
+      message.fds.close();
+      return;
+    }
+    this.#pending.remove(id);
+    const name = commandName(pending.command);
+    let error: VfioUserError | null = null;
+    if (command !== pending.command) {
+      error = new VfioUserError(
+        'ERR_VFIO_USER_PROTOCOL',
+        `${this.name} answered ${name} (message ${String(id)}) with a reply to ${commandName(command)}`,
+        { command: name },
+      );
+    } else if (isError(flags)) {
+      error = new VfioUserError('ERR_VFIO_USER_REMOTE', remoteText(this.name, name, errno), {
+        errno,
+        command: name,
+      });
+    } else if (message.payload.length > pending.maxReply) {
+      error = new VfioUserError(
+        'ERR_VFIO_USER_PROTOCOL',
+        `${this.name} answered ${name} with ${String(message.payload.length)} bytes; at most ${String(pending.maxReply)} were asked for`,
+        { command: name },
+      );
+    }
+    if (error !== null) {
+      message.fds.close();
+      pending.settle(error, null);
+    } else {
+      pending.settle(null, { payload: message.payload, fds: message.fds });
+    }
+  }
+
+  /** One lazy timer serves all deadlines. */
+  #arm(deadline: number): void {
+    if (deadline >= this.#timerDeadline || deadline === Infinity) return;
+    clearTimeout(this.#timer);
+    this.#timerDeadline = deadline;
+    this.#timer = setTimeout(
+      () => {
+        this.#timerDeadline = Infinity;
+        this.#arm(this.#pending.expire(performance.now()));
+      },
+      Math.ceil(Math.max(1, deadline - performance.now())),
+    );
+    this.#timer.unref();
+  }
+
+  #assertOpen(command: number): void {
+    if (!this.#closed) return;
+    const name = commandName(command);
+    if (this.#error !== null) throw this.#copyOf(this.#error, name);
+    throw new VfioUserError('ERR_VFIO_USER_CLOSED', `${name}: the connection to ${this.name} is closed`, {
+      command: name,
+    });
+  }
+
+  #disconnected(cause: unknown): VfioUserError {
+    const partial = this.#reader.partial ? ' in the middle of a message' : '';
+    const why =
+      cause instanceof VfioUserError && cause.errnoName !== undefined ? ` (${cause.errnoName})` : '';
+    return new VfioUserError(
+      'ERR_VFIO_USER_DISCONNECTED',
+      `${this.name} closed the connection${partial}${why}; the server has stopped, or refused what was sent`,
+      { cause },
+    );
+  }
+
+  #copyOf(error: VfioUserError, command: string): VfioUserError {
+    return new VfioUserError(error.code, `${command}: ${error.message}`, {
+      errno: error.errno,
+      command,
+      cause: error,
+    });
+  }
+
+  #end(error: VfioUserError | null): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#error = error;
+    clearTimeout(this.#timer);
+    this.#watcher.close();
+    this.#outgoing.clear();
+    this.#reader.discard();
+    this.#commands.close();
+    this.#socket.close();
+    traceState(this.name, 'closed', error?.message ?? '');
+    this.#pending.failAll((pending) => {
+      const name = commandName(pending.command);
+      return error === null
+        ? new VfioUserError(
+            'ERR_VFIO_USER_CLOSED',
+            `${name}: the connection to ${this.name} was closed by this side`,
+            {
+              command: name,
+            },
+          )
+        : this.#copyOf(error, name);
+    });
+    this.#wakeTurns();
+    this.#onClose(error);
+  }
+}
+
+function remoteText(endpoint: string, command: string, errno: number): string {
+  const named =
+    errno === 0
+      ? 'an error without an errno'
+      : new VfioUserError('ERR_VFIO_USER_REMOTE', '', { errno }).errnoName;
+  return `${endpoint} refused ${command}: ${named ?? ''}`;
+}
+
+function abortReason(signal: AbortSignal | undefined): Error {
+  const reason: unknown = signal?.reason;
+  return reason instanceof Error
+    ? reason
+    : (new DOMException('The operation was aborted', 'AbortError') as Error);
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+import { HEADER_SIZE, checkHeader, decodeHeader, type Header } from '../protocol';
+import { FdList, NO_FDS } from './fd-list';
+
+/** Where a {@link MessageReader} takes bytes from: a socket, or a test. */
+export interface ByteSource {
+  /** Bytes read into `buffer`, 0 when none came in time, -1 at the end of the stream. */
+  receive(
+    buffer: Uint8Array,
+    offset: number,
+    length: number,
+    spinMicroseconds?: number,
+    timeoutMilliseconds?: number,
+  ): number;
+  /** Descriptors that came with the bytes read so far. The caller owns them. */
+  takeFds(): number[];
+}
+
+/** A whole message as it came from the peer. */
+export interface Message {
+  readonly header: Readonly<Header>;
+  /** The bytes after the header. Owned by the receiver of the message. */
+  readonly payload: Uint8Array;
+  readonly fds: FdList;
+}
+
+const EMPTY = new Uint8Array(0);
+
+/**
+ * Cuts a byte stream into messages, over any split or merge of the bytes.
+ *
+ * It reads the 16-byte header and then exactly the rest of that message, never further: a stream socket may merge
+ * messages, and only so do descriptors stay with the message that they came with.
+ */
+export class MessageReader {
+  readonly #source: ByteSource;
+  readonly #head = new Uint8Array(HEADER_SIZE);
+  readonly #headView = new DataView(this.#head.buffer);
+  #header: Header | null = null;
+  #payload: Uint8Array = EMPTY;
+  #have = 0;
+  #fds: number[] = [];
+  /** Largest message accepted, in bytes with its header. */
+  maxMessageSize: number;
+
+  constructor(source: ByteSource, maxMessageSize: number) {
+    this.#source = source;
+    this.maxMessageSize = maxMessageSize;
+  }
+
+  /** True when a message has begun to arrive, but is not complete. */
+  get partial(): boolean {
+    return this.#header !== null || this.#have > 0;
+  }
+
+  /**
+   * The next message, null when none is complete in time, or 'end' at the end of the stream.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_PROTOCOL when the size or type in a header cannot be; the stream is lost then
+   */
+  next(spinMicroseconds = 0, timeoutMilliseconds = 0): Message | null | 'end' {
+    for (;;) {
+      const target = this.#header === null ? this.#head : this.#payload;
+      if (this.#have < target.length) {
+        const count = this.#source.receive(
+          target,
+          this.#have,
+          target.length - this.#have,
+          spinMicroseconds,
+          timeoutMilliseconds,
+        );
+        const fds = this.#source.takeFds();
+        if (fds.length > 0) this.#fds.push(...fds);
+        if (count === 0) return null;
+        if (count < 0) return 'end';
+        this.#have += count;
+        if (this.#have < target.length) continue;
+      }
+      if (this.#header === null) this.#beginPayload();
+      else return this.#finish(this.#header);
+    }
+  }
+
+  /** Closes descriptors of a message that will never be complete. */
+  discard(): void {
+    new FdList(this.#fds).close();
+    this.#fds = [];
+  }
+
+  #beginPayload(): void {
+    const header: Header = { id: 0, command: 0, size: 0, flags: 0, error: 0 };
+    decodeHeader(this.#headView, 0, header);
+    checkHeader(header, this.maxMessageSize);
+    this.#header = header;
+    // Bounded by maxMessageSize, one at a time per connection.
+    this.#payload = header.size === HEADER_SIZE ? EMPTY : new Uint8Array(header.size - HEADER_SIZE);
+    this.#have = 0;
+  }
+
+  #finish(header: Header): Message {
+    const message: Message = {
+      header,
+      payload: this.#payload,
+      fds: this.#fds.length === 0 ? NO_FDS : new FdList(this.#fds),
+    };
+    this.#header = null;
+    this.#payload = EMPTY;
+    this.#have = 0;
+    this.#fds = [];
+    return message;
+  }
+}

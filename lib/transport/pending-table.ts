@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError } from '../errors';
+import { commandName } from '../protocol';
+import type { FdList } from './fd-list';
+
+/** The reply to a request: its payload after the header, and the descriptors that came with it, to be taken or closed. */
+export interface Reply {
+  readonly payload: Uint8Array;
+  readonly fds: FdList;
+}
+
+/** A request that waits for its reply. */
+export interface Pending {
+  readonly command: number;
+  /** Time of the deadline, in milliseconds of `performance.now()`; Infinity for none. */
+  readonly deadline: number;
+  /** The time-out as the caller gave it, in milliseconds, for messages. */
+  readonly timeout: number;
+  /** Largest reply payload accepted, in bytes. */
+  readonly maxReply: number;
+  settle(error: Error | null, reply: Reply | null): void;
+}
+
+const ID_COUNT = 0x10000;
+
+/**
+ * Requests in flight, by message id. An id whose request timed out or was aborted stays taken until its late reply
+ * comes, so that the reply cannot be mistaken for that of a younger request.
+ */
+export class PendingTable {
+  readonly #pending = new Map<number, Pending>();
+  readonly #abandoned = new Set<number>();
+  #next = 1;
+
+  /** Number of requests in flight. */
+  get size(): number {
+    return this.#pending.size;
+  }
+
+  /** Number of ids that wait for a late reply. */
+  get abandoned(): number {
+    return this.#abandoned.size;
+  }
+
+  /** Enters a request and returns its id. */
+  add(pending: Pending): number {
+    if (this.#pending.size + this.#abandoned.size >= ID_COUNT) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_TIMEOUT',
+        `all ${String(ID_COUNT)} message ids are in flight or wait for a late reply; ` +
+          `wait for replies before sending ${commandName(pending.command)}, or reconnect`,
+        { command: commandName(pending.command) },
+      );
+    }
+    const id = this.reserve();
+    this.#pending.set(id, pending);
+    return id;
+  }
+
+  /** An id that is not in use now, for a message that no reply is expected to. */
+  reserve(): number {
+    while (this.#pending.has(this.#next) || this.#abandoned.has(this.#next)) this.#advance();
+    const id = this.#next;
+    this.#advance();
+    return id;
+  }
+
+  get(id: number): Pending | undefined {
+    return this.#pending.get(id);
+  }
+
+  /** Removes an answered request; its id is free again. */
+  remove(id: number): void {
+    this.#pending.delete(id);
+  }
+
+  /** Gives up on a request; its id stays taken until {@link late}. */
+  abandon(id: number): void {
+    if (this.#pending.delete(id)) this.#abandoned.add(id);
+  }
+
+  /** True when `id` belongs to an abandoned request, which it then frees. */
+  late(id: number): boolean {
+    return this.#abandoned.delete(id);
+  }
+
+  /** Abandons every request whose deadline is past; returns the earliest deadline left, Infinity for none. */
+  expire(now: number): number {
+    let earliest = Infinity;
+    for (const [id, pending] of this.#pending) {
+      if (pending.deadline > now) {
+        earliest = Math.min(earliest, pending.deadline);
+        continue;
+      }
+      this.abandon(id);
+      pending.settle(timeoutError(pending), null);
+    }
+    return earliest;
+  }
+
+  /** Fails every request. */
+  failAll(makeError: (pending: Pending) => Error): void {
+    const all = [...this.#pending.values()];
+    this.#pending.clear();
+    this.#abandoned.clear();
+    for (const pending of all) pending.settle(makeError(pending), null);
+  }
+
+  #advance(): void {
+    this.#next = (this.#next + 1) % ID_COUNT;
+  }
+}
+
+function timeoutError(pending: Pending): VfioUserError {
+  const name = commandName(pending.command);
+  return new VfioUserError(
+    'ERR_VFIO_USER_TIMEOUT',
+    `no reply to ${name} within ${String(pending.timeout)} ms; ` +
+      'the server may be busy, stopped or serving another client. A longer time-out can be set per connection and per call',
+    { command: name },
+  );
+}

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+import { closeFd, duplicateFd } from '../native';
+
+/** Where a {@link SendQueue} puts bytes: a socket, or a test. */
+export interface ByteSink {
+  /** One sendmsg of `head[0..headLength)` and `body[bodyOffset..)`; bytes accepted, 0 when it would block. */
+  send(
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    bodyOffset: number,
+    fds: readonly number[] | null,
+  ): number;
+}
+
+interface Chunk {
+  readonly bytes: Uint8Array;
+  sent: number;
+  /** Duplicates of the sender's descriptors, owned by the queue; they go with the first byte. */
+  fds: number[] | null;
+  readonly isReply: boolean;
+}
+
+const NOTHING = new Uint8Array(0);
+
+/**
+ * Messages on their way out. A message leaves in one sendmsg when the socket takes it, and that is the normal case;
+ * what the socket does not take is copied and waits, in order.
+ */
+export class SendQueue {
+  readonly #sink: ByteSink;
+  #chunks: Chunk[] = [];
+  #bytes = 0;
+  #replyBytes = 0;
+
+  constructor(sink: ByteSink) {
+    this.#sink = sink;
+  }
+
+  /** Bytes that wait for the socket. */
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** Those of them that belong to replies, and so were asked for by the peer. */
+  get replyBytes(): number {
+    return this.#replyBytes;
+  }
+
+  /** Sends or queues one message. The caller may reuse `head`, `data` and close `fds` when this returns. */
+  push(
+    head: Uint8Array,
+    headLength: number,
+    data: Uint8Array | null,
+    fds: readonly number[] | null,
+    isReply: boolean,
+  ): void {
+    const total = headLength + (data?.length ?? 0);
+    let sent = 0;
+    if (this.#chunks.length === 0) sent = this.#sink.send(head, headLength, data, 0, fds);
+    if (sent === total) return;
+
+    const rest = new Uint8Array(total - sent);
+    if (sent < headLength) rest.set(head.subarray(sent, headLength));
+    if (data !== null) {
+      const from = Math.max(0, sent - headLength);
+      rest.set(data.subarray(from), Math.max(0, headLength - sent));
+    }
+    const waiting = sent === 0 && fds !== null && fds.length > 0 ? fds.map((fd) => duplicateFd(fd)) : null;
+    this.#chunks.push({ bytes: rest, sent: 0, fds: waiting, isReply });
+    this.#bytes += rest.length;
+    if (isReply) this.#replyBytes += rest.length;
+  }
+
+  /** Hands waiting bytes to the socket; true when none are left. */
+  flush(): boolean {
+    let chunk: Chunk | undefined;
+    while ((chunk = this.#chunks[0]) !== undefined) {
+      const count = this.#sink.send(NOTHING, 0, chunk.bytes, chunk.sent, chunk.fds);
+      if (count === 0) return false;
+      closeAll(chunk);
+      chunk.sent += count;
+      this.#bytes -= count;
+      if (chunk.isReply) this.#replyBytes -= count;
+      if (chunk.sent < chunk.bytes.length) return false;
+      this.#chunks.shift();
+    }
+    return true;
+  }
+
+  /** Drops what waits. */
+  clear(): void {
+    for (const chunk of this.#chunks) closeAll(chunk);
+    this.#chunks = [];
+    this.#bytes = 0;
+    this.#replyBytes = 0;
+  }
+}
+
+function closeAll(chunk: Chunk): void {
+  for (const fd of chunk.fds ?? []) closeFd(fd);
+  chunk.fds = null;
+}

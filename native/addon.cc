@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+#include "addon.h"
+
+#include "bus-error-guard.h"
+
+namespace {
+
+/**
+ * Runs before the environment ends, in a worker as in the main thread. A uv handle that is still open when
+ * its loop is closed aborts the whole process, so every watcher is closed here. Memory is unmapped later, by
+ * the finalizers of the ArrayBuffers, but nothing may be told to an environment that has ended.
+ */
+void CloseAll(AddonData* data) {
+  data->watchers.clear();
+  if (data->lost_event.valid()) bus_error_guard::ForgetEvent(data->lost_event.get());
+  data->lost_event.Reset();
+}
+
+Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  auto* data = new AddonData();
+  env.SetInstanceData(data);
+  env.AddCleanupHook(CloseAll, data);
+  InitDescriptor(env, exports);
+  InitEventfd(env, exports);
+  InitMemory(env, exports);
+  InitReadiness(env, exports);
+  InitSocket(env, exports);
+  InitSocketMessage(env, exports);
+  return exports;
+}
+
+}  // namespace
+
+NODE_API_MODULE(vfio_user, Init)

@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: MIT
+#ifndef VFIO_USER_ADDON_H_
+#define VFIO_USER_ADDON_H_
+
+#include <napi.h>
+
+#include <cstdint>
+#include <memory>
+#include <unordered_map>
+
+#include "memory.h"
+#include "readiness.h"
+#include "system.h"
+
+/** What one environment (the main thread, or a worker) holds. Nothing of it is shared between threads. */
+struct AddonData {
+  std::unordered_map<int, std::shared_ptr<Watcher>> watchers;
+  int next_watcher = 1;
+  /** Live mappings by slot of the SIGBUS guard. The ArrayBuffers own them. */
+  std::unordered_map<int, std::weak_ptr<Mapping>> mappings;
+  /** Signalled by the SIGBUS guard when it had to repair a mapping of this environment. */
+  UniqueFd lost_event;
+};
+
+void InitDescriptor(Napi::Env env, Napi::Object exports);
+void InitEventfd(Napi::Env env, Napi::Object exports);
+void InitMemory(Napi::Env env, Napi::Object exports);
+void InitReadiness(Napi::Env env, Napi::Object exports);
+void InitSocket(Napi::Env env, Napi::Object exports);
+void InitSocketMessage(Napi::Env env, Napi::Object exports);
+
+/** Adds a function to the exports. The template form allocates nothing per function. */
+template <Napi::Value (*function)(const Napi::CallbackInfo&)>
+void Export(Napi::Env env, Napi::Object exports, const char* name) {
+  exports.Set(name, Napi::Function::New<function>(env, name));
+}
+
+#endif  // VFIO_USER_ADDON_H_

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT
+#include "bus-error-guard.h"
+
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <csignal>
+#include <cstdint>
+#include <mutex>
+
+namespace bus_error_guard {
+namespace {
+
+/** Read by the signal handler, hence atomics and nothing else. A slot of zeros is free. */
+struct Slot {
+  /** 0 while the slot is free or being filled; written last by Add, first by Remove. */
+  std::atomic<uintptr_t> begin;
+  std::atomic<uintptr_t> end;
+  std::atomic<uintptr_t> page_size;
+  std::atomic<bool> writable;
+  std::atomic<bool> lost;
+  /** Descriptor plus one; 0 for none. */
+  std::atomic<int> event;
+  /** Next in the list of free slots, plus one; 0 ends it. Guarded by the mutex. */
+  int next_free;
+};
+
+static_assert(std::atomic<uintptr_t>::is_always_lock_free);
+
+/** Above vm.max_map_count of a stock kernel (65530): the system runs out of mappings first. */
+constexpr int kSlots = 65536;
+
+// Process-wide, as the signal handler is. All zero and without destructors, so that it is valid from start to
+// end.
+Slot slots[kSlots];
+std::atomic<int> used_slots;
+int first_free;
+std::mutex mutex;
+bool installed;
+struct sigaction previous;
+
+/** Puts zero pages from the faulting page to the end of its mapping. False when the address is not ours. */
+bool Repair(uintptr_t address) {
+  const int used = used_slots.load(std::memory_order_acquire);
+  for (int index = 0; index < used; index++) {
+    Slot& slot = slots[index];
+    const uintptr_t begin = slot.begin.load(std::memory_order_acquire);
+    const uintptr_t end = slot.end.load(std::memory_order_relaxed);
+    if (begin == 0 || address < begin || address >= end) continue;
+    // Up to the end and not just one page: a truncated file has lost all of it, and a hostile peer could
+    // otherwise make us split the mapping until the kernel allows no more.
+    const uintptr_t start = address - (address - begin) % slot.page_size.load(std::memory_order_relaxed);
+    const int protection = slot.writable.load(std::memory_order_relaxed) ? PROT_READ | PROT_WRITE : PROT_READ;
+    constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+    // The address is one that mmap returned, kept as a number for the arithmetic.
+    if (mmap(reinterpret_cast<void*>(start), end - start, protection, kFlags, -1, 0) == MAP_FAILED)
+      return false;
+    slot.lost.store(true, std::memory_order_release);
+    const int event = slot.event.load(std::memory_order_acquire) - 1;
+    const uint64_t one = 1;
+    // A full counter means that the event is pending already.
+    if (event >= 0 && write(event, &one, sizeof(one)) == -1) return true;
+    return true;
+  }
+  return false;
+}
+
+/** Does what would have happened without us. */
+void CallPrevious(int signal_number, siginfo_t* info, void* context) {
+  if ((previous.sa_flags & SA_SIGINFO) != 0) {
+    previous.sa_sigaction(signal_number, info, context);
+    return;
+  }
+  const bool fault = info->si_code > 0;
+  if (previous.sa_handler == SIG_IGN && !fault) return;
+  if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
+    previous.sa_handler(signal_number);
+    return;
+  }
+  // A faulting instruction runs again after we return, and now kills the process as it should. A signal that
+  // someone sent has to be sent again; it is blocked until we return.
+  signal(signal_number, SIG_DFL);
+  if (!fault) raise(signal_number);
+}
+
+void OnBusError(int signal_number, siginfo_t* info, void* context) {
+  const int saved_errno = errno;
+  const bool repaired = info->si_code == BUS_ADRERR && Repair(reinterpret_cast<uintptr_t>(info->si_addr));
+  if (!repaired) CallPrevious(signal_number, info, context);
+  errno = saved_errno;
+}
+
+/** Installs the handler once, at the first guarded mapping. 0 or -errno. */
+int Install() {
+  if (installed) return 0;
+  struct sigaction action = {};
+  action.sa_sigaction = OnBusError;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK;
+  sigemptyset(&action.sa_mask);
+  // `previous` must be whole before the handler can run.
+  if (sigaction(SIGBUS, nullptr, &previous) == -1 || sigaction(SIGBUS, &action, nullptr) == -1) return -errno;
+  installed = true;
+  return 0;
+}
+
+}  // namespace
+
+int Add(const Range& range, int event) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const int installation = Install();
+  if (installation < 0) return installation;
+  int index = first_free - 1;
+  if (index >= 0) {
+    first_free = slots[index].next_free;
+  } else {
+    index = used_slots.load(std::memory_order_relaxed);
+    if (index == kSlots) return -ENOMEM;
+    used_slots.store(index + 1, std::memory_order_release);
+  }
+  Slot& slot = slots[index];
+  const auto begin = reinterpret_cast<uintptr_t>(range.address);
+  slot.end.store(begin + range.length, std::memory_order_relaxed);
+  slot.page_size.store(range.page_size, std::memory_order_relaxed);
+  slot.writable.store(range.writable, std::memory_order_relaxed);
+  slot.lost.store(false, std::memory_order_relaxed);
+  slot.event.store(event + 1, std::memory_order_relaxed);
+  slot.begin.store(begin, std::memory_order_release);
+  return index;
+}
+
+void Remove(int slot) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  slots[slot].begin.store(0, std::memory_order_release);
+  slots[slot].event.store(0, std::memory_order_release);
+  slots[slot].next_free = first_free;
+  first_free = slot + 1;
+}
+
+bool IsLost(int slot) { return slots[slot].lost.load(std::memory_order_acquire); }
+
+void ForgetEvent(int event) {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const int used = used_slots.load(std::memory_order_relaxed);
+  for (int index = 0; index < used; index++) {
+    if (slots[index].event.load(std::memory_order_relaxed) == event + 1) {
+      slots[index].event.store(0, std::memory_order_release);
+    }
+  }
+}
+
+}  // namespace bus_error_guard

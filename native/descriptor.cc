@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// What any file descriptor can do: close, duplicate, tell its size and seals.
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include "addon.h"
+#include "arguments.h"
+
+namespace {
+
+/** close(fd): 0 or -errno. */
+Napi::Value Close(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  const int result = close(fd);
+  // The number is free even when close was interrupted; a second attempt could hit another thread's file.
+  return Napi::Number::New(info.Env(), result == -1 && errno != EINTR ? -errno : 0);
+}
+
+/** duplicate(fd): a new descriptor, closed on exec, or -errno. */
+Napi::Value Duplicate(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), OrErrno(fcntl(fd, F_DUPFD_CLOEXEC, 0)));
+}
+
+/** fileSize(fd): bytes or -errno. */
+Napi::Value FileSize(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  struct stat status = {};
+  const int result = fstat(fd, &status);
+  return Napi::Number::New(info.Env(), result == -1 ? -errno : static_cast<double>(status.st_size));
+}
+
+/** fileSeals(fd): mask of F_SEAL_* or -errno; -EINVAL for a file that cannot be sealed. */
+Napi::Value FileSeals(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), OrErrno(fcntl(fd, F_GET_SEALS)));
+}
+
+}  // namespace
+
+void InitDescriptor(Napi::Env env, Napi::Object exports) {
+  Export<Close>(env, exports, "close");
+  Export<Duplicate>(env, exports, "duplicate");
+  Export<FileSize>(env, exports, "fileSize");
+  Export<FileSeals>(env, exports, "fileSeals");
+}

@@ -1,0 +1,207 @@
+// SPDX-License-Identifier: MIT
+#include "memory.h"
+
+#include <fcntl.h>
+#include <linux/magic.h>
+#include <linux/memfd.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+
+#include "addon.h"
+#include "arguments.h"
+#include "bus-error-guard.h"
+
+namespace {
+
+constexpr size_t kHugePage2M = size_t{1} << 21;
+constexpr size_t kHugePage1G = size_t{1} << 30;
+
+size_t RoundUp(size_t value, size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
+
+/** Size of the pages that a mapping of `fd` gets; 0 with errno set when `fd` is not open. */
+size_t PageSizeOf(int fd) {
+  struct statfs status = {};
+  if (Retry([&] { return fstatfs(fd, &status); }) == -1) return 0;
+  if (static_cast<unsigned long>(status.f_type) == HUGETLBFS_MAGIC)
+    return static_cast<size_t>(status.f_bsize);
+  return static_cast<size_t>(sysconf(_SC_PAGESIZE));
+}
+
+/** mmap(2) at an address that is a multiple of `alignment`: reserves more, then gives back what is too much.
+ */
+void* MapAligned(const Mapping::Request& request, size_t length, int protection) {
+  void* reserved = mmap(nullptr, length + request.alignment, PROT_NONE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (reserved == MAP_FAILED) return MAP_FAILED;
+  auto* const start = static_cast<char*>(reserved);
+  const size_t excess = reinterpret_cast<uintptr_t>(start) % request.alignment;
+  char* const aligned = start + (excess == 0 ? 0 : request.alignment - excess);
+  void* mapped = mmap(aligned, length, protection, MAP_SHARED | MAP_FIXED, request.fd, request.offset);
+  if (mapped == MAP_FAILED) {
+    const int error = errno;
+    munmap(reserved, length + request.alignment);
+    errno = error;
+    return MAP_FAILED;
+  }
+  if (aligned != start) munmap(start, static_cast<size_t>(aligned - start));
+  munmap(aligned + length, static_cast<size_t>(start + request.alignment - aligned));
+  return mapped;
+}
+
+}  // namespace
+
+int Mapping::Open(const Request& request) {
+  const size_t page_size = PageSizeOf(request.fd);
+  if (page_size == 0) return -errno;
+  const auto offset = static_cast<size_t>(request.offset);
+  if (request.length == 0 || offset % page_size != 0 || request.alignment % page_size != 0) return -EINVAL;
+  struct stat status = {};
+  if (fstat(request.fd, &status) == -1) return -errno;
+  // The last page may exceed the file; pages beyond it raise SIGBUS. Devices have no size to check.
+  const bool exceeds = offset + request.length > RoundUp(static_cast<size_t>(status.st_size), page_size);
+  if (S_ISREG(status.st_mode) && exceeds) return -ENXIO;
+
+  const size_t length = RoundUp(request.length, page_size);
+  const int protection = request.writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  void* mapped = request.alignment > page_size
+                     ? MapAligned(request, length, protection)
+                     : mmap(nullptr, length, protection, MAP_SHARED, request.fd, request.offset);
+  if (mapped == MAP_FAILED) return -errno;
+  const int slot = bus_error_guard::Add({mapped, length, page_size, request.writable}, request.lost_event);
+  if (slot < 0) {
+    munmap(mapped, length);
+    return slot;
+  }
+  address_ = mapped;
+  length_ = length;
+  slot_ = slot;
+  return 0;
+}
+
+void Mapping::Close() {
+  if (address_ == nullptr) return;
+  bus_error_guard::Remove(slot_);
+  munmap(address_, length_);
+  address_ = nullptr;
+}
+
+namespace {
+
+/** createMemory(name, size, hugePageSize, sealShrink): a memfd, closed on exec, or -errno. */
+Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const std::string name = arguments.String(0);
+  const size_t size = arguments.Size(1);
+  const size_t huge_page_size = arguments.Size(2);
+  const bool seal = arguments.Boolean(3);
+  if (!arguments.ok()) return info.Env().Undefined();
+  unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+  if (huge_page_size == kHugePage2M) flags |= MFD_HUGETLB | MFD_HUGE_2MB;
+  if (huge_page_size == kHugePage1G) flags |= MFD_HUGETLB | MFD_HUGE_1GB;
+  UniqueFd fd(memfd_create(name.c_str(), flags));
+  const bool made = fd.valid() && Retry([&] { return ftruncate(fd.get(), static_cast<off_t>(size)); }) == 0 &&
+                    (!seal || fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) == 0);
+  return Napi::Number::New(info.Env(), made ? fd.Release() : -errno);
+}
+
+/** lostEvent(): the eventfd that tells of truncated files, owned by the environment, or -errno. */
+int LostEvent(AddonData* data) {
+  if (!data->lost_event.valid()) data->lost_event = UniqueFd(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  return data->lost_event.valid() ? data->lost_event.get() : -errno;
+}
+
+Napi::Value LostEventFd(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), LostEvent(info.Env().GetInstanceData<AddonData>()));
+}
+
+/** Longest ArrayBuffer. A longer one must not be asked for: before Node.js 22, V8 refuses it too late. */
+size_t MaximumLength(napi_env env) {
+  const napi_node_version* version = nullptr;
+  const bool old = napi_get_node_version(env, &version) != napi_ok || version->major < 22;
+  return old ? size_t{1} << 32 : (size_t{1} << 53) - 1;
+}
+
+/**
+ * map(fd, offset, length, writable, alignment, slot): an ArrayBuffer over the file, its slot in slot[0]; or
+ * -errno; or 0 when this runtime does not allow an ArrayBuffer over memory of ours.
+ */
+Napi::Value Map(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  const size_t offset = arguments.Size(1);
+  const size_t length = arguments.Size(2);
+  const bool writable = arguments.Boolean(3);
+  const auto alignment = static_cast<size_t>(arguments.Integer(4, 0, kHugePage1G));
+  const View<int32_t> slot = arguments.Integers(5, 1);
+  if (!arguments.ok()) return env.Undefined();
+  if (length > MaximumLength(env)) return Napi::Number::New(env, -EFBIG);
+
+  auto* data = env.GetInstanceData<AddonData>();
+  const int event = LostEvent(data);
+  if (event < 0) return Napi::Number::New(env, event);
+  const auto mapping = std::make_shared<Mapping>();
+  const int error = mapping->Open({fd, static_cast<off_t>(offset), length, writable, alignment, event});
+  if (error < 0) return Napi::Number::New(env, error);
+
+  // The finalizer, which may run long after unmap(), owns the mapping; it needs nothing of the environment.
+  auto* owner = new std::shared_ptr<Mapping>(mapping);
+  const auto finalize = [](napi_env, void*, void* hint) {
+    delete static_cast<std::shared_ptr<Mapping>*>(hint);
+  };
+  napi_value buffer = nullptr;
+  const napi_status status =
+      napi_create_external_arraybuffer(env, mapping->address(), length, finalize, owner, &buffer);
+  if (status != napi_ok) {
+    // Some failures run the finalizer and some do not: unmap now, and let `owner` be lost rather than freed
+    // twice.
+    mapping->Close();
+    constexpr int kNoExternalBuffersAllowed = 22;
+    return Napi::Number::New(env, static_cast<int>(status) == kNoExternalBuffersAllowed ? 0 : -ENOMEM);
+  }
+  slot.data[0] = mapping->slot();
+  data->mappings[mapping->slot()] = mapping;
+  return Napi::Value(env, buffer);
+}
+
+/** unmap(buffer, slot): detaches the buffer, then unmaps. 0, or -EINVAL when they do not belong together. */
+Napi::Value Unmap(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  Napi::ArrayBuffer buffer = arguments.ArrayBuffer(0);
+  const int slot = arguments.Natural(1);
+  if (!arguments.ok()) return env.Undefined();
+  auto& mappings = env.GetInstanceData<AddonData>()->mappings;
+  const auto found = mappings.find(slot);
+  const std::shared_ptr<Mapping> mapping = found == mappings.end() ? nullptr : found->second.lock();
+  const bool matches =
+      mapping != nullptr && mapping->address() != nullptr && mapping->address() == buffer.Data();
+  // Detached first: from then on JavaScript cannot reach the memory, whatever views it holds.
+  if (!matches || napi_detach_arraybuffer(env, buffer) != napi_ok) return Napi::Number::New(env, -EINVAL);
+  mappings.erase(found);
+  mapping->Close();
+  return Napi::Number::New(env, 0);
+}
+
+/** isLost(slot): whether the file was truncated under the mapping; false for an unknown slot. */
+Napi::Value IsLost(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int slot = arguments.Natural(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  const auto& mappings = info.Env().GetInstanceData<AddonData>()->mappings;
+  const auto found = mappings.find(slot);
+  const bool live = found != mappings.end() && !found->second.expired();
+  return Napi::Boolean::New(info.Env(), live && bus_error_guard::IsLost(slot));
+}
+
+}  // namespace
+
+void InitMemory(Napi::Env env, Napi::Object exports) {
+  Export<CreateMemory>(env, exports, "createMemory");
+  Export<LostEventFd>(env, exports, "lostEvent");
+  Export<Map>(env, exports, "map");
+  Export<Unmap>(env, exports, "unmap");
+  Export<IsLost>(env, exports, "isLost");
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+#ifndef VFIO_USER_MEMORY_H_
+#define VFIO_USER_MEMORY_H_
+
+#include <sys/types.h>
+
+#include <cstddef>
+
+/** A shared mapping of a file, guarded against truncation. Unmaps itself. */
+class Mapping {
+ public:
+  Mapping() = default;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping() { Close(); }
+
+  struct Request {
+    int fd;
+    off_t offset;
+    size_t length;
+    bool writable;
+    /** Multiple of which the address shall be; 0 for any. */
+    size_t alignment;
+    /** eventfd to signal when the file is truncated. */
+    int lost_event;
+  };
+
+  /** Maps; 0 or -errno. -ENXIO when the range exceeds the file. */
+  int Open(const Request& request);
+  /** Idempotent. */
+  void Close();
+  void* address() const { return address_; }
+  int slot() const { return slot_; }
+
+ private:
+  void* address_ = nullptr;
+  /** Whole pages. */
+  size_t length_ = 0;
+  /** In the SIGBUS guard. */
+  int slot_ = -1;
+};
+
+#endif  // VFIO_USER_MEMORY_H_

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT
+#include "readiness.h"
+
+#include <fcntl.h>
+
+#include "addon.h"
+#include "arguments.h"
+#include "eventfd.h"
+
+Watcher::Watcher(Napi::Env env, UniqueFd duplicate, bool drain, Napi::Function callback)
+    : env_(env), fd_(std::move(duplicate)), drain_(drain), callback_(Napi::Persistent(callback)) {
+  // Without a resource of ours, Node.js makes one and keeps it: a collected resource would lose
+  // AsyncLocalStorage.
+  const Napi::String name = Napi::String::New(env, "VfioUserWatcher");
+  if (napi_async_init(env, nullptr, name, &context_) != napi_ok) context_ = nullptr;
+}
+
+Watcher::~Watcher() {
+  Close();
+  if (context_ != nullptr) napi_async_destroy(env_, context_);
+}
+
+int Watcher::Open() {
+  uv_loop_t* loop = nullptr;
+  if (napi_get_uv_event_loop(env_, &loop) != napi_ok) return -EINVAL;
+  auto poll = std::make_unique<uv_poll_t>();
+  const int result = uv_poll_init(loop, poll.get(), fd_.get());
+  if (result < 0) return result;
+  poll_ = poll.release();
+  poll_->data = this;
+  return 0;
+}
+
+int Watcher::SetEvents(int events) {
+  events_ = events;
+  return events == 0 ? uv_poll_stop(poll_) : uv_poll_start(poll_, events, OnReady);
+}
+
+void Watcher::SetRef(bool on) {
+  auto* handle = reinterpret_cast<uv_handle_t*>(poll_);
+  if (on) {
+    uv_ref(handle);
+  } else {
+    uv_unref(handle);
+  }
+}
+
+void Watcher::Close() {
+  if (poll_ != nullptr) {
+    // The loop needs the handle until it has called back, which is after this object is gone.
+    uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(poll_, nullptr)),
+             [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
+  }
+  fd_.Reset();
+}
+
+void Watcher::OnReady(uv_poll_t* poll, int status, int events) {
+  auto* watcher = static_cast<Watcher*>(poll->data);
+  const Napi::HandleScope scope(watcher->env_);
+  // The callback may close the watcher.
+  const std::shared_ptr<Watcher> self = watcher->shared_from_this();
+  if (status < 0) {
+    // libuv stops a descriptor in an error state (EPOLLERR, such as a reset connection). Report it as ready
+    // and go on: the next call on the descriptor tells the error, after the data that came before it.
+    events = self->events_;
+    if (self->SetEvents(events) < 0) return;
+  }
+  if (!self->drain_) {
+    self->Deliver(events);
+    return;
+  }
+  uint64_t count = 0;
+  if (ReadCounter(self->fd_.get(), &count) == 0 && count != 0) self->Deliver(static_cast<double>(count));
+}
+
+void Watcher::Deliver(double value) {
+  const napi_value argument = Napi::Number::New(env_, value);
+  const napi_status status =
+      napi_make_callback(env_, context_, env_.Global(), callback_.Value(), 1, &argument, nullptr);
+  if (status != napi_pending_exception) return;
+  napi_value exception = nullptr;
+  if (napi_get_and_clear_last_exception(env_, &exception) == napi_ok) napi_fatal_exception(env_, exception);
+}
+
+namespace {
+
+constexpr int kAllEvents = UV_READABLE | UV_WRITABLE;
+
+Watcher* Find(Napi::Env env, int id) {
+  const auto& watchers = env.GetInstanceData<AddonData>()->watchers;
+  const auto found = watchers.find(id);
+  return found == watchers.end() ? nullptr : found->second.get();
+}
+
+/** watch(fd, events, drain, callback): the watcher's number, above 0, or -errno. */
+Napi::Value Watch(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  const int events = static_cast<int>(arguments.Integer(1, 0, kAllEvents));
+  const bool drain = arguments.Boolean(2);
+  const Napi::Function callback = arguments.Function(3);
+  if (!arguments.ok()) return info.Env().Undefined();
+  UniqueFd duplicate(fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!duplicate.valid()) return Napi::Number::New(info.Env(), -errno);
+  const auto watcher = std::make_shared<Watcher>(info.Env(), std::move(duplicate), drain, callback);
+  int result = watcher->Open();
+  if (result == 0) result = watcher->SetEvents(events);
+  if (result < 0) return Napi::Number::New(info.Env(), result);
+  auto* data = info.Env().GetInstanceData<AddonData>();
+  const int id = data->next_watcher++;
+  data->watchers.emplace(id, watcher);
+  return Napi::Number::New(info.Env(), id);
+}
+
+/** setWatcherEvents(watcher, events): 0 or -errno; -EBADF for a closed watcher. */
+Napi::Value SetWatcherEvents(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int id = arguments.Natural(0);
+  const int events = static_cast<int>(arguments.Integer(1, 0, kAllEvents));
+  if (!arguments.ok()) return info.Env().Undefined();
+  Watcher* watcher = Find(info.Env(), id);
+  return Napi::Number::New(info.Env(), watcher == nullptr ? -EBADF : watcher->SetEvents(events));
+}
+
+/** setWatcherRef(watcher, on): 0, or -EBADF for a closed watcher. */
+Napi::Value SetWatcherRef(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int id = arguments.Natural(0);
+  const bool on = arguments.Boolean(1);
+  if (!arguments.ok()) return info.Env().Undefined();
+  Watcher* watcher = Find(info.Env(), id);
+  if (watcher == nullptr) return Napi::Number::New(info.Env(), -EBADF);
+  watcher->SetRef(on);
+  return Napi::Number::New(info.Env(), 0);
+}
+
+/** unwatch(watcher): 0, or -EBADF for a closed watcher. */
+Napi::Value Unwatch(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int id = arguments.Natural(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  Watcher* watcher = Find(info.Env(), id);
+  if (watcher == nullptr) return Napi::Number::New(info.Env(), -EBADF);
+  watcher->Close();
+  info.Env().GetInstanceData<AddonData>()->watchers.erase(id);
+  return Napi::Number::New(info.Env(), 0);
+}
+
+}  // namespace
+
+void InitReadiness(Napi::Env env, Napi::Object exports) {
+  Export<Watch>(env, exports, "watch");
+  Export<SetWatcherEvents>(env, exports, "setWatcherEvents");
+  Export<SetWatcherRef>(env, exports, "setWatcherRef");
+  Export<Unwatch>(env, exports, "unwatch");
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: MIT
+#ifndef VFIO_USER_READINESS_H_
+#define VFIO_USER_READINESS_H_
+
+#include <napi.h>
+#include <uv.h>
+
+#include <memory>
+
+#include "system.h"
+
+/** Calls a JavaScript function when a descriptor becomes ready, on the event loop of the environment that
+ * made it. */
+class Watcher : public std::enable_shared_from_this<Watcher> {
+ public:
+  /**
+   * Watches a duplicate of `fd`: closing `fd` elsewhere cannot then make libuv abort, and two watchers can
+   * watch one file. With `drain` the function gets the counter of an eventfd, which is read here; else a mask
+   * of events.
+   */
+  Watcher(Napi::Env env, UniqueFd duplicate, bool drain, Napi::Function callback);
+  Watcher(const Watcher&) = delete;
+  Watcher& operator=(const Watcher&) = delete;
+  ~Watcher();
+
+  /** Registers with the event loop; 0 or -errno. */
+  int Open();
+  /** Mask of UV_READABLE and UV_WRITABLE, 0 to pause. 0 or -errno. */
+  int SetEvents(int events);
+  /** Whether the watcher keeps the event loop alive. */
+  void SetRef(bool on);
+  /** Idempotent; safe from within the callback. */
+  void Close();
+
+ private:
+  static void OnReady(uv_poll_t* poll, int status, int events);
+  void Deliver(double value);
+
+  Napi::Env env_;
+  UniqueFd fd_;
+  const bool drain_;
+  Napi::FunctionReference callback_;
+  napi_async_context context_ = nullptr;
+  uv_poll_t* poll_ = nullptr;
+  int events_ = 0;
+};
+
+#endif  // VFIO_USER_READINESS_H_

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+import {
+  bandwidth,
+  batchSlot,
+  depthSlot,
+  emptyDirection,
+  iops,
+  mergeDirections,
+  mergeJobs,
+  summarize,
+} from '../../lib/bench/results';
+import { sampleDirection, sampleJob } from './sample-job';
+
+test.each([
+  [1, 0],
+  [2, 1],
+  [3, 1],
+  [4, 2],
+  [7, 2],
+  [8, 3],
+  [15, 3],
+  [16, 4],
+  [31, 4],
+  [32, 5],
+  [63, 5],
+  [64, 6],
+  [100_000, 6],
+])('a depth of %d falls into slot %d', (depth, slot) => expect(depthSlot(depth)).toBe(slot));
+
+test.each([
+  [0, 0],
+  [1, 1],
+  [4, 1],
+  [5, 2],
+  [8, 2],
+  [9, 3],
+  [16, 3],
+  [17, 4],
+  [32, 4],
+  [33, 5],
+  [64, 5],
+  [65, 6],
+  [1000, 6],
+])('a batch of %d falls into slot %d', (size, slot) => expect(batchSlot(size)).toBe(slot));
+
+test('rates are per second of run time, and 0 when nothing ran', () => {
+  const direction = sampleDirection([1, 2, 3, 4], 2000);
+  expect(iops(direction)).toBe(2);
+  expect(bandwidth(direction)).toBe(8192);
+  expect(iops(emptyDirection())).toBe(0);
+  expect(bandwidth(emptyDirection())).toBe(0);
+});
+
+test('summaries of series', () => {
+  // Squared differences from 5 add up to 32; divided by 7.
+  expect(summarize([2, 4, 4, 4, 5, 5, 7, 9])).toEqual({
+    count: 8,
+    min: 2,
+    max: 9,
+    mean: 5,
+    stddev: Math.sqrt(32 / 7),
+  });
+  expect(summarize([3])).toEqual({ count: 1, min: 3, max: 3, mean: 3, stddev: 0 });
+  expect(summarize([])).toEqual({ count: 0, min: 0, max: 0, mean: 0, stddev: 0 });
+});
+
+test('directions that ran at the same time add up interval by interval', () => {
+  const merged = mergeDirections([
+    sampleDirection([1000, 2000], 1000, [10, 20, 30]),
+    sampleDirection([6000], 1500, [1, 2]),
+  ]);
+  expect(merged).toMatchObject({
+    ios: 3,
+    bytes: 12_288,
+    runtimeMs: 1500,
+    iopsSamples: [11, 22, 30],
+    bandwidthSamples: [11 * 4096, 22 * 4096, 30 * 4096],
+  });
+  expect([merged.latency.count, merged.latency.min, merged.latency.max, merged.latency.mean]).toEqual([
+    3, 1000, 6000, 3000,
+  ]);
+});
+
+test('merging leaves the parts as they were', () => {
+  const part = sampleDirection([1000], 1000, [1]);
+  mergeDirections([part, part]);
+  expect(part.latency.count).toBe(1);
+  expect(part.iopsSamples).toEqual([1]);
+});
+
+test('jobs merge into one', () => {
+  const cpu = { userMs: 10, systemMs: 1, contextSwitches: 2, majorFaults: 3, minorFaults: 4 };
+  const merged = mergeJobs('all', [
+    sampleJob({
+      runtimeMs: 100,
+      read: sampleDirection([5], 100),
+      cpu,
+      depthCounts: Float64Array.of(1, 0, 0, 0, 0, 0, 2),
+    }),
+    sampleJob({
+      runtimeMs: 90,
+      errors: 2,
+      firstError: 'first',
+      cpu,
+      depthCounts: Float64Array.of(1, 1, 0, 0, 0, 0, 0),
+      submitCounts: Float64Array.of(0, 7, 0, 0, 0, 0, 0),
+      completeCounts: Float64Array.of(9, 0, 0, 0, 0, 0, 0),
+    }),
+    sampleJob({ errors: 1, firstError: 'second', write: sampleDirection([5, 6], 80) }),
+  ]);
+  expect(merged).toMatchObject({
+    name: 'all',
+    jobs: 3,
+    runtimeMs: 100,
+    errors: 3,
+    firstError: 'first',
+    cpu: { userMs: 20, systemMs: 2, contextSwitches: 4, majorFaults: 6, minorFaults: 8 },
+  });
+  expect([merged.read.ios, merged.write.ios]).toEqual([1, 2]);
+  expect([...merged.depthCounts]).toEqual([2, 1, 0, 0, 0, 0, 2]);
+  expect([...merged.submitCounts]).toEqual([0, 7, 0, 0, 0, 0, 0]);
+  expect([...merged.completeCounts]).toEqual([9, 0, 0, 0, 0, 0, 0]);
+});

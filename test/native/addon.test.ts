@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+import { join } from 'node:path';
+import { addon } from '../../lib/native/addon';
+
+/** Name of the exception that a call throws; Jest realms rule out instanceof. */
+function thrownBy(call: () => unknown): string {
+  try {
+    call();
+  } catch (error) {
+    return (error as Error).name;
+  }
+  return 'nothing';
+}
+
+/** Calls a function of the addon with anything. */
+function call(name: string, values: unknown[], self?: unknown): unknown {
+  return Reflect.apply(Reflect.get(addon(), name) as () => unknown, self, values);
+}
+
+/** The module, loaded anew. */
+function reload(): typeof import('../../lib/native/addon') {
+  jest.resetModules();
+  return jest.requireActual<typeof import('../../lib/native/addon')>('../../lib/native/addon');
+}
+
+describe('loading', () => {
+  afterEach(() => {
+    jest.resetModules();
+    jest.dontMock('node-gyp-build');
+  });
+
+  test('happens at the first call, from the root of the package', () => {
+    const load = jest.fn(() => ({}));
+    jest.doMock('node-gyp-build', () => load);
+    const module = reload();
+    expect(load).not.toHaveBeenCalled();
+    module.addon();
+    module.addon();
+    expect(load.mock.calls).toEqual([[join(__dirname, '..', '..')]]);
+  });
+
+  test('says what to do when it fails', () => {
+    jest.doMock('node-gyp-build', () => () => {
+      throw new Error('No native build was found');
+    });
+    const module = reload();
+    expect(() => module.addon()).toThrow(
+      expect.objectContaining({
+        code: 'ERR_VFIO_USER_ADDON',
+        message: expect.stringContaining(
+          'npm install-scripts approve vfio-user && npm rebuild vfio-user',
+        ) as string,
+        cause: expect.objectContaining({ message: 'No native build was found' }) as object,
+      }),
+    );
+  });
+});
+
+describe('arguments that do not fit', () => {
+  const junk: unknown[] = [
+    undefined,
+    null,
+    -1,
+    1.5,
+    NaN,
+    2 ** 60,
+    'x',
+    {},
+    [],
+    Symbol('x'),
+    10n,
+    new Uint8Array(1),
+  ];
+  const functions = Object.keys(addon()).filter((name) => name !== 'lostEvent');
+
+  test.each(functions)('%s without arguments throws a TypeError', (name) => {
+    expect(thrownBy(() => call(name, []))).toBe('TypeError');
+  });
+
+  test.each(functions)('%s survives junk in every place', (name) => {
+    for (const value of junk) {
+      for (let place = 0; place < 8; place++) {
+        const values: unknown[] = new Array<unknown>(8).fill(value);
+        values[place] = 0x7fffffff;
+        try {
+          call(name, values);
+        } catch (error) {
+          expect((error as Error).name).toBe('TypeError');
+        }
+      }
+    }
+  });
+
+  test('a foreign `this` does not matter', () => {
+    expect(call('fileSize', [0x7fffffff], new Map())).toBe(-9);
+    expect(call('fileSize', [0x7fffffff], undefined)).toBe(-9);
+  });
+
+  test('offsets and lengths beyond the array are refused, not followed', () => {
+    const bytes = new Uint8Array(16);
+    const fds = new Int32Array(4);
+    const native = addon();
+    for (const [offset, length] of [
+      [0, 17],
+      [16, 1],
+      [17, 0],
+      [2 ** 53 - 1, 2 ** 53 - 1],
+    ] as const) {
+      expect(thrownBy(() => native.receive(0, bytes, offset, length, fds, 0, 0))).toBe('TypeError');
+      expect(thrownBy(() => native.send(0, bytes, 0, bytes, offset, length, null))).toBe('TypeError');
+    }
+    expect(thrownBy(() => native.send(0, bytes, 17, null, 0, 0, null))).toBe('TypeError');
+    expect(thrownBy(() => native.send(0, bytes, 1, null, 0, 1, null))).toBe('TypeError');
+    expect(thrownBy(() => native.receive(0, bytes, 0, 1, new Int32Array(1), 0, 0))).toBe('TypeError');
+  });
+
+  test('watchers and slots that do not exist are told', () => {
+    const native = addon();
+    expect(native.unwatch(0x7fffffff)).toBe(-9);
+    expect(native.setWatcherEvents(0x7fffffff, 1)).toBe(-9);
+    expect(native.setWatcherRef(0x7fffffff, true)).toBe(-9);
+    expect(native.isLost(0x7fffffff)).toBe(false);
+    expect(native.unmap(new ArrayBuffer(8), 0)).toBe(-22);
+    expect(native.unmap(new ArrayBuffer(0), 0x7fffffff)).toBe(-22);
+  });
+});

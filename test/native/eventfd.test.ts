@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { closeSync, openSync } from 'node:fs';
+import { setImmediate as turn } from 'node:timers/promises';
+import { EventFd, createSharedMemory, duplicateFd } from '../../lib/native';
+import { openFds } from './open-fds';
+
+test('counts signals until they are read', () => {
+  using event = EventFd.create(3);
+  expect(event.read()).toBe(3);
+  expect(event.read()).toBe(0);
+  event.signal();
+  event.signal(5);
+  expect(event.read()).toBe(6);
+});
+
+test('a full counter stays full', () => {
+  using event = EventFd.create();
+  // eventfd(2): the largest counter is 2^64 - 2; 2049 times 2^53 would exceed it.
+  for (let index = 0; index < 2050; index++) event.signal(2 ** 53 - 1);
+  expect(event.read()).toBeGreaterThan(2 ** 63);
+  expect(event.read()).toBe(0);
+});
+
+test.each([0, -1, 1.5, 2 ** 53, NaN])('signal(%p) is out of range', (count) => {
+  using event = EventFd.create();
+  expect(() => event.signal(count)).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
+});
+
+test('create() refuses what is no counter', () => {
+  expect(() => EventFd.create(-1)).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
+  expect(() => EventFd.create(2 ** 32)).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
+});
+
+test('takes over an eventfd, and nothing else', () => {
+  using event = EventFd.create();
+  using copy = EventFd.fromFd(duplicateFd(event.fd));
+  copy.signal(2);
+  expect(event.read()).toBe(2);
+  const file = openSync('/dev/zero', 'r+');
+  const memory = createSharedMemory(4096);
+  for (const fd of [file, memory]) {
+    expect(() => EventFd.fromFd(fd)).toThrow(expect.objectContaining({ errnoName: 'EPROTOTYPE' }));
+    closeSync(fd); // Still the caller's.
+  }
+  expect(() => EventFd.fromFd(0x7fffffff)).toThrow(expect.objectContaining({ errnoName: 'EBADF' }));
+});
+
+test('use after close throws, closing twice does not', () => {
+  const event = EventFd.create();
+  event.close();
+  event.close();
+  for (const use of [
+    () => event.fd,
+    () => event.read(),
+    () => {
+      event.signal();
+    },
+    () => event.watch(() => undefined),
+  ]) {
+    expect(use).toThrow(expect.objectContaining({ code: 'ERR_VFIO_USER_CLOSED' }));
+  }
+});
+
+test('a watcher gets the coalesced counter, and keeps AsyncLocalStorage', async () => {
+  const storage = new AsyncLocalStorage<string>();
+  using event = EventFd.create();
+  const seen: [number, string | undefined][] = [];
+  storage.run('mine', () => event.watch((count) => seen.push([count, storage.getStore()])));
+  event.signal(2);
+  event.signal(3);
+  while (seen.length === 0) await turn();
+  expect(seen).toEqual([[5, 'mine']]);
+  expect(event.read()).toBe(0);
+});
+
+test('a watcher may close itself and its eventfd, and leaves no descriptor', async () => {
+  const before = openFds();
+  const event = EventFd.create(1);
+  let calls = 0;
+  const watcher = event.watch(() => {
+    calls++;
+    watcher.close();
+    event.signal();
+    event.close();
+  });
+  while (calls === 0) await turn();
+  await turn();
+  expect(calls).toBe(1);
+  expect(watcher.closed).toBe(true);
+  expect(openFds()).toBe(before);
+  watcher.ref();
+  watcher.unref();
+});
+
+test('a descriptor that someone else closes does not hurt the watcher', async () => {
+  const event = EventFd.create();
+  const other = duplicateFd(event.fd);
+  let got = 0;
+  const watcher = event.watch((count) => (got = count));
+  closeSync(event.fd); // A mistake elsewhere.
+  await turn();
+  const signaller = EventFd.fromFd(other);
+  signaller.signal(7);
+  while (got === 0) await turn();
+  expect(got).toBe(7);
+  watcher.close();
+  signaller.close();
+  expect(() => event.close()).toThrow(expect.objectContaining({ errnoName: 'EBADF' }));
+});
+
+test('a counter that another reader took is not delivered', async () => {
+  using event = EventFd.create();
+  const handler = jest.fn();
+  event.watch(handler);
+  event.signal();
+  event.read();
+  await turn();
+  await turn();
+  expect(handler).not.toHaveBeenCalled();
+});

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: MIT
+import { execFileSync } from 'node:child_process';
+import { closeSync, openSync, readFileSync } from 'node:fs';
+import {
+  FileSeal,
+  closeFd,
+  createSharedMemory,
+  duplicateFd,
+  fileSeals,
+  fileSize,
+  pageSize,
+} from '../../lib/native';
+
+const closeOnExec = 0o2000000;
+
+function flagsOf(fd: number): number {
+  return parseInt(
+    /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${String(fd)}`, 'utf8'))?.[1] ?? '',
+    8,
+  );
+}
+
+test('a duplicate is another descriptor of the same file, closed on exec', () => {
+  const fd = openSync(__filename, 'r');
+  const copy = duplicateFd(fd);
+  closeSync(fd);
+  expect(copy).toBeGreaterThan(2);
+  expect(fileSize(copy)).toBe(readFileSync(__filename).length);
+  expect(flagsOf(copy) & closeOnExec).toBe(closeOnExec);
+  closeFd(copy);
+  expect(() => fileSize(copy)).toThrow(
+    expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: 'EBADF' }),
+  );
+});
+
+test.each([closeFd, duplicateFd, fileSize, fileSeals])('%p tells a descriptor that is not open', (call) => {
+  expect(() => call(0x7fffffff)).toThrow(
+    expect.objectContaining({
+      code: 'ERR_VFIO_USER_SYSTEM',
+      errnoName: 'EBADF',
+      syscall: expect.any(String) as string,
+    }),
+  );
+});
+
+test.each([-1, 0.5, NaN, 2 ** 31])('%p is no descriptor', (fd) => {
+  for (const call of [closeFd, duplicateFd, fileSize, fileSeals]) {
+    expect(() => call(fd)).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
+  }
+});
+
+test('seals of a memfd, and of a file that has none', () => {
+  const sealed = createSharedMemory(4096);
+  const open = createSharedMemory(4096, { sealed: false });
+  const file = openSync(__filename, 'r');
+  expect(fileSeals(sealed)).toBe(FileSeal.shrink);
+  expect(fileSeals(open)).toBe(0);
+  expect(fileSeals(file)).toBe(0);
+  for (const fd of [sealed, open, file]) closeFd(fd);
+});
+
+test('the page size is the one of the system', () => {
+  expect(pageSize).toBe(Number(execFileSync('getconf', ['PAGESIZE'], { encoding: 'utf8' })));
+});
