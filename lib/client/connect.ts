@@ -66,15 +66,17 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
 
   const socket = await openSocket(endpoint, deadline, options.signal);
   const dma = options.dma instanceof DmaContainer ? options.dma : new DmaContainer(options.dma);
+  let device: VfioUserDevice | undefined;
   const connection = new Connection(socket, {
     name,
     messageTimeout,
     maxMessageSize: MAX_MESSAGE,
     onCommand: (command) => serveDma(dma, command),
+    onClose: (error) => device?.connectionClosed(error),
   });
   try {
     const negotiated = await negotiate(connection, deadline, options.signal);
-    const device = new VfioUserDevice(connection, negotiated, dma, dma !== options.dma, { quiesce });
+    device = new VfioUserDevice(connection, negotiated, dma, dma !== options.dma, { quiesce });
     await dma.attach(device);
     return device;
   } catch (error) {

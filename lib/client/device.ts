@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { EventEmitter } from 'node:events';
 import { VfioUserError, outOfRange } from '../errors';
 import type { Device, DeviceInfo, PciIrqName, PciRegionName, SparseArea } from '../pci/device';
 import { PciIrq, PciRegion } from '../pci/device';
@@ -53,7 +54,10 @@ const MAX_REGIONS = 4096;
 const MAX_REGION_INFO = 1 << 20;
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
-export class VfioUserDevice implements Device, DmaTarget {
+export class VfioUserDevice
+  extends EventEmitter<{ close: [error: Error | null] }>
+  implements Device, DmaTarget
+{
   readonly name: string;
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
@@ -73,6 +77,7 @@ export class VfioUserDevice implements Device, DmaTarget {
     ownsDma: boolean,
     timeouts: DeviceTimeouts,
   ) {
+    super();
     this.name = connection.name;
     this.negotiated = negotiated;
     this.dma = dma;
@@ -163,6 +168,16 @@ export class VfioUserDevice implements Device, DmaTarget {
   /** Closes the connection and releases all mappings, descriptors and memory. Idempotent. */
   close(): Promise<void> {
     this.#connection.close();
+    this.#release();
+    return Promise.resolve();
+  }
+
+  /** The connection has ended. Called by `connect`; mappings stay until {@link close}, so that nothing is pulled from under a reader. */
+  connectionClosed(error: VfioUserError | null): void {
+    this.emit('close', error);
+  }
+
+  #release(): void {
     this.dma.detach(this);
     if (this.#ownsDma) this.dma.close();
     for (const part of this.#open) {
@@ -170,7 +185,6 @@ export class VfioUserDevice implements Device, DmaTarget {
       else part.release();
     }
     this.#open.length = 0;
-    return Promise.resolve();
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -131,6 +131,9 @@ export interface Device {
   region(region: PciRegionName | number): Promise<DeviceRegion>;
   irq(index: PciIrqName | number): Promise<DeviceIrq>;
   reset(): Promise<void>;
+  /** The device is gone: by {@link close} (null), or because its other end has failed. Emitted once. */
+  once(event: 'close', listener: (error: Error | null) => void): unknown;
+  off(event: 'close', listener: (error: Error | null) => void): unknown;
   /** Idempotent. */
   close(): Promise<void>;
   [Symbol.asyncDispose](): Promise<void>;

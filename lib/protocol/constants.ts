@@ -61,16 +61,14 @@ export function commandName(code: number): string {
 /** Size of the header in front of every message, in bytes (vfio-user, Header). */
 export const HEADER_SIZE = 16;
 
-/** Message types, in the lowest bits of the header's flags field (vfio-user, Header). */
-export const MessageType = { command: 0x0, reply: 0x1 } as const;
-
-/** Bits of the header's flags field (vfio-user, Header). `typeMask` selects the {@link MessageType}. */
-export const HeaderFlag = { typeMask: 0xf, noReply: 0x10, error: 0x20 } as const;
-
-/** Version of the protocol that this package speaks, as libvfio-user does. A server answers with its own minor when that is less. */
-export const PROTOCOL_MAJOR = 0;
-/** See {@link PROTOCOL_MAJOR}. */
-export const PROTOCOL_MINOR = 1;
+/** Bits of the header's flags field (vfio-user, Header). `typeMask` selects the message type, `command` or `reply`. */
+export const HeaderFlag = {
+  typeMask: 0xf,
+  command: 0x0,
+  reply: 0x1,
+  noReply: 0x10,
+  error: 0x20,
+} as const;
 
 /** What holds for a peer that does not say otherwise (vfio-user, VFIO_USER_VERSION, Capabilities). Sizes in bytes. */
 export const DEFAULT_MAX_DATA_XFER_SIZE = 1024 * 1024;
@@ -98,11 +96,15 @@ export const IrqInfoFlag = {
   noresize: 1 << 3,
 } as const;
 
-/** `VFIO_IRQ_SET_DATA_*`: what comes with a DEVICE_SET_IRQS. One of these bits is set, and one of {@link IrqSetAction}. */
-export const IrqSetData = { none: 1 << 0, bool: 1 << 1, eventfd: 1 << 2 } as const;
-
-/** `VFIO_IRQ_SET_ACTION_*`: what a DEVICE_SET_IRQS does, or what its eventfds are signalled for. */
-export const IrqSetAction = { mask: 1 << 3, unmask: 1 << 4, trigger: 1 << 5 } as const;
+/** `VFIO_IRQ_SET_*`: one of the data bits and one of the action bits are set. */
+export const IrqSetFlag = {
+  dataNone: 1 << 0,
+  dataBool: 1 << 1,
+  dataEventfd: 1 << 2,
+  actionMask: 1 << 3,
+  actionUnmask: 1 << 4,
+  actionTrigger: 1 << 5,
+} as const;
 
 /** Flags of DMA_MAP: what the device may do with the memory (vfio-user, VFIO_USER_DMA_MAP). */
 export const DmaMapFlag = { read: 1 << 0, write: 1 << 1 } as const;

@@ -30,6 +30,9 @@ export function encodeDmaMapRequest(request: Readonly<DmaMapRequest>): Uint8Arra
   if (BigInt(size) === 0n) throw outOfRange('size must be at least 1, not 0');
   if (!fitsU64(address, size))
     throw outOfRange(`address ${hexU64(address)} plus size ${hexU64(size)} is above 2^64`);
+  if (!fitsU64(offset, size)) {
+    throw outOfRange(`offset ${hexU64(offset)} plus size ${hexU64(size)} is above 2^64`);
+  }
   return payload;
 }
 

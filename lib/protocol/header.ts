@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-import { commandName, HEADER_SIZE, HeaderFlag, MessageType } from './constants';
+import { commandName, HEADER_SIZE, HeaderFlag } from './constants';
 import { protocolError } from './wire';
 
 /** The 16 bytes in front of every message (vfio-user, Header). */
-export interface MessageHeader {
+export interface Header {
   /** Message id, 16 bit. Belongs to the sender of the command; its reply repeats it. */
   id: number;
   /** Command code, 16 bit. */
@@ -21,7 +21,7 @@ export interface MessageHeader {
  *
  * @param offset where in `view` the 16 bytes go
  */
-export function encodeHeader(view: DataView, offset: number, header: Readonly<MessageHeader>): void {
+export function encodeHeader(view: DataView, offset: number, header: Readonly<Header>): void {
   view.setUint16(offset, header.id, true);
   view.setUint16(offset + 2, header.command, true);
   view.setUint32(offset + 4, header.size, true);
@@ -38,8 +38,8 @@ export function encodeHeader(view: DataView, offset: number, header: Readonly<Me
 export function decodeHeader(
   view: DataView,
   offset: number,
-  into: MessageHeader = { id: 0, command: 0, size: 0, flags: 0, error: 0 },
-): MessageHeader {
+  into: Header = { id: 0, command: 0, size: 0, flags: 0, error: 0 },
+): Header {
   into.id = view.getUint16(offset, true);
   into.command = view.getUint16(offset + 2, true);
   into.size = view.getUint32(offset + 4, true);
@@ -55,7 +55,7 @@ export function decodeHeader(
  * @param maxMessageSize largest message that is accepted, header included, in bytes
  * @throws VfioUserError `ERR_VFIO_USER_PROTOCOL` when the size or the type is impossible; the stream cannot be read on
  */
-export function checkHeader(header: Readonly<MessageHeader>, maxMessageSize: number): void {
+export function checkHeader(header: Readonly<Header>, maxMessageSize: number): void {
   if (header.size < HEADER_SIZE || header.size > maxMessageSize) {
     throw protocolError(
       describe(header),
@@ -63,12 +63,12 @@ export function checkHeader(header: Readonly<MessageHeader>, maxMessageSize: num
     );
   }
   const type = header.flags & HeaderFlag.typeMask;
-  if (type > MessageType.reply) {
+  if (type > HeaderFlag.reply) {
     throw protocolError(describe(header), `message type is ${String(type)}, neither command nor reply`);
   }
 }
 
-function describe(header: Readonly<MessageHeader>): string {
+function describe(header: Readonly<Header>): string {
   const kind = isReply(header.flags) ? 'reply' : 'request';
   return `${commandName(header.command)} ${kind} (id ${String(header.id)})`;
 }
@@ -78,7 +78,7 @@ function describe(header: Readonly<MessageHeader>): string {
  * vfio_user crate (rust-vmm/vfio issue 143) mark their error replies like this, and a command cannot have failed yet.
  */
 export function isReply(flags: number): boolean {
-  return (flags & HeaderFlag.typeMask) === MessageType.reply || (flags & HeaderFlag.error) !== 0;
+  return (flags & HeaderFlag.typeMask) === HeaderFlag.reply || (flags & HeaderFlag.error) !== 0;
 }
 
 /** Whether a reply says that its command failed. */

@@ -44,6 +44,8 @@ const CAP_HEADER_SIZE = 8;
 const AREA_SIZE = 16;
 /** Version of both capabilities that are understood. */
 const CAP_VERSION = 1;
+/** Far more than exist. Capabilities may overlap, so without a limit a reply could take quadratic time. */
+const MAX_CAPABILITIES = 64;
 
 /**
  * Encodes a DEVICE_GET_REGION_INFO request.
@@ -179,6 +181,8 @@ function readCapabilities(payload: Uint8Array, view: DataView, regionSize: numbe
       );
     }
     if (seen.has(at)) throw protocolError(REPLY, `the list of capabilities comes back to ${String(at)}`);
+    if (seen.size === MAX_CAPABILITIES)
+      throw protocolError(REPLY, `more than ${String(MAX_CAPABILITIES)} capabilities`);
     seen.add(at);
     capabilities.push(readCapability(payload, view, at, regionSize));
   }

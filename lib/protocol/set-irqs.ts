@@ -1,60 +1,77 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../errors';
-import { IrqSetAction, IrqSetData } from './constants';
+import { IrqSetFlag } from './constants';
 import { dataOf, protocolError, readArgsz, U32_MAX, viewOf, viewOfAtLeast, writeU32 } from './wire';
+
+/** What comes with a DEVICE_SET_IRQS: nothing, one byte per interrupt, or one eventfd per interrupt. */
+export type IrqData = 'none' | 'bool' | 'eventfd';
+
+/** What a DEVICE_SET_IRQS does, or what its eventfds are signalled for. */
+export type IrqAction = 'mask' | 'unmask' | 'trigger';
 
 /**
  * Payload of a DEVICE_SET_IRQS request (vfio-user, VFIO_USER_DEVICE_SET_IRQS). The reply has no payload.
- * `IrqSetData.none` with `start` and `count` 0 disables all interrupts of the index.
+ * `data: 'none'`, `start: 0`, `count: 0` disables all interrupts of the index.
  */
 export interface SetIrqsRequest {
   /** Interrupt index, such as `PciIrq.msix`. */
   index: number;
-  /** One bit of {@link IrqSetData} and one of {@link IrqSetAction}. */
-  flags: number;
+  data: IrqData;
+  action: IrqAction;
   /** First interrupt concerned. */
   start: number;
   /** Number of interrupts concerned. */
   count: number;
-  /** One byte per interrupt, not 0 where the action is to be done; there if and only if the data is `IrqSetData.bool`. */
+  /** One byte per interrupt, not 0 where the action is to be done; there if and only if `data` is `bool`. */
   booleans?: Uint8Array;
 }
 
 const SIZE = 20;
-const DATA_FLAGS: readonly number[] = Object.values(IrqSetData);
-const ACTION_FLAGS: readonly number[] = Object.values(IrqSetAction);
 
-/** One data bit, one action bit and nothing else. */
-function areSound(flags: number): boolean {
-  return DATA_FLAGS.some((data) => ACTION_FLAGS.some((action) => flags === (data | action)));
-}
+const DATA_FLAGS: Readonly<Record<IrqData, number>> = {
+  none: IrqSetFlag.dataNone,
+  bool: IrqSetFlag.dataBool,
+  eventfd: IrqSetFlag.dataEventfd,
+};
+const ACTION_FLAGS: Readonly<Record<IrqAction, number>> = {
+  mask: IrqSetFlag.actionMask,
+  unmask: IrqSetFlag.actionUnmask,
+  trigger: IrqSetFlag.actionTrigger,
+};
+const DATA_MASK = IrqSetFlag.dataNone | IrqSetFlag.dataBool | IrqSetFlag.dataEventfd;
+const ACTION_MASK = IrqSetFlag.actionMask | IrqSetFlag.actionUnmask | IrqSetFlag.actionTrigger;
 
-function withBooleans(flags: number): boolean {
-  return (flags & IrqSetData.bool) !== 0;
-}
+const DATA_NAMES = new Map<number, IrqData>([
+  [IrqSetFlag.dataNone, 'none'],
+  [IrqSetFlag.dataBool, 'bool'],
+  [IrqSetFlag.dataEventfd, 'eventfd'],
+]);
+const ACTION_NAMES = new Map<number, IrqAction>([
+  [IrqSetFlag.actionMask, 'mask'],
+  [IrqSetFlag.actionUnmask, 'unmask'],
+  [IrqSetFlag.actionTrigger, 'trigger'],
+]);
 
 /**
  * Encodes a DEVICE_SET_IRQS request: 20 bytes and the booleans.
  *
- * @throws TypeError `ERR_INVALID_ARG_VALUE` for flags that contradict each other, `booleans` or `count`
+ * @throws TypeError `ERR_INVALID_ARG_VALUE` when `booleans` does not fit `data` and `count`
  * @throws RangeError `ERR_OUT_OF_RANGE` for values that do not fit
  */
 export function encodeSetIrqsRequest(request: Readonly<SetIrqsRequest>): Uint8Array {
-  const { flags, index, start, count, booleans } = request;
-  if (!areSound(flags))
-    throw invalidArgument(`flags must be one data bit and one action bit, not ${String(flags)}`);
+  const { data, action, index, start, count, booleans } = request;
   if (
-    withBooleans(flags) !== (booleans !== undefined) ||
+    (data === 'bool') !== (booleans !== undefined) ||
     (booleans !== undefined && booleans.byteLength !== count)
   ) {
     throw invalidArgument(
-      'booleans must have one byte per interrupt with IrqSetData.bool, and be absent otherwise',
+      'booleans must have one byte per interrupt with data "bool", and be absent otherwise',
     );
   }
   const payload = new Uint8Array(SIZE + (booleans?.byteLength ?? 0));
   const view = viewOf(payload);
   view.setUint32(0, payload.byteLength, true);
-  view.setUint32(4, flags, true);
+  view.setUint32(4, DATA_FLAGS[data] | ACTION_FLAGS[action], true);
   writeU32(view, 8, index, 'index');
   writeU32(view, 12, start, 'start');
   writeU32(view, 16, count, 'count');
@@ -70,7 +87,9 @@ export function decodeSetIrqsRequest(payload: Uint8Array): SetIrqsRequest {
   const view = viewOfAtLeast(what, payload, SIZE);
   readArgsz(what, view, SIZE);
   const flags = view.getUint32(4, true);
-  if (!areSound(flags)) {
+  const data = DATA_NAMES.get(flags & DATA_MASK);
+  const action = ACTION_NAMES.get(flags & ACTION_MASK);
+  if (data === undefined || action === undefined || (flags & ~(DATA_MASK | ACTION_MASK)) !== 0) {
     throw protocolError(what, `flags are 0x${flags.toString(16)}, one data bit and one action bit expected`);
   }
   const index = view.getUint32(8, true);
@@ -79,7 +98,7 @@ export function decodeSetIrqsRequest(payload: Uint8Array): SetIrqsRequest {
   if (start + count > U32_MAX) {
     throw protocolError(what, `start ${String(start)} plus count ${String(count)} is above 2^32 - 1`);
   }
-  const request: SetIrqsRequest = { index, flags, start, count };
-  if (withBooleans(flags)) request.booleans = dataOf(what, payload, SIZE, count);
+  const request: SetIrqsRequest = { index, data, action, start, count };
+  if (data === 'bool') request.booleans = dataOf(what, payload, SIZE, count);
   return request;
 }

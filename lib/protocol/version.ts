@@ -50,14 +50,16 @@ const FIXED_SIZE = 4;
 const NUL = 0;
 
 /** What holds for a peer that names no capabilities. */
-export const DEFAULT_CAPABILITIES: Readonly<Capabilities> = Object.freeze({
-  maxMsgFds: DEFAULT_MAX_MSG_FDS,
-  maxDataXferSize: DEFAULT_MAX_DATA_XFER_SIZE,
-  maxDmaMaps: DEFAULT_MAX_DMA_MAPS,
-  pageSizes: DEFAULT_PAGE_SIZES,
-  twinSocket: Object.freeze({ supported: false }),
-  writeMultiple: false,
-});
+export function defaultCapabilities(): Capabilities {
+  return {
+    maxMsgFds: DEFAULT_MAX_MSG_FDS,
+    maxDataXferSize: DEFAULT_MAX_DATA_XFER_SIZE,
+    maxDmaMaps: DEFAULT_MAX_DMA_MAPS,
+    pageSizes: DEFAULT_PAGE_SIZES,
+    twinSocket: { supported: false },
+    writeMultiple: false,
+  };
+}
 
 /**
  * Encodes the payload of a VERSION request or reply, which have the same format.
@@ -157,7 +159,7 @@ function parseJson(bytes: Uint8Array): Record<string, unknown> | null {
 }
 
 function readCapabilities(given: Readonly<Record<string, unknown>>): Capabilities {
-  const capabilities: Capabilities = { ...DEFAULT_CAPABILITIES };
+  const capabilities = defaultCapabilities();
   // `max_fds` is the name that libvfio-user sent until it followed the specification's `max_msg_fds` (pull request 465).
   const maxMsgFds = given['max_msg_fds'] ?? given['max_fds'];
   if (maxMsgFds !== undefined) capabilities.maxMsgFds = asInteger('max_msg_fds', maxMsgFds, 0, MAX_FD_COUNT);

@@ -5,9 +5,9 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { FileSeal, Mapping, createSharedMemory, fileSeals, fileSize } from '../../lib/native';
 
 const hugePage = 0x200000;
-const errno = (name: string): unknown =>
-  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name });
-const coded = (code: string): unknown => expect.objectContaining({ code });
+const errno = (name: string): Error =>
+  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name }) as Error;
+const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
 /** Descriptors of the current test. */
 const opened: number[] = [];

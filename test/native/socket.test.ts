@@ -23,9 +23,9 @@ afterAll(() => {
 });
 
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
-const errno = (name: string): unknown =>
-  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name });
-const coded = (code: string): unknown => expect.objectContaining({ code });
+const errno = (name: string): Error =>
+  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name }) as Error;
+const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
 describe('Socket', () => {
   let near: Socket;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import fc from 'fast-check';
 import {
-  DEFAULT_CAPABILITIES,
+  defaultCapabilities,
   decodeVersion,
   encodeVersion,
   MAX_VERSION_JSON,
@@ -55,7 +55,7 @@ test('decodes a reply of libvfio-user with migration and twin socket', () => {
   expect(decoded.major).toBe(0);
   expect(decoded.minor).toBe(1);
   expect(decoded.capabilities).toEqual({
-    ...DEFAULT_CAPABILITIES,
+    ...defaultCapabilities(),
     maxMsgFds: 8,
     twinSocket: { supported: true, fdIndex: 0 },
   });
@@ -70,14 +70,14 @@ test.each([
   expect(decodeVersion(payload)).toEqual({
     major: 0,
     minor: 1,
-    capabilities: DEFAULT_CAPABILITIES,
+    capabilities: defaultCapabilities(),
     raw: null,
   });
 });
 
 // vfio-user, VFIO_USER_VERSION, Capabilities.
 test('the defaults are those of the specification', () => {
-  expect(DEFAULT_CAPABILITIES).toEqual({
+  expect(defaultCapabilities()).toEqual({
     maxMsgFds: 1,
     maxDataXferSize: 1048576,
     maxDmaMaps: 65535,
@@ -88,7 +88,7 @@ test('the defaults are those of the specification', () => {
 });
 
 test('the terminating NUL and the key capabilities may be missing', () => {
-  expect(decodeVersion(version('{}')).capabilities).toEqual(DEFAULT_CAPABILITIES);
+  expect(decodeVersion(version('{}')).capabilities).toEqual(defaultCapabilities());
   expect(decodeVersion(version('{"capabilities":{"max_msg_fds":3}}')).capabilities.maxMsgFds).toBe(3);
   expect(decodeVersion(version('{"capabilities":{"max_msg_fds":3}}\0junk')).capabilities.maxMsgFds).toBe(3);
   expect(decodeVersion(version('{"other":[1]}\0')).raw).toEqual({ other: [1] });
@@ -205,14 +205,14 @@ test('any bytes are survived', () => {
 
 test('each side obeys the limits of the other', () => {
   const ours = {
-    ...DEFAULT_CAPABILITIES,
+    ...defaultCapabilities(),
     maxMsgFds: 16,
     maxDataXferSize: 65536,
     twinSocket: { supported: true },
     writeMultiple: true,
   };
   const theirs = {
-    ...DEFAULT_CAPABILITIES,
+    ...defaultCapabilities(),
     maxMsgFds: 8,
     maxDmaMaps: 64,
     pageSizes: 0x201000,

@@ -156,7 +156,7 @@ const layout = {
   writeProtection: u8(531, 'nwpc'),
   /** ACWU: blocks of fused compare and write, 0's based. */
   atomicCompareWriteUnit: u16(532, 'acwu'),
-  /** OCFS (before 2.1 also CDFS): formats of Copy descriptors. */
+  /** OCFS: formats of Copy descriptors. */
   copyFormats: u16(534, 'ocfs'),
   /** SGLS: SGL support; bits 1:0 are 0 for none, 1 for any alignment, 2 for dword alignment. */
   sglSupport: u32(536, 'sgls'),

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT
+import type { ClientMemory, ClientRange } from '../../server/device-model';
+
+/** A range of the client's memory that is mapped here and has addresses below 2^53. */
+export interface ViewRange {
+  /** First address. */
+  readonly start: number;
+  /** Address after the last one. */
+  readonly end: number;
+  readonly buffer: ArrayBuffer;
+  /** All of {@link buffer}. */
+  readonly bytes: Uint8Array;
+  /** Index in {@link bytes} of address 0: add an address to it to find its byte. */
+  readonly bias: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+}
+
+/** The client's mapped memory for the hot path: found by number arithmetic, without allocation. */
+export class ClientView {
+  #memory: ClientMemory | null = null;
+  #generation = -1;
+  #ranges: readonly ViewRange[] = [];
+  /** The range of the last hit, which is most often the range of the next. */
+  #last: ViewRange | null = null;
+  #leaving = new WeakSet<ClientRange>();
+
+  get memory(): ClientMemory | null {
+    return this.#memory;
+  }
+
+  attach(memory: ClientMemory): void {
+    this.#memory = memory;
+    this.#leaving = new WeakSet();
+    this.#rebuild();
+  }
+
+  detach(): void {
+    this.#memory = null;
+    this.#ranges = [];
+    this.#last = null;
+  }
+
+  /** Never finds the range again: it is about to be unmapped. */
+  leave(range: ClientRange): void {
+    this.#leaving.add(range);
+    this.#rebuild();
+  }
+
+  /** Follows changes of the client's memory. True when there were any: places found before are void. */
+  refresh(): boolean {
+    if (this.#memory === null || this.#memory.generation === this.#generation) return false;
+    this.#rebuild();
+    return true;
+  }
+
+  /** The range that holds all of `length` bytes at `address`; null when they are not mapped here in one range. */
+  find(address: number, length: number): ViewRange | null {
+    const last = this.#last;
+    if (last !== null && address >= last.start && address + length <= last.end) return last;
+    return this.#search(address, length);
+  }
+
+  #search(address: number, length: number): ViewRange | null {
+    const ranges = this.#ranges;
+    let low = 0;
+    let high = ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      if ((ranges[middle] as ViewRange).end <= address) low = middle + 1;
+      else high = middle;
+    }
+    const range = ranges[low];
+    if (range === undefined || address < range.start || address + length > range.end) return null;
+    this.#last = range;
+    return range;
+  }
+
+  #rebuild(): void {
+    const memory = this.#memory;
+    this.#last = null;
+    if (memory === null) return;
+    this.#generation = memory.generation;
+    const ranges: ViewRange[] = [];
+    for (const range of memory.ranges) {
+      const { iova, size, readable, writable } = range;
+      if (this.#leaving.has(range) || iova + BigInt(size) > BigInt(Number.MAX_SAFE_INTEGER)) continue;
+      const place = memory.place(iova, size, readable ? 'read' : 'write');
+      if (place === null) continue;
+      const start = Number(iova);
+      ranges.push({
+        start,
+        end: start + size,
+        buffer: place.buffer,
+        bytes: new Uint8Array(place.buffer),
+        bias: place.offset - start,
+        readable,
+        writable,
+      });
+    }
+    this.#ranges = ranges.sort((a, b) => a.start - b.start);
+  }
+}

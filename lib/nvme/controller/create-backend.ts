@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+import { invalidArgument, outOfRange } from '../../errors';
+import type { Backend } from './backend';
+import { FileBackend } from './file-backend';
+import { MemoryBackend } from './memory-backend';
+import { NullBackend } from './null-backend';
+
+/** What {@link createBackend} makes. `size` is in bytes. */
+export type BackendOptions =
+  | { readonly kind: 'null'; readonly size: number }
+  | { readonly kind: 'memory'; readonly size: number }
+  | { readonly kind: 'file'; readonly path: string; readonly size?: number | undefined };
+
+/**
+ * Makes a backend of the package's own.
+ *
+ * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when the memory or the file cannot be had; RangeError or TypeError
+ *   when the options make no sense
+ */
+export function createBackend(options: BackendOptions): Backend {
+  const { kind, size } = options;
+  if (size !== undefined && (!Number.isSafeInteger(size) || size < 512)) {
+    throw outOfRange(`The size of a namespace is an integer of at least 512 bytes, got ${String(size)}`);
+  }
+  switch (kind) {
+    case 'null':
+      return new NullBackend(options.size);
+    case 'memory':
+      return new MemoryBackend(options.size);
+    case 'file':
+      return new FileBackend(options.path, size);
+    default:
+      throw invalidArgument(`A backend is null, memory or file, got ${String(kind)}`);
+  }
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+import { GenericStatus, walkPrp } from '../spec';
+import type { ClientView, ViewRange } from './client-view';
+import { Outcome, prpOutcome } from './outcome';
+
+/** Memory pages of the controller: CAP.MPSMIN and CAP.MPSMAX are both 4 KiB. */
+export const PAGE_BYTES = 4096;
+
+/** PRP lists that had to be fetched by message, by address. */
+export type FetchedLists = Map<number, Uint32Array>;
+
+/**
+ * Where the data of one command is in the client's memory. One object serves command after command: the hot path
+ * allocates nothing. Parts that follow each other in memory are joined.
+ */
+export class DataPointer {
+  /** Number of parts. */
+  count = 0;
+  /** Address of each part. */
+  readonly addresses: Float64Array;
+  /** Bytes of each part. */
+  readonly lengths: Int32Array;
+  /** Range of each part; null for one that is not mapped here. */
+  readonly ranges: (ViewRange | null)[];
+  /** Whether each part is mapped here and may be accessed as asked for. */
+  mapped = true;
+  /** Address of the PRP list that is not mapped here; -1 when that is not what stopped {@link resolve}. */
+  missingList = -1;
+  /** Entries of that list. */
+  missingEntries = 0;
+
+  readonly #view: ClientView;
+  #toClient = false;
+  #lists: FetchedLists | undefined;
+  readonly #visit = (address: number, length: number): void => {
+    this.#add(address, length);
+  };
+  readonly #readList = (address: number, count: number): Uint32Array | undefined => this.#list(address, count);
+
+  /** @param maxTransfer greatest length of the data in bytes */
+  constructor(view: ClientView, maxTransfer: number) {
+    this.#view = view;
+    const parts = maxTransfer / PAGE_BYTES + 1;
+    this.addresses = new Float64Array(parts);
+    this.lengths = new Int32Array(parts);
+    this.ranges = new Array<ViewRange | null>(parts).fill(null);
+  }
+
+  /**
+   * Resolves PRP1 and PRP2.
+   *
+   * @param length bytes, at least 1, at most the `maxTransfer` of the constructor
+   * @param toClient whether the controller writes the data
+   * @param lists lists that were {@link missingList} before
+   * @returns an {@link Outcome}. When it is success, look at {@link mapped} too
+   */
+  resolve(
+    prp1: number,
+    prp2: number,
+    length: number,
+    toClient: boolean,
+    lists?: FetchedLists,
+  ): number {
+    this.count = 0;
+    this.mapped = true;
+    this.missingList = -1;
+    this.#toClient = toClient;
+    this.#lists = lists;
+    const room = PAGE_BYTES - (prp1 % PAGE_BYTES);
+    if (length <= room && prp1 % 4 === 0 && prp1 <= Number.MAX_SAFE_INTEGER - PAGE_BYTES) {
+      this.#add(prp1, length);
+      return Outcome.success;
+    }
+    const sc = walkPrp(prp1, prp2, length, PAGE_BYTES, this.#readList, this.#visit);
+    return sc === GenericStatus.success ? Outcome.success : prpOutcome(sc);
+  }
+
+  #add(address: number, length: number): void {
+    const last = this.count - 1;
+    const range = this.#view.find(address, length);
+    if (range === null || !(this.#toClient ? range.writable : range.readable)) this.mapped = false;
+    if (
+      last >= 0 &&
+      this.ranges[last] === range &&
+      (this.addresses[last] as number) + (this.lengths[last] as number) === address
+    ) {
+      this.lengths[last] = (this.lengths[last] as number) + length;
+      return;
+    }
+    this.addresses[this.count] = address;
+    this.lengths[this.count] = length;
+    this.ranges[this.count] = range;
+    this.count++;
+  }
+
+  #list(address: number, count: number): Uint32Array | undefined {
+    const fetched = this.#lists?.get(address);
+    if (fetched !== undefined) return fetched;
+    const range = this.#view.find(address, count * 8);
+    const offset = range === null ? 0 : range.bias + address;
+    if (range !== null && range.readable && offset % 4 === 0) {
+      return new Uint32Array(range.buffer, offset, count * 2);
+    }
+    this.missingList = address;
+    this.missingEntries = count;
+    return undefined;
+  }
+}

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+import { closeFd, createSharedMemory } from '../../native';
+import type { Backend } from './backend';
+import { MappedStorage } from './mapped-storage';
+
+/** A backend in memory: zeros at first, gone when closed. Pages are taken from the system when first touched. */
+export class MemoryBackend implements Backend {
+  readonly kind = 'memory';
+  readonly volatileCache = false;
+  readonly size: number;
+  readonly #fd: number;
+  readonly #storage: MappedStorage;
+  #closed = false;
+
+  /**
+   * @param size in bytes
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`
+   */
+  constructor(size: number) {
+    this.size = size;
+    this.#fd = createSharedMemory(size, { name: 'nvme-namespace' });
+    this.#storage = new MappedStorage(this.#fd, size);
+  }
+
+  read(offset: number, target: Uint8Array, at: number, length: number): boolean {
+    return this.#storage.read(offset, target, at, length);
+  }
+
+  write(offset: number, source: Uint8Array, at: number, length: number): boolean {
+    return this.#storage.write(offset, source, at, length);
+  }
+
+  zero(offset: number, length: number): boolean {
+    return this.#storage.zero(offset, length);
+  }
+
+  flush(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#storage.close();
+    closeFd(this.#fd);
+  }
+}

@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: MIT
+import type { Backend } from './backend';
+
+/**
+ * A backend without data, to measure everything but the data: writes are forgotten, and reads leave the client's
+ * buffer as it is.
+ */
+export class NullBackend implements Backend {
+  readonly kind = 'null';
+  readonly volatileCache = false;
+  readonly size: number;
+
+  /** @param size in bytes */
+  constructor(size: number) {
+    this.size = size;
+  }
+
+  read(): boolean {
+    return true;
+  }
+
+  write(): boolean {
+    return true;
+  }
+
+  zero(): boolean {
+    return true;
+  }
+
+  flush(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  close(): void {
+    // Nothing is held.
+  }
+}

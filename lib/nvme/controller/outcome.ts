@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+import { CommandStatus, GenericStatus, MediaStatus, StatusCodeType, encodeStatus } from '../spec';
+
+const { generic, commandSpecific, media } = StatusCodeType;
+
+/** A status that the same command would meet again: DNR is set. */
+function permanent(sc: number, sct: number = generic): number {
+  return encodeStatus({ sct, sc, doNotRetry: true });
+}
+
+/** A status that may go away. */
+function passing(sc: number, sct: number = generic): number {
+  return encodeStatus({ sct, sc });
+}
+
+/** Status fields of completions, 15 bits, as the controller gives them. */
+export const Outcome = {
+  success: 0,
+  invalidOpcode: permanent(GenericStatus.invalidOpcode),
+  invalidField: permanent(GenericStatus.invalidField),
+  /** Memory of the client's that is not there now: QEMU takes away and brings back all of it while a guest boots. */
+  dataTransferError: passing(GenericStatus.dataTransferError),
+  internalError: passing(GenericStatus.internalError),
+  abortRequested: passing(GenericStatus.abortRequested),
+  invalidNamespace: permanent(GenericStatus.invalidNamespace),
+  commandSequenceError: permanent(GenericStatus.commandSequenceError),
+  prpOffsetInvalid: permanent(GenericStatus.prpOffsetInvalid),
+  lbaOutOfRange: permanent(GenericStatus.lbaOutOfRange),
+  completionQueueInvalid: permanent(CommandStatus.completionQueueInvalid, commandSpecific),
+  invalidQueueId: permanent(CommandStatus.invalidQueueId, commandSpecific),
+  invalidQueueSize: permanent(CommandStatus.invalidQueueSize, commandSpecific),
+  asyncEventLimitExceeded: permanent(CommandStatus.asyncEventLimitExceeded, commandSpecific),
+  invalidInterruptVector: permanent(CommandStatus.invalidInterruptVector, commandSpecific),
+  invalidLogPage: permanent(CommandStatus.invalidLogPage, commandSpecific),
+  invalidQueueDeletion: permanent(CommandStatus.invalidQueueDeletion, commandSpecific),
+  featureNotSaveable: permanent(CommandStatus.featureNotSaveable, commandSpecific),
+  featureNotNamespaceSpecific: permanent(CommandStatus.featureNotNamespaceSpecific, commandSpecific),
+  writeFault: passing(MediaStatus.writeFault, media),
+  unrecoveredReadError: passing(MediaStatus.unrecoveredReadError, media),
+  compareFailure: permanent(MediaStatus.compareFailure, media),
+} as const;
+
+/** The outcome for a generic status code of `walkPrp`. */
+export function prpOutcome(sc: number): number {
+  if (sc === GenericStatus.success) return Outcome.success;
+  return sc === GenericStatus.prpOffsetInvalid ? Outcome.prpOffsetInvalid : Outcome.dataTransferError;
+}

@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+import {
+  CQE_BYTES,
+  CQE_PHASE_SHIFT,
+  CQE_STATUS_SHIFT,
+  CQE_WORDS,
+  CqeWord,
+  SQE_BYTES,
+} from '../spec';
+import type { ClientView } from './client-view';
+
+/**
+ * The words of a queue in the client's memory; null when it is not mapped here in one piece. Signed, because those
+ * are small integers of V8, which are stored and returned without allocation.
+ */
+function queueWords(view: ClientView, iova: number, bytes: number, writes: boolean): Int32Array | null {
+  const range = view.find(iova, bytes);
+  if (range === null || !(writes ? range.writable : range.readable)) return null;
+  const offset = range.bias + iova;
+  return offset % 4 === 0 ? new Int32Array(range.buffer, offset, bytes / 4) : null;
+}
+
+/** x86 keeps the order of loads and of stores; elsewhere an atomic access gives it, for about 9 ns. */
+const ORDERED = process.arch === 'x64' || process.arch === 'ia32';
+
+/** A completion that waits for a free entry. */
+interface Waiting {
+  readonly cid: number;
+  readonly sqId: number;
+  readonly sqHead: number;
+  readonly status: number;
+  readonly dw0: number;
+}
+
+/** A completion queue: the controller writes it, and the host moves its head. */
+export class CompletionQueue {
+  readonly id: number;
+  readonly iova: number;
+  readonly entries: number;
+  /** MSI-X vector; -1 when interrupts are disabled. */
+  readonly vector: number;
+  /** Index of the head doorbell. */
+  readonly doorbell: number;
+  /** Submission queues that complete here. */
+  users = 0;
+  /** Commands that run and will need an entry. */
+  reserved = 0;
+  /** Set by {@link post}: the host has not been interrupted for it. */
+  posted = false;
+  /** A head that the host wrote and that makes no sense; -1 for none. Told once. */
+  badHead = -1;
+  words: Int32Array | null = null;
+  #head = 0;
+  #tail = 0;
+  #phase = 1;
+  readonly #waiting: Waiting[] = [];
+
+  constructor(id: number, iova: number, entries: number, vector: number, doorbell: number) {
+    this.id = id;
+    this.iova = iova;
+    this.entries = entries;
+    this.vector = vector;
+    this.doorbell = doorbell;
+  }
+
+  /** Finds the queue in the client's memory. */
+  resolve(view: ClientView): boolean {
+    this.words ??= queueWords(view, this.iova, this.entries * CQE_BYTES, true);
+    return this.words !== null;
+  }
+
+  /** Entries that new commands may use. The doorbell is only read when the head that is known leaves none. */
+  room(doorbells: Int32Array): number {
+    const free = this.#free() - this.reserved;
+    if (free > 0) return free;
+    this.#readHead(doorbells);
+    return this.#free() - this.reserved;
+  }
+
+  /** Whether completions wait for a free entry. */
+  get congested(): boolean {
+    return this.#waiting.length > 0;
+  }
+
+  /** Writes a completion, or keeps it when the queue is full or not mapped. */
+  post(sqId: number, sqHead: number, cid: number, status: number, dw0: number): void {
+    if (this.words === null || this.#free() <= 0 || this.#waiting.length > 0) {
+      this.#waiting.push({ cid, sqId, sqHead, status, dw0 });
+      return;
+    }
+    this.#write(this.words, sqId, sqHead, cid, status, dw0);
+  }
+
+  /** Writes the completions that wait, as far as there is room. */
+  drain(doorbells: Int32Array): void {
+    this.#readHead(doorbells);
+    while (this.words !== null && this.#free() > 0) {
+      const next = this.#waiting.shift();
+      if (next === undefined) return;
+      this.#write(this.words, next.sqId, next.sqHead, next.cid, next.status, next.dw0);
+    }
+  }
+
+  #free(): number {
+    const used = this.#tail - this.#head;
+    return this.entries - 1 - (used < 0 ? used + this.entries : used);
+  }
+
+  #write(words: Int32Array, sqId: number, sqHead: number, cid: number, status: number, dw0: number): void {
+    const at = this.#tail * CQE_WORDS;
+    const last = (status << CQE_STATUS_SHIFT) | (this.#phase << CQE_PHASE_SHIFT) | cid;
+    words[at + CqeWord.dw0] = dw0;
+    words[at + CqeWord.dw1] = 0;
+    words[at + CqeWord.queue] = (sqId << 16) | sqHead;
+    if (ORDERED) words[at + CqeWord.status] = last;
+    else Atomics.store(words, at + CqeWord.status, last);
+    this.posted = true;
+    if (++this.#tail === this.entries) {
+      this.#tail = 0;
+      this.#phase ^= 1;
+    }
+  }
+
+  /** Takes over the head from the doorbell, unless the host claims entries that it was not given. */
+  #readHead(doorbells: Int32Array): void {
+    const head = doorbells[this.doorbell] as number;
+    if (head === this.#head) return;
+    const used = (this.#tail - this.#head + this.entries) % this.entries;
+    const freed = (head - this.#head + this.entries) % this.entries;
+    if (head < 0 || head >= this.entries || freed > used) {
+      this.badHead = head;
+      return;
+    }
+    this.badHead = -1;
+    this.#head = head;
+  }
+}
+
+/** A submission queue: the host writes it and moves its tail. */
+export class SubmissionQueue {
+  readonly id: number;
+  readonly iova: number;
+  readonly entries: number;
+  readonly completions: CompletionQueue;
+  /** Index of the tail doorbell. */
+  readonly doorbell: number;
+  /** Entry to be fetched next. */
+  head = 0;
+  /** Commands that run. */
+  inflight = 0;
+  /** Called when the last command of a queue that is being deleted has ended. */
+  deleted: (() => void) | null = null;
+  /** A tail that the host wrote and that makes no sense, which has been told; -1 for none. */
+  badTail = -1;
+  words: Int32Array | null = null;
+
+  constructor(id: number, iova: number, entries: number, completions: CompletionQueue, doorbell: number) {
+    this.id = id;
+    this.iova = iova;
+    this.entries = entries;
+    this.completions = completions;
+    this.doorbell = doorbell;
+  }
+
+  /** Finds the queue in the client's memory. */
+  resolve(view: ClientView): boolean {
+    this.words ??= queueWords(view, this.iova, this.entries * SQE_BYTES, false);
+    return this.words !== null;
+  }
+
+  /** Tail as the host wrote it, any 32-bit value. Entries before it may be read after this. */
+  tail(doorbells: Int32Array): number {
+    return ORDERED ? (doorbells[this.doorbell] as number) : Atomics.load(doorbells, this.doorbell);
+  }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, outOfRange } from '../../errors';
+import { NvmOpcode, currentLbaFormat, type IdentifyNamespace, type LbaFormat } from '../spec';
+import type { NvmeController } from './controller';
+import type { IoQueue } from './io-queue';
+
+/** Memory for the data of a command: a `DmaMemory`, or anything that knows its device address. */
+export interface DataBuffer {
+  /** Address at which the device sees the first byte. */
+  readonly iova: number;
+  /** Bytes. */
+  readonly size: number;
+}
+
+/** Which blocks, and where in the buffer. */
+export interface BlockRange {
+  readonly lba: number;
+  /** Number of blocks, at least 1. */
+  readonly blocks: number;
+  /** Offset of the first byte in the buffer, in bytes, a multiple of 4. Default 0. */
+  readonly offset?: number;
+  /** Queue to use. Default: the controller's. */
+  readonly queue?: IoQueue;
+}
+
+/** A namespace of an NVMe controller. Transfers above the controller's limit are split; all parts are in flight together. */
+export class NvmeNamespace {
+  readonly id: number;
+  readonly identify: IdentifyNamespace;
+  /** The format in use. */
+  readonly format: LbaFormat;
+  /** Bytes of a logical block. */
+  readonly blockSize: number;
+  /** Size in blocks (NSZE). */
+  readonly blocks: number;
+  readonly #controller: NvmeController;
+
+  /** Made by the controller. */
+  constructor(controller: NvmeController, id: number, identify: IdentifyNamespace) {
+    this.#controller = controller;
+    this.id = id;
+    this.identify = identify;
+    this.format = currentLbaFormat(identify);
+    this.blockSize = this.format.dataSize;
+    this.blocks = identify.size;
+  }
+
+  /** Size in bytes. */
+  get size(): number {
+    return this.blocks * this.blockSize;
+  }
+
+  /**
+   * Reads blocks into memory of the device.
+   *
+   * @throws RangeError when the blocks are not in the namespace or do not fit the buffer; NvmeStatusError
+   */
+  read(buffer: DataBuffer, range: BlockRange): Promise<void> {
+    return this.#transfer(NvmOpcode.read, buffer, range);
+  }
+
+  /** Writes blocks from memory of the device; as {@link read}. */
+  write(buffer: DataBuffer, range: BlockRange): Promise<void> {
+    return this.#transfer(NvmOpcode.write, buffer, range);
+  }
+
+  /** Makes what was written durable. */
+  async flush(queue?: IoQueue): Promise<void> {
+    const target = queue ?? (await this.#controller.defaultQueue());
+    await target.submit(NvmOpcode.flush, this.id, 0, 0, 0, 0);
+  }
+
+  async #transfer(opcode: number, buffer: DataBuffer, range: BlockRange): Promise<void> {
+    const { lba, blocks, offset = 0 } = range;
+    this.#check(buffer, lba, blocks, offset);
+    const queue = range.queue ?? (await this.#controller.defaultQueue());
+    // A block count has 16 bits (NVM command set 1.0, 3.2.4, CDW12).
+    const most = Math.min(Math.floor(this.#controller.maxTransferSize / this.blockSize), 0x10000);
+    const address = buffer.iova + offset;
+    if (blocks <= most) return queue.submit(opcode, this.id, lba, blocks, address, blocks * this.blockSize);
+    const parts: Promise<void>[] = [];
+    for (let at = 0; at < blocks; at += most) {
+      const count = Math.min(most, blocks - at);
+      const part = queue.submit(
+        opcode,
+        this.id,
+        lba + at,
+        count,
+        address + at * this.blockSize,
+        count * this.blockSize,
+      );
+      parts.push(part);
+    }
+    await Promise.all(parts);
+  }
+
+  #check(buffer: DataBuffer, lba: number, blocks: number, offset: number): void {
+    if (this.format.metadataSize > 0) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `namespace ${String(this.id)} has ${String(this.format.metadataSize)} bytes of metadata per block, which this driver does not transfer`,
+      );
+    }
+    if (
+      !Number.isSafeInteger(lba) ||
+      !Number.isSafeInteger(blocks) ||
+      lba < 0 ||
+      blocks < 1 ||
+      lba + blocks > this.blocks
+    ) {
+      throw outOfRange(
+        `${String(blocks)} blocks from LBA ${String(lba)} are not within namespace ${String(this.id)}, which has ${String(this.blocks)} blocks`,
+      );
+    }
+    if (
+      !Number.isSafeInteger(offset) ||
+      offset < 0 ||
+      offset % 4 !== 0 ||
+      offset + blocks * this.blockSize > buffer.size
+    ) {
+      throw outOfRange(
+        `${String(blocks * this.blockSize)} bytes at offset ${String(offset)} do not fit a buffer of ${String(buffer.size)} bytes; offsets are multiples of 4`,
+      );
+    }
+  }
+}

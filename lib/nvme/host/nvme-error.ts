@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError } from '../../errors';
+import { adminOpcodeName, decodeStatus, nvmOpcodeName, statusText } from '../spec';
+
+/** A command completed with an error status (code `ERR_VFIO_USER_NVME_STATUS`). */
+export class NvmeStatusError extends VfioUserError {
+  /** Status code type. */
+  readonly sct: number;
+  /** Status code. */
+  readonly sc: number;
+  /** True when the controller says that the same command would fail again. */
+  readonly doNotRetry: boolean;
+  /** Name of the NVMe command. */
+  readonly operation: string;
+
+  /**
+   * @param field the 15-bit status field
+   * @param detail what the command was about, such as `LBA 8, 16 blocks`; may be empty
+   */
+  constructor(opcode: number, admin: boolean, field: number, detail: string) {
+    const status = decodeStatus(field);
+    const operation = admin ? adminOpcodeName(opcode) : nvmOpcodeName(opcode);
+    const what = detail === '' ? operation : `${operation} (${detail})`;
+    super('ERR_VFIO_USER_NVME_STATUS', `${what} failed: ${statusText(status.sct, status.sc)}`);
+    this.sct = status.sct;
+    this.sc = status.sc;
+    this.doNotRetry = status.doNotRetry;
+    this.operation = operation;
+  }
+}

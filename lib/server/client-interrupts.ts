@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: MIT
+import { EventFd, closeFd } from '../native';
+import { PciIrq } from '../pci/device';
+import type { IrqAction, SetIrqsRequest } from '../protocol';
+import { CommandError, Errno, type FdList } from '../transport';
+
+/** An interrupt vector, as the client has set it. */
+interface Vector {
+  /** What the client set: the eventfd that we signal, and those with which it masks and unmasks. */
+  readonly eventFds: Record<IrqAction, EventFd | null>;
+  masked: boolean;
+  /** Triggered while masked. */
+  pending: boolean;
+  /** Signals since the client last unmasked. */
+  signals: number;
+}
+
+/** The interrupts of one client (vfio-user, VFIO_USER_DEVICE_SET_IRQS). Owns the eventfds that the client sends. */
+export class ClientInterrupts {
+  /** By interrupt index. */
+  readonly #vectors: ReadonlyMap<number, readonly Vector[]>;
+
+  /** @param irqs number of vectors by interrupt index */
+  constructor(irqs: ReadonlyMap<number, number>) {
+    this.#vectors = new Map([...irqs].map(([index, count]) => [index, Array.from({ length: count }, newVector)]));
+  }
+
+  /** Signals a vector; false when it has no eventfd or is masked. Never throws. */
+  trigger(irqIndex: number, vector: number): boolean {
+    const target = this.#vectors.get(irqIndex)?.[vector];
+    return target !== undefined && signal(target);
+  }
+
+  /**
+   * Serves a DEVICE_SET_IRQS.
+   *
+   * @throws CommandError EINVAL; nothing has changed then
+   */
+  set(request: Readonly<SetIrqsRequest>, fds: FdList): void {
+    const { index, data, action, start, count, booleans } = request;
+    const vectors = this.#vectors.get(index) ?? [];
+    if (fds.length > 0 && data !== 'eventfd')
+      throw new CommandError(Errno.EINVAL, `${String(fds.length)} file descriptors, but data are not eventfds`);
+    if (start >= vectors.length || start + count > vectors.length) {
+      throw new CommandError(
+        Errno.EINVAL,
+        `vectors ${String(start)} to ${String(start + count)} of interrupt index ${String(index)}, which has ${String(vectors.length)}`,
+      );
+    }
+    if (count === 0) {
+      if (data !== 'none' || action !== 'trigger' || start !== 0)
+        throw new CommandError(Errno.EINVAL, 'no vectors, but not the form that disables an interrupt index');
+      vectors.forEach(disable);
+      return;
+    }
+    const chosen = vectors.slice(start, start + count);
+    if (data === 'eventfd') {
+      this.#assign(chosen, action, fds, index === PciIrq.intx);
+      return;
+    }
+    chosen.forEach((vector, i) => {
+      if (booleans === undefined || booleans[i] !== 0) act(vector, action, index === PciIrq.intx);
+    });
+  }
+
+  /** Closes all eventfds. */
+  close(): void {
+    for (const vectors of this.#vectors.values()) vectors.forEach(disable);
+  }
+
+  #assign(vectors: readonly Vector[], action: IrqAction, fds: FdList, level: boolean): void {
+    if (fds.length !== 0 && fds.length !== vectors.length) {
+      throw new CommandError(
+        Errno.EINVAL,
+        `${String(fds.length)} eventfds for ${String(vectors.length)} vectors`,
+      );
+    }
+    const eventFds = fds.length === 0 ? [] : adopt(fds);
+    vectors.forEach((vector, i) => {
+      vector.eventFds[action]?.close();
+      const eventFd = eventFds[i] ?? null;
+      vector.eventFds[action] = eventFd;
+      if (action !== 'trigger') eventFd?.watch(() => act(vector, action, level));
+      else if (eventFd === null) vector.pending = false;
+    });
+  }
+}
+
+function newVector(): Vector {
+  return { eventFds: { trigger: null, mask: null, unmask: null }, masked: false, pending: false, signals: 0 };
+}
+
+function disable(vector: Vector): void {
+  for (const action of ['trigger', 'mask', 'unmask'] as const) {
+    vector.eventFds[action]?.close();
+    vector.eventFds[action] = null;
+  }
+  vector.masked = false;
+  vector.pending = false;
+  vector.signals = 0;
+}
+
+/** @param level the interrupt is level-triggered, as INTx is */
+function act(vector: Vector, action: IrqAction, level: boolean): void {
+  if (action === 'trigger') signal(vector);
+  else if (action === 'mask') vector.masked = true;
+  else {
+    // The client unmasks INTx when the guest is done with it. A signal that came while the line was up was not seen as
+    // another interrupt, so it is given again: once too often is harmless, once too little hangs the guest.
+    const again = vector.pending || (level && vector.signals > 1);
+    vector.masked = false;
+    vector.pending = false;
+    vector.signals = 0;
+    if (again) signal(vector);
+  }
+}
+
+function signal(vector: Vector): boolean {
+  const eventFd = vector.eventFds.trigger;
+  if (eventFd === null) return false;
+  if (vector.masked) {
+    vector.pending = true;
+    return false;
+  }
+  try {
+    eventFd.signal();
+  } catch {
+    return false;
+  }
+  vector.signals++;
+  return true;
+}
+
+/** Takes all descriptors, or none of them when one is no eventfd. */
+function adopt(fds: FdList): EventFd[] {
+  const eventFds: EventFd[] = [];
+  for (let i = 0; i < fds.length; i++) {
+    const fd = fds.take(i);
+    if (fd === undefined) continue;
+    try {
+      eventFds.push(EventFd.fromFd(fd));
+    } catch {
+      closeFd(fd);
+      for (const eventFd of eventFds) eventFd.close();
+      throw new CommandError(Errno.EINVAL, `descriptor ${String(i)} of ${String(fds.length)} is no eventfd`);
+    }
+  }
+  return eventFds;
+}

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+import { invalidArgument } from '../errors';
+import { pageSize } from '../native';
+import { PciIrq, PciRegion } from '../pci/device';
+import {
+  DeviceFlag,
+  IrqInfoFlag,
+  RegionFlag,
+  decodeDeviceInfoRequest,
+  decodeIrqInfoRequest,
+  decodeRegionInfoRequest,
+  decodeRegionIoFdsRequest,
+  encodeDeviceInfoReply,
+  encodeIrqInfoReply,
+  encodeRegionInfoReply,
+  encodeRegionIoFdsReply,
+  type RegionCapability,
+} from '../protocol';
+import { CommandError, Errno, type CommandReply } from '../transport';
+import type { PciDeviceModel, ServedRegion } from './device-model';
+
+/** The regions that VFIO defines for PCI; clients take fewer for a mistake. */
+const PCI_REGIONS = PciRegion.vga + 1;
+const PCI_IRQS = PciIrq.req + 1;
+const MAX_INDEX = 255;
+/** A vector count is kept per client, and MSI-X has at most 2048. */
+const MAX_VECTORS = 65535;
+const IO_FD_ENTRY_SIZE = 40;
+
+/** Answers what clients ask about a device: DEVICE_GET_INFO and its kin. Throws CommandError or ERR_VFIO_USER_PROTOCOL. */
+export class DeviceDescription {
+  readonly #model: PciDeviceModel;
+  readonly #regionCount: number;
+  readonly #irqCount: number;
+
+  /** @throws TypeError ERR_INVALID_ARG_VALUE when the model contradicts itself */
+  constructor(model: PciDeviceModel) {
+    checkModel(model);
+    this.#model = model;
+    this.#regionCount = Math.max(PCI_REGIONS, ...[...model.regions.keys()].map((index) => index + 1));
+    this.#irqCount = Math.max(PCI_IRQS, ...[...model.irqs.keys()].map((index) => index + 1));
+  }
+
+  /** vfio-user, VFIO_USER_DEVICE_GET_INFO. */
+  device(payload: Uint8Array): CommandReply {
+    decodeDeviceInfoRequest(payload);
+    const reset = this.#model.reset === undefined ? 0 : DeviceFlag.reset;
+    return {
+      payload: encodeDeviceInfoReply({
+        flags: DeviceFlag.pci | reset,
+        numRegions: this.#regionCount,
+        numIrqs: this.#irqCount,
+      }),
+    };
+  }
+
+  /**
+   * vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO. One descriptor serves all areas; it comes with the reply that has room
+   * for all of them.
+   */
+  region(payload: Uint8Array): CommandReply {
+    const { argsz, index } = decodeRegionInfoRequest(payload);
+    this.#checkRegion(index);
+    const region = this.#model.regions.get(index);
+    const { shared } = region ?? {};
+    const areas = shared?.areas ?? [];
+    const capabilities: RegionCapability[] =
+      region === undefined || areas.length === 0 || isWhole(region) ? [] : [{ kind: 'sparseMmap', areas }];
+    const flags =
+      (region?.read === undefined ? 0 : RegionFlag.read) |
+      (region?.write === undefined ? 0 : RegionFlag.write) |
+      (areas.length === 0 ? 0 : RegionFlag.mmap);
+    const reply = encodeRegionInfoReply(
+      { index, flags, size: region?.size ?? 0, offset: shared?.offset ?? 0, capabilities },
+      argsz,
+    );
+    const complete = new DataView(reply.buffer).getUint32(0, true) <= reply.byteLength;
+    return { payload: reply, fds: shared !== undefined && areas.length > 0 && complete ? [shared.fd] : [] };
+  }
+
+  /** vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS: there are none. */
+  regionIoFds(payload: Uint8Array): CommandReply {
+    const { argsz, index } = decodeRegionIoFdsRequest(payload);
+    this.#checkRegion(index);
+    return { payload: encodeRegionIoFdsReply({ index, entries: [] }, argsz, IO_FD_ENTRY_SIZE) };
+  }
+
+  /**
+   * vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO. Vectors can be added one by one, so NORESIZE is not set. Only INTx is
+   * announced as maskable, as the kernel does: MSI-X is masked in its table.
+   */
+  irq(payload: Uint8Array): CommandReply {
+    const { index } = decodeIrqInfoRequest(payload);
+    if (index >= this.#irqCount)
+      throw new CommandError(Errno.EINVAL, `interrupt index ${String(index)} of ${String(this.#irqCount)}`);
+    const count = this.#model.irqs.get(index) ?? 0;
+    const maskable = index === PciIrq.intx ? IrqInfoFlag.maskable : 0;
+    return { payload: encodeIrqInfoReply({ index, flags: IrqInfoFlag.eventfd | maskable, count }) };
+  }
+
+  #checkRegion(index: number): void {
+    if (index >= this.#regionCount)
+      throw new CommandError(Errno.EINVAL, `region ${String(index)} of ${String(this.#regionCount)}`);
+  }
+}
+
+function isWhole(region: ServedRegion): boolean {
+  const areas = region.shared?.areas ?? [];
+  return areas.length === 1 && areas[0]?.offset === 0 && areas[0].size === region.size;
+}
+
+function checkModel(model: PciDeviceModel): void {
+  if (!model.regions.has(PciRegion.config)) {
+    throw invalidArgument(
+      `device model ${model.name} has no configuration space (region ${String(PciRegion.config)})`,
+    );
+  }
+  for (const [index, region] of model.regions) {
+    const where = `region ${String(index)} of device model ${model.name}`;
+    if (!Number.isInteger(index) || index < 0 || index > MAX_INDEX)
+      throw invalidArgument(`${where}: an index is an integer from 0 to ${String(MAX_INDEX)}`);
+    if (!Number.isSafeInteger(region.size) || region.size < 0)
+      throw invalidArgument(`${where} has ${String(region.size)} bytes`);
+    for (const { offset, size } of region.shared?.areas ?? []) {
+      const aligned = offset % pageSize === 0 && size % pageSize === 0;
+      if (!aligned || offset < 0 || size < 1 || offset + size > region.size) {
+        throw invalidArgument(
+          `${where}: the area of ${String(size)} bytes at ${String(offset)} is not a number of whole pages of ` +
+            `${String(pageSize)} bytes within its ${String(region.size)} bytes`,
+        );
+      }
+    }
+  }
+  for (const [index, count] of model.irqs) {
+    const isIndex = Number.isInteger(index) && index >= 0 && index <= MAX_INDEX;
+    if (!isIndex || !Number.isInteger(count) || count < 0 || count > MAX_VECTORS) {
+      throw invalidArgument(
+        `interrupt index ${String(index)} of device model ${model.name} has ${String(count)} vectors; ` +
+          `give integers, at most ${String(MAX_VECTORS)} vectors`,
+      );
+    }
+  }
+}

@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+import {
+  PROTOCOL_MAJOR,
+  PROTOCOL_MINOR,
+  decodeVersion,
+  defaultCapabilities,
+  encodeVersion,
+  negotiateCapabilities,
+  type Capabilities,
+  type NegotiatedLimits,
+} from '../protocol';
+import { CommandError, Errno } from '../transport';
+
+/** What this server announces, unless told otherwise. QEMU does not connect to a server that takes more than 16 descriptors. */
+export const SERVER_CAPABILITIES: Readonly<Capabilities> = { ...defaultCapabilities(), maxMsgFds: 16 };
+
+/** The result of a VERSION. */
+export interface Agreement {
+  /** Payload of the reply. */
+  readonly reply: Uint8Array;
+  /** What holds for messages to this server: what the reply says, the defaults where it had no room. */
+  readonly ours: Capabilities;
+  /** What holds for messages to the client. */
+  readonly limits: NegotiatedLimits;
+}
+
+/** What a reply may say. The twin socket is not offered. */
+const KEYS = ['maxMsgFds', 'writeMultiple', 'maxDataXferSize', 'maxDmaMaps', 'pageSizes'] as const;
+
+/**
+ * Answers a VERSION (vfio-user, VFIO_USER_VERSION): the major versions must be equal, the lower minor version holds.
+ *
+ * @param capabilities what to announce
+ * @throws CommandError EINVAL for another major version; VfioUserError ERR_VFIO_USER_PROTOCOL for a bad payload
+ */
+export function answerVersion(payload: Uint8Array, capabilities: Readonly<Capabilities>): Agreement {
+  const version = decodeVersion(payload);
+  if (version.major !== PROTOCOL_MAJOR) {
+    throw new CommandError(
+      Errno.EINVAL,
+      `version ${String(version.major)}.${String(version.minor)}, major version ${String(PROTOCOL_MAJOR)} is spoken here`,
+    );
+  }
+  const minor = Math.min(version.minor, PROTOCOL_MINOR);
+  const { reply, said } = fitReply(minor, capabilities, payload.byteLength);
+  const ours = { ...defaultCapabilities(), ...said };
+  return { reply, ours, limits: negotiateCapabilities(ours, version.capabilities) };
+}
+
+/**
+ * QEMU up to 10.2 drops a reply that is longer than its own message, and a client that sends no JSON expects none.
+ * What differs from the specification's defaults has to be said first.
+ */
+function fitReply(
+  minor: number,
+  capabilities: Readonly<Capabilities>,
+  room: number,
+): { reply: Uint8Array; said: Partial<Capabilities> } {
+  const defaults = defaultCapabilities();
+  const isDefault = (key: (typeof KEYS)[number]): boolean => capabilities[key] === defaults[key];
+  let said: Partial<Capabilities> = {};
+  let reply = encodeVersion(PROTOCOL_MAJOR, minor, null);
+  for (const key of [...KEYS.filter((k) => !isDefault(k)), ...KEYS.filter(isDefault)]) {
+    const more = { ...said, [key]: capabilities[key] };
+    const longer = encodeVersion(PROTOCOL_MAJOR, minor, more);
+    if (longer.byteLength > room) continue;
+    said = more;
+    reply = longer;
+  }
+  return { reply, said };
+}

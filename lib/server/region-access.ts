@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT
+import {
+  decodeRegionReadRequest,
+  decodeRegionWriteMultiRequest,
+  decodeRegionWriteRequest,
+  encodeRegionReadReply,
+  encodeRegionWriteMultiReply,
+  encodeRegionWriteReply,
+} from '../protocol';
+import { CommandError, Errno, type CommandReply } from '../transport';
+import type { PciDeviceModel, ServedRegion } from './device-model';
+import { after, type Eventually, type ModelCall } from './model-call';
+
+/** Serves REGION_READ, REGION_WRITE and REGION_WRITE_MULTI. Functions throw CommandError or ERR_VFIO_USER_PROTOCOL. */
+export class RegionAccessor {
+  readonly #regions: PciDeviceModel['regions'];
+  readonly #call: ModelCall;
+  readonly #maxTransfer: number;
+
+  /** @param maxTransfer largest `count` that is served, in bytes */
+  constructor(regions: PciDeviceModel['regions'], call: ModelCall, maxTransfer: number) {
+    this.#regions = regions;
+    this.#call = call;
+    this.#maxTransfer = maxTransfer;
+  }
+
+  /** vfio-user, VFIO_USER_REGION_READ. */
+  read(payload: Uint8Array): Eventually<CommandReply> {
+    const access = decodeRegionReadRequest(payload, this.#maxTransfer);
+    const region = this.#region(access.region, access.offset, access.count);
+    if (region.read === undefined) throw refusal(access.region, 'is not readable');
+    const data = new Uint8Array(access.count);
+    const done = access.count === 0 ? undefined : this.#call(() => region.read?.(access.offset, data));
+    return after(done, () => ({ payload: encodeRegionReadReply(access), data }));
+  }
+
+  /** vfio-user, VFIO_USER_REGION_WRITE. */
+  write(payload: Uint8Array, posted: boolean): Eventually<CommandReply> {
+    const { offset, region, count, data } = decodeRegionWriteRequest(payload, this.#maxTransfer);
+    this.#writable(region, offset, count);
+    const done = this.#write(region, offset, data, posted);
+    return after(done, () => ({ payload: encodeRegionWriteReply({ offset, region, count }) }));
+  }
+
+  /** vfio-user, VFIO_USER_REGION_WRITE_MULTI. All writes are checked before the first is done. */
+  async writeMulti(payload: Uint8Array, posted: boolean): Promise<CommandReply> {
+    const writes = decodeRegionWriteMultiRequest(payload);
+    for (const { region, offset, data } of writes) this.#writable(region, offset, data.byteLength);
+    let done = 0;
+    try {
+      for (const { region, offset, data } of writes) {
+        await this.#write(region, offset, data, posted);
+        done++;
+      }
+    } catch (error) {
+      // The reply tells how many writes were done, so it is an error only when none was.
+      if (done === 0) throw error;
+    }
+    return { payload: encodeRegionWriteMultiReply(done) };
+  }
+
+  #write(index: number, offset: number, data: Uint8Array, posted: boolean): Eventually<void> {
+    if (data.byteLength === 0) return undefined;
+    return this.#call(() => this.#regions.get(index)?.write?.(offset, data, posted));
+  }
+
+  #writable(index: number, offset: number, count: number): void {
+    if (this.#region(index, offset, count).write === undefined) throw refusal(index, 'is not writable');
+  }
+
+  #region(index: number, offset: number, count: number): ServedRegion {
+    const region = this.#regions.get(index);
+    if (region === undefined) throw refusal(index, 'does not exist');
+    if (offset + count > region.size) {
+      throw refusal(
+        index,
+        `has ${String(region.size)} bytes, ${String(count)} at offset ${String(offset)} were asked for`,
+      );
+    }
+    return region;
+  }
+}
+
+function refusal(index: number, problem: string): CommandError {
+  return new CommandError(Errno.EINVAL, `region ${String(index)} ${problem}`);
+}
