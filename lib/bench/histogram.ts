@@ -63,7 +63,7 @@ export interface HistogramBucket {
  * Counts are doubles, exact up to 2^53. Nothing is allocated while recording.
  */
 export class LatencyHistogram {
-  readonly #slots: Float64Array<ArrayBufferLike>;
+  readonly #slots: Float64Array;
 
   /**
    * @param buffer memory that holds a histogram already or is zeroed; without it the histogram allocates its own

@@ -313,7 +313,7 @@ function wrapText(text: string, width: number): string[] {
 }
 
 /** The candidate that a mistyped word most likely meant: at most a third of it, and two letters at most, are wrong. */
-function closest(word: string, candidates: readonly string[]): string | undefined {
+export function closest(word: string, candidates: readonly string[]): string | undefined {
   let best: string | undefined;
   let bestDistance = Math.min(2, Math.max(1, Math.floor(word.length / 3))) + 1;
   for (const candidate of candidates) {

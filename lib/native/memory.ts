@@ -32,7 +32,7 @@ export function createSharedMemory(size: number, options: SharedMemoryOptions = 
   if (!Number.isSafeInteger(size) || size <= 0) {
     throw outOfRange(`The size of shared memory is a positive integer, got ${String(size)}`);
   }
-  if (hugePageSize !== 0 && hugePageSize !== 0x200000 && hugePageSize !== 0x40000000) {
+  if (![0, 0x200000, 0x40000000].includes(hugePageSize)) {
     throw invalidArgument(`A huge page is 2 MiB or 1 GiB, got ${String(hugePageSize)}`);
   }
   if (hugePageSize !== 0 && size % hugePageSize !== 0) {

@@ -128,8 +128,7 @@ function checked(name: string, value: number, minimum: number, maximum: number):
 export function decodeVersion(payload: Uint8Array): Version {
   const view = viewOfAtLeast('VERSION', payload, FIXED_SIZE);
   const raw = parseJson(payload.subarray(FIXED_SIZE));
-  const given =
-    raw === null || raw['capabilities'] === undefined ? {} : asObject('capabilities', raw['capabilities']);
+  const given = raw?.['capabilities'] === undefined ? {} : asObject('capabilities', raw['capabilities']);
   return {
     major: view.getUint16(0, true),
     minor: view.getUint16(2, true),

@@ -22,7 +22,9 @@ export class ClientInterrupts {
 
   /** @param irqs number of vectors by interrupt index */
   constructor(irqs: ReadonlyMap<number, number>) {
-    this.#vectors = new Map([...irqs].map(([index, count]) => [index, Array.from({ length: count }, newVector)]));
+    this.#vectors = new Map(
+      [...irqs].map(([index, count]) => [index, Array.from({ length: count }, newVector)]),
+    );
   }
 
   /** Signals a vector; false when it has no eventfd or is masked. Never throws. */
@@ -40,7 +42,10 @@ export class ClientInterrupts {
     const { index, data, action, start, count, booleans } = request;
     const vectors = this.#vectors.get(index) ?? [];
     if (fds.length > 0 && data !== 'eventfd')
-      throw new CommandError(Errno.EINVAL, `${String(fds.length)} file descriptors, but data are not eventfds`);
+      throw new CommandError(
+        Errno.EINVAL,
+        `${String(fds.length)} file descriptors, but data are not eventfds`,
+      );
     if (start >= vectors.length || start + count > vectors.length) {
       throw new CommandError(
         Errno.EINVAL,

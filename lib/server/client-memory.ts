@@ -66,18 +66,18 @@ export class ClientMemoryMap implements ClientMemory {
   readonly #ranges = new IovaMap<MappedRange>();
   readonly #connection: Connection;
   readonly #limits: ClientMemoryLimits;
-  readonly #onLost: (error: VfioUserError) => void;
+  readonly #report: (error: unknown) => void;
   #generation = 0;
   /** The range of the last hit: a guest has few ranges, and uses one of them most of the time. */
   #recent: MappedRange | null = null;
   /** How the client writes counts, once it is known to deviate. */
   #countSize: DmaCountSize | undefined;
 
-  /** @param onLost told when the client truncated a file that it had mapped; the lost pages read as zero */
-  constructor(connection: Connection, limits: ClientMemoryLimits, onLost: (error: VfioUserError) => void) {
+  /** @param report told of memory that the client truncated (it reads as zero then), and of what cannot be unmapped */
+  constructor(connection: Connection, limits: ClientMemoryLimits, report: (error: unknown) => void) {
     this.#connection = connection;
     this.#limits = limits;
-    this.#onLost = onLost;
+    this.#report = report;
   }
 
   get generation(): number {
@@ -143,7 +143,11 @@ export class ClientMemoryMap implements ClientMemory {
     if (this.#ranges.size >= this.#limits.maxDmaMaps)
       throw new CommandError(Errno.ENOSPC, `${String(this.#ranges.size)} ranges are mapped, no more can be`);
     const mapping = size > constants.MAX_LENGTH ? null : mapDescriptor(fds, offset, size, flags);
-    if (mapping !== null) mapping.onLost = () => this.#onLost(lostError({ iova, size }));
+    if (mapping !== null) {
+      mapping.onLost = () => {
+        this.#report(lostError({ iova, size }));
+      };
+    }
     const range = new MappedRange(iova, size, flags, mapping);
     this.#ranges.add(range);
     this.#generation++;
@@ -162,7 +166,11 @@ export class ClientMemoryMap implements ClientMemory {
     this.#ranges.delete(own);
     this.#recent = null;
     this.#generation++;
-    own.close();
+    try {
+      own.close();
+    } catch (error) {
+      this.#report(error);
+    }
   }
 
   /** Takes everything away. */
@@ -192,7 +200,8 @@ export class ClientMemoryMap implements ClientMemory {
     const valid = typeof iova === 'bigint' || Number.isSafeInteger(iova);
     const segments = valid ? this.#ranges.lookup(BigInt(iova), length) : undefined;
     if (segments?.every(({ range }) => range.allows(access)) === true) return segments;
-    const problem = segments === undefined ? 'is not mapped' : `may not be ${access === 'read' ? 'read' : 'written'}`;
+    const problem =
+      segments === undefined ? 'is not mapped' : `may not be ${access === 'read' ? 'read' : 'written'}`;
     throw new VfioUserError(
       'ERR_VFIO_USER_DMA',
       `${String(length)} bytes at 0x${iova.toString(16)}: client memory that ${problem}. Mapped: ${this.#ranges.dump()}`,
@@ -254,7 +263,10 @@ function mapDescriptor(fds: FdList, offset: number, size: number, flags: number)
     return Mapping.map(fd, offset, size, { writable: (flags & DmaMapFlag.write) !== 0 });
   } catch (error) {
     const errno = error instanceof VfioUserError ? error.errno : undefined;
-    throw new CommandError(errno ?? Errno.EIO, error instanceof VfioUserError ? error.message : String(error));
+    throw new CommandError(
+      errno ?? Errno.EIO,
+      error instanceof VfioUserError ? error.message : String(error),
+    );
   } finally {
     closeFd(fd);
   }

@@ -15,7 +15,7 @@ export function configRegion(
   return {
     size: space.size,
     read: (offset, data) => {
-      space.read(offset, data.byteLength, data);
+      data.set(space.read(offset, data.byteLength));
     },
     write: async (offset, data) => {
       for (const effect of space.write(offset, data)) await onEffect?.(effect);

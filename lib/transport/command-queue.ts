@@ -3,6 +3,7 @@ import { VfioUserError } from '../errors';
 import { HeaderFlag, commandName, isNoReply } from '../protocol';
 import { CommandError, Errno } from './command-error';
 import type { FdList } from './fd-list';
+import { Fifo } from './fifo';
 import type { Message } from './message-reader';
 
 /** A command of the peer. */
@@ -47,8 +48,12 @@ export interface CommandOutlet {
 }
 
 const EMPTY = new Uint8Array(0);
-/** Bytes of commands that may wait behind a slow handler before the connection is given up. */
-const MAX_WAITING_BYTES = 64 << 20;
+/** Weight of the commands that may wait behind a slow handler before the connection is given up, about their bytes. */
+const MAX_WAITING = 64 << 20;
+/** What a small message takes beside its bytes. */
+const MESSAGE_WEIGHT = 256;
+/** Descriptors are scarcer than memory: 1024 of them may wait. */
+const FD_WEIGHT = 64 << 10;
 
 /**
  * The peer's commands, served one after the other in the order they came (vfio-user, "Command Concurrency").
@@ -57,8 +62,8 @@ const MAX_WAITING_BYTES = 64 << 20;
 export class CommandQueue {
   readonly #handler: CommandHandler;
   readonly #outlet: CommandOutlet;
-  #waiting: Message[] = [];
-  #waitingBytes = 0;
+  readonly #waiting = new Fifo<Message>();
+  #weight = 0;
   #busy = false;
   #closed = false;
 
@@ -73,12 +78,12 @@ export class CommandQueue {
       return;
     }
     this.#waiting.push(message);
-    this.#waitingBytes += message.header.size;
-    if (this.#waitingBytes > MAX_WAITING_BYTES) {
+    this.#weight += weightOf(message);
+    if (this.#weight > MAX_WAITING) {
       this.#outlet.fail(
         new VfioUserError(
           'ERR_VFIO_USER_PROTOCOL',
-          `the peer sent ${String(this.#waitingBytes >> 20)} MiB of commands while ${commandName(message.header.command)} was still being served`,
+          `the peer sent too much while a command was still being served: ${String(this.#waiting.length)} commands wait, the last is ${commandName(message.header.command)}`,
         ),
       );
     }
@@ -87,8 +92,7 @@ export class CommandQueue {
   /** Drops what waits. A handler that is at work may finish; its reply goes nowhere. */
   close(): void {
     this.#closed = true;
-    for (const message of this.#waiting) message.fds.close();
-    this.#waiting = [];
+    for (let message; (message = this.#waiting.shift()) !== undefined;) message.fds.close();
   }
 
   #serve(message: Message): void {
@@ -123,7 +127,7 @@ export class CommandQueue {
     while (!this.#isBusy() && !this.#closed) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
-      this.#waitingBytes -= next.header.size;
+      this.#weight -= weightOf(next);
       this.#serve(next);
     }
   }
@@ -160,6 +164,10 @@ export class CommandQueue {
     }
     reply?.sent?.();
   }
+}
+
+function weightOf({ header, fds }: Message): number {
+  return header.size + MESSAGE_WEIGHT + fds.length * FD_WEIGHT;
 }
 
 function errnoOf(error: unknown): number {

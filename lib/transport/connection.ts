@@ -12,8 +12,9 @@ import {
   type Header,
 } from '../protocol';
 import { CommandQueue, type CommandHandler } from './command-queue';
+import { Fifo } from './fifo';
 import { MessageReader, type Message } from './message-reader';
-import { PendingTable, type Pending, type Reply } from './pending-table';
+import { PendingTable, remoteError, type Pending, type Reply } from './pending-table';
 import { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
 
@@ -95,6 +96,8 @@ export class Connection {
   readonly #head = new Uint8Array(4096);
   readonly #headView = new DataView(this.#head.buffer);
   readonly #header: Header = { id: 0, command: 0, size: 0, flags: 0, error: 0 };
+  /** What waits for its turn while much is queued: functions that send it. */
+  #unsent = new Fifo<() => void>();
   #turns: (() => void)[] = [];
   #timer: NodeJS.Timeout | undefined;
   #timerDeadline = Infinity;
@@ -156,27 +159,27 @@ export class Connection {
   }
 
   /**
-   * Sends a request and waits for its reply. Requests leave in the order of the calls; when much is queued, they
-   * wait for their turn.
+   * Sends a request and waits for its reply. Messages leave in the order of the calls; when much is queued, requests
+   * wait for their turn, so that `data` and `fds` must stay as they are until the promise settles.
    *
    * @throws VfioUserError REMOTE, TIMEOUT, DISCONNECTED, CLOSED or PROTOCOL; the reason of `signal` when aborted
    */
   async request(request: Request): Promise<Reply> {
-    if (this.#outgoing.bytes > HIGH_WATER || this.#turns.length > 0) await this.drained();
-    request.signal?.throwIfAborted();
+    const { signal } = request;
+    signal?.throwIfAborted();
     return new Promise<Reply>((resolve, reject) => {
-      const signal = request.signal;
       let id = -1;
       const onAbort = (): void => {
         this.#pending.abandon(id);
-        reject(abortReason(signal));
+        // The reason is the caller's own, whatever it is.
+        reject(signal?.reason as Error);
       };
-      signal?.addEventListener('abort', onAbort, { once: true });
       id = this.#start(request, (error, reply) => {
         signal?.removeEventListener('abort', onAbort);
         if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
         else resolve(reply);
       });
+      if (this.#pending.get(id) !== undefined) signal?.addEventListener('abort', onAbort, { once: true });
     });
   }
 
@@ -185,19 +188,17 @@ export class Connection {
    * meanwhile, so a device that reads our memory by message before it answers does not deadlock.
    */
   requestSync(request: Request): Reply {
-    let done = false;
-    let failure: Error | null = null;
-    let result: Reply | null = null;
+    const outcome: { done: boolean; error: Error | null; reply: Reply | null } = {
+      done: false,
+      error: null,
+      reply: null,
+    };
     this.#start(request, (error, reply) => {
-      done = true;
-      failure = error;
-      result = reply;
+      Object.assign(outcome, { done: true, error, reply });
     });
-    // The callback assigns these; the compiler cannot see it.
-    const isDone = (): boolean => done;
-    while (!isDone()) this.#waitOnce();
-    if (result === null) throw (failure as Error | null) ?? new Error('unreachable: neither error nor reply');
-    return result;
+    while (!outcome.done) this.#waitOnce();
+    if (outcome.reply === null) throw outcome.error ?? new Error('unreachable: neither error nor reply');
+    return outcome.reply;
   }
 
   /**
@@ -207,13 +208,22 @@ export class Connection {
    */
   post(command: number, payload: Uint8Array, data?: Uint8Array): boolean {
     this.#assertOpen(command);
-    this.#transmit(this.#pending.reserve(), command, HeaderFlag.noReply, 0, payload, data, undefined);
-    return this.#outgoing.bytes <= HIGH_WATER;
+    const send = (fixed: Uint8Array, bulk: Uint8Array | undefined): void => {
+      this.#transmit(this.#pending.reserve(), command, HeaderFlag.noReply, 0, fixed, bulk, undefined);
+    };
+    if (!this.#isFull()) send(payload, data);
+    else {
+      const copies = [payload.slice(), data?.slice()] as const;
+      this.#unsent.push(() => {
+        send(...copies);
+      });
+    }
+    return !this.#isFull();
   }
 
   /** Resolves when there is room for more messages, or the connection has ended. */
   async drained(): Promise<void> {
-    while (!this.#closed && this.#outgoing.bytes > HIGH_WATER) {
+    while (!this.#closed && this.#isFull()) {
       await new Promise<void>((resolve) => this.#turns.push(resolve));
     }
   }
@@ -231,16 +241,32 @@ export class Connection {
     this.#assertOpen(request.command);
     const timeout = request.timeout ?? this.messageTimeout;
     const deadline = performance.now() + timeout;
-    const id = this.#pending.add({
+    const pending: Pending = {
       command: request.command,
       deadline,
       timeout,
       maxReply: request.maxReply ?? this.#reader.maxMessageSize - HEADER_SIZE,
       settle,
-    });
+    };
+    const id = this.#pending.add(pending);
     this.#arm(deadline);
-    this.#transmit(id, request.command, HeaderFlag.command, 0, request.payload, request.data, request.fds);
+    const { command, payload, data, fds } = request;
+    const send = (): void => {
+      this.#transmit(id, command, HeaderFlag.command, 0, payload, data, fds);
+    };
+    if (!this.#isFull()) send();
+    else {
+      this.#unsent.push(() => {
+        // One that was given up before it left gets no late reply: its id is free at once.
+        if (this.#pending.get(id) === pending) send();
+        else this.#pending.late(id);
+      });
+    }
     return id;
+  }
+
+  #isFull(): boolean {
+    return this.#outgoing.bytes > HIGH_WATER || this.#unsent.length > 0;
   }
 
   /** Header and fixed payload go through one reused buffer, bulk data as it is, in one sendmsg. */
@@ -297,7 +323,8 @@ export class Connection {
       return;
     }
     this.#pauseReading();
-    if (this.#outgoing.bytes <= HIGH_WATER) this.#wakeTurns();
+    while (this.#outgoing.bytes <= HIGH_WATER && this.#unsent.length > 0) this.#unsent.shift()?.();
+    if (!this.#isFull()) this.#wakeTurns();
   }
 
   #wakeTurns(): void {
@@ -379,10 +406,7 @@ export class Connection {
         { command: name },
       );
     } else if (isError(flags)) {
-      error = new VfioUserError('ERR_VFIO_USER_REMOTE', remoteText(this.name, name, errno), {
-        errno,
-        command: name,
-      });
+      error = remoteError(this.name, name, errno);
     } else if (message.payload.length > pending.maxReply) {
       error = new VfioUserError(
         'ERR_VFIO_USER_PROTOCOL',
@@ -428,7 +452,7 @@ export class Connection {
       cause instanceof VfioUserError && cause.errnoName !== undefined ? ` (${cause.errnoName})` : '';
     return new VfioUserError(
       'ERR_VFIO_USER_DISCONNECTED',
-      `${this.name} closed the connection${partial}${why}; the server has stopped, or refused what was sent`,
+      `${this.name} closed the connection${partial}${why}; it has stopped, or refused what was sent`,
       { cause },
     );
   }
@@ -448,6 +472,7 @@ export class Connection {
     clearTimeout(this.#timer);
     this.#watcher.close();
     this.#outgoing.clear();
+    this.#unsent = new Fifo();
     this.#reader.discard();
     this.#commands.close();
     this.#socket.close();
@@ -467,19 +492,4 @@ export class Connection {
     this.#wakeTurns();
     this.#onClose(error);
   }
-}
-
-function remoteText(endpoint: string, command: string, errno: number): string {
-  const named =
-    errno === 0
-      ? 'an error without an errno'
-      : new VfioUserError('ERR_VFIO_USER_REMOTE', '', { errno }).errnoName;
-  return `${endpoint} refused ${command}: ${named ?? ''}`;
-}
-
-function abortReason(signal: AbortSignal | undefined): Error {
-  const reason: unknown = signal?.reason;
-  return reason instanceof Error
-    ? reason
-    : (new DOMException('The operation was aborted', 'AbortError') as Error);
 }

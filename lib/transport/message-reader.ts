@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+import { constants } from 'node:os';
+import { VfioUserError, systemError } from '../errors';
+import { MAX_FDS_PER_MESSAGE } from '../native';
 import { HEADER_SIZE, checkHeader, decodeHeader, type Header } from '../protocol';
 import { FdList, NO_FDS } from './fd-list';
 
@@ -12,6 +15,8 @@ export interface ByteSource {
     spinMicroseconds?: number,
     timeoutMilliseconds?: number,
   ): number;
+  /** Whether descriptors were lost since the last {@link takeFds}, because this process may have no more of them. */
+  readonly fdsTruncated: boolean;
   /** Descriptors that came with the bytes read so far. The caller owns them. */
   takeFds(): number[];
 }
@@ -56,7 +61,8 @@ export class MessageReader {
   /**
    * The next message, null when none is complete in time, or 'end' at the end of the stream.
    *
-   * @throws VfioUserError ERR_VFIO_USER_PROTOCOL when the size or type in a header cannot be; the stream is lost then
+   * @throws VfioUserError ERR_VFIO_USER_PROTOCOL when the size or type in a header cannot be, or too many descriptors
+   *   came; ERR_VFIO_USER_SYSTEM (EMFILE) when descriptors were lost. The stream cannot be read on then
    */
   next(spinMicroseconds = 0, timeoutMilliseconds = 0): Message | null | 'end' {
     for (;;) {
@@ -69,8 +75,7 @@ export class MessageReader {
           spinMicroseconds,
           timeoutMilliseconds,
         );
-        const fds = this.#source.takeFds();
-        if (fds.length > 0) this.#fds.push(...fds);
+        this.#takeFds();
         if (count === 0) return null;
         if (count < 0) return 'end';
         this.#have += count;
@@ -85,6 +90,20 @@ export class MessageReader {
   discard(): void {
     new FdList(this.#fds).close();
     this.#fds = [];
+  }
+
+  #takeFds(): void {
+    const lost = this.#source.fdsTruncated;
+    const fds = this.#source.takeFds();
+    if (fds.length > 0) this.#fds.push(...fds);
+    if (lost) throw systemError('recvmsg', constants.errno.EMFILE, 'Receiving the descriptors of a message');
+    // They go with the first byte of a message. A peer that adds some to every byte must not use up all that we may have.
+    if (this.#fds.length > MAX_FDS_PER_MESSAGE) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_PROTOCOL',
+        `a message came with ${String(this.#fds.length)} descriptors, at most ${String(MAX_FDS_PER_MESSAGE)} are possible`,
+      );
+    }
   }
 
   #beginPayload(): void {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError } from '../errors';
+import { VfioUserError, errnoName } from '../errors';
 import { commandName } from '../protocol';
 import type { FdList } from './fd-list';
 
@@ -116,7 +116,16 @@ function timeoutError(pending: Pending): VfioUserError {
   return new VfioUserError(
     'ERR_VFIO_USER_TIMEOUT',
     `no reply to ${name} within ${String(pending.timeout)} ms; ` +
-      'the server may be busy, stopped or serving another client. A longer time-out can be set per connection and per call',
+      'the peer may be busy, stopped or serving somebody else. A longer time-out can be set per connection and per call',
     { command: name },
   );
+}
+
+/** The error that the peer answered a command with; its errno may be 0. */
+export function remoteError(endpoint: string, command: string, errno: number): VfioUserError {
+  const told = errno === 0 ? 'an error without an errno' : errnoName(errno);
+  return new VfioUserError('ERR_VFIO_USER_REMOTE', `${endpoint} refused ${command}: ${told}`, {
+    errno,
+    command,
+  });
 }

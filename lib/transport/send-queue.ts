@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { closeFd, duplicateFd } from '../native';
+import { Fifo } from './fifo';
 
 /** Where a {@link SendQueue} puts bytes: a socket, or a test. */
 export interface ByteSink {
@@ -29,7 +30,7 @@ const NOTHING = new Uint8Array(0);
  */
 export class SendQueue {
   readonly #sink: ByteSink;
-  #chunks: Chunk[] = [];
+  readonly #chunks = new Fifo<Chunk>();
   #bytes = 0;
   #replyBytes = 0;
 
@@ -66,7 +67,7 @@ export class SendQueue {
       const from = Math.max(0, sent - headLength);
       rest.set(data.subarray(from), Math.max(0, headLength - sent));
     }
-    const waiting = sent === 0 && fds !== null && fds.length > 0 ? fds.map((fd) => duplicateFd(fd)) : null;
+    const waiting = sent === 0 && fds !== null && fds.length > 0 ? duplicateAll(fds) : null;
     this.#chunks.push({ bytes: rest, sent: 0, fds: waiting, isReply });
     this.#bytes += rest.length;
     if (isReply) this.#replyBytes += rest.length;
@@ -75,7 +76,7 @@ export class SendQueue {
   /** Hands waiting bytes to the socket; true when none are left. */
   flush(): boolean {
     let chunk: Chunk | undefined;
-    while ((chunk = this.#chunks[0]) !== undefined) {
+    while ((chunk = this.#chunks.peek()) !== undefined) {
       const count = this.#sink.send(NOTHING, 0, chunk.bytes, chunk.sent, chunk.fds);
       if (count === 0) return false;
       closeAll(chunk);
@@ -90,11 +91,22 @@ export class SendQueue {
 
   /** Drops what waits. */
   clear(): void {
-    for (const chunk of this.#chunks) closeAll(chunk);
-    this.#chunks = [];
+    for (let chunk; (chunk = this.#chunks.shift()) !== undefined;) closeAll(chunk);
     this.#bytes = 0;
     this.#replyBytes = 0;
   }
+}
+
+/** All of them or, when the process may have no more descriptors, none. */
+function duplicateAll(fds: readonly number[]): number[] {
+  const copies: number[] = [];
+  try {
+    for (const fd of fds) copies.push(duplicateFd(fd));
+  } catch (error) {
+    for (const copy of copies) closeFd(copy);
+    throw error;
+  }
+  return copies;
 }
 
 function closeAll(chunk: Chunk): void {

@@ -35,7 +35,8 @@ export class DataPointer {
   readonly #visit = (address: number, length: number): void => {
     this.#add(address, length);
   };
-  readonly #readList = (address: number, count: number): Uint32Array | undefined => this.#list(address, count);
+  readonly #readList = (address: number, count: number): Uint32Array | undefined =>
+    this.#list(address, count);
 
   /** @param maxTransfer greatest length of the data in bytes */
   constructor(view: ClientView, maxTransfer: number) {
@@ -54,13 +55,7 @@ export class DataPointer {
    * @param lists lists that were {@link missingList} before
    * @returns an {@link Outcome}. When it is success, look at {@link mapped} too
    */
-  resolve(
-    prp1: number,
-    prp2: number,
-    length: number,
-    toClient: boolean,
-    lists?: FetchedLists,
-  ): number {
+  resolve(prp1: number, prp2: number, length: number, toClient: boolean, lists?: FetchedLists): number {
     this.count = 0;
     this.mapped = true;
     this.missingList = -1;

@@ -63,7 +63,7 @@ export class MappedStorage {
 
   /** As `Backend.zero`. */
   zero(offset: number, length: number): boolean {
-    for (let done = 0; done < length; ) {
+    for (let done = 0; done < length;) {
       const index = Math.floor((offset + done) / this.#chunkBytes);
       const start = offset + done - index * this.#chunkBytes;
       const part = Math.min(length - done, this.#chunkBytes - start);

@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT
-/** Rounds between looks at the clock, which costs as much as some rounds of an idle controller. */
-const ROUNDS_PER_LOOK = 32;
+/** Work between looks at the clock, which costs as much as some rounds of an idle controller. */
+const WORK_PER_LOOK = 64;
+/** Work that a command counts for; a round without commands counts for 1. */
+const WORK_PER_COMMAND = 4;
 
 /**
  * The loop that looks at the doorbells: it spins for a slice, gives the event loop a turn, and so on. When nothing
  * was found for a while it looks once a millisecond only, until it is woken.
  */
 export class Poller {
-  readonly #round: () => boolean;
+  readonly #round: () => number;
   readonly #slice: number;
   readonly #idleAfter: number;
   #immediate: NodeJS.Immediate | undefined;
@@ -16,16 +18,19 @@ export class Poller {
   #lastWork = 0;
   readonly #spin = (): void => {
     this.#immediate = undefined;
+    this.#runSlice(this.#slice);
+  };
+  readonly #glance = (): void => {
     this.#timer = undefined;
-    this.#runSlice();
+    this.#runSlice(0);
   };
 
   /**
-   * @param round one look at all doorbells; true when there was work. It does not throw
+   * @param round one look at all doorbells; the number of commands found. It does not throw
    * @param slice milliseconds between turns of the event loop
    * @param idleAfter milliseconds without work after which the loop sleeps; Infinity for never
    */
-  constructor(round: () => boolean, slice: number, idleAfter: number) {
+  constructor(round: () => number, slice: number, idleAfter: number) {
     this.#round = round;
     this.#slice = slice;
     this.#idleAfter = idleAfter;
@@ -50,20 +55,25 @@ export class Poller {
     this.#timer = undefined;
   }
 
-  #runSlice(): void {
+  #runSlice(slice: number): void {
     const start = performance.now();
     let now = start;
     let worked = false;
     do {
-      for (let i = 0; i < ROUNDS_PER_LOOK; i++) {
-        if (this.#round()) worked = true;
+      for (let work = 0; work < WORK_PER_LOOK; work++) {
+        const commands = this.#round();
         if (!this.#running) return;
+        if (commands > 0) {
+          worked = true;
+          work += commands * WORK_PER_COMMAND;
+        }
       }
       now = performance.now();
-    } while (now - start < this.#slice);
+    } while (now - start < slice);
     if (worked) this.#lastWork = now;
-    // Nothing keeps the process alive for a poll: the socket of the client does.
+    if (this.#immediate !== undefined || this.#timer !== undefined) return; // Woken by what a command did.
     if (now - this.#lastWork < this.#idleAfter) this.#immediate = setImmediate(this.#spin);
-    else this.#timer = setTimeout(this.#spin, 1).unref();
+    // Nothing keeps the process alive for a poll: the socket of the client does.
+    else this.#timer = setTimeout(this.#glance, 1).unref();
   }
 }

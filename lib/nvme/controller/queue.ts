@@ -1,12 +1,5 @@
 // SPDX-License-Identifier: MIT
-import {
-  CQE_BYTES,
-  CQE_PHASE_SHIFT,
-  CQE_STATUS_SHIFT,
-  CQE_WORDS,
-  CqeWord,
-  SQE_BYTES,
-} from '../spec';
+import { CQE_BYTES, CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord, SQE_BYTES } from '../spec';
 import type { ClientView } from './client-view';
 
 /**
@@ -47,12 +40,14 @@ export class CompletionQueue {
   reserved = 0;
   /** Set by {@link post}: the host has not been interrupted for it. */
   posted = false;
-  /** A head that the host wrote and that makes no sense; -1 for none. Told once. */
-  badHead = -1;
+  /** The host wrote a head that makes no sense. To be told, and set back. */
+  badHead = false;
   words: Int32Array | null = null;
   #head = 0;
   #tail = 0;
   #phase = 1;
+  /** The last head that made no sense. */
+  #refusedHead: number | null = null;
   readonly #waiting: Waiting[] = [];
 
   constructor(id: number, iova: number, entries: number, vector: number, doorbell: number) {
@@ -128,10 +123,11 @@ export class CompletionQueue {
     const used = (this.#tail - this.#head + this.entries) % this.entries;
     const freed = (head - this.#head + this.entries) % this.entries;
     if (head < 0 || head >= this.entries || freed > used) {
-      this.badHead = head;
+      this.badHead = head !== this.#refusedHead;
+      this.#refusedHead = head;
       return;
     }
-    this.badHead = -1;
+    this.#refusedHead = null;
     this.#head = head;
   }
 }
@@ -148,10 +144,10 @@ export class SubmissionQueue {
   head = 0;
   /** Commands that run. */
   inflight = 0;
-  /** Called when the last command of a queue that is being deleted has ended. */
-  deleted: (() => void) | null = null;
-  /** A tail that the host wrote and that makes no sense, which has been told; -1 for none. */
-  badTail = -1;
+  /** Called when the last command of a queue that is being deleted has ended, or is void. */
+  ended: (() => void) | null = null;
+  /** A tail that the host wrote and that makes no sense, which has been told. */
+  badTail: number | null = null;
   words: Int32Array | null = null;
 
   constructor(id: number, iova: number, entries: number, completions: CompletionQueue, doorbell: number) {

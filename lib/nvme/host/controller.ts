@@ -103,7 +103,8 @@ export class NvmeController {
   /** The doorbells in BAR 0, null when they can only be written by message. */
   readonly doorbellArea: MappedArea | null;
   readonly #bar: DeviceRegion;
-  readonly #doorbells: Doorbells;
+  /** How this thread rings doorbells. */
+  readonly doorbells: Doorbells;
   readonly #msix: DeviceIrq | null;
   readonly #vectorHandlers: (((signals: number) => void) | undefined)[];
   readonly #queueIds = new Set<number>();
@@ -145,7 +146,7 @@ export class NvmeController {
     this.admin = parts.admin;
     this.doorbellArea = parts.doorbellArea;
     this.#bar = parts.bar;
-    this.#doorbells = parts.doorbells;
+    this.doorbells = parts.doorbells;
     this.#msix = parts.msix;
     this.#vectorHandlers = parts.vectorHandlers;
     process.on('exit', this.#onExit);
@@ -284,7 +285,7 @@ export class NvmeController {
     const vector = onInterrupt === undefined ? undefined : this.#takeVector(onInterrupt);
     this.#queueIds.add(id);
     try {
-      const { queue, placement, chunks } = placeQueue(this.arena, id, entries, this.#doorbells);
+      const { queue, placement, chunks } = placeQueue(this.arena, id, entries, this.doorbells);
       const base = this.arena.memory.iova;
       const cdw10 = createQueueCdw10.encode({ queueId: id, entries });
       await this.admin.command({
@@ -323,10 +324,16 @@ export class NvmeController {
   /** An I/O queue for the promise API. Completions come by MSI-X when the controller was attached with vectors. */
   async createIoQueue(depth = 64): Promise<IoQueue> {
     const entries = Math.min(depth + 1, this.capabilities.maxQueueEntries);
-    let queue: IoQueue | undefined;
     const interrupts = this.#vectorHandlers.length > 1;
-    const created = await this.createQueuePair(entries, interrupts ? () => queue?.poll() : undefined);
-    queue = new IoQueue(created, this.arena, this.maxTransferSize, this.device.name);
+    const created = await this.createQueuePair(
+      entries,
+      interrupts
+        ? () => {
+            queue.poll();
+          }
+        : undefined,
+    );
+    const queue = new IoQueue(created, this.arena, this.maxTransferSize, this.device.name);
     this.#ioQueues.push(queue);
     return queue;
   }

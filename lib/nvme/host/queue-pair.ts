@@ -2,6 +2,14 @@
 import { CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord, SQE_WORDS } from '../spec';
 import type { Doorbells } from './doorbells';
 
+// Constants of this module: what is imported through a barrel is read through a getter at every use.
+const STATUS_WORD = CqeWord.status;
+const RESULT_WORD = CqeWord.dw0;
+const PHASE_SHIFT = CQE_PHASE_SHIFT;
+const STATUS_SHIFT = CQE_STATUS_SHIFT;
+const ENTRY_WORDS = CQE_WORDS;
+const COMMAND_WORDS = SQE_WORDS;
+
 /** Where a queue pair lies. Plain data, so that a worker thread that maps the same memory can drive the queue. */
 export interface QueuePairPlacement {
   /** Queue id of both queues; 0 is the admin queue. */
@@ -46,14 +54,14 @@ export class QueuePair {
     this.id = id;
     this.entries = entries;
     this.capacity = entries - 1;
-    this.submissions = new Uint32Array(memory, submissionOffset, entries * SQE_WORDS);
-    this.completions = new Uint32Array(memory, completionOffset, entries * CQE_WORDS);
+    this.submissions = new Uint32Array(memory, submissionOffset, entries * COMMAND_WORDS);
+    this.completions = new Uint32Array(memory, completionOffset, entries * ENTRY_WORDS);
     this.#doorbells = doorbells;
   }
 
   /** Index in {@link submissions} of the next entry, which the caller fills with all 16 words before {@link ring}. */
   claim(): number {
-    const index = this.#tail * SQE_WORDS;
+    const index = this.#tail * COMMAND_WORDS;
     this.#tail = this.#tail + 1 === this.entries ? 0 : this.#tail + 1;
     this.outstanding++;
     return index;
@@ -81,9 +89,9 @@ export class QueuePair {
     let phase = this.#phase;
     let count = 0;
     while (count < limit) {
-      const at = head * CQE_WORDS;
-      const word = completions[at + CqeWord.status] as number;
-      if (((word >>> CQE_PHASE_SHIFT) & 1) !== phase) break;
+      const at = head * ENTRY_WORDS;
+      const word = completions[at + STATUS_WORD] as number;
+      if (((word >>> PHASE_SHIFT) & 1) !== phase) break;
       if (++head === entries) {
         head = 0;
         phase ^= 1;
@@ -93,7 +101,7 @@ export class QueuePair {
       this.#head = head;
       this.#phase = phase;
       this.outstanding--;
-      handler(word & 0xffff, word >>> CQE_STATUS_SHIFT, completions[at + CqeWord.dw0] as number);
+      handler(word & 0xffff, word >>> STATUS_SHIFT, completions[at + RESULT_WORD] as number);
     }
     if (count > 0) this.#doorbells.write(this.id * 2 + 1, head);
     return count;

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT
+import { relative, resolve, dirname } from 'node:path';
+import tseslint from 'typescript-eslint';
+
+/** Which room may import which: downward only (docs/architecture.md). Every room may import lib/errors.ts. */
+const ARROWS = {
+  protocol: [],
+  native: [],
+  pci: [],
+  'nvme/spec': [],
+  transport: ['protocol', 'native'],
+  client: ['protocol', 'native', 'transport', 'pci'],
+  server: ['protocol', 'native', 'transport', 'pci'],
+  'nvme/host': ['native', 'pci', 'nvme/spec', 'client'],
+  'nvme/controller': ['native', 'pci', 'nvme/spec', 'server', 'transport'],
+  nvme: ['nvme/host', 'nvme/controller', 'nvme/spec'],
+  bench: ['native', 'pci', 'nvme/spec', 'nvme/host', 'client'],
+  cli: [
+    'native',
+    'pci',
+    'nvme/spec',
+    'nvme/host',
+    'nvme/controller',
+    'client',
+    'server',
+    'bench',
+    'protocol',
+  ],
+};
+const LIB = resolve(import.meta.dirname, 'lib');
+
+function roomOf(file) {
+  const [first, second] = relative(LIB, file).split('/');
+  if (first === 'nvme' && second !== undefined && `nvme/${second}` in ARROWS) return `nvme/${second}`;
+  return first;
+}
+
+const arrows = {
+  rules: {
+    arrows: {
+      meta: { type: 'problem', schema: [] },
+      create: (context) => {
+        const from = roomOf(context.filename);
+        const check = (node) => {
+          const source = node.source?.value;
+          if (typeof source !== 'string' || !source.startsWith('.')) return;
+          const to = roomOf(resolve(dirname(context.filename), source));
+          if (to === from || to === 'errors' || ARROWS[from]?.includes(to)) return;
+          context.report({
+            node,
+            message: `lib/${from} must not import lib/${to}; see docs/architecture.md`,
+          });
+        };
+        return { ImportDeclaration: check, ExportNamedDeclaration: check, ExportAllDeclaration: check };
+      },
+    },
+  },
+};
+
+export default tseslint.config(
+  { ignores: ['dist/', 'build/', 'prebuilds/', 'coverage/', 'jest.config.js'] },
+  {
+    files: ['**/*.ts'],
+    extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      // A value read from a typed array is a number unless the index is wrong, which hot loops and codecs have checked.
+      '@typescript-eslint/non-nullable-type-assertion-style': 'off',
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],
+      '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
+      '@typescript-eslint/switch-exhaustiveness-check': 'error',
+      eqeqeq: 'error',
+    },
+  },
+  {
+    files: ['lib/**/*.ts'],
+    ignores: ['lib/index.ts', 'lib/errors.ts'],
+    plugins: { rooms: arrows },
+    rules: { 'rooms/arrows': 'error' },
+  },
+  { files: ['lib/**/*.ts'], ignores: ['lib/cli/**'], rules: { 'no-console': 'error' } },
+  {
+    files: ['test/**/*.ts'],
+    rules: {
+      '@typescript-eslint/no-non-null-assertion': 'off',
+      '@typescript-eslint/no-empty-function': 'off',
+    },
+  },
+);

@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: MIT
+import { constants } from 'node:os';
+import { Interrupted } from './failure';
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+/**
+ * Runs something that ends in good order when the process is interrupted: by Ctrl-C, a polite kill(1), or the terminal
+ * that goes away. A second signal ends the process at once; controllers in use still get their shutdown notification.
+ *
+ * @param action is given a signal that is aborted at the first interrupt
+ * @throws Interrupted when the action gave up for that
+ */
+export async function interruptible<T>(action: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const controller = new AbortController();
+  const { signal } = controller;
+  const onSignal = (name: NodeJS.Signals): void => {
+    const error = new Interrupted(name, constants.signals[name]);
+    if (signal.aborted) process.exit(error.exitCode);
+    controller.abort(error);
+  };
+  for (const name of SIGNALS) process.on(name, onSignal);
+  try {
+    return await action(signal);
+  } catch (error) {
+    // Node's own functions throw an AbortError with the reason as its cause.
+    if (signal.aborted && (error as Error).name === 'AbortError') throw signal.reason;
+    throw error;
+  } finally {
+    for (const name of SIGNALS) process.off(name, onSignal);
+  }
+}
+
+/** Resolves when the signal is aborted. */
+export function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    signal.addEventListener(
+      'abort',
+      () => {
+        resolve();
+      },
+      { once: true },
+    );
+  });
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: MIT
+import { NvmeControllerModel, createBackend, type BackendOptions } from '../nvme/controller';
+import { serve } from '../server';
+import { complain } from './output';
+
+/** What to serve, and where. */
+export interface NvmeServerOptions {
+  /** Path of the socket, or `@name`. */
+  readonly socket: string;
+  readonly backend: BackendOptions;
+  /** Bytes of a logical block. */
+  readonly blockSize: 512 | 4096;
+  /** Doorbells are `4 << dstrd` bytes apart. Default: the controller's. */
+  readonly dstrd?: number | undefined;
+  /** I/O queue pairs. Default: the controller's. */
+  readonly queuePairs?: number | undefined;
+}
+
+/** An emulated NVMe controller that is being served. */
+export interface NvmeServer {
+  /** Bytes of the namespace. */
+  readonly size: number;
+  /** NVMe qualified name of its subsystem. */
+  readonly subsystemNqn: string;
+  /** Removes the socket, disconnects the client, and makes what was written durable. */
+  close(): Promise<void>;
+}
+
+/** Serves an emulated NVMe controller from this process. Errors of single clients go to stderr, a line each. */
+export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeServer> {
+  const { socket, blockSize, dstrd, queuePairs } = options;
+  const backend = createBackend(options.backend);
+  try {
+    const model = new NvmeControllerModel({
+      backend,
+      blockSize,
+      ...(dstrd === undefined ? {} : { dstrd }),
+      ...(queuePairs === undefined ? {} : { queuePairs }),
+    });
+    const server = await serve(socket, model, {
+      onError: (error) => {
+        complain(messageOf(error));
+      },
+    });
+    return {
+      size: backend.size,
+      subsystemNqn: model.subsystemNqn,
+      close: async () => {
+        await server.close();
+        await backend.flush();
+        model.close();
+      },
+    };
+  } catch (error) {
+    backend.close();
+    throw error;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return typeof error === 'object' && error !== null && 'message' in error ? String(error.message) : String(error);
+}

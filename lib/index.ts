@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: MIT
+/**
+ * The client: drive a PCI device that lives in another process.
+ *
+ * See `vfio-user/server` for serving devices, `vfio-user/nvme` for the NVMe driver and the emulated controller, and
+ * `vfio-user/pci` for configuration space.
+ */
+export * from './client';
+export { VfioUserError, type VfioUserErrorCode, type VfioUserErrorDetails } from './errors';
+export type { Capabilities, NegotiatedLimits } from './protocol';
+export type { ConnectionStatistics } from './transport';
+export type {
+  AccessWidth,
+  Device,
+  DeviceDma,
+  DeviceInfo,
+  DeviceIrq,
+  DeviceRegion,
+  DmaMemory,
+  MappedArea,
+  PciIrqName,
+  PciRegionName,
+  SparseArea,
+} from './pci';

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT
+import {
+  AdminOpcode,
+  type Command,
+  IDENTIFY_BYTES,
+  abortCdw10,
+  createCompletionQueueCdw11,
+  createQueueCdw10,
+  createSubmissionQueueCdw11,
+  decodeCommand,
+  decodeLogPageRequest,
+  deleteQueueCdw10,
+} from '../spec';
+import type { AsyncEvents } from './async-events';
+import type { ClientView, ViewRange } from './client-view';
+import { DataPointer, PAGE_BYTES } from './data-pointer';
+import type { FeatureSet } from './feature-set';
+import type { Identify } from './identify';
+import type { LogPages } from './log-pages';
+import type { ResolvedOptions } from './options';
+import { Outcome } from './outcome';
+import { CompletionQueue, SubmissionQueue } from './queue';
+import type { AdminReply, QueueSet } from './queue-set';
+import { type Alive, resolveParts, writeParts } from './transfer';
+
+/** What {@link AdminCommands} works on. */
+export interface AdminContext {
+  readonly options: ResolvedOptions;
+  readonly vectors: number;
+  readonly view: ClientView;
+  readonly queues: QueueSet;
+  readonly identify: Identify;
+  readonly logs: LogPages;
+  readonly features: FeatureSet;
+  readonly events: AsyncEvents;
+  /** Index of a doorbell. */
+  readonly doorbell: (queueId: number, kind: 'submission' | 'completion') => number;
+  /** Whether CC.IOSQES and CC.IOCQES are those of 64 and 16 bytes. */
+  readonly entrySizesValid: () => boolean;
+  /** Keep Alive arrived. */
+  readonly keepAlive: () => void;
+}
+
+/** Aborted: bit 0 of dword 0 of Abort is 0 when the command was aborted, 1 when not. */
+const NOT_ABORTED = 1;
+
+type Decoded = Required<Command>;
+
+function reply(outcome: number, dw0 = 0): AdminReply {
+  return { outcome, dw0 };
+}
+
+/** The admin commands (NVMe base 2.0, 5). */
+export class AdminCommands {
+  readonly #context: AdminContext;
+  readonly #pointer: DataPointer;
+
+  constructor(context: AdminContext) {
+    this.#context = context;
+    this.#pointer = new DataPointer(context.view, context.options.maxTransfer);
+  }
+
+  /** As `QueueEvents.admin`. */
+  execute(words: Uint32Array, alive: Alive): AdminReply | Promise<AdminReply> | 'held' {
+    const command = decodeCommand(words, 0);
+    // Fused commands are for I/O, and admin commands use PRPs only on PCIe (NVMe base 2.0, 3.3.3.1).
+    if (command.fuse !== 0 || command.psdt !== 0) return reply(Outcome.invalidField);
+    const { features, events } = this.#context;
+    const { cdw10, cdw11, nsid } = command;
+    switch (command.opcode) {
+      case AdminOpcode.identify: {
+        const data = this.#context.identify.answer(cdw10, cdw11, nsid);
+        return typeof data === 'number' ? reply(data) : this.#send(data, IDENTIFY_BYTES, command, alive);
+      }
+      case AdminOpcode.getLogPage:
+        return this.#getLogPage(command, alive);
+      case AdminOpcode.getFeatures:
+        return features.get(cdw10, cdw11);
+      case AdminOpcode.setFeatures:
+        return features.set(cdw10, cdw11, nsid);
+      case AdminOpcode.createIoCompletionQueue:
+        return this.#createCompletionQueue(command);
+      case AdminOpcode.createIoSubmissionQueue:
+        return this.#createSubmissionQueue(command);
+      case AdminOpcode.deleteIoCompletionQueue:
+        return this.#deleteCompletionQueue(command);
+      case AdminOpcode.deleteIoSubmissionQueue:
+        return this.#deleteSubmissionQueue(command);
+      case AdminOpcode.asynchronousEventRequest:
+        return events.request(command.cid) ? 'held' : reply(Outcome.asyncEventLimitExceeded);
+      case AdminOpcode.abort:
+        return this.#abort(command);
+      case AdminOpcode.keepAlive:
+        this.#context.keepAlive();
+        return reply(Outcome.success);
+      default:
+        return reply(Outcome.invalidOpcode);
+    }
+  }
+
+  #getLogPage(
+    { cdw10, cdw11, cdw12, cdw13, prp1, prp2 }: Decoded,
+    alive: Alive,
+  ): AdminReply | Promise<AdminReply> {
+    const { logs, events, options } = this.#context;
+    const { page, length, offset, retainEvent } = decodeLogPageRequest(cdw10, cdw11, cdw12, cdw13);
+    const content = logs.page(page);
+    if (content === undefined) return reply(Outcome.invalidLogPage);
+    if (offset > content.length || offset % 4 !== 0 || length > options.maxTransfer) {
+      return reply(Outcome.invalidField);
+    }
+    if (!retainEvent) events.pageRead(page);
+    return this.#send(content.subarray(offset), length, { prp1, prp2 }, alive);
+  }
+
+  /** Sends `data`, cut or filled up with zeros to `length` bytes. */
+  #send(
+    data: Uint8Array,
+    length: number,
+    { prp1, prp2 }: Pick<Decoded, 'prp1' | 'prp2'>,
+    alive: Alive,
+  ): AdminReply | Promise<AdminReply> {
+    const bytes = new Uint8Array(length);
+    bytes.set(data.subarray(0, length));
+    const pointer = this.#pointer;
+    const outcome = pointer.resolve(prp1, prp2, length, true);
+    if (pointer.missingList >= 0) return this.#sendSlowly(bytes, prp1, prp2, alive);
+    if (outcome !== Outcome.success) return reply(outcome);
+    if (!pointer.mapped) return this.#sendSlowly(bytes, prp1, prp2, alive);
+    let from = 0;
+    for (let i = 0; i < pointer.count; i++) {
+      const range = pointer.ranges[i] as ViewRange;
+      const part = pointer.lengths[i] as number;
+      range.bytes.set(bytes.subarray(from, from + part), (pointer.addresses[i] as number) + range.bias);
+      from += part;
+    }
+    return reply(Outcome.success);
+  }
+
+  async #sendSlowly(bytes: Uint8Array, prp1: number, prp2: number, alive: Alive): Promise<AdminReply> {
+    const { view } = this.#context;
+    const parts = await resolveParts(view, prp1, prp2, bytes.length, true, alive);
+    if (parts.outcome !== Outcome.success) return reply(parts.outcome);
+    return reply(await writeParts(view, parts, bytes, alive));
+  }
+
+  #createCompletionQueue({ cdw10, cdw11, prp1 }: Decoded): AdminReply {
+    const { queues, features, vectors, doorbell } = this.#context;
+    const { queueId, entries } = createQueueCdw10.decode(cdw10);
+    const { contiguous, interrupts, vector } = createCompletionQueueCdw11.decode(cdw11);
+    if (queueId === 0 || queueId > features.completionQueues || queues.completions.has(queueId)) {
+      return reply(Outcome.invalidQueueId);
+    }
+    const outcome = this.#checkQueue(entries, contiguous, prp1);
+    if (outcome !== Outcome.success) return reply(outcome);
+    if (interrupts && vector >= vectors) return reply(Outcome.invalidInterruptVector);
+    const index = doorbell(queueId, 'completion');
+    const queue = new CompletionQueue(queueId, prp1, entries, interrupts ? vector : -1, index);
+    return reply(queues.addCompletionQueue(queue) ? Outcome.success : Outcome.dataTransferError);
+  }
+
+  #createSubmissionQueue({ cdw10, cdw11, prp1 }: Decoded): AdminReply {
+    const { queues, features, doorbell } = this.#context;
+    const { queueId, entries } = createQueueCdw10.decode(cdw10);
+    const { contiguous, completionQueueId } = createSubmissionQueueCdw11.decode(cdw11);
+    if (queueId === 0 || queueId > features.submissionQueues || queues.hasSubmissionQueue(queueId)) {
+      return reply(Outcome.invalidQueueId);
+    }
+    if (completionQueueId === 0 || completionQueueId > features.completionQueues) {
+      return reply(Outcome.invalidQueueId);
+    }
+    const completions = queues.completions.get(completionQueueId);
+    if (completions === undefined) return reply(Outcome.completionQueueInvalid);
+    const outcome = this.#checkQueue(entries, contiguous, prp1);
+    if (outcome !== Outcome.success) return reply(outcome);
+    const index = doorbell(queueId, 'submission');
+    const queue = new SubmissionQueue(queueId, prp1, entries, completions, index);
+    return reply(queues.addSubmissionQueue(queue) ? Outcome.success : Outcome.dataTransferError);
+  }
+
+  #checkQueue(entries: number, contiguous: boolean, address: number): number {
+    const { options, entrySizesValid } = this.#context;
+    if (entries < 2 || entries > options.maxQueueEntries || !entrySizesValid()) {
+      return Outcome.invalidQueueSize;
+    }
+    if (!contiguous) return Outcome.invalidField;
+    return address % PAGE_BYTES === 0 ? Outcome.success : Outcome.prpOffsetInvalid;
+  }
+
+  #deleteCompletionQueue({ cdw10 }: Decoded): AdminReply {
+    const { queues } = this.#context;
+    const { queueId } = deleteQueueCdw10.decode(cdw10);
+    const queue = queues.completions.get(queueId);
+    if (queueId === 0 || queue === undefined) return reply(Outcome.invalidQueueId);
+    if (queue.users > 0) return reply(Outcome.invalidQueueDeletion);
+    queues.deleteCompletionQueue(queue);
+    return reply(Outcome.success);
+  }
+
+  /** Commands that were not fetched are dropped; the host knows them aborted by the deletion (NVMe base 2.0, 3.3.1.3). */
+  #deleteSubmissionQueue({ cdw10 }: Decoded): AdminReply | Promise<AdminReply> {
+    const { queues } = this.#context;
+    const { queueId } = deleteQueueCdw10.decode(cdw10);
+    const queue = queues.submissions.get(queueId);
+    if (queueId === 0 || queue === undefined) return reply(Outcome.invalidQueueId);
+    return queues.deleteSubmissionQueue(queue) ?? reply(Outcome.success);
+  }
+
+  /** Only an Asynchronous Event Request can be aborted: other commands are done, or cannot be stopped. */
+  #abort({ cdw10 }: Decoded): AdminReply {
+    const { sqId, cid } = abortCdw10.decode(cdw10);
+    const { events, queues } = this.#context;
+    if (sqId !== 0 || !events.abort(cid)) return reply(Outcome.success, NOT_ABORTED);
+    queues.completeHeld(cid, Outcome.abortRequested, 0);
+    return reply(Outcome.success);
+  }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT
+import {
+  CommandSetId,
+  IDENTIFY_BYTES,
+  IdentifyCns,
+  LogPageAttributes,
+  OptionalNvmCommands,
+  encodeIdentifyController,
+  encodeIdentifyNamespace,
+  encodeIdentifyNvmController,
+  encodeNamespaceDescriptors,
+  encodeNamespaceList,
+  identifyCdw10,
+  identifyCdw11,
+  parseVersion,
+} from '../spec';
+import { ASYNC_EVENT_LIMIT } from './async-events';
+import { ERROR_LOG_ENTRIES } from './error-log';
+import { CRITICAL_TEMPERATURE, KEEP_ALIVE_UNIT, WARNING_TEMPERATURE } from './feature-set';
+import { NAMESPACE_ID } from './io-commands';
+import type { ResolvedOptions } from './options';
+import { Outcome } from './outcome';
+
+/** VS and VER: what 2.0 makes mandatory on top is not all there. */
+export const NVME_VERSION = parseVersion('1.4');
+/** FR, at most 8 characters. */
+export const FIRMWARE_REVISION = '1.0';
+/** PCI vendor, device and subsystem ids: those of SPDK's vfio-user controller, which tools and guests know. */
+export const PciIds = { vendor: 0x4e58, device: 0x0001, subsystemVendor: 0x4e58, subsystem: 0 } as const;
+
+/** NSIDs from here on are not those of a namespace. */
+const NSID_LIMIT = 0xffff_fffe;
+
+/** Answers Identify: the data, or the {@link Outcome} of a failure. */
+export class Identify {
+  readonly #controller: Uint8Array;
+  readonly #namespace: Uint8Array;
+  readonly #descriptors: Uint8Array;
+
+  /** @param blocks size of the namespace in logical blocks */
+  constructor(options: ResolvedOptions, blocks: number) {
+    const { nguid, uuid } = options;
+    this.#controller = controllerData(options, blocks);
+    this.#namespace = encodeIdentifyNamespace({
+      size: blocks,
+      capacity: blocks,
+      utilization: blocks,
+      nguid,
+      nvmCapacity: BigInt(blocks) * BigInt(options.blockSize),
+      lbaFormats: [{ metadataSize: 0, dataSize: options.blockSize, relativePerformance: 0 }],
+    });
+    this.#descriptors = encodeNamespaceDescriptors({ nguid, uuid, csi: CommandSetId.nvm });
+  }
+
+  answer(cdw10: number, cdw11: number, nsid: number): Uint8Array | number {
+    const { cns } = identifyCdw10.decode(cdw10);
+    const { csi } = identifyCdw11.decode(cdw11);
+    switch (cns) {
+      case IdentifyCns.namespace:
+        return nsid === NAMESPACE_ID ? this.#namespace : Outcome.invalidNamespace;
+      case IdentifyCns.controller:
+        return this.#controller;
+      case IdentifyCns.activeNamespaces:
+        return activeNamespaces(nsid);
+      case IdentifyCns.namespaceDescriptors:
+        return nsid === NAMESPACE_ID ? this.#descriptors : Outcome.invalidNamespace;
+      case IdentifyCns.commandSetNamespace:
+        if (csi !== CommandSetId.nvm) return Outcome.invalidField;
+        // Storage tags and the like, of which there are none.
+        return nsid === NAMESPACE_ID ? new Uint8Array(IDENTIFY_BYTES) : Outcome.invalidNamespace;
+      case IdentifyCns.commandSetController:
+        return csi === CommandSetId.nvm ? encodeIdentifyNvmController({}) : Outcome.invalidField;
+      case IdentifyCns.commandSetActiveNamespaces:
+        return csi === CommandSetId.nvm ? activeNamespaces(nsid) : Outcome.invalidField;
+      default:
+        return Outcome.invalidField;
+    }
+  }
+}
+
+/** Namespace ids above `nsid`, which may be 0. */
+function activeNamespaces(nsid: number): Uint8Array | number {
+  if (nsid >= NSID_LIMIT) return Outcome.invalidNamespace;
+  return encodeNamespaceList(nsid < NAMESPACE_ID ? [NAMESPACE_ID] : []);
+}
+
+function controllerData(options: ResolvedOptions, blocks: number): Uint8Array {
+  const { compare, writeZeroes, saveSelectFeatures } = OptionalNvmCommands;
+  return encodeIdentifyController({
+    vendorId: PciIds.vendor,
+    subsystemVendorId: PciIds.subsystemVendor,
+    serialNumber: options.serial,
+    modelNumber: options.model,
+    firmwareRevision: FIRMWARE_REVISION,
+    mdts: Math.log2(options.maxTransfer / 4096),
+    controllerId: 1,
+    version: NVME_VERSION,
+    controllerType: 1,
+    recommendedArbitrationBurst: 5,
+    abortLimit: 3,
+    asyncEventLimit: ASYNC_EVENT_LIMIT - 1,
+    // One slot, which is read-only.
+    firmwareUpdates: 0x03,
+    logPageAttributes: LogPageAttributes.commandEffects | LogPageAttributes.extendedData,
+    errorLogEntries: ERROR_LOG_ENTRIES - 1,
+    warningTemperature: WARNING_TEMPERATURE,
+    criticalTemperature: CRITICAL_TEMPERATURE,
+    totalCapacity: BigInt(blocks) * BigInt(options.blockSize),
+    keepAliveGranularity: KEEP_ALIVE_UNIT / 100,
+    submissionEntrySizes: 0x66,
+    completionEntrySizes: 0x44,
+    maxNamespaceId: NAMESPACE_ID,
+    optionalNvmCommands: compare | writeZeroes | saveSelectFeatures,
+    // Flush takes the broadcast namespace id: bits 2:1 are 3.
+    volatileWriteCache: options.backend.volatileCache ? 0x07 : 0x06,
+    subsystemNqn: options.subsystemNqn,
+    powerStates: [{ maxPower: 2500 }],
+  });
+}

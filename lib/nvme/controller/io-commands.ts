@@ -1,0 +1,277 @@
+// SPDX-License-Identifier: MIT
+import { BROADCAST_NSID, NvmOpcode, SqeWord } from '../spec';
+import type { Backend } from './backend';
+import type { ClientView, ViewRange } from './client-view';
+import { DataPointer } from './data-pointer';
+import { Outcome } from './outcome';
+import type { Counters } from './statistics';
+import { type Alive, readParts, resolveParts, writeParts } from './transfer';
+
+/** Returned by {@link IoCommands.execute} when the command needs {@link IoCommands.executeSlowly}. */
+export const DEFERRED = -1;
+
+/** The namespace id of the only namespace. */
+export const NAMESPACE_ID = 1;
+
+/** Bytes that are zeroed without giving the event loop a turn. */
+const ZERO_AT_ONCE = 2 ** 20;
+
+const TWO_32 = 0x1_0000_0000;
+/** FUA, bit 30 of CDW12. */
+const FORCE_UNIT_ACCESS = 1 << 30;
+/** FUSE and PSDT, bits 9:8 and 15:14 of CDW0: neither fused commands nor SGLs are offered. */
+const UNSUPPORTED_FLAGS = 0xc300;
+
+/** What {@link IoCommands} needs. */
+export interface IoContext {
+  readonly backend: Backend;
+  /** In bytes. */
+  readonly blockSize: number;
+  /** In bytes. */
+  readonly maxTransfer: number;
+  readonly view: ClientView;
+  readonly counters: Counters;
+}
+
+/** The commands of the NVM command set that the controller has. */
+export class IoCommands {
+  /** Every write is made durable: the host has turned the volatile write cache off. */
+  writeThrough = false;
+  /** Size of the namespace. */
+  readonly blocks: number;
+  readonly #backend: Backend;
+  readonly #blockSize: number;
+  readonly #maxTransfer: number;
+  readonly #view: ClientView;
+  readonly #counters: Counters;
+  readonly #pointer: DataPointer;
+  #scratch: Uint8Array | undefined;
+
+  constructor({ backend, blockSize, maxTransfer, view, counters }: IoContext) {
+    this.#backend = backend;
+    this.#blockSize = blockSize;
+    this.#maxTransfer = maxTransfer;
+    this.#view = view;
+    this.#counters = counters;
+    this.blocks = Math.floor(backend.size / blockSize);
+    this.#pointer = new DataPointer(view, maxTransfer);
+  }
+
+  /**
+   * Executes the command that begins at word `at`. Each word is read once, since the host may be writing.
+   * @returns an {@link Outcome}, or {@link DEFERRED} when nothing was done
+   */
+  execute(words: Int32Array, at: number): number {
+    const cdw0 = words[at] as number;
+    switch (cdw0 & 0xff) {
+      case NvmOpcode.read:
+      case NvmOpcode.write:
+      case NvmOpcode.compare:
+        return this.#transfer(words, at, cdw0);
+      case NvmOpcode.flush:
+        return this.#flush(words, at, cdw0);
+      case NvmOpcode.writeZeroes:
+        return this.#writeZeroes(words, at, cdw0);
+      default:
+        return Outcome.invalidOpcode;
+    }
+  }
+
+  /**
+   * Executes a command that was deferred.
+   * @param words the command, which is not the host's any more
+   */
+  async executeSlowly(words: Int32Array, alive: Alive): Promise<number> {
+    this.#counters.slowCommands++;
+    switch ((words[0] as number) & 0xff) {
+      case NvmOpcode.flush:
+        return this.#makeDurable(Outcome.success);
+      case NvmOpcode.writeZeroes:
+        return this.#zeroSlowly(words, alive);
+      default:
+        return this.#transferSlowly(words, alive);
+    }
+  }
+
+  #transfer(words: Int32Array, at: number, cdw0: number): number {
+    const opcode = cdw0 & 0xff;
+    const cdw12 = words[at + SqeWord.cdw12] as number;
+    const offset = this.#offset(words, at, cdw0, cdw12);
+    if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
+    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+    if (length > this.#maxTransfer) return Outcome.invalidField;
+    if (opcode === NvmOpcode.write && this.#isDurable(cdw12)) return DEFERRED;
+    const pointer = this.#pointer;
+    const outcome = pointer.resolve(
+      address(words, at + SqeWord.prp1Low),
+      address(words, at + SqeWord.prp2Low),
+      length,
+      opcode === NvmOpcode.read,
+    );
+    if (pointer.missingList >= 0) return DEFERRED;
+    if (outcome !== Outcome.success) return outcome;
+    if (!pointer.mapped) return DEFERRED;
+    switch (opcode) {
+      case NvmOpcode.read:
+        return this.#read(offset, length);
+      case NvmOpcode.write:
+        return this.#write(offset, length);
+      default:
+        return this.#compare(offset, length);
+    }
+  }
+
+  #read(offset: number, length: number): number {
+    const { count, ranges, addresses, lengths } = this.#pointer;
+    let from = offset;
+    for (let i = 0; i < count; i++) {
+      const range = ranges[i] as ViewRange;
+      const part = lengths[i] as number;
+      if (!this.#backend.read(from, range.bytes, (addresses[i] as number) + range.bias, part)) {
+        return Outcome.unrecoveredReadError;
+      }
+      from += part;
+    }
+    this.#counters.readCommands++;
+    this.#counters.bytesRead += length;
+    return Outcome.success;
+  }
+
+  #write(offset: number, length: number): number {
+    const { count, ranges, addresses, lengths } = this.#pointer;
+    let to = offset;
+    for (let i = 0; i < count; i++) {
+      const range = ranges[i] as ViewRange;
+      const part = lengths[i] as number;
+      if (!this.#backend.write(to, range.bytes, (addresses[i] as number) + range.bias, part)) {
+        return Outcome.writeFault;
+      }
+      to += part;
+    }
+    this.#counters.writeCommands++;
+    this.#counters.bytesWritten += length;
+    return Outcome.success;
+  }
+
+  #compare(offset: number, length: number): number {
+    const { count, ranges, addresses, lengths } = this.#pointer;
+    const scratch = (this.#scratch ??= new Uint8Array(this.#maxTransfer));
+    if (!this.#backend.read(offset, scratch, 0, length)) return Outcome.unrecoveredReadError;
+    this.#counters.otherCommands++;
+    this.#counters.bytesRead += length;
+    let at = 0;
+    for (let i = 0; i < count; i++) {
+      const range = ranges[i] as ViewRange;
+      const part = lengths[i] as number;
+      const theirs = new Uint8Array(range.buffer, (addresses[i] as number) + range.bias, part);
+      if (Buffer.compare(theirs, scratch.subarray(at, at + part)) !== 0) return Outcome.compareFailure;
+      at += part;
+    }
+    return Outcome.success;
+  }
+
+  #flush(words: Int32Array, at: number, cdw0: number): number {
+    const nsid = words[at + SqeWord.nsid] as number;
+    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
+    if (nsid !== NAMESPACE_ID && nsid !== (BROADCAST_NSID | 0)) return Outcome.invalidNamespace;
+    this.#counters.otherCommands++;
+    return this.#backend.volatileCache ? DEFERRED : Outcome.success;
+  }
+
+  #writeZeroes(words: Int32Array, at: number, cdw0: number): number {
+    const cdw12 = words[at + SqeWord.cdw12] as number;
+    const offset = this.#offset(words, at, cdw0, cdw12);
+    if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
+    this.#counters.otherCommands++;
+    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+    if (length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
+    return this.#backend.zero(offset, length) ? Outcome.success : Outcome.writeFault;
+  }
+
+  async #transferSlowly(words: Int32Array, alive: Alive): Promise<number> {
+    const opcode = (words[0] as number) & 0xff;
+    const cdw12 = words[SqeWord.cdw12] as number;
+    const offset = startBlock(words, 0) * this.#blockSize;
+    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+    const parts = await resolveParts(
+      this.#view,
+      address(words, SqeWord.prp1Low),
+      address(words, SqeWord.prp2Low),
+      length,
+      opcode === NvmOpcode.read,
+      alive,
+    );
+    if (parts.outcome !== Outcome.success) return parts.outcome;
+    if (opcode === NvmOpcode.read) {
+      const data = new Uint8Array(length);
+      if (!alive()) return Outcome.internalError;
+      if (!this.#backend.read(offset, data, 0, length)) return Outcome.unrecoveredReadError;
+      this.#counters.readCommands++;
+      this.#counters.bytesRead += length;
+      return writeParts(this.#view, parts, data, alive);
+    }
+    const data = await readParts(this.#view, parts, length, alive);
+    if (data === undefined || !alive()) return Outcome.dataTransferError;
+    if (opcode === NvmOpcode.compare) {
+      this.#counters.otherCommands++;
+      this.#counters.bytesRead += length;
+      const ours = new Uint8Array(length);
+      if (!this.#backend.read(offset, ours, 0, length)) return Outcome.unrecoveredReadError;
+      return Buffer.compare(data, ours) === 0 ? Outcome.success : Outcome.compareFailure;
+    }
+    this.#counters.writeCommands++;
+    this.#counters.bytesWritten += length;
+    if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
+    return this.#isDurable(cdw12) ? this.#makeDurable(Outcome.success) : Outcome.success;
+  }
+
+  async #zeroSlowly(words: Int32Array, alive: Alive): Promise<number> {
+    const cdw12 = words[SqeWord.cdw12] as number;
+    const offset = startBlock(words, 0) * this.#blockSize;
+    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+    for (let done = 0; done < length; done += ZERO_AT_ONCE) {
+      if (!alive()) return Outcome.internalError;
+      if (!this.#backend.zero(offset + done, Math.min(ZERO_AT_ONCE, length - done)))
+        return Outcome.writeFault;
+      await new Promise(setImmediate);
+    }
+    return this.#isDurable(cdw12) ? this.#makeDurable(Outcome.success) : Outcome.success;
+  }
+
+  async #makeDurable(outcome: number): Promise<number> {
+    try {
+      await this.#backend.flush();
+      return outcome;
+    } catch {
+      return Outcome.writeFault; // The status is all that the host can be told.
+    }
+  }
+
+  /** Whether a write is complete only when it is durable. */
+  #isDurable(cdw12: number): boolean {
+    return this.#backend.volatileCache && ((cdw12 & FORCE_UNIT_ACCESS) !== 0 || this.writeThrough);
+  }
+
+  /** Where the blocks of a command begin in the backend; -1 when {@link #rangeOutcome} tells what is wrong. */
+  #offset(words: Int32Array, at: number, cdw0: number, cdw12: number): number {
+    const lba = startBlock(words, at);
+    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0 || words[at + SqeWord.nsid] !== NAMESPACE_ID) return -1;
+    // An LBA of 2^53 or more is rounded, and stays beyond every namespace.
+    return lba + (cdw12 & 0xffff) + 1 > this.blocks ? -1 : lba * this.#blockSize;
+  }
+
+  #rangeOutcome(words: Int32Array, at: number, cdw0: number): number {
+    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
+    return words[at + SqeWord.nsid] === NAMESPACE_ID ? Outcome.lbaOutOfRange : Outcome.invalidNamespace;
+  }
+}
+
+/** A 64-bit address of two words; exact below 2^53, and not below 2^53 when it is not. */
+function address(words: Int32Array, at: number): number {
+  return ((words[at + 1] as number) >>> 0) * TWO_32 + ((words[at] as number) >>> 0);
+}
+
+/** SLBA of Read, Write, Compare and Write Zeroes: CDW10 and CDW11. */
+function startBlock(words: Int32Array, at: number): number {
+  return address(words, at + SqeWord.cdw10);
+}

@@ -1,0 +1,102 @@
+// SPDX-License-Identifier: MIT
+import {
+  AdminOpcode,
+  type CommandEffects,
+  LogPage,
+  NvmOpcode,
+  encodeCommandEffectsLog,
+  encodeFirmwareSlotLog,
+  encodeSmartLog,
+  encodeSupportedLogPages,
+} from '../spec';
+import type { ErrorLog } from './error-log';
+import { type FeatureSet, TEMPERATURE } from './feature-set';
+import { FIRMWARE_REVISION } from './identify';
+import type { Counters } from './statistics';
+
+/** SMART counts data in thousands of units of 512 bytes, rounded up. */
+const DATA_UNIT = 512_000;
+
+const SUPPORTED_PAGES = [
+  LogPage.supportedLogPages,
+  LogPage.error,
+  LogPage.smart,
+  LogPage.firmwareSlot,
+  LogPage.commandEffects,
+];
+
+const CHANGES_BLOCKS: Partial<CommandEffects> = { blockContentChange: true };
+
+const EFFECTS = encodeCommandEffectsLog({
+  admin: new Map(
+    [
+      AdminOpcode.deleteIoSubmissionQueue,
+      AdminOpcode.createIoSubmissionQueue,
+      AdminOpcode.getLogPage,
+      AdminOpcode.deleteIoCompletionQueue,
+      AdminOpcode.createIoCompletionQueue,
+      AdminOpcode.identify,
+      AdminOpcode.abort,
+      AdminOpcode.setFeatures,
+      AdminOpcode.getFeatures,
+      AdminOpcode.asynchronousEventRequest,
+      AdminOpcode.keepAlive,
+    ].map((opcode) => [opcode, {}]),
+  ),
+  io: new Map<number, Partial<CommandEffects>>([
+    [NvmOpcode.flush, {}],
+    [NvmOpcode.write, CHANGES_BLOCKS],
+    [NvmOpcode.read, {}],
+    [NvmOpcode.compare, {}],
+    [NvmOpcode.writeZeroes, CHANGES_BLOCKS],
+  ]),
+});
+
+/** The log pages of the controller. */
+export class LogPages {
+  readonly #errors: ErrorLog;
+  readonly #features: FeatureSet;
+  readonly #counters: Counters;
+  readonly #start = Date.now();
+
+  constructor(errors: ErrorLog, features: FeatureSet, counters: Counters) {
+    this.#errors = errors;
+    this.#features = features;
+    this.#counters = counters;
+  }
+
+  /** Content of a page; undefined when there is none of that id. */
+  page(id: number): Uint8Array | undefined {
+    switch (id) {
+      case LogPage.supportedLogPages:
+        return encodeSupportedLogPages(SUPPORTED_PAGES);
+      case LogPage.error:
+        return this.#errors.encode();
+      case LogPage.smart:
+        return this.#smart();
+      case LogPage.firmwareSlot:
+        return encodeFirmwareSlotLog({ activeSlot: 1, nextSlot: 0, revisions: [FIRMWARE_REVISION] });
+      case LogPage.commandEffects:
+        return EFFECTS;
+      default:
+        return undefined;
+    }
+  }
+
+  #smart(): Uint8Array {
+    const { bytesRead, bytesWritten, readCommands, writeCommands } = this.#counters;
+    return encodeSmartLog({
+      criticalWarning: this.#features.criticalWarning,
+      temperature: TEMPERATURE,
+      availableSpare: 100,
+      availableSpareThreshold: 10,
+      dataUnitsRead: BigInt(Math.ceil(bytesRead / DATA_UNIT)),
+      dataUnitsWritten: BigInt(Math.ceil(bytesWritten / DATA_UNIT)),
+      hostReadCommands: BigInt(readCommands),
+      hostWriteCommands: BigInt(writeCommands),
+      powerCycles: 1n,
+      powerOnHours: BigInt(Math.floor((Date.now() - this.#start) / 3_600_000)),
+      errorLogEntries: BigInt(this.#errors.count),
+    });
+  }
+}

@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, invalidArgument } from '../errors';
+import { ListeningSocket, Socket, type ListeningWatcher } from '../native';
+import { PROTOCOL_MAJOR, PROTOCOL_MINOR, encodeVersion, type Capabilities } from '../protocol';
+import { DeviceDescription } from './device-description';
+import type { Client, PciDeviceModel } from './device-model';
+import { SERVER_CAPABILITIES } from './negotiation';
+import { Session } from './session';
+
+/** How to serve. Times are in milliseconds, Infinity for none. */
+export interface ServeOptions {
+  /** Permissions of the socket file, such as 0o600; without, the umask decides. */
+  readonly mode?: number;
+  /** Time-out of the DMA_READ and DMA_WRITE messages that we send. Default 5000. */
+  readonly messageTimeout?: number;
+  /** Time for a client to send VERSION; one that does not is disconnected so that the next is served. Default 5000. */
+  readonly versionTimeout?: number;
+  /** Closes the server when aborted. */
+  readonly signal?: AbortSignal;
+  /**
+   * Told of errors that nobody else gets: of the device model, which the client sees as EIO; of a client that breaks the
+   * protocol; of accept(2). Default: a process warning.
+   */
+  readonly onError?: (error: unknown, client: Client | null) => void;
+  /** What to announce instead of the defaults. It is said as far as the client's own VERSION leaves room. */
+  readonly capabilities?: Partial<Omit<Capabilities, 'twinSocket'>>;
+}
+
+/** How long to wait when a client cannot be accepted, because the process has no descriptor left. */
+const RETRY_MILLISECONDS = 100;
+
+/**
+ * Serves a device to vfio-user clients, one after the other; who comes meanwhile waits in the socket's backlog.
+ *
+ * @param endpoint path of the socket to listen at, which replaces a stale one, or `@name` for an abstract socket; or the
+ *   descriptor of a socket that is connected to the one client, which becomes the server's
+ * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EADDRINUSE when somebody listens there); TypeError for a bad device model
+ * @example await using server = await serve('/run/gpio.sock', model);
+ */
+export async function serve(
+  endpoint: string | { readonly fd: number },
+  model: PciDeviceModel,
+  options: ServeOptions = {},
+): Promise<Server> {
+  await Promise.resolve();
+  options.signal?.throwIfAborted();
+  return new Server(endpoint, model, options);
+}
+
+/** A device that is being served. Made by {@link serve}. */
+export class Server {
+  /** Where: the path as it was given, or `fd` and its number. */
+  readonly path: string;
+  readonly #model: PciDeviceModel;
+  readonly #options: ServeOptions;
+  readonly #description: DeviceDescription;
+  readonly #capabilities: Capabilities;
+  readonly #listener: ListeningSocket | null = null;
+  readonly #onAbort = (): void => {
+    void this.close();
+  };
+  #watcher: ListeningWatcher | undefined;
+  #retry: NodeJS.Timeout | undefined;
+  #session: Session | null = null;
+  #clients = 0;
+  #closed = false;
+
+  /** Use {@link serve}. */
+  constructor(endpoint: string | { readonly fd: number }, model: PciDeviceModel, options: ServeOptions) {
+    checkTimeout('messageTimeout', options.messageTimeout);
+    checkTimeout('versionTimeout', options.versionTimeout);
+    this.#capabilities = { ...SERVER_CAPABILITIES, ...options.capabilities };
+    encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, this.#capabilities);
+    this.#model = model;
+    this.#options = options;
+    this.#description = new DeviceDescription(model);
+    if (typeof endpoint === 'string') {
+      this.path = endpoint;
+      const { mode } = options;
+      this.#listener = ListeningSocket.listen(endpoint, mode === undefined ? {} : { mode });
+      this.#listen();
+    } else {
+      this.path = `fd ${String(endpoint.fd)}`;
+      this.#begin(Socket.fromFd(endpoint.fd));
+    }
+    options.signal?.addEventListener('abort', this.#onAbort, { once: true });
+  }
+
+  /** The client that is served now, once it has negotiated. */
+  get client(): Client | null {
+    return this.#session?.client ?? null;
+  }
+
+  /**
+   * Stops listening, removes the socket file, disconnects the client, and waits until the device model is at rest:
+   * until the promise of the command that it serves, if any, settles. Idempotent.
+   */
+  async close(): Promise<void> {
+    this.#closed = true;
+    clearTimeout(this.#retry);
+    this.#options.signal?.removeEventListener('abort', this.#onAbort);
+    this.#listener?.close();
+    this.#session?.close();
+    await this.#session?.ended;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #listen(): void {
+    if (this.#closed) return;
+    this.#watcher = this.#listener?.watch(() => {
+      this.#accept();
+    });
+  }
+
+  #accept(): void {
+    let socket;
+    try {
+      socket = this.#listener?.accept() ?? null;
+      if (socket === null) return;
+    } catch (error) {
+      // The client still waits, so that the watcher would call again at once, and for ever.
+      this.#watcher?.close();
+      this.#retry = setTimeout(() => {
+        this.#listen();
+      }, RETRY_MILLISECONDS);
+      this.#report(error, null);
+      return;
+    }
+    this.#watcher?.close();
+    this.#begin(socket);
+  }
+
+  #begin(socket: Socket): void {
+    const { messageTimeout = 5000, versionTimeout = 5000 } = this.#options;
+    const { pid } = socket.peerCredentials();
+    const session = new Session(socket, {
+      name: `client ${String(++this.#clients)} of ${this.path} (process ${String(pid)})`,
+      model: this.#model,
+      description: this.#description,
+      capabilities: this.#capabilities,
+      messageTimeout,
+      versionTimeout,
+      report: (error, client) => {
+        this.#report(error, client);
+      },
+    });
+    this.#session = session;
+    void session.ended.then(() => {
+      this.#session = null;
+      this.#listen();
+    });
+  }
+
+  #report(error: unknown, client: Client | null): void {
+    const { onError } = this.#options;
+    if (onError !== undefined) onError(error, client);
+    else process.emitWarning(`${this.#model.name} at ${this.path}: ${describe(error)}`, 'VfioUserWarning');
+  }
+}
+
+function describe(error: unknown): string {
+  if (error instanceof VfioUserError) return `${error.code}: ${error.message}`;
+  return typeof error === 'object' && error !== null && 'stack' in error
+    ? String(error.stack)
+    : String(error);
+}
+
+function checkTimeout(name: string, value: number | undefined): void {
+  if (value !== undefined && !(value > 0))
+    throw invalidArgument(`${name} is ${String(value)}; give milliseconds above 0, or Infinity for none`);
+}

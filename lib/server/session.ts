@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError } from '../errors';
+import type { Socket } from '../native';
+import {
+  Command,
+  DmaUnmapFlag,
+  HEADER_SIZE,
+  MAX_VERSION_JSON,
+  commandName,
+  decodeDmaMapRequest,
+  decodeDmaUnmapRequest,
+  decodeSetIrqsRequest,
+  encodeDmaUnmapReply,
+  type Capabilities,
+} from '../protocol';
+import { CommandError, Connection, Errno, type CommandReply, type IncomingCommand } from '../transport';
+import { ClientInterrupts } from './client-interrupts';
+import { ClientMemoryMap } from './client-memory';
+import type { DeviceDescription } from './device-description';
+import type { Client, ClientRange, PciDeviceModel } from './device-model';
+import { after, type Eventually } from './model-call';
+import { answerVersion } from './negotiation';
+import { RegionAccessor } from './region-access';
+
+/** What a session serves, and how. */
+export interface SessionOptions {
+  /** Name of the client, for messages. */
+  readonly name: string;
+  readonly model: PciDeviceModel;
+  readonly description: DeviceDescription;
+  readonly capabilities: Readonly<Capabilities>;
+  /** Milliseconds until the client must have negotiated. */
+  readonly versionTimeout: number;
+  /** Time-out of our own requests, in milliseconds. */
+  readonly messageTimeout: number;
+  /** Told of what goes wrong and is not the caller's to handle. */
+  readonly report: (error: unknown, client: Client | null) => void;
+}
+
+/** What a client has once it has negotiated. */
+class ServedClient implements Client {
+  readonly name: string;
+  readonly memory: ClientMemoryMap;
+  readonly interrupts: ClientInterrupts;
+  readonly regions: RegionAccessor;
+
+  constructor(name: string, memory: ClientMemoryMap, interrupts: ClientInterrupts, regions: RegionAccessor) {
+    this.name = name;
+    this.memory = memory;
+    this.interrupts = interrupts;
+    this.regions = regions;
+  }
+
+  trigger(irqIndex: number, vector: number): boolean {
+    return this.interrupts.trigger(irqIndex, vector);
+  }
+}
+
+/** Largest message before the negotiation. */
+const MAX_FIRST_MESSAGE = HEADER_SIZE + 8 + MAX_VERSION_JSON;
+/** Room for the fixed part of a transfer, and for messages that are not transfers. */
+const MESSAGE_ROOM = HEADER_SIZE + (1 << 16);
+/** Commands that descriptors may come with. */
+const WITH_FDS: readonly number[] = [Command.dmaMap, Command.deviceSetIrqs];
+/** Longest time of a timer, in milliseconds. */
+const MAX_TIMER = 2 ** 31 - 1;
+const EMPTY: CommandReply = { payload: new Uint8Array(0) };
+
+/** One client, from the connection to its end: serves its commands, and owns what it sent. */
+export class Session {
+  /** Resolves when the client is gone, its memory and eventfds are released, and the model is at rest. */
+  readonly ended: Promise<void>;
+  readonly #options: SessionOptions;
+  readonly #model: PciDeviceModel;
+  readonly #connection: Connection;
+  readonly #deadline: NodeJS.Timeout | undefined;
+  #client: ServedClient | null = null;
+  #busy: Promise<unknown> = Promise.resolve();
+
+  /** @param socket is the session's from now on */
+  constructor(socket: Socket, options: SessionOptions) {
+    this.#options = options;
+    this.#model = options.model;
+    let end = (): void => undefined;
+    this.ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    this.#connection = new Connection(socket, {
+      name: options.name,
+      messageTimeout: options.messageTimeout,
+      maxMessageSize: MAX_FIRST_MESSAGE,
+      onCommand: (command) => this.#serve(command),
+      onClose: (error) => {
+        try {
+          this.#release(error);
+        } finally {
+          void this.#busy.then(end);
+        }
+      },
+    });
+    // A client that connects and stays silent would keep all others out.
+    if (options.versionTimeout !== Infinity) {
+      this.#deadline = setTimeout(
+        () => {
+          this.#report(silenceError(options));
+          this.close();
+        },
+        Math.min(options.versionTimeout, MAX_TIMER),
+      );
+    }
+  }
+
+  /** The client, once it has negotiated and until it is gone. */
+  get client(): Client | null {
+    return this.#client;
+  }
+
+  /** Disconnects the client. Idempotent. */
+  close(): void {
+    this.#connection.close();
+  }
+
+  #serve(command: IncomingCommand): Eventually<CommandReply> {
+    const reply = this.#dispatch(command);
+    if (reply instanceof Promise) this.#busy = reply.catch(() => undefined);
+    return reply;
+  }
+
+  #dispatch({ command, payload, fds, posted }: IncomingCommand): Eventually<CommandReply> {
+    const client = this.#client;
+    if (fds.length > 0 && !WITH_FDS.includes(command))
+      throw new CommandError(Errno.EINVAL, `${commandName(command)} with file descriptors`);
+    if (client === null) return this.#negotiate(command, payload);
+    const { description } = this.#options;
+    switch (command) {
+      case Command.version:
+        throw new CommandError(Errno.EINVAL, 'the version has been negotiated');
+      case Command.dmaMap:
+        return this.#map(client, decodeDmaMapRequest(payload), fds);
+      case Command.dmaUnmap:
+        return this.#unmap(client, payload);
+      case Command.deviceGetInfo:
+        return description.device(payload);
+      case Command.deviceGetRegionInfo:
+        return description.region(payload);
+      case Command.deviceGetRegionIoFds:
+        return description.regionIoFds(payload);
+      case Command.deviceGetIrqInfo:
+        return description.irq(payload);
+      case Command.deviceSetIrqs:
+        client.interrupts.set(decodeSetIrqsRequest(payload), fds);
+        return EMPTY;
+      case Command.regionRead:
+        return client.regions.read(payload);
+      case Command.regionWrite:
+        return client.regions.write(payload, posted);
+      case Command.regionWriteMulti:
+        return client.regions.writeMulti(payload, posted);
+      case Command.deviceReset:
+        return this.#reset();
+      default:
+        throw new CommandError(Errno.ENOTSUP, `${commandName(command)} is not served`);
+    }
+  }
+
+  /** VERSION comes first, and a client with which we cannot agree is disconnected (vfio-user, VFIO_USER_VERSION). */
+  #negotiate(command: number, payload: Uint8Array): CommandReply {
+    try {
+      if (command !== Command.version)
+        throw new CommandError(Errno.EINVAL, `${commandName(command)} before VERSION`);
+      const { name, capabilities } = this.#options;
+      const { reply, ours, limits } = answerVersion(payload, capabilities);
+      this.#connection.maxMessageSize = MESSAGE_ROOM + ours.maxDataXferSize;
+      const { maxDmaMaps, pageSizes } = ours;
+      const { maxDataXferSize } = limits;
+      const report = this.#report.bind(this);
+      const client = new ServedClient(
+        name,
+        new ClientMemoryMap(this.#connection, { maxDmaMaps, pageSizes, maxDataXferSize }, report),
+        new ClientInterrupts(this.#model.irqs),
+        new RegionAccessor(this.#model.regions, this.#call.bind(this), ours.maxDataXferSize),
+      );
+      this.#tell(() => this.#model.attach?.(client));
+      this.#client = client;
+      clearTimeout(this.#deadline);
+      return { payload: reply };
+    } catch (error) {
+      // After the reply, which leaves as soon as this throws.
+      queueMicrotask(() => {
+        this.close();
+      });
+      throw error;
+    }
+  }
+
+  #map(
+    client: ServedClient,
+    request: ReturnType<typeof decodeDmaMapRequest>,
+    fds: IncomingCommand['fds'],
+  ): CommandReply {
+    const range = client.memory.map(request, fds);
+    try {
+      this.#tell(() => this.#model.mapped?.(range));
+    } catch (error) {
+      client.memory.remove(range);
+      throw error;
+    }
+    return EMPTY;
+  }
+
+  #unmap(client: ServedClient, payload: Uint8Array): Eventually<CommandReply> {
+    const request = decodeDmaUnmapRequest(payload);
+    const { flags, address, size } = request;
+    if ((flags & DmaUnmapFlag.getDirtyBitmap) !== 0)
+      throw new CommandError(Errno.ENOTSUP, 'dirty pages are not tracked');
+    if ((flags & ~DmaUnmapFlag.all) !== 0)
+      throw new CommandError(Errno.EINVAL, `DMA_UNMAP flags are 0x${flags.toString(16)}`);
+    const one = client.memory.get(address, size);
+    const ranges = flags === DmaUnmapFlag.all ? client.memory.ranges : one === undefined ? [] : [one];
+    if (ranges.length === 0 && flags !== DmaUnmapFlag.all) {
+      throw new CommandError(
+        Errno.ENOENT,
+        `no DMA_MAP had address 0x${address.toString(16)} and size 0x${size.toString(16)}`,
+      );
+    }
+    return after(this.#leave(client, ranges), () => ({ payload: encodeDmaUnmapReply(request) }));
+  }
+
+  async #leave(client: ServedClient, ranges: readonly ClientRange[]): Promise<void> {
+    for (const range of ranges) {
+      await this.#call(() => this.#model.unmapping?.(range));
+      client.memory.remove(range);
+    }
+  }
+
+  #reset(): Eventually<CommandReply> {
+    if (this.#model.reset === undefined)
+      throw new CommandError(Errno.ENOTSUP, `${this.#model.name} offers no reset`);
+    return after(
+      this.#call(() => this.#model.reset?.()),
+      () => EMPTY,
+    );
+  }
+
+  /** The device model is called from here only. See `ModelCall`. */
+  #call<T>(call: () => Eventually<T>): Eventually<T> {
+    try {
+      const result = call();
+      if (!(result instanceof Promise)) return result;
+      return result.catch((error: unknown) => {
+        throw this.#refusal(error);
+      });
+    } catch (error) {
+      throw this.#refusal(error);
+    }
+  }
+
+  /** Calls a function of the model that returns nothing. One that is `async` against the contract is not waited for. */
+  #tell(call: () => Eventually<void>): void {
+    const result = this.#call(call);
+    if (result instanceof Promise) result.catch(() => undefined);
+  }
+
+  #refusal(error: unknown): CommandError {
+    if (error instanceof CommandError) return error;
+    this.#report(error);
+    return new CommandError(Errno.EIO, `${this.#model.name} failed`);
+  }
+
+  /** The client is gone: the model lets go first, then its memory and eventfds are released. */
+  #release(error: VfioUserError | null): void {
+    clearTimeout(this.#deadline);
+    const client = this.#client;
+    if (client !== null) {
+      try {
+        this.#tell(() => this.#model.detach?.(client));
+      } catch {
+        // It has been reported.
+      }
+      this.#client = null;
+      client.interrupts.close();
+      client.memory.close();
+    }
+    // That a client goes away is no error.
+    if (error !== null && error.code !== 'ERR_VFIO_USER_DISCONNECTED') this.#options.report(error, client);
+  }
+
+  #report(error: unknown): void {
+    this.#options.report(error, this.#client);
+  }
+}
+
+function silenceError({ name, versionTimeout }: SessionOptions): VfioUserError {
+  return new VfioUserError(
+    'ERR_VFIO_USER_TIMEOUT',
+    `${name} did not send VERSION within ${String(versionTimeout)} ms; it was disconnected so that others are served`,
+    { command: 'VERSION' },
+  );
+}
