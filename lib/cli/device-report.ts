@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
 import type { VfioUserDevice, VfioUserRegion } from '../client';
-import { Register, decodeCapabilities, formatVersion, type Capabilities as NvmeCapabilities } from '../nvme/spec';
+import {
+  Register,
+  decodeCapabilities,
+  formatVersion,
+  type Capabilities as NvmeCapabilities,
+} from '../nvme/spec';
 import {
   PCI_CONFIG_BYTES,
   PCIE_CONFIG_BYTES,
@@ -136,7 +141,9 @@ export async function inspectDevice(device: VfioUserDevice): Promise<DeviceRepor
     irqs,
     pci,
     nvme: isNvme ? await attempt(async () => nvmeReport(await device.region('bar0'))) : null,
-    roundTrip: await attempt(async () => measureRoundTrip(await device.region(isNvme ? 'bar0' : 'config'), isNvme ? Register.csts : 0)),
+    roundTrip: await attempt(async () =>
+      measureRoundTrip(await device.region(isNvme ? 'bar0' : 'config'), isNvme ? Register.csts : 0),
+    ),
   };
 }
 

@@ -32,7 +32,11 @@ async function main(size: number): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
   try {
     const socket = join(directory, 'cntrl');
-    const server = await startNvmeServer({ socket, backend: { kind: 'memory', size }, blockSize: BLOCK_SIZE });
+    const server = await startNvmeServer({
+      socket,
+      backend: { kind: 'memory', size },
+      blockSize: BLOCK_SIZE,
+    });
     const ready: EmbeddedReady = { directory, socket };
     // A parent that is gone cannot be told; the disconnect ends the server.
     process.send?.(ready, () => undefined);

@@ -4,7 +4,7 @@ import { defineCommand } from './command';
 import { inspectDevice } from './device-report';
 import { formatDeviceReport } from './device-report-text';
 import type { CommandSpec } from './options';
-import { print } from './output';
+import { hex, print } from './output';
 
 const SPEC = {
   name: 'info',
@@ -30,9 +30,10 @@ export const info = defineCommand(SPEC, async ({ json, timeout }, [endpoint = ''
     messageTimeout: milliseconds,
   });
   const report = await inspectDevice(device);
-  // 64-bit values are hexadecimal text: a JSON number does not hold them.
-  const text = json
-    ? JSON.stringify(report, (_, value: unknown) => (typeof value === 'bigint' ? `0x${value.toString(16)}` : value), 2)
-    : formatDeviceReport(report);
-  print(text);
+  print(json ? JSON.stringify(report, jsonValue, 2) : formatDeviceReport(report));
 });
+
+/** 64-bit values become hexadecimal text, as a JSON number does not hold them; what is not known is null, so that no key is missing. */
+function jsonValue(_key: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? hex(value) : (value ?? null);
+}

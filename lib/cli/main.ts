@@ -47,8 +47,11 @@ function find(args: readonly string[]): Command {
   const named = COMMANDS.find(({ name }) => name.split(' ').every((word, index) => args[index] === word));
   if (named !== undefined) return named;
   const [first = '', second = ''] = args;
-  if (first.startsWith('-')) throw new UsageError(`Unknown option ${first} before a command; --help tells more`);
-  const typed = COMMANDS.some(({ name }) => name.startsWith(`${first} `)) ? `${first} ${second}`.trim() : first;
+  if (first.startsWith('-'))
+    throw new UsageError(`Unknown option ${first} before a command; --help tells more`);
+  const typed = COMMANDS.some(({ name }) => name.startsWith(`${first} `))
+    ? `${first} ${second}`.trim()
+    : first;
   const guess =
     COMMANDS.find(({ name }) => name.startsWith(`${first} `))?.name ??
     closest(

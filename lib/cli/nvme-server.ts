@@ -20,8 +20,6 @@ export interface NvmeServerOptions {
 export interface NvmeServer {
   /** Bytes of the namespace. */
   readonly size: number;
-  /** NVMe qualified name of its subsystem. */
-  readonly subsystemNqn: string;
   /** Removes the socket, disconnects the client, and makes what was written durable. */
   close(): Promise<void>;
 }
@@ -44,7 +42,6 @@ export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeS
     });
     return {
       size: backend.size,
-      subsystemNqn: model.subsystemNqn,
       close: async () => {
         await server.close();
         await backend.flush();
@@ -58,5 +55,7 @@ export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeS
 }
 
 function messageOf(error: unknown): string {
-  return typeof error === 'object' && error !== null && 'message' in error ? String(error.message) : String(error);
+  return typeof error === 'object' && error !== null && 'message' in error
+    ? String(error.message)
+    : String(error);
 }

@@ -24,8 +24,8 @@ export interface Agreement {
   readonly limits: NegotiatedLimits;
 }
 
-/** What a reply may say. The twin socket is not offered. */
-const KEYS = ['maxMsgFds', 'writeMultiple', 'maxDataXferSize', 'maxDmaMaps', 'pageSizes'] as const;
+/** What a reply may say, the most telling first. The twin socket is not offered. */
+const KEYS = ['maxDataXferSize', 'maxMsgFds', 'maxDmaMaps', 'pageSizes', 'writeMultiple'] as const;
 
 /**
  * Answers a VERSION (vfio-user, VFIO_USER_VERSION): the major versions must be equal, the lower minor version holds.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { readdirSync } from 'node:fs';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
+import { EventFd, Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
 import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
 import {
   configRegion,
@@ -29,9 +29,27 @@ export const F_NO_REPLY = 0x10;
 export const F_ERROR = 0x20;
 
 /** A message as `struct vfio_user_header` has it: u16 id, u16 command, u32 size, u32 flags, u32 errno. */
-export function message(command: number, payload = new Uint8Array(0), id = 1, flags = 0): Uint8Array {
+export function message(
+  command: number,
+  payload: Uint8Array = new Uint8Array(0),
+  id = 1,
+  flags = 0,
+): Uint8Array {
   return join(u16(id, command), u32(16 + payload.length, flags, 0), payload);
 }
+
+/** `struct vfio_user_region_access`: u64 offset, u32 region, u32 count. */
+export const access = (region: number, offset: number | bigint, count: number): Uint8Array =>
+  join(u64(offset), u32(region, count));
+/** `struct vfio_user_dma_map`: u32 argsz, u32 flags, u64 offset, u64 address, u64 size. */
+export const dmaMap = (address: number | bigint, size: number | bigint, flags = 3, offset = 0): Uint8Array =>
+  join(u32(32, flags), u64(offset, address, size));
+/** `struct vfio_user_dma_unmap`: u32 argsz, u32 flags, u64 address, u64 size. */
+export const dmaUnmap = (address: number | bigint, size: number | bigint, flags = 0): Uint8Array =>
+  join(u32(24, flags), u64(address, size));
+/** `struct vfio_irq_set`: u32 argsz, flags, index, start, count. */
+export const setIrqs = (flags: number, index: number, start: number, count: number): Uint8Array =>
+  u32(20, flags, index, start, count);
 
 export interface RawReply {
   id: number;
@@ -254,4 +272,14 @@ export async function until(condition: () => boolean, milliseconds = 3000): Prom
     if (performance.now() > deadline) throw new Error(`did not come true: ${condition.toString()}`);
     await sleep(1);
   }
+}
+
+/** Opens what the addon keeps open from its first use on, so that descriptors can be counted afterwards. */
+export function warmUp(): void {
+  const fd = createSharedMemory(4096);
+  Mapping.map(fd, 0, 4096).close();
+  closeFd(fd);
+  const event = EventFd.create();
+  event.watch(() => undefined).close();
+  event.close();
 }

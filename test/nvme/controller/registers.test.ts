@@ -132,7 +132,8 @@ describe('bring-up as others do it', () => {
 
   test('OVMF: admin queues of 2 entries', async () => {
     host.enable(2, 2);
-    for (let i = 0; i < 5; i++) expect((await host.adminCommand({ opcode: 6, cdw10: 1 })).status).toBe('00/00');
+    for (let i = 0; i < 5; i++)
+      expect((await host.adminCommand({ opcode: 6, cdw10: 1 })).status).toBe('00/00');
   });
 });
 

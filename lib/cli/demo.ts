@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT
+import { benchmark, type BenchmarkOptions, type BenchmarkResult } from '../bench/benchmark';
+import { iops, mergeDirections, mergeJobs } from '../bench/results';
+import { formatBandwidth, formatCount, formatLatency, formatSize } from '../bench/units';
+import { connect, type VfioUserDevice } from '../client';
+import { NvmeController } from '../nvme/host';
+import { BenchDisplay } from './bench-display';
+import { inspectDevice, type DeviceReport } from './device-report';
+import { startEmbeddedEndpoint } from './embedded-endpoint';
+import { print, printable } from './output';
+
+/** Small enough that a machine with little memory can hold it. */
+const NAMESPACE_BYTES = 256 * 2 ** 20;
+const VERIFIED_BYTES = 64 * 2 ** 20;
+/** Seconds of each measurement. */
+const RUNTIME = 2;
+
+/** `vfio-user bench --demo`: the package's main job in short sections, on an endpoint of its own. Within half a minute. */
+export async function runDemo(signal: AbortSignal): Promise<void> {
+  section('1. A device in another process');
+  await using embedded = await startEmbeddedEndpoint(NAMESPACE_BYTES, signal);
+  print(
+    `An emulated NVMe controller with ${formatSize(NAMESPACE_BYTES)} of memory runs in process ${String(embedded.pid)}.`,
+  );
+  print(`Its socket is ${embedded.path}`);
+
+  await using device = await connect(embedded.path, { signal });
+  section('2. What the device says of itself');
+  summarize(await inspectDevice(device));
+
+  section('3. An NVMe driver in this process');
+  await identify(device);
+
+  section('4. Reading');
+  const reading = { workload: 'randread', blockSize: 4096, runtime: RUNTIME, verify: false } as const;
+  for (const depth of [1, 32]) {
+    const result = await measure(device, { ...reading, depth, jobs: 1, seed: 1 }, signal);
+    print(
+      `4 KiB random reads, ${depth === 1 ? 'one at a time' : `${String(depth)} in flight`}: ${rates(result)}`,
+    );
+  }
+
+  section('5. Writing, and checking what was written');
+  const result = await measure(
+    device,
+    {
+      workload: 'write',
+      blockSize: 4096,
+      size: VERIFIED_BYTES,
+      depth: 32,
+      jobs: 1,
+      verify: true,
+      seed: 1,
+    },
+    signal,
+  );
+  print(`${formatSize(VERIFIED_BYTES)} in order, 32 in flight: ${rates(result)}`);
+  print(`Read back and compared: ${String(result.verified)} blocks, ${String(result.mismatches)} differ.`);
+
+  section('6. The same with a controller of SPDK');
+  print(
+    [
+      '  rpc.py nvmf_create_transport -t VFIOUSER',
+      '  rpc.py bdev_malloc_create -b Malloc0 256 4096',
+      '  rpc.py nvmf_create_subsystem nqn.2019-07.io.spdk:cnode0 -a',
+      '  rpc.py nvmf_subsystem_add_ns nqn.2019-07.io.spdk:cnode0 Malloc0',
+      '  mkdir -p /var/run/vfio-user/0',
+      '  rpc.py nvmf_subsystem_add_listener nqn.2019-07.io.spdk:cnode0 -t VFIOUSER -a /var/run/vfio-user/0 -s 0',
+      '  vfio-user bench /var/run/vfio-user/0 --iodepth 32 --runtime 10',
+    ].join('\n'),
+  );
+}
+
+function section(title: string): void {
+  print(`\n${title}`);
+}
+
+function summarize({ protocol, regions, pci, nvme, roundTrip }: DeviceReport): void {
+  print(
+    `It speaks vfio-user ${protocol.version} and answers a message in ${'problem' in roundTrip ? '?' : String(roundTrip.sync.median)} us.`,
+  );
+  if (!('problem' in pci)) print(`PCI class: ${pci.class}`);
+  const sizes = regions.flatMap((region) =>
+    'problem' in region || region.size === 0 ? [] : [`${region.name} ${formatSize(region.size)}`],
+  );
+  print(`Regions: ${sizes.join(', ')}`);
+  if (nvme !== null && !('problem' in nvme)) {
+    print(
+      `Its registers say: NVMe ${nvme.version}, queues of up to ${String(nvme.capabilities.maxQueueEntries)} entries.`,
+    );
+    print(
+      nvme.doorbellsMappable
+        ? 'Its doorbells can be mapped: a command is submitted by a plain store to shared memory, without any message.'
+        : 'Its doorbells are written by message.',
+    );
+  }
+}
+
+async function identify(device: VfioUserDevice): Promise<void> {
+  await using controller = await NvmeController.attach(device);
+  const { memory } = controller.arena;
+  print(`${formatSize(memory.size)} of memory for queues and data are shared with the device.`);
+  const { modelNumber, serialNumber } = controller.identify;
+  print(printable(`Enabled and identified: ${modelNumber.trim()}, serial number ${serialNumber.trim()}`));
+  for (const { id, size, blockSize } of controller.namespaces) {
+    print(`Namespace ${String(id)}: ${formatSize(size)} in blocks of ${String(blockSize)} bytes`);
+  }
+}
+
+async function measure(
+  device: VfioUserDevice,
+  options: BenchmarkOptions,
+  signal: AbortSignal,
+): Promise<BenchmarkResult> {
+  signal.throwIfAborted();
+  const { workload: rw, blockSize: bs, jobs: numjobs, verify } = options;
+  const display = new BenchDisplay(process.stderr, { rw, bs, numjobs, verify });
+  try {
+    const result = await benchmark(device, {
+      ...options,
+      signal,
+      onProgress: (progress) => {
+        display.update(progress);
+      },
+    });
+    if (result.failure !== undefined) throw result.failure;
+    return result;
+  } finally {
+    display.clear();
+  }
+}
+
+function rates({ jobs }: BenchmarkResult): string {
+  const { read, write } = mergeJobs('demo', jobs);
+  const all = mergeDirections([read, write]);
+  const perSecond = iops(all);
+  const latency = `p50 ${formatLatency(all.latency.percentile(50))}, p99 ${formatLatency(all.latency.percentile(99))}`;
+  const bytes = all.ios === 0 ? 0 : (perSecond * all.bytes) / all.ios;
+  return `${formatCount(Math.round(perSecond))} IOPS, ${formatBandwidth(bytes)}, ${latency}`;
+}

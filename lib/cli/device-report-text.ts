@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT
+import { formatSize } from '../bench/units';
+import { CommandSets } from '../nvme/spec';
+import { capabilityName, extendedCapabilityName, type Capability, type ExtendedCapability } from '../pci';
+import type { Capabilities } from '../protocol';
+import type { DeviceReport, IrqReport, NvmeReport, PciReport, Problem, RegionReport } from './device-report';
+import { hex, printable } from './output';
+import type { RoundTrip, RoundTripTimes } from './round-trip';
+
+type Row = readonly string[];
+
+/** The report of `vfio-user info` for a terminal. */
+export function formatDeviceReport(report: DeviceReport): string {
+  const { protocol, device, pci, nvme, roundTrip } = report;
+  const sections: [string, readonly Row[]][] = [
+    [
+      `Protocol: vfio-user ${protocol.version}`,
+      [
+        ['this client', ...capabilityWords(protocol.client)],
+        ['the server', ...capabilityWords(protocol.server)],
+      ],
+    ],
+    [
+      `Device: ${String(device.regions)} regions, ${String(device.irqs)} interrupt indexes, ${device.resettable ? 'can be reset' : 'offers no reset'}`,
+      [],
+    ],
+    ['Regions', report.regions.flatMap(regionRow)],
+    ['Interrupts', report.irqs.flatMap(irqRow)],
+    'problem' in pci ? [`PCI: ${pci.problem}`, []] : [`PCI: ${pciTitle(pci)}`, pciRows(pci)],
+    ...nvmeSection(nvme),
+    roundTripSection(roundTrip),
+  ];
+  const lines = sections.flatMap(([title, rows]) => ['', title, ...align(rows)]);
+  return [report.endpoint, ...lines].map(printable).join('\n');
+}
+
+/** Rows under a heading, their cells in columns. */
+function align(rows: readonly Row[]): string[] {
+  const widths: number[] = [];
+  for (const row of rows) {
+    row.forEach((cell, column) => (widths[column] = Math.max(widths[column] ?? 0, cell.length)));
+  }
+  return rows.map((row) =>
+    `  ${row.map((cell, column) => cell.padEnd(widths[column] ?? 0)).join('  ')}`.trimEnd(),
+  );
+}
+
+function capabilityWords({
+  maxMsgFds,
+  maxDataXferSize,
+  maxDmaMaps,
+  pageSizes,
+  twinSocket,
+  writeMultiple,
+}: Capabilities): Row {
+  return [
+    `${String(maxMsgFds)} descriptors a message`,
+    `${formatSize(maxDataXferSize)} a transfer`,
+    `${String(maxDmaMaps)} DMA mappings`,
+    `pages ${hex(pageSizes)}`,
+    [twinSocket.supported ? 'twin socket' : '', writeMultiple ? 'multiple writes' : '']
+      .filter((word) => word !== '')
+      .join(', '),
+  ];
+}
+
+function regionRow(region: DeviceReport['regions'][number]): Row[] {
+  if ('problem' in region) return [[region.name, `refused: ${region.problem}`]];
+  return region.size === 0 ? [] : [[region.name, formatSize(region.size), access(region), mapping(region)]];
+}
+
+function access({ readable, writable }: RegionReport): string {
+  if (readable && writable) return 'read, write';
+  if (readable) return 'read';
+  return writable ? 'write' : 'no access';
+}
+
+function mapping({ mappable, areas, fds }: RegionReport): string {
+  if (!mappable) return '';
+  const where = areas.map(({ offset, size }) => `${hex(offset)}+${hex(size)}`).join(', ');
+  return `mappable ${where} (${fds === 1 ? '1 descriptor' : `${String(fds)} descriptors`})`;
+}
+
+function irqRow(irq: DeviceReport['irqs'][number]): Row[] {
+  if ('problem' in irq) return [[irq.name, `refused: ${irq.problem}`]];
+  return irq.count === 0
+    ? []
+    : [[irq.name, irq.count === 1 ? '1 vector' : `${String(irq.count)} vectors`, irqFlags(irq)]];
+}
+
+function irqFlags(irq: IrqReport): string {
+  const flags = (['eventfd', 'maskable', 'automasked', 'noresize'] as const).filter((flag) => irq[flag]);
+  return flags.join(', ');
+}
+
+function pciTitle({ header, vendor, device, class: name }: PciReport): string {
+  const ids = `${digits(header.vendorId)}:${digits(header.deviceId)}`;
+  const names = [vendor, device].filter((word) => word !== undefined).join(' ');
+  return `${name}, ${ids}${names === '' ? '' : ` ${names}`}`;
+}
+
+function digits(id: number): string {
+  return id.toString(16).padStart(4, '0');
+}
+
+function pciRows({ header, capabilities, extendedCapabilities }: PciReport): Row[] {
+  const { subsystemVendorId, subsystemId } = header;
+  const rows: Row[] = [
+    ['class', `${hex(header.classCode, 6)}, revision ${hex(header.revisionId, 2)}`],
+    ['command', hex(header.command, 4)],
+    ['status', hex(header.status, 4)],
+  ];
+  if (subsystemVendorId !== undefined && subsystemId !== undefined) {
+    rows.push(['subsystem', `${digits(subsystemVendorId)}:${digits(subsystemId)}`]);
+  }
+  for (const capability of capabilities.capabilities) {
+    rows.push([
+      `cap ${hex(capability.offset, 2)}`,
+      `${capabilityName(capability.id)}${describe(capability)}`,
+    ]);
+  }
+  if (capabilities.problem !== undefined) rows.push(['problem', capabilities.problem]);
+  for (const capability of extendedCapabilities.capabilities) {
+    rows.push([
+      `cap ${hex(capability.offset, 3)}`,
+      `${extendedCapabilityName(capability.id)}${describeExtended(capability)}`,
+    ]);
+  }
+  if (extendedCapabilities.problem !== undefined) rows.push(['problem', extendedCapabilities.problem]);
+  return rows;
+}
+
+function describe(capability: Capability): string {
+  switch (capability.kind) {
+    case 'power-management':
+      return `: version ${String(capability.version)}, in ${capability.state === 3 ? 'D3hot' : `D${String(capability.state)}`}${capability.noSoftReset ? ', no soft reset' : ''}`;
+    case 'msi':
+      return `: ${String(capability.vectors)} vectors, ${enabled(capability.enabled)}`;
+    case 'msix': {
+      const { vectors, table, pba } = capability;
+      return `: ${String(vectors)} vectors, table bar${String(table.bar)}+${hex(table.offset)}, pending bits bar${String(pba.bar)}+${hex(pba.offset)}, ${enabled(capability.enabled)}`;
+    }
+    case 'express':
+      return `: version ${String(capability.version)}, device type ${String(capability.deviceType)}${capability.functionLevelReset ? ', function level reset' : ''}`;
+    case 'vendor':
+      return `: ${String(capability.length)} bytes`;
+    case 'unknown':
+      return '';
+  }
+}
+
+function enabled(on: boolean): string {
+  return on ? 'enabled' : 'disabled';
+}
+
+function describeExtended(capability: ExtendedCapability): string {
+  switch (capability.kind) {
+    case 'serial-number':
+      return `: ${capability.serialNumber.toString(16).padStart(16, '0')}`;
+    case 'vendor-extended':
+      return `: id ${hex(capability.vendorSpecificId, 4)}, ${String(capability.length)} bytes`;
+    case 'advanced-errors':
+    case 'unknown-extended':
+      return '';
+  }
+}
+
+function nvmeSection(nvme: NvmeReport | Problem | null): [string, readonly Row[]][] {
+  if (nvme === null) return [];
+  if ('problem' in nvme) return [[`NVMe: ${nvme.problem}`, []]];
+  return [[`NVMe ${nvme.version}`, nvmeRows(nvme)]];
+}
+
+/** The lines about an NVMe controller's registers. */
+export function nvmeRows({ capabilities, cap, cc, csts, doorbellsMappable }: NvmeReport): Row[] {
+  const { maxQueueEntries, timeout, dstrd, minPageSize, maxPageSize, commandSets } = capabilities;
+  return [
+    ['CAP', hex(cap, 16)],
+    [
+      'queues',
+      `up to ${String(maxQueueEntries)} entries${capabilities.contiguousQueuesRequired ? ', contiguous' : ''}`,
+    ],
+    ['doorbells', `${String(4 << dstrd)} bytes apart, ${doorbellsMappable ? 'mappable' : 'by message only'}`],
+    [
+      'pages',
+      minPageSize === maxPageSize
+        ? formatSize(minPageSize)
+        : `${formatSize(minPageSize)} to ${formatSize(maxPageSize)}`,
+    ],
+    ['ready within', `${String(timeout / 1000)} s`],
+    ['command sets', (commandSets & CommandSets.nvm) === 0 ? hex(commandSets) : 'NVM'],
+    ['state', `CC ${hex(cc, 8)}, CSTS ${hex(csts, 8)}`],
+  ];
+}
+
+function roundTripSection(roundTrip: RoundTrip | Problem): [string, readonly Row[]] {
+  if ('problem' in roundTrip) return [`Message round trip: ${roundTrip.problem}`, []];
+  const row = (name: string, { min, median, max }: RoundTripTimes): Row => [
+    name,
+    `min ${String(min)} us`,
+    `median ${String(median)} us`,
+    `max ${String(max)} us`,
+  ];
+  return [
+    `Message round trip: ${String(roundTrip.samples)} reads of 4 bytes each way`,
+    [row('asynchronous', roundTrip.async), row('synchronous', roundTrip.sync)],
+  ];
+}

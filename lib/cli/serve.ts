@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT
+import { statSync } from 'node:fs';
+import { basename, dirname, join, resolve } from 'node:path';
+import { formatSize, parseSize } from '../bench/units';
+import type { BackendOptions } from '../nvme/controller';
+import { defineCommand } from './command';
+import { aborted, interruptible } from './interrupt';
+import { startNvmeServer } from './nvme-server';
+import { UsageError, type CommandSpec, type OptionValues } from './options';
+import { print, shellWord } from './output';
+
+const DEFAULT_SIZE = '1g';
+/** Name that SPDK gives the socket in a listener's directory. */
+const SPDK_SOCKET = 'cntrl';
+
+const SPEC = {
+  name: 'serve nvme',
+  summary: 'Serve an emulated NVMe controller for SPDK, QEMU and this tool.',
+  options: {
+    socket: {
+      type: 'string',
+      placeholder: 'path',
+      help: 'Where to listen: a path, @name for an abstract socket, or a directory, in which the socket is named cntrl as SPDK wants it.',
+    },
+    backend: {
+      type: 'choice',
+      choices: ['null', 'memory', 'file'],
+      default: 'memory',
+      help: 'Where the data is: nowhere, in memory until the end, in a file.',
+    },
+    size: {
+      type: 'size',
+      min: 512,
+      help: `Size of the namespace, a multiple of the block size. Default: ${DEFAULT_SIZE}, or that of the file.`,
+    },
+    file: {
+      type: 'string',
+      placeholder: 'path',
+      help: 'File or block device of the file backend; with --size it is created.',
+    },
+    'block-size': {
+      type: 'choice',
+      choices: ['512', '4096'],
+      default: '512',
+      help: 'Bytes of a logical block.',
+    },
+    dstrd: {
+      type: 'integer',
+      min: 0,
+      max: 4,
+      help: 'Doorbell stride: doorbells are 4 << dstrd bytes apart; 4 gives each a cache line of its own. Default: 0.',
+    },
+    queues: { type: 'integer', min: 1, max: 64, help: 'I/O queue pairs. Default: 64.' },
+  },
+} as const satisfies CommandSpec;
+
+type Options = OptionValues<typeof SPEC>;
+
+/** `vfio-user serve nvme` */
+export const serveNvme = defineCommand(SPEC, async (options) => {
+  if (options.socket === undefined)
+    throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
+  const socket = socketPath(options.socket);
+  const blockSize = options['block-size'] === '512' ? 512 : 4096;
+  const backend = backendOptions(options, blockSize);
+  await interruptible(async (signal) => {
+    const server = await startNvmeServer({
+      socket,
+      backend,
+      blockSize,
+      dstrd: options.dstrd,
+      queuePairs: options.queues,
+    });
+    try {
+      print(
+        `Serving an NVMe controller at ${socket}: ${formatSize(server.size)}, blocks of ${String(blockSize)} bytes, ${backend.kind} backend.`,
+      );
+      print(instructions(socket));
+      await aborted(signal);
+    } finally {
+      await server.close();
+    }
+  });
+});
+
+function socketPath(given: string): string {
+  if (given.startsWith('@')) return given;
+  const path = resolve(given);
+  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
+}
+
+function backendOptions({ backend, size, file }: Options, blockSize: number): BackendOptions {
+  if (size !== undefined && size % blockSize !== 0) {
+    throw new UsageError(
+      `A --size of ${String(size)} bytes is no multiple of the block size, ${String(blockSize)}`,
+    );
+  }
+  if (backend !== 'file') {
+    if (file !== undefined)
+      throw new UsageError(`--file goes with --backend file, not with --backend ${backend}`);
+    return { kind: backend, size: size ?? parseSize(DEFAULT_SIZE) };
+  }
+  if (file === undefined)
+    throw new UsageError('--backend file needs --file, the path of a file or block device');
+  if (size === undefined && statSync(file, { throwIfNoEntry: false }) === undefined) {
+    throw new UsageError(`There is no file ${file}; give --size to create it`);
+  }
+  return { kind: 'file', path: resolve(file), size };
+}
+
+/** How other programs reach the socket: lines to copy. */
+function instructions(socket: string): string {
+  const bench = `  vfio-user bench ${shellWord(socket)}`;
+  if (socket.startsWith('@')) return `\nMeasure it:\n${bench}\n\nCtrl-C ends it.`;
+  const forSpdk = basename(socket) === SPDK_SOCKET;
+  const transport = `trtype:VFIOUSER traddr:${dirname(socket)}`;
+  const device = JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: socket } });
+  return [
+    '',
+    'Measure it:',
+    bench,
+    '',
+    "With SPDK's driver:",
+    forSpdk
+      ? `  spdk_nvme_perf -r ${shellWord(transport)} -q 32 -o 4096 -w randread -t 3 -g`
+      : `  SPDK wants a directory with a socket named ${SPDK_SOCKET}: serve with --socket ${shellWord(dirname(socket))}`,
+    '',
+    'In a virtual machine (QEMU 10.1 or later):',
+    '  qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on \\',
+    `    -machine q35,memory-backend=mem -device ${shellWord(device)}`,
+    '',
+    'Ctrl-C ends it.',
+  ].join('\n');
+}

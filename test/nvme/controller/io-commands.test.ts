@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+import { createBackend } from '../../../lib/nvme/controller';
+import type { Command } from '../../../lib/nvme/spec';
+import { Address, type FakeRange, Host, type HostQueue, turns, until } from './support';
+
+let host: Host;
+let queue: HostQueue;
+beforeEach(async () => {
+  host = new Host();
+  host.enable();
+  queue = await host.createQueues();
+});
+afterEach(() => {
+  host.close();
+});
+
+const READ = 2;
+const WRITE = 1;
+
+async function status(command: Command): Promise<string> {
+  return (await host.run(queue, { nsid: 1, prp1: Address.data, ...command })).status;
+}
+
+function pattern(address: number, length: number, seed: number): Uint8Array {
+  const bytes = host.memory.bytes(address, length);
+  for (let i = 0; i < length; i++) bytes[i] = (i * 7 + (i >> 8) + seed) & 0xff;
+  return bytes.slice();
+}
+
+describe('Read and Write', () => {
+  test('what was written is read, and nothing else', async () => {
+    const written = pattern(Address.data, 1024, 1);
+    expect(await status({ opcode: WRITE, cdw10: 100, cdw12: 1 })).toBe('00/00');
+    const at = Address.data + 0x1_0000;
+    expect(await status({ opcode: READ, cdw10: 99, cdw12: 3, prp1: at })).toBe('00/00');
+    expect(host.memory.bytes(at + 512, 1024)).toEqual(written);
+    expect(host.memory.bytes(at, 512).every((byte) => byte === 0)).toBe(true);
+    expect(host.memory.bytes(at + 1536, 512).every((byte) => byte === 0)).toBe(true);
+    expect(host.controller.statistics).toMatchObject({
+      readCommands: 1,
+      writeCommands: 1,
+      bytesRead: 2048,
+      bytesWritten: 1024,
+      slowCommands: 0,
+    });
+  });
+
+  test.each<[string, Command, string]>([
+    ['one block beyond the end', { opcode: READ, cdw10: 32768 }, '00/80 DNR'],
+    ['a range across the end', { opcode: WRITE, cdw10: 32767, cdw12: 1 }, '00/80 DNR'],
+    ['a block above 2^32', { opcode: READ, cdw11: 1 }, '00/80 DNR'],
+    [
+      'the last block that there could be',
+      { opcode: READ, cdw10: 0xffff_ffff, cdw11: 0xffff_ffff },
+      '00/80 DNR',
+    ],
+    ['namespace 0', { opcode: READ, nsid: 0 }, '00/0b DNR'],
+    ['namespace 2', { opcode: READ, nsid: 2 }, '00/0b DNR'],
+    ['the broadcast namespace', { opcode: READ, nsid: 0xffff_ffff }, '00/0b DNR'],
+    ['more than MDTS', { opcode: READ, cdw12: 256 }, '00/02 DNR'],
+    ['an SGL', { opcode: READ, psdt: 1 }, '00/02 DNR'],
+    ['a fused command', { opcode: WRITE, fuse: 2 }, '00/02 DNR'],
+    ['PRP1 that is misaligned', { opcode: READ, prp1: Address.data + 1 }, '00/13 DNR'],
+    ['PRP2 that is misaligned', { opcode: READ, cdw12: 15, prp2: Address.data + 4 }, '00/13 DNR'],
+    ['a list that is misaligned', { opcode: READ, cdw12: 31, prp2: Address.data + 4 }, '00/13 DNR'],
+    ['PRP1 that is not mapped', { opcode: READ, prp1: 0x4000_0000 }, '00/04'],
+    ['PRP2 that is not mapped', { opcode: WRITE, cdw12: 15, prp2: 0x4000_0000 }, '00/04'],
+    ['a list that is not mapped', { opcode: READ, cdw12: 31, prp2: 0x4000_0000 }, '00/04'],
+    ['an address at 2^64', { opcode: READ, prp1: Number.MAX_SAFE_INTEGER - 3 }, '00/04'],
+    ['an unknown opcode', { opcode: 0x0c }, '00/01 DNR'],
+    ['Dataset Management', { opcode: 0x09 }, '00/01 DNR'],
+  ])('%s is refused', async (_, command, expected) => {
+    expect(await status(command)).toBe(expected);
+    expect(await status({ opcode: READ })).toBe('00/00');
+    expect(host.read32(0x1c)).toBe(1);
+    expect(host.controller.statistics.errors).toBe(1);
+  });
+
+  test('a read into memory that may not be written, and a write from it', async () => {
+    host.memory.add(0x1000_0000, 0x1000, { writable: false });
+    expect(await status({ opcode: WRITE, prp1: 0x1000_0000 })).toBe('00/00');
+    // The fake memory has no rights in its slow path, so that only what the fast path does is seen.
+    await status({ opcode: READ, prp1: 0x1000_0000 });
+    expect(host.memory.messages).toEqual(['write 10000000+200']);
+  });
+
+  test('blocks of 4096 bytes, and a transfer of 1 MiB through chained lists that begin inside a page', async () => {
+    const large = new Host({ blockSize: 4096, maxTransfer: 1 << 20 });
+    large.enable();
+    const io = await large.createQueues();
+    const list = Address.data + 0xfe0; // Room for 4 entries: 3 pages, and the next list.
+    const next = Address.data + 0x2000;
+    const first = Address.data + 0x1_0e00;
+    const page = (i: number): number => Address.data + 0x10_0000 + 0x1000 * ((i * 37) % 256);
+    large.memory.words(list, 8).set([page(1), 0, page(2), 0, page(3), 0, next, 0]);
+    for (let i = 4; i <= 256; i++) large.memory.words(next + 8 * (i - 4), 2).set([page(i), 0]);
+    const expected = new Uint8Array(1 << 20);
+    expected.forEach((_, i) => (expected[i] = (i ^ (i >> 9)) & 0xff));
+    large.memory.bytes(first, 0x200).set(expected.subarray(0, 0x200));
+    for (let i = 1; i <= 256; i++) {
+      const from = 0x200 + (i - 1) * 4096;
+      large.memory.bytes(page(i), Math.min(4096, (1 << 20) - from)).set(expected.subarray(from, from + 4096));
+    }
+    const command = { nsid: 1, cdw10: 1, cdw12: 255, prp1: first, prp2: list };
+    expect((await large.run(io, { ...command, opcode: WRITE })).status).toBe('00/00');
+    const into = Address.data + 0x30_0000;
+    for (let i = 0; i < 255; i++) large.memory.words(next + 8 * i, 2).set([into + 4096 * (i + 1), 0]);
+    const back = { ...command, opcode: READ, prp1: into, prp2: next };
+    expect((await large.run(io, back)).status).toBe('00/00');
+    expect(Buffer.compare(large.memory.bytes(into, 1 << 20), expected)).toBe(0);
+    expect(large.controller.statistics.slowCommands).toBe(0);
+    large.close();
+  });
+
+  test('a page that lies across two ranges, and ranges that follow each other', async () => {
+    host.memory.add(0x1000_0000, 0x1200);
+    host.memory.add(0x1000_1200, 0x2e00);
+    const written = host.memory.bytes(0x1000_0000, 0x1000);
+    written.fill(0x5a);
+    host.memory.bytes(0x1000_1200, 0x100).fill(1);
+    expect(await status({ opcode: WRITE, cdw12: 7, prp1: 0x1000_0000 })).toBe('00/00');
+    expect(await status({ opcode: READ, cdw12: 7, prp1: Address.data })).toBe('00/00');
+    expect(host.memory.bytes(Address.data, 0x1000).every((byte) => byte === 0x5a)).toBe(true);
+  });
+
+  test('a namespace of more than 2 GiB, across the end of a mapping', async () => {
+    const size = 5 * 2 ** 30;
+    const big = new Host({ backend: createBackend({ kind: 'memory', size }) });
+    big.enable();
+    const io = await big.createQueues();
+    for (const [i, lba] of [2 ** 21 - 1, 2 ** 22 - 3, size / 512 - 8].entries()) {
+      big.memory.bytes(Address.data, 4096).fill(0x30 + i);
+      const command = { nsid: 1, cdw10: lba >>> 0, cdw12: 7, prp1: Address.data };
+      expect((await big.run(io, { ...command, opcode: WRITE })).status).toBe('00/00');
+      big.memory.bytes(Address.data, 4096).fill(0);
+      expect((await big.run(io, { ...command, opcode: READ })).status).toBe('00/00');
+      expect(big.memory.bytes(Address.data, 4096).every((byte) => byte === 0x30 + i)).toBe(true);
+    }
+    big.close();
+  });
+});
+
+test('Compare finds a difference in any part', async () => {
+  pattern(Address.data, 8192, 3);
+  const command = { cdw12: 15, prp2: Address.data + 4096 };
+  expect(await status({ opcode: WRITE, ...command })).toBe('00/00');
+  expect(await status({ opcode: 5, ...command })).toBe('00/00');
+  host.memory.bytes(Address.data + 8191, 1).fill(0xa5);
+  expect(await status({ opcode: 5, ...command })).toBe('02/85 DNR');
+  expect(await status({ opcode: 5, cdw10: 32768 })).toBe('00/80 DNR');
+});
+
+test('Write Zeroes, also of more than is done at once', async () => {
+  host.memory.bytes(Address.data, 512).fill(0xee);
+  for (const lba of [0, 1, 4000, 8191, 8192]) {
+    expect(await status({ opcode: WRITE, cdw10: lba })).toBe('00/00');
+  }
+  expect(await status({ opcode: 8, cdw10: 1, cdw12: 0 })).toBe('00/00');
+  expect(await status({ opcode: 8, cdw10: 2, cdw12: 8189 })).toBe('00/00');
+  const left: number[] = [];
+  for (const lba of [0, 1, 4000, 8191, 8192]) {
+    expect(await status({ opcode: READ, cdw10: lba })).toBe('00/00');
+    if (host.memory.bytes(Address.data, 1)[0] === 0xee) left.push(lba);
+  }
+  expect(left).toEqual([0, 8192]);
+  expect(await status({ opcode: 8, cdw10: 32767, cdw12: 1 })).toBe('00/80 DNR');
+});
+
+test('Flush takes namespace 1 and all namespaces', async () => {
+  expect(await status({ opcode: 0, nsid: 1 })).toBe('00/00');
+  expect(await status({ opcode: 0, nsid: 0xffff_ffff })).toBe('00/00');
+  expect(await status({ opcode: 0, nsid: 2 })).toBe('00/0b DNR');
+  expect(await status({ opcode: 0, psdt: 1 })).toBe('00/02 DNR');
+});
+
+test('a backend that fails gives media errors', async () => {
+  const backend = createBackend({ kind: 'null', size: 1 << 20 });
+  const failing = { ...backend, size: 1 << 20, kind: 'bad', volatileCache: false };
+  const no = (): boolean => false;
+  const drive = new Host({
+    backend: {
+      ...failing,
+      read: no,
+      write: no,
+      zero: no,
+      flush: () => Promise.resolve(),
+      close: () => undefined,
+    },
+  });
+  drive.enable();
+  const io = await drive.createQueues();
+  for (const [opcode, expected] of [
+    [READ, '02/81'],
+    [WRITE, '02/80'],
+    [5, '02/81'],
+    [8, '02/80'],
+  ] as const) {
+    expect((await drive.run(io, { opcode, nsid: 1, prp1: Address.data })).status).toBe(expected);
+  }
+  drive.close();
+});
+
+test('the null backend leaves the buffer of a read as it is', async () => {
+  const drive = new Host({ backend: createBackend({ kind: 'null', size: 1 << 20 }) });
+  drive.enable();
+  const io = await drive.createQueues();
+  drive.memory.bytes(Address.data, 512).fill(9);
+  for (const opcode of [WRITE, READ, 8, 0]) {
+    expect((await drive.run(io, { opcode, nsid: 1, prp1: Address.data })).status).toBe('00/00');
+  }
+  expect(drive.memory.bytes(Address.data, 512).every((byte) => byte === 9)).toBe(true);
+  expect((await drive.run(io, { opcode: READ, nsid: 1, prp1: Address.data + 2 })).status).toBe('00/13 DNR');
+  drive.close();
+});
+
+describe('memory that is not mapped here', () => {
+  const FAR = 0x1000_0000;
+  let far: FakeRange;
+  beforeEach(() => {
+    far = host.memory.add(FAR, 0x10_0000, { distant: true });
+  });
+
+  test('data and lists go by messages', async () => {
+    far.bytes.subarray(0x8000, 0x8000 + 3 * 4096).fill(0x77);
+    const list = new Uint32Array(far.bytes.buffer, 0x100, 4);
+    list.set([FAR + 0x9000, 0, FAR + 0xa000, 0]);
+    const command = { cdw12: 23, prp1: FAR + 0x8000, prp2: FAR + 0x100 };
+    expect(await status({ opcode: WRITE, ...command })).toBe('00/00');
+    expect(host.memory.messages).toEqual(['read 10000100+10', 'read 10008000+3000']);
+    far.bytes.fill(0, 0x8000);
+    expect(await status({ opcode: 5, ...command })).toBe('02/85 DNR');
+    expect(await status({ opcode: READ, ...command })).toBe('00/00');
+    expect(far.bytes.subarray(0x8000, 0x8000 + 3 * 4096).every((byte) => byte === 0x77)).toBe(true);
+    expect(await status({ opcode: 5, ...command })).toBe('00/00');
+    expect((await host.adminCommand({ opcode: 6, cdw10: 1, prp1: FAR + 0x2000 })).status).toBe('00/00');
+    expect(far.bytes[0x2000 + 516]).toBe(1);
+    expect(host.controller.statistics.slowCommands).toBe(4);
+  });
+
+  test('commands of other queues go on, and the deletion of the queue waits', async () => {
+    let open = (): void => undefined;
+    host.memory.gate = new Promise((resolve) => (open = resolve));
+    const cid = host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    host.push(queue, { opcode: 0, nsid: 1 });
+    host.ring(queue);
+    expect((await host.completion(queue)).cid).not.toBe(cid);
+    const deletion = host.push(host.admin, { opcode: 0, cdw10: 1 });
+    host.ring(host.admin);
+    await turns();
+    expect(host.take(host.admin)).toBeUndefined();
+    expect((await host.adminCommand({ opcode: 4, cdw10: 1 })).status).toBe('01/0c DNR');
+    expect(
+      (await host.adminCommand({ opcode: 1, prp1: Address.sq, cdw10: 0x000f_0001, cdw11: 0x1_0001 })).status,
+    ).toBe('01/01 DNR');
+    open();
+    expect(await host.completion(host.admin)).toMatchObject({ cid: deletion, status: '00/00' });
+    expect(host.take(queue)).toMatchObject({ cid, status: '00/00' });
+    expect((await host.adminCommand({ opcode: 4, cdw10: 1 })).status).toBe('00/00');
+  });
+
+  test('after a reset they touch nothing; RDY goes when they have ended', async () => {
+    let open = (): void => undefined;
+    host.memory.gate = new Promise((resolve) => (open = resolve));
+    host.memory.bytes(Address.data, 512).fill(0x11);
+    host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    host.push(queue, { opcode: READ, nsid: 1, cdw12: 8, prp1: FAR + 0xe00, prp2: Address.data });
+    host.ring(queue);
+    await until(() => host.memory.messages.length === 2);
+    host.write32(0x14, 0);
+    expect(host.read32(0x1c)).toBe(1);
+    host.enable(); // Too early: it takes effect when all is done.
+    open();
+    await turns();
+    expect(host.read32(0x1c)).toBe(1);
+    expect((await host.adminCommand({ opcode: 6, cdw10: 1, prp1: Address.data + 0x1000 })).status).toBe(
+      '00/00',
+    );
+    expect(host.take(queue)).toBeUndefined();
+    expect(host.memory.bytes(Address.data, 512).every((byte) => byte === 0x11)).toBe(true);
+    expect(host.memory.messages).toHaveLength(2);
+    expect(host.controller.statistics.writeCommands).toBe(0);
+  });
+
+  test('a device reset resolves when they have ended; a shutdown completes then', async () => {
+    let open = (): void => undefined;
+    host.memory.gate = new Promise((resolve) => (open = resolve));
+    host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    host.ring(queue);
+    await until(() => host.memory.messages.length === 1);
+    host.write32(0x14, 0x0046_4001);
+    expect(host.read32(0x1c)).toBe(5);
+    let done = false;
+    open();
+    await until(() => host.read32(0x1c) === 9);
+    void host.controller.reset().then(() => (done = true));
+    await until(() => done);
+    expect([host.read32(0x14), host.read32(0x1c), host.read32(0x28)]).toEqual([0, 0, 0]);
+  });
+
+  test('a host that moves a list for ever gets an error', async () => {
+    // Each list is fetched by message, and ends in a chain to another one.
+    const words = new Uint32Array(far.bytes.buffer);
+    for (let i = 0; i < 256; i++) words.set([FAR + i * 0x1000 + 0x1000, 0], (i * 0x1000 + 0xff8) / 4);
+    expect(await status({ opcode: READ, cdw12: 255, prp2: FAR + 0xff8 })).toBe('00/04');
+  });
+});

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT
+import { constants as limits } from 'node:buffer';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { closeFd, createSharedMemory } from '../../lib/native';
+import { useServer } from './fixture';
+import { dmaMap, join, message, u16, u32, u64 } from './support';
+
+const t = useServer();
+
+describe('DMA_READ and DMA_WRITE', () => {
+  beforeEach(async () => {
+    // 1 MiB of transfer size on both sides; 3 MiB of memory without a descriptor.
+    expect(await t.raw.errnoOf(2, dmaMap(0x10_0000, 0x30_0000))).toBe(0);
+  });
+
+  test('reads in chunks that the client takes', async () => {
+    const result = t.model.client?.memory.read(0x10_0800, 0x10_0000 + 3);
+    const first = await t.raw.receive();
+    expect([first.command, first.flags]).toEqual([11, 0]);
+    expect(first.payload).toEqual(u64(0x10_0800, 0x10_0000));
+    const data = new Uint8Array(0x10_0000).fill(9);
+    const reply = message(11, join(first.payload, data), first.id, 1);
+    for (let sent = 0; sent < reply.length;) {
+      sent += t.raw.socket.send(new Uint8Array(0), 0, reply, sent, null);
+      await sleep(0);
+    }
+    const second = await t.raw.receive();
+    expect(second.payload).toEqual(u64(0x20_0800, 3));
+    t.raw.send(message(11, join(second.payload, Uint8Array.of(1, 2, 3)), second.id, 1));
+    expect((await result)?.subarray(0xf_ffff)).toEqual(Uint8Array.of(9, 1, 2, 3));
+  });
+
+  test('writes', async () => {
+    const result = t.model.client?.memory.write(0x10_0000, Uint8Array.of(1, 2, 3));
+    const request = await t.raw.receive();
+    expect(request.command).toBe(12);
+    expect(request.payload).toEqual(join(u64(0x10_0000, 3), Uint8Array.of(1, 2, 3)));
+    t.raw.send(message(12, u64(0x10_0000, 3), request.id, 1));
+    await result;
+  });
+
+  test.each([
+    ['less than asked for', join(u64(0x10_0000, 1), Uint8Array.of(1)), 0, 'ERR_VFIO_USER_DMA'],
+    ['another address', join(u64(0x11_0000, 2), u16(1)), 0, 'ERR_VFIO_USER_PROTOCOL'],
+    ['no data', u64(0x10_0000, 2), 0, 'ERR_VFIO_USER_PROTOCOL'],
+    ['more than asked for', join(u64(0x10_0000, 9), new Uint8Array(9)), 0, 'ERR_VFIO_USER_PROTOCOL'],
+    ['an error', undefined, 0x20, 'ERR_VFIO_USER_REMOTE'],
+  ])('a client that answers with %s', async (_name, payload, flags, code) => {
+    const result = t.model.client?.memory.read(0x10_0000, 2);
+    const request = await t.raw.receive();
+    t.raw.send(message(11, payload, request.id, 1 | flags));
+    await expect(result).rejects.toMatchObject({ code });
+    expect(await t.raw.errnoOf(4, u32(16, 0, 0, 0))).toBe(0);
+  });
+
+  test('a client that leaves instead of answering', async () => {
+    const result = t.model.client?.memory.read(0x10_0000, 2);
+    await t.raw.receive();
+    t.raw.close();
+    await expect(result).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
+  });
+
+  test('a range that is longer than an ArrayBuffer can be is reached by messages', async () => {
+    if (limits.MAX_LENGTH > 2 ** 33) return;
+    const fd = createSharedMemory(limits.MAX_LENGTH + 0x1000);
+    expect(await t.raw.errnoOf(2, dmaMap(1n << 40n, limits.MAX_LENGTH + 0x1000), [fd])).toBe(0);
+    expect(t.model.ranges.at(-1)?.buffer).toBeNull();
+    closeFd(fd);
+  });
+});

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT
+import { ftruncateSync } from 'node:fs';
+import { constants } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { EventFd, Socket, closeFd, createSharedMemory } from '../../lib/native';
+import { useServer } from './fixture';
+import { RawClient, access, dmaMap, dmaUnmap, join, message, openFds, u16, u32, u64, until } from './support';
+
+const { EEXIST, EINVAL, EIO, ENOENT, ENOTSUP, ENXIO, ENODEV } = constants.errno;
+const t = useServer();
+
+describe('DMA_MAP and DMA_UNMAP', () => {
+  test('a mapped descriptor is shared memory, which the server holds without the descriptor', async () => {
+    const fd = createSharedMemory(0x3000);
+    const open = openFds();
+    expect(await t.raw.errnoOf(2, dmaMap(0x10000, 0x2000, 3, 0x1000), [fd])).toBe(0);
+    expect(openFds()).toBe(open);
+    const { client } = model;
+    expect(client?.memory.ranges).toEqual(t.model.ranges);
+    const place = client?.memory.place(0x10800, 16, 'readwrite');
+    expect(place).toMatchObject({ offset: 0x800 });
+    expect(place?.buffer.byteLength).toBe(0x2000);
+    await client?.memory.write(0x10800, Uint8Array.of(1, 2, 3));
+    expect(await client?.memory.read(0x10800n, 4)).toEqual(Uint8Array.of(1, 2, 3, 0));
+
+    const generation = client?.memory.generation ?? 0;
+    expect((await t.raw.ask(message(3, dmaUnmap(0x10000, 0x2000)))).payload).toEqual(
+      dmaUnmap(0x10000, 0x2000),
+    );
+    expect(client?.memory.generation).toBeGreaterThan(generation);
+    expect(place?.buffer.byteLength).toBe(0);
+    expect(client?.memory.place(0x10800, 16, 'read')).toBeNull();
+    await expect(client?.memory.read(0x10800, 4)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DMA' });
+    expect(t.model.log).toEqual(['attach', 'mapped 0x10000', 'unmapping 0x10000']);
+    closeFd(fd);
+  });
+
+  test('the memory stays until the model has let go of it', async () => {
+    const fd = createSharedMemory(0x1000);
+    await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd]);
+    const buffer = t.model.ranges[0]?.buffer;
+    let open = (): void => undefined;
+    t.model.gate = new Promise((resolve) => {
+      open = resolve;
+    });
+    const reply = t.raw.errnoOf(3, dmaUnmap(0, 0x1000));
+    await until(() => t.model.log.includes('unmapping 0x0'));
+    await sleep(10);
+    expect(buffer?.byteLength).toBe(0x1000);
+    open();
+    expect(await reply).toBe(0);
+    expect(buffer?.byteLength).toBe(0);
+    closeFd(fd);
+  });
+
+  test('a client that leaves while the model lets go', async () => {
+    const fd = createSharedMemory(0x1000);
+    await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd]);
+    closeFd(fd);
+    let open = (): void => undefined;
+    t.model.gate = new Promise((resolve) => {
+      open = resolve;
+    });
+    t.raw.send(message(3, dmaUnmap(0, 0x1000)));
+    await until(() => t.model.log.includes('unmapping 0x0'));
+    t.raw.close();
+    await until(() => t.model.log.includes('detach'));
+    t.raw = await RawClient.connect(t.endpoint, false);
+    t.raw.send(message(1, u16(0, 0)));
+    await sleep(20);
+    // The next client is not served while the model still works for the last.
+    expect(t.model.log.filter((line) => line === 'attach').length).toBe(1);
+    open();
+    expect((await t.raw.receive()).errno).toBe(0);
+  });
+
+  test('a model that cannot let go keeps the range', async () => {
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000))).toBe(0);
+    t.model.failure = new Error('stuck');
+    expect(await t.raw.errnoOf(3, dmaUnmap(0, 0x1000))).toBe(EIO);
+    expect(t.model.client?.memory.ranges.length).toBe(1);
+    expect(await t.raw.errnoOf(3, dmaUnmap(0, 0x1000))).toBe(0);
+  });
+
+  test('permissions', async () => {
+    const fd = createSharedMemory(0x3000);
+    await t.raw.errnoOf(2, dmaMap(0x1000, 0x1000, 1), [fd]);
+    await t.raw.errnoOf(2, dmaMap(0x2000, 0x1000, 2, 0x1000), [fd]);
+    await t.raw.errnoOf(2, dmaMap(0x3000, 0x1000, 0, 0x2000), [fd]);
+    const memory = t.model.client?.memory;
+    const allowed = (iova: number): boolean[] =>
+      (['read', 'write', 'readwrite'] as const).map((access) => memory?.place(iova, 8, access) !== null);
+    expect([allowed(0x1000), allowed(0x2000), allowed(0x3000)]).toEqual([
+      [true, false, false],
+      [false, true, false],
+      [false, false, false],
+    ]);
+    await expect(memory?.write(0x1ff8, new Uint8Array(16))).rejects.toThrow('may not be written');
+    await expect(memory?.read(0x2000, 1)).rejects.toThrow('may not be read');
+    closeFd(fd);
+  });
+
+  test('adjacent ranges are one for read and write, not for place; the top of the address space', async () => {
+    const fd = createSharedMemory(0x3000);
+    await t.raw.errnoOf(2, dmaMap(0x1000, 0x1000, 3, 0x2000), [fd]);
+    await t.raw.errnoOf(2, dmaMap(0x2000, 0x1000), [fd]);
+    await t.raw.errnoOf(2, dmaMap(0xffff_ffff_ffff_f000n, 0x1000, 3, 0x1000), [fd]);
+    const memory = t.model.client?.memory;
+    const data = new Uint8Array(0x800).map((_, index) => index % 251);
+    await memory?.write(0x1c00, data);
+    expect(await memory?.read(0x1c00, 0x800)).toEqual(data);
+    expect(memory?.place(0x1c00, 0x800, 'read')).toBeNull();
+    expect(memory?.place(0x1c00, 0x400, 'read')).toMatchObject({ offset: 0xc00 });
+    expect(memory?.place(0x2000, 0x1000, 'read')).toMatchObject({ offset: 0 });
+    expect(memory?.place(0xffff_ffff_ffff_fff0n, 16, 'read')).toMatchObject({ offset: 0xff0 });
+    expect(memory?.place(0xffff_ffff_ffff_fff0n, 17, 'read')).toBeNull();
+    for (const iova of [-1, 0.5, NaN, Infinity, 2 ** 60, -1n, 1n << 64n])
+      expect(memory?.place(iova, 1, 'read')).toBeNull();
+    for (const length of [0, -1, NaN, Infinity, 0.5])
+      expect(memory?.place(0x1000, length, 'read')).toBeNull();
+    closeFd(fd);
+  });
+
+  test.each([
+    ['an unaligned address', dmaMap(0x800, 0x1000), EINVAL],
+    ['an unaligned size', dmaMap(0x1000, 0x800), EINVAL],
+    ['an unaligned offset', dmaMap(0x1000, 0x1000, 3, 0x10), EINVAL],
+    ['a size of 0', dmaMap(0x1000, 0), EINVAL],
+    ['an address that wraps', dmaMap(0xffff_ffff_ffff_f000n, 0x2000), EINVAL],
+    ['a size beyond reason', dmaMap(0, 0xffff_ffff_ffff_f000n), EINVAL],
+    ['an unknown flag', dmaMap(0x1000, 0x1000, 7), EINVAL],
+    ['the same range', dmaMap(0x10_0000, 0x1000), EEXIST],
+    ['an overlapping range', dmaMap(0xf_f000, 0x3000), EEXIST],
+    ['a small argsz', join(u32(31, 3), u64(0, 0x1000, 0x1000)), EINVAL],
+    ['a short message', dmaMap(0x1000, 0x1000).subarray(0, 31), EINVAL],
+  ])('DMA_MAP of %s is refused', async (_name, payload, errno) => {
+    const fd = createSharedMemory(0x10000);
+    expect(await t.raw.errnoOf(2, dmaMap(0x10_0000, 0x1000), [fd])).toBe(0);
+    expect(await t.raw.errnoOf(2, payload, [fd])).toBe(errno);
+    expect(await t.raw.errnoOf(2, payload)).toBe(errno);
+    expect(t.model.client?.memory.ranges.length).toBe(1);
+    closeFd(fd);
+  });
+
+  test('descriptors that cannot be mapped', async () => {
+    const fd = createSharedMemory(0x1000);
+    const [near, far] = Socket.pair();
+    const event = EventFd.create();
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x2000), [fd])).toBe(ENXIO);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd, fd])).toBe(EINVAL);
+    // Neither sockets nor eventfds have memory; the kernel says ENODEV, or their size of 0 says ENXIO.
+    for (const other of [near.fd, event.fd])
+      expect([ENODEV, ENXIO]).toContain(await t.raw.errnoOf(2, dmaMap(0, 0x1000), [other]));
+    expect(t.model.client?.memory.ranges).toEqual([]);
+    near.close();
+    far.close();
+    event.close();
+    closeFd(fd);
+  });
+
+  test.each([
+    ['what is not mapped', dmaUnmap(0x5000, 0x1000), ENOENT],
+    ['a part', dmaUnmap(0x1000, 0x1000), ENOENT],
+    ['more than a range', dmaUnmap(0x1000, 0x4000), ENOENT],
+    ['a dirty bitmap', join(u32(48, 1), u64(0x1000, 0x2000), u64(4096, 8)), ENOTSUP],
+    ['an unknown flag', dmaUnmap(0x1000, 0x2000, 4), EINVAL],
+    ['all, with an address', dmaUnmap(0x1000, 0x2000, 2), EINVAL],
+  ])('DMA_UNMAP of %s is refused', async (_name, payload, errno) => {
+    expect(await t.raw.errnoOf(2, dmaMap(0x1000, 0x2000))).toBe(0);
+    expect(await t.raw.errnoOf(3, payload)).toBe(errno);
+    expect(t.model.client?.memory.ranges.length).toBe(1);
+  });
+
+  test('everything at once', async () => {
+    expect(await t.raw.errnoOf(3, dmaUnmap(0, 0, 2))).toBe(0);
+    for (const iova of [0x1000, 0x2000, 0x4000]) await t.raw.errnoOf(2, dmaMap(iova, 0x1000));
+    expect(await t.raw.errnoOf(3, dmaUnmap(0, 0, 2))).toBe(0);
+    expect(t.model.client?.memory.ranges).toEqual([]);
+    expect(t.model.log.slice(-3)).toEqual(['unmapping 0x1000', 'unmapping 0x2000', 'unmapping 0x4000']);
+  });
+
+  test('a client that truncates its memory: zeroes and a report', async () => {
+    const fd = createSharedMemory(0x2000, { sealed: false });
+    await t.raw.errnoOf(2, dmaMap(0, 0x2000), [fd]);
+    await t.model.client?.memory.write(0x1000, Uint8Array.of(7));
+    ftruncateSync(fd, 0x1000);
+    expect(await t.model.client?.memory.read(0x1000, 1)).toEqual(Uint8Array.of(0));
+    await until(() => t.errors.length > 0);
+    expect(t.errors[0]?.error).toMatchObject({ code: 'ERR_VFIO_USER_MAPPING_LOST' });
+    closeFd(fd);
+  });
+});

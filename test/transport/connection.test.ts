@@ -1,0 +1,410 @@
+// SPDX-License-Identifier: MIT
+import { setTimeout as sleep } from 'node:timers/promises';
+import fc from 'fast-check';
+import { VfioUserError } from '../../lib/errors';
+import { closeFd, createSharedMemory, fileSize } from '../../lib/native';
+import { CommandError, type CommandReply, type Connection, type IncomingCommand } from '../../lib/transport';
+import { connected, message, openFds, until, warmUp, type Peer } from './support';
+
+const READ = 9;
+const WRITE = 10;
+let connection: Connection;
+let peer: Peer;
+let ended: (VfioUserError | null)[];
+let fdsBefore: number;
+beforeAll(warmUp);
+
+function open(options: Parameters<typeof connected>[0] = {}): void {
+  ended = [];
+  ({ connection, peer } = connected({ onClose: (error) => void ended.push(error), ...options }));
+}
+
+beforeEach(() => {
+  fdsBefore = openFds();
+});
+afterEach(() => {
+  connection.close();
+  peer.socket.close();
+  expect(ended.length).toBe(1);
+  expect(openFds()).toBe(fdsBefore);
+});
+
+const read = (tag: number, more = {}): ReturnType<Connection['request']> =>
+  connection.request({ command: READ, payload: Uint8Array.of(tag), ...more });
+const failing = (code: string): object => ({ code });
+
+describe('request', () => {
+  test('many in flight, answered in any order', async () => {
+    open();
+    await fc.assert(
+      fc.asyncProperty(fc.shuffledSubarray([...Array(40).keys()], { minLength: 40 }), async (order) => {
+        const replies = order.map((_, tag) => read(tag));
+        expect(connection.inFlight).toBe(40);
+        const requests = order.map(() => peer.take());
+        expect(requests.map(({ payload }) => payload[0])).toEqual([...Array(40).keys()]);
+        expect(new Set(requests.map(({ id }) => id)).size).toBe(40);
+        for (const i of order) peer.reply(requests[i] ?? { id: 0, command: 0 }, Uint8Array.of(i, 1));
+        expect((await Promise.all(replies)).map(({ payload }) => payload[0])).toEqual([...Array(40).keys()]);
+        expect(connection.inFlight).toBe(0);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test('error replies: with an errno, without, and without the reply type', async () => {
+    open();
+    for (const [flags, errno, errnoName] of [
+      [0x21, 22, 'EINVAL'],
+      [0x21, 0, 'no errno'],
+      [0x20, 95, 'EOPNOTSUPP'],
+      [0x21, 0xffffffff, 'errno 4294967295'],
+    ] as const) {
+      const result = read(1);
+      peer.reply(peer.take(), undefined, flags, errno);
+      const error: unknown = await result.catch((reason: unknown) => reason);
+      expect(error).toMatchObject({ code: 'ERR_VFIO_USER_REMOTE', errno, command: 'REGION_READ' });
+      if (errnoName !== 'EOPNOTSUPP') expect((error as VfioUserError).errnoName).toBe(errnoName);
+    }
+  });
+
+  test('a reply to another command, and one that is too large, fail only their request', async () => {
+    open();
+    const wrong = read(1);
+    const large = read(2, { maxReply: 4 });
+    const right = read(3, { maxReply: 4 });
+    const [first, second, third] = [peer.take(), peer.take(), peer.take()];
+    peer.reply({ ...first, command: WRITE });
+    peer.reply(second, new Uint8Array(5));
+    peer.reply(third, new Uint8Array(4));
+    await expect(wrong).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+    await expect(large).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+    expect((await right).payload.length).toBe(4);
+  });
+
+  test('duplicate and unexpected replies are counted, their descriptors closed', async () => {
+    open();
+    const fd = createSharedMemory(4096);
+    const result = read(1);
+    const request = peer.take();
+    peer.reply(request);
+    peer.send(message(READ, undefined, { id: request.id, flags: 1 }), [fd, fd]);
+    peer.send(message(READ, undefined, { id: 4711, flags: 1 }), [fd]);
+    closeFd(fd);
+    await result;
+    await until(() => connection.statistics.unexpectedReplies === 2);
+    expect(connection.statistics).toEqual({
+      messagesSent: 1,
+      messagesReceived: 3,
+      lateReplies: 0,
+      unexpectedReplies: 2,
+    });
+  });
+
+  test('a time-out; the late reply is counted, and the id is not used before', async () => {
+    open();
+    await expect(read(1, { timeout: 20 })).rejects.toMatchObject({
+      code: 'ERR_VFIO_USER_TIMEOUT',
+      command: 'REGION_READ',
+    });
+    const late = peer.take();
+    const reused = (): boolean => {
+      for (let i = 0; i < 0x10000; i++) {
+        connection.post(WRITE, new Uint8Array(0));
+        if (peer.take().id === late.id) return true;
+      }
+      return false;
+    };
+    expect(reused()).toBe(false);
+    peer.reply(late);
+    await until(() => connection.statistics.lateReplies === 1);
+    expect(reused()).toBe(true);
+  });
+
+  test('an abort signal, before and during', async () => {
+    open();
+    const reason = new Error('no more');
+    await expect(read(1, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    const controller = new AbortController();
+    const result = read(2, { signal: controller.signal });
+    const request = peer.take();
+    expect(request.payload).toEqual([2]);
+    controller.abort(reason);
+    await expect(result).rejects.toBe(reason);
+    peer.reply(request);
+    await until(() => connection.statistics.lateReplies === 1);
+    // An abort after the reply changes nothing.
+    const other = new AbortController();
+    const answered = read(3, { signal: other.signal });
+    peer.reply(peer.take());
+    await answered;
+    other.abort();
+    expect(connection.inFlight).toBe(0);
+  });
+
+  test('descriptors of a reply are the caller’s', async () => {
+    open();
+    const fd = createSharedMemory(8192);
+    const result = read(1);
+    peer.send(message(READ, undefined, { id: peer.take().id, flags: 1 }), [fd]);
+    closeFd(fd);
+    const { fds } = await result;
+    const own = fds.take(0) ?? -1;
+    expect(fileSize(own)).toBe(8192);
+    expect([fds.take(0), fds.take(1)]).toEqual([undefined, undefined]);
+    closeFd(own);
+  });
+});
+
+describe('the end', () => {
+  test.each([0, 1, 16, 20])('a peer that closes after %i bytes of a message', async (length) => {
+    open();
+    const all = [read(1), read(2)];
+    if (length > 0) peer.send(message(READ, new Uint8Array(8), { flags: 1 }).subarray(0, length));
+    peer.drain();
+    peer.socket.close();
+    for (const result of all)
+      await expect(result).rejects.toMatchObject({
+        code: 'ERR_VFIO_USER_DISCONNECTED',
+        command: 'REGION_READ',
+      });
+    await expect(read(3)).rejects.toMatchObject(failing('ERR_VFIO_USER_DISCONNECTED'));
+    expect(() => connection.requestSync({ command: READ, payload: new Uint8Array(0) })).toThrow(
+      'closed the connection',
+    );
+    expect(connection.error?.message.includes('in the middle of a message')).toBe(length > 0);
+  });
+
+  test('close() fails what is pending', async () => {
+    open();
+    const result = read(1);
+    connection.close();
+    connection.close();
+    await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_CLOSED'));
+    await expect(read(2)).rejects.toMatchObject(failing('ERR_VFIO_USER_CLOSED'));
+    expect(() => connection.post(WRITE, new Uint8Array(0))).toThrow('is closed');
+    expect(ended).toEqual([null]);
+  });
+
+  test('bytes that are no message', async () => {
+    open();
+    const result = read(1);
+    peer.send(message(READ, undefined, { flags: 3 }));
+    await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+    expect(connection.closed).toBe(true);
+  });
+});
+
+describe('commands of the peer', () => {
+  const echo = ({ payload }: IncomingCommand): CommandReply => ({ payload });
+
+  test('are answered, with an errno when refused, and not at all when posted', () => {
+    open({
+      onCommand: ({ command, payload, posted }) => {
+        if (command === 1) return echo({ payload } as IncomingCommand);
+        if (command === 2) throw new CommandError(28, 'full');
+        if (command === 3) throw new TypeError('a defect');
+        if (command === 4) throw new VfioUserError('ERR_VFIO_USER_PROTOCOL', 'does not decode');
+        expect(posted).toBe(true);
+        return undefined;
+      },
+    });
+    for (const [command, flags] of [
+      [1, 0],
+      [5, 0x10],
+      [2, 0],
+      [3, 0],
+      [2, 0x10],
+      [4, 0],
+    ] as const)
+      peer.send(message(command, Uint8Array.of(7), { id: command, flags }));
+    expect(() => connection.requestSync({ command: READ, payload: new Uint8Array(0), timeout: 20 })).toThrow(
+      'within',
+    );
+    const head = Buffer.alloc(16);
+    const errnos = [];
+    expect(peer.take().command).toBe(READ);
+    expect(peer.take()).toEqual({ id: 1, command: 1, flags: 1, payload: [7] });
+    for (let i = 0; i < 3; i++) {
+      expect(peer.socket.receive(head, 0, 16, 0, 1000)).toBe(16);
+      errnos.push([head.readUInt16LE(2), head.readUInt32LE(8), head.readUInt32LE(12)]);
+    }
+    expect(errnos).toEqual([
+      [2, 0x21, 28],
+      [3, 0x21, 5],
+      [4, 0x21, 22],
+    ]);
+    expect(peer.drain()).toBe(0);
+  });
+
+  test('wait for a slow one, in order', async () => {
+    const order: number[] = [];
+    open({
+      onCommand: async ({ command }) => {
+        order.push(command);
+        await sleep(command === 1 ? 30 : 1);
+        order.push(-command);
+        return undefined;
+      },
+    });
+    for (const command of [1, 2, 3]) peer.send(message(command, undefined, { id: command }));
+    await until(() => order.length === 6);
+    expect(order).toEqual([1, -1, 2, -2, 3, -3]);
+    expect([peer.take().id, peer.take().id, peer.take().id]).toEqual([1, 2, 3]);
+  });
+
+  test('may ask the peer something before they answer', async () => {
+    open({ onCommand: async () => ({ payload: (await read(9)).payload }) });
+    peer.send(message(WRITE, undefined, { id: 5 }));
+    await until(() => connection.inFlight === 1);
+    const question = peer.take();
+    expect(question).toMatchObject({ command: READ, flags: 0, payload: [9] });
+    peer.reply(question, Uint8Array.of(42));
+    await until(() => connection.inFlight === 0);
+    expect(peer.take()).toEqual({ id: 5, command: WRITE, flags: 1, payload: [42] });
+  });
+
+  test('are dropped with their descriptors when the connection ends behind a slow one', async () => {
+    const fd = createSharedMemory(4096);
+    let release = (): void => undefined;
+    const gate = new Promise<undefined>((resolve) => {
+      release = () => {
+        resolve(undefined);
+      };
+    });
+    open({ onCommand: () => gate });
+    for (let i = 0; i < 5; i++) peer.send(message(1), [fd, fd]);
+    closeFd(fd);
+    await until(() => connection.statistics.messagesReceived === 5);
+    connection.close();
+    release();
+    await sleep(1);
+  });
+
+  test('descriptors of those that wait are bounded', async () => {
+    const fd = createSharedMemory(4096);
+    open({ onCommand: () => new Promise<undefined>(() => undefined) });
+    peer.send(message(1));
+    await until(() => connection.statistics.messagesReceived === 1);
+    for (let i = 0; i < 6 && !connection.closed; i++) {
+      peer.send(message(2), new Array<number>(250).fill(fd));
+      await sleep(2);
+    }
+    closeFd(fd);
+    await until(() => connection.closed);
+    expect(connection.error).toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+  });
+});
+
+describe('a peer that does not read', () => {
+  const data = new Uint8Array(1 << 20).fill(7);
+
+  test('requests wait for their turn, keep their order and their deadlines', async () => {
+    open();
+    const order: number[] = [];
+    const all = [...Array(10).keys()].map((tag) => read(tag, { data }).then(() => order.push(tag)));
+    expect(connection.queuedBytes).toBeLessThan(6 << 20);
+    const impatient = read(99, { timeout: 20 });
+    const reason = new Error('no more');
+    const controller = new AbortController();
+    const aborted = read(98, { signal: controller.signal });
+    expect(connection.post(WRITE, Uint8Array.of(100))).toBe(false);
+    controller.abort(reason);
+    await expect(aborted).rejects.toBe(reason);
+    await expect(impatient).rejects.toMatchObject(failing('ERR_VFIO_USER_TIMEOUT'));
+    let drained = false;
+    void connection.drained().then(() => {
+      drained = true;
+    });
+    await sleep(5);
+    expect(drained).toBe(false);
+
+    const received: number[] = [];
+    const buffer = new Uint8Array(1 << 20);
+    let rest = 0;
+    let head = Buffer.alloc(0);
+    while (received.length < 11) {
+      const count = peer.socket.receive(
+        buffer,
+        0,
+        rest > 0 ? Math.min(rest, buffer.length) : 17 - head.length,
+      );
+      if (count <= 0) {
+        await sleep(1);
+        continue;
+      }
+      if (rest > 0) {
+        rest -= count;
+        continue;
+      }
+      head = Buffer.concat([head, buffer.subarray(0, count)]);
+      if (head.length < 17) continue;
+      received.push(head[16] ?? -1);
+      rest = head.readUInt32LE(4) - 17;
+      if (head.readUInt16LE(2) === READ) peer.reply({ id: head.readUInt16LE(0), command: READ });
+      head = Buffer.alloc(0);
+    }
+    await Promise.all(all);
+    // What was given up while it waited never left.
+    expect(received).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 100]);
+    expect(order).toEqual([...Array(10).keys()]);
+    expect(drained).toBe(true);
+  });
+
+  test('reading pauses while too many replies wait', async () => {
+    open({ onCommand: () => ({ payload: new Uint8Array(0), data }) });
+    const command = message(READ);
+    for (let i = 0; i < 100; i++) peer.send(command);
+    await sleep(20);
+    expect(connection.statistics.messagesReceived).toBeLessThan(10);
+    expect(connection.queuedBytes).toBeLessThan(6 << 20);
+    let bytes = 0;
+    const deadline = performance.now() + 15_000;
+    while (bytes < 100 * (16 + data.length) && performance.now() < deadline) {
+      const more = peer.drain();
+      bytes += more;
+      if (more === 0) await sleep(0);
+    }
+    expect(bytes).toBe(100 * (16 + data.length));
+    expect(connection.statistics.messagesReceived).toBe(100);
+  });
+
+  test('queued descriptors survive their closing by the caller', async () => {
+    open();
+    const fd = createSharedMemory(12288);
+    connection.post(WRITE, new Uint8Array(0), data);
+    expect(connection.queuedBytes).toBeGreaterThan(0);
+    const result = read(1, { fds: [fd] });
+    closeFd(fd);
+    let bytes = 0;
+    while (bytes < data.length + 16 + 17) {
+      bytes += peer.drain();
+      await sleep(0);
+    }
+    const fds = peer.socket.takeFds();
+    expect(fds.map(fileSize)).toEqual([12288]);
+    fds.forEach(closeFd);
+    connection.close();
+    await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_CLOSED'));
+  });
+
+  test('queued descriptors are closed with the connection', () => {
+    open();
+    const fd = createSharedMemory(12288);
+    connection.post(WRITE, new Uint8Array(0), data);
+    read(1, { fds: [fd, fd] }).catch(() => undefined);
+    closeFd(fd);
+    connection.close();
+  });
+
+  test('the synchronous form keeps its deadline', () => {
+    open();
+    for (let i = 0; i < 6; i++) connection.post(WRITE, new Uint8Array(0), data);
+    const start = performance.now();
+    expect(() => connection.requestSync({ command: READ, payload: new Uint8Array(0), timeout: 50 })).toThrow(
+      expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
+    );
+    const elapsed = performance.now() - start;
+    expect(elapsed).toBeGreaterThanOrEqual(49);
+    expect(elapsed).toBeLessThan(2000);
+  });
+});

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: MIT
+import { Socket } from '../../lib/native';
+import { Connection, type ConnectionOptions } from '../../lib/transport';
+
+export { openFds, until, warmUp } from '../server/support';
+
+/** A message as `struct vfio_user_header` has it: u16 id, u16 command, u32 size, u32 flags, u32 errno. */
+export function message(
+  command: number,
+  payload: Uint8Array = new Uint8Array(0),
+  { id = 1, flags = 0, errno = 0 } = {},
+): Uint8Array {
+  const bytes = Buffer.alloc(16 + payload.length);
+  bytes.writeUInt16LE(id, 0);
+  bytes.writeUInt16LE(command, 2);
+  bytes.writeUInt32LE(bytes.length, 4);
+  bytes.writeUInt32LE(flags, 8);
+  bytes.writeUInt32LE(errno, 12);
+  bytes.set(payload, 16);
+  return new Uint8Array(bytes);
+}
+
+export interface Seen {
+  id: number;
+  command: number;
+  flags: number;
+  payload: number[];
+}
+
+/** The other end of a connection: a bare socket. */
+export class Peer {
+  readonly socket: Socket;
+
+  constructor(socket: Socket) {
+    this.socket = socket;
+  }
+
+  send(bytes: Uint8Array, fds: number[] = []): void {
+    expect(this.socket.send(bytes, bytes.length, null, 0, fds)).toBe(bytes.length);
+  }
+
+  reply(to: { id: number; command: number }, payload?: Uint8Array, flags = 1, errno = 0): void {
+    this.send(message(to.command, payload, { id: to.id, flags, errno }));
+  }
+
+  /** The next message, which must be there. */
+  take(): Seen {
+    const head = Buffer.alloc(16);
+    expect(this.socket.receive(head, 0, 16, 0, 2000)).toBe(16);
+    const payload = Buffer.alloc(head.readUInt32LE(4) - 16);
+    for (let have = 0; have < payload.length;) {
+      const count = this.socket.receive(payload, have, payload.length - have, 0, 2000);
+      if (count <= 0) throw new Error('the message is cut short');
+      have += count;
+    }
+    return {
+      id: head.readUInt16LE(0),
+      command: head.readUInt16LE(2),
+      flags: head.readUInt32LE(8),
+      payload: [...payload],
+    };
+  }
+
+  /** Number of bytes that wait; they are taken. */
+  drain(): number {
+    const buffer = new Uint8Array(1 << 16);
+    let all = 0;
+    for (let count; (count = this.socket.receive(buffer, 0, buffer.length)) > 0;) all += count;
+    return all;
+  }
+}
+
+/** A connection and its peer. */
+export function connected(options: Partial<ConnectionOptions> = {}): { connection: Connection; peer: Peer } {
+  const [near, far] = Socket.pair();
+  const connection = new Connection(near, {
+    name: 'the peer',
+    onCommand: () => undefined,
+    messageTimeout: 1000,
+    ...options,
+  });
+  return { connection, peer: new Peer(far) };
+}
