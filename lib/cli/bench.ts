@@ -134,7 +134,8 @@ async function run(endpoint: string, options: Options, signal: AbortSignal, alia
     const report = fioReport({ version, started, ended: new Date(), options: words, jobs: [job] });
     print(JSON.stringify(report, null, 2));
   } else {
-    print(formatReport(targetText(result, alias), words, job) + remarks(result));
+    const target = printable(`${alias ?? endpoint}, namespace ${String(result.target.nsid)}`);
+    print(`${deviceText(result)}\n\n${formatReport(target, words, job)}${remarks(result)}`);
   }
   if (result.failure !== undefined) throw result.failure;
 }
@@ -176,12 +177,11 @@ function destruction(endpoint: string, { rw, size, nsid }: Options): string {
   return `--rw ${rw} overwrites ${part} of ${namespace} of ${endpoint}`;
 }
 
-function targetText({ target }: BenchmarkResult, alias?: string): string {
-  const { endpoint, model, version, nsid, lbaSize, capacity, mappedDoorbells } = target;
+function deviceText({ target }: BenchmarkResult): string {
+  const { model, version, lbaSize, capacity, mappedDoorbells } = target;
   const doorbells = mappedDoorbells ? 'mapped doorbells' : 'doorbells by message';
   return printable(
-    `${alias ?? endpoint}, ${model.trim()}, NVMe ${version}, namespace ${String(nsid)} of ${formatSize(capacity)} ` +
-      `in blocks of ${String(lbaSize)}, ${doorbells}`,
+    `${model.trim()}, NVMe ${version}, ${formatSize(capacity)} in blocks of ${String(lbaSize)} bytes, ${doorbells}`,
   );
 }
 

@@ -6,7 +6,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /**
  * Runs something that ends in good order when the process is interrupted: by Ctrl-C, a polite kill(1), or the terminal
- * that goes away. A second signal ends the process at once; controllers in use still get their shutdown notification.
+ * that goes away. A second signal ends the process at once.
  *
  * @param action is given a signal that is aborted at the first interrupt
  * @throws Interrupted when the action gave up for that
@@ -15,9 +15,12 @@ export async function interruptible<T>(action: (signal: AbortSignal) => Promise<
   const controller = new AbortController();
   const { signal } = controller;
   const onSignal = (name: NodeJS.Signals): void => {
-    const error = new Interrupted(name, constants.signals[name]);
-    if (signal.aborted) process.exit(error.exitCode);
-    controller.abort(error);
+    if (signal.aborted) {
+      // By the default action: handlers of the exit might wait for a device that does not answer.
+      for (const other of SIGNALS) process.off(other, onSignal);
+      process.kill(process.pid, name);
+    }
+    controller.abort(new Interrupted(name, constants.signals[name]));
   };
   for (const name of SIGNALS) process.on(name, onSignal);
   try {

@@ -73,4 +73,9 @@ function names(): string {
 
 ignoreClosedPipe(process.stdout);
 ignoreClosedPipe(process.stderr);
+// What a callback throws has nobody else to tell. Handlers of the exit shut down what is in use.
+process.on('uncaughtException', (error) => {
+  reportFailure(error);
+  process.exit();
+});
 main(process.argv.slice(2)).catch(reportFailure);

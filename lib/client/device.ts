@@ -208,20 +208,21 @@ export class VfioUserDevice
 
   async #fetchRegion(index: number): Promise<VfioUserRegion> {
     let argsz = REGION_INFO_SIZE;
-    for (;;) {
+    for (let attempt = 1; ; attempt++) {
       const reply = await this.#connection.request({
         command: Command.deviceGetRegionInfo,
         payload: encodeRegionInfoRequest({ index, argsz }),
         maxReply: argsz,
       });
       const info = decodeOrClose(reply.fds, () => decodeRegionInfoReply(reply.payload, { index }));
-      if (!info.complete && argsz < info.argsz && info.argsz <= MAX_REGION_INFO) {
+      if (attempt === 1 && argsz < info.argsz && info.argsz <= MAX_REGION_INFO) {
         // The server needs more room than we gave it (vfio-user, "Message sizes").
         argsz = info.argsz;
         reply.fds.close();
         continue;
       }
-      const mappable = (info.flags & RegionFlag.mmap) !== 0;
+      // With its capabilities cut off, it is not known which parts can be mapped: then by message only.
+      const mappable = info.complete && (info.flags & RegionFlag.mmap) !== 0;
       const whole = info.size > 0 ? [{ offset: 0, size: info.size }] : [];
       const areas = mappable ? (sparseAreas(info) ?? whole) : [];
       const region = new VfioUserRegion(

@@ -75,8 +75,11 @@ const ALLOCATION_LIMIT = 1n << 47n;
 export class DmaContainer implements DeviceDma {
   readonly #ranges = new IovaMap<DmaRange>();
   readonly #targets = new Set<DmaTarget>();
+  /** Ranges that are being taken from the devices, and when they are. */
+  readonly #leaving = new WeakMap<DmaRange, Promise<void>>();
   readonly #directDma: boolean;
   readonly #hugePages: 'auto' | 'always' | 'never';
+  #closed = false;
 
   constructor(options: DmaContainerOptions = {}) {
     this.#directDma = options.directDma ?? true;
@@ -176,8 +179,14 @@ export class DmaContainer implements DeviceDma {
 
   /** Adds a device, and tells it what is mapped. */
   async attach(target: DmaTarget): Promise<void> {
-    for (const range of this.ranges) await target.mapDma(this.#shown(range));
+    // Entered first, so that it is also told of what is mapped from now on.
     this.#targets.add(target);
+    try {
+      for (const range of this.ranges) await target.mapDma(this.#shown(range));
+    } catch (error) {
+      this.#targets.delete(target);
+      throw error;
+    }
   }
 
   /** Forgets a device, without a message to it. */
@@ -185,8 +194,9 @@ export class DmaContainer implements DeviceDma {
     this.#targets.delete(target);
   }
 
-  /** Releases all memory without a message to any device; for when they are gone. Idempotent. */
+  /** Releases all memory without a message to any device, for when they are gone; nothing can be mapped afterwards. Idempotent. */
   close(): void {
+    this.#closed = true;
     this.#targets.clear();
     for (const range of this.ranges) this.#release(range);
   }
@@ -291,9 +301,16 @@ export class DmaContainer implements DeviceDma {
   async #enter(range: DmaRange): Promise<void> {
     const told: DmaTarget[] = [];
     try {
+      if (this.#closed) {
+        throw new VfioUserError(
+          'ERR_VFIO_USER_CLOSED',
+          'the DMA container is closed, and its device with it; connect again',
+        );
+      }
       this.#check(range);
       this.#ranges.add(range);
-      for (const target of this.#targets) {
+      // Those of now: a device that is attached meanwhile finds the range in the table.
+      for (const target of [...this.#targets]) {
         await target.mapDma(this.#shown(range));
         told.push(target);
       }
@@ -305,7 +322,13 @@ export class DmaContainer implements DeviceDma {
   }
 
   /** The range leaves the table only when every device has let go of it (vfio-user, VFIO_USER_DMA_UNMAP, "Reply"). */
-  async #leave(range: DmaRange): Promise<void> {
+  #leave(range: DmaRange): Promise<void> {
+    const leaving = this.#leaving.get(range) ?? this.#takeBack(range);
+    this.#leaving.set(range, leaving);
+    return leaving;
+  }
+
+  async #takeBack(range: DmaRange): Promise<void> {
     const results = await Promise.allSettled(
       [...this.#targets].map((target) => target.unmapDma(this.#shown(range))),
     );

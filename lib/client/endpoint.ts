@@ -61,7 +61,8 @@ export async function openSocket(
       if (errno !== 'EAGAIN') throw explain(path, error);
       if (performance.now() + RETRY_MILLISECONDS > deadline) throw busyError(endpoint);
     }
-    await sleep(RETRY_MILLISECONDS, undefined, signal === undefined ? {} : { signal });
+    // An abort ends the sleep; its reason is thrown above.
+    await sleep(RETRY_MILLISECONDS, undefined, signal === undefined ? {} : { signal }).catch(() => undefined);
   }
 }
 

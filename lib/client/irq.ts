@@ -52,22 +52,25 @@ export class VfioUserIrq implements DeviceIrq {
       );
     }
     await this.disable();
-    const eventFds: EventFd[] = [];
+    // Held from the start, so that a device that is closed meanwhile closes them.
+    const eventFds = this.#eventFds;
+    let start = 0;
     try {
       for (const handler of handlers) {
         const eventFd = EventFd.create();
         eventFds.push(eventFd);
         eventFd.watch(handler);
       }
-      for (let start = 0; start < eventFds.length; start += this.#fdsPerMessage) {
+      for (; start < eventFds.length; start += this.#fdsPerMessage) {
         const fds = eventFds.slice(start, start + this.#fdsPerMessage).map((eventFd) => eventFd.fd);
         await this.#trigger('eventfd', start, fds.length, fds);
       }
     } catch (error) {
-      for (const eventFd of eventFds) eventFd.close();
+      this.release();
+      // The server holds the vectors that it took before; the error to tell is the first one.
+      if (start > 0) await this.#trigger('none', 0, 0, []).catch(() => undefined);
       throw error;
     }
-    this.#eventFds = eventFds;
   }
 
   async disable(): Promise<void> {

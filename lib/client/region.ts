@@ -207,7 +207,9 @@ export class VfioUserRegion implements DeviceRegion {
 
   #readReply(reply: Reply, offset: number, count: number): Uint8Array {
     reply.fds.close();
-    return decodeRegionReadReply(reply.payload, { offset, region: this.index, count }).data;
+    const { data } = decodeRegionReadReply(reply.payload, { offset, region: this.index, count });
+    this.#complete('REGION_READ', offset, count, data.length);
+    return data;
   }
 
   async #writeOnce(offset: number, data: Uint8Array): Promise<void> {
@@ -233,7 +235,18 @@ export class VfioUserRegion implements DeviceRegion {
 
   #writeReply(reply: Reply, offset: number, data: Uint8Array): void {
     reply.fds.close();
-    decodeRegionWriteReply(reply.payload, { offset, region: this.index, count: data.length });
+    const written = decodeRegionWriteReply(reply.payload, { offset, region: this.index, count: data.length });
+    this.#complete('REGION_WRITE', offset, data.length, written.count);
+  }
+
+  /** A register is accessed as a whole or not at all; the protocol leaves it open how to go on after a part. */
+  #complete(command: string, offset: number, asked: number, done: number): void {
+    if (done === asked) return;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_PROTOCOL',
+      `${this.#where(offset, asked)}: the server answered ${command} for ${String(done)} bytes only`,
+      { command },
+    );
   }
 
   #aligned(offset: number, width: number): number {

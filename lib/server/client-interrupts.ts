@@ -64,7 +64,7 @@ export class ClientInterrupts {
       return;
     }
     chosen.forEach((vector, i) => {
-      if (booleans === undefined || booleans[i] !== 0) act(vector, action, index === PciIrq.intx);
+      if (booleans?.[i] !== 0) act(vector, action, index === PciIrq.intx);
     });
   }
 
@@ -85,8 +85,11 @@ export class ClientInterrupts {
       vector.eventFds[action]?.close();
       const eventFd = eventFds[i] ?? null;
       vector.eventFds[action] = eventFd;
-      if (action !== 'trigger') eventFd?.watch(() => act(vector, action, level));
-      else if (eventFd === null) vector.pending = false;
+      if (action !== 'trigger') {
+        eventFd?.watch(() => {
+          act(vector, action, level);
+        });
+      } else if (eventFd === null) vector.pending = false;
     });
   }
 }

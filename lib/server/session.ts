@@ -60,8 +60,8 @@ class ServedClient implements Client {
 const MAX_FIRST_MESSAGE = HEADER_SIZE + 8 + MAX_VERSION_JSON;
 /** Room for the fixed part of a transfer, and for messages that are not transfers. */
 const MESSAGE_ROOM = HEADER_SIZE + (1 << 16);
-/** Commands that descriptors may come with. */
-const WITH_FDS: readonly number[] = [Command.dmaMap, Command.deviceSetIrqs];
+/** Commands that descriptors may come with. SPDK's client sends the one of DMA_MAP with DMA_UNMAP again; it is closed. */
+const WITH_FDS: readonly number[] = [Command.dmaMap, Command.dmaUnmap, Command.deviceSetIrqs];
 /** Longest time of a timer, in milliseconds. */
 const MAX_TIMER = 2 ** 31 - 1;
 const EMPTY: CommandReply = { payload: new Uint8Array(0) };

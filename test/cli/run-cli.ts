@@ -48,7 +48,12 @@ export class Scratch {
       .map(Number)
       .filter((pid) => {
         try {
-          return pid > 0 && readFileSync(`/proc/${String(pid)}/environ`, 'utf8').split('\0').includes(`TMPDIR=${this.path}`);
+          return (
+            pid > 0 &&
+            readFileSync(`/proc/${String(pid)}/environ`, 'utf8')
+              .split('\0')
+              .includes(`TMPDIR=${this.path}`)
+          );
         } catch {
           return false;
         }
@@ -57,7 +62,10 @@ export class Scratch {
 
   /** Waits until nothing is left of what ran here. */
   async deserted(): Promise<void> {
-    await until('the scratch directory is empty and unused', () => this.entries().length === 0 && this.processes().length === 0);
+    await until(
+      'the scratch directory is empty and unused',
+      () => this.entries().length === 0 && this.processes().length === 0,
+    );
   }
 
   remove(): void {
@@ -90,7 +98,8 @@ export function startCli(scratch: Scratch, ...args: string[]): Running {
   });
   const pid = child.pid ?? 0;
   const alive = (): void => {
-    if (child.exitCode !== null || child.signalCode !== null) throw new Error(`ended too early: ${stdout}${stderr}`);
+    if (child.exitCode !== null || child.signalCode !== null)
+      throw new Error(`ended too early: ${stdout}${stderr}`);
   };
   return {
     pid,
@@ -134,6 +143,8 @@ export async function until(what: string, holds: () => boolean, milliseconds = 1
 
 /** Fields utime and stime of proc_pid_stat(5), which follow the name in parentheses. */
 function processorSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${String(pid)}/stat`, 'utf8').replace(/^.*\) /, '').split(' ');
+  const fields = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
   return (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS;
 }

@@ -4,7 +4,7 @@ import { constants } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { EventFd, Socket, closeFd, createSharedMemory } from '../../lib/native';
 import { useServer } from './fixture';
-import { RawClient, access, dmaMap, dmaUnmap, join, message, openFds, u16, u32, u64, until } from './support';
+import { RawClient, dmaMap, dmaUnmap, join, message, openFds, u16, u32, u64, until } from './support';
 
 const { EEXIST, EINVAL, EIO, ENOENT, ENOTSUP, ENXIO, ENODEV } = constants.errno;
 const t = useServer();
@@ -15,7 +15,7 @@ describe('DMA_MAP and DMA_UNMAP', () => {
     const open = openFds();
     expect(await t.raw.errnoOf(2, dmaMap(0x10000, 0x2000, 3, 0x1000), [fd])).toBe(0);
     expect(openFds()).toBe(open);
-    const { client } = model;
+    const { client } = t.model;
     expect(client?.memory.ranges).toEqual(t.model.ranges);
     const place = client?.memory.place(0x10800, 16, 'readwrite');
     expect(place).toMatchObject({ offset: 0x800 });

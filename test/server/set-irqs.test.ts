@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { EventFd, closeFd, createSharedMemory } from '../../lib/native';
 import { type Client } from '../../lib/server';
 import { useServer } from './fixture';
-import { join, message, openFds, setIrqs, u32, until } from './support';
+import { join, openFds, setIrqs, u32, until } from './support';
 
 const { EINVAL } = constants.errno;
 const t = useServer();

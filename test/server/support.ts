@@ -172,7 +172,7 @@ export class TestModel implements PciDeviceModel {
   /** Awaited by `unmapping` and `reset`. */
   gate: Promise<void> | undefined;
   /** Thrown by the next access to BAR 1, reset, or unmapping. */
-  failure: unknown;
+  failure: Error | undefined;
   readonly #fd: number;
   readonly #mapping: Mapping;
 
@@ -200,7 +200,9 @@ export class TestModel implements PciDeviceModel {
     });
     this.regions.set(PciRegion.bar1, {
       size: 64,
-      read: () => this.#fail(),
+      read: () => {
+        this.#fail();
+      },
       write: async (offset) => {
         await Promise.resolve();
         if (offset >= 8) this.#fail();

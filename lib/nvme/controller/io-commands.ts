@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { BROADCAST_NSID, NvmOpcode, SqeWord } from '../spec';
+import { BROADCAST_NSID, NvmOpcode } from '../spec/opcodes';
+import { SqeWord } from '../spec/submission-entry';
 import type { Backend } from './backend';
 import type { ClientView, ViewRange } from './client-view';
 import { DataPointer } from './data-pointer';
@@ -16,6 +17,10 @@ export const NAMESPACE_ID = 1;
 /** Bytes that are zeroed without giving the event loop a turn. */
 const ZERO_AT_ONCE = 2 ** 20;
 
+// Constants of the module: a name that another module re-exports is a call of a getter each time it is used.
+const { flush: FLUSH, write: WRITE, read: READ, compare: COMPARE, writeZeroes: WRITE_ZEROES } = NvmOpcode;
+const { nsid: NSID, prp1Low: PRP1, prp2Low: PRP2, cdw10: CDW10, cdw12: CDW12 } = SqeWord;
+const SUCCESS = Outcome.success;
 const TWO_32 = 0x1_0000_0000;
 /** FUA, bit 30 of CDW12. */
 const FORCE_UNIT_ACCESS = 1 << 30;
@@ -64,13 +69,13 @@ export class IoCommands {
   execute(words: Int32Array, at: number): number {
     const cdw0 = words[at] as number;
     switch (cdw0 & 0xff) {
-      case NvmOpcode.read:
-      case NvmOpcode.write:
-      case NvmOpcode.compare:
+      case READ:
+      case WRITE:
+      case COMPARE:
         return this.#transfer(words, at, cdw0);
-      case NvmOpcode.flush:
+      case FLUSH:
         return this.#flush(words, at, cdw0);
-      case NvmOpcode.writeZeroes:
+      case WRITE_ZEROES:
         return this.#writeZeroes(words, at, cdw0);
       default:
         return Outcome.invalidOpcode;
@@ -84,9 +89,9 @@ export class IoCommands {
   async executeSlowly(words: Int32Array, alive: Alive): Promise<number> {
     this.#counters.slowCommands++;
     switch ((words[0] as number) & 0xff) {
-      case NvmOpcode.flush:
-        return this.#makeDurable(Outcome.success);
-      case NvmOpcode.writeZeroes:
+      case FLUSH:
+        return this.#makeDurable(SUCCESS);
+      case WRITE_ZEROES:
         return this.#zeroSlowly(words, alive);
       default:
         return this.#transferSlowly(words, alive);
@@ -95,26 +100,26 @@ export class IoCommands {
 
   #transfer(words: Int32Array, at: number, cdw0: number): number {
     const opcode = cdw0 & 0xff;
-    const cdw12 = words[at + SqeWord.cdw12] as number;
+    const cdw12 = words[at + CDW12] as number;
     const offset = this.#offset(words, at, cdw0, cdw12);
     if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > this.#maxTransfer) return Outcome.invalidField;
-    if (opcode === NvmOpcode.write && this.#isDurable(cdw12)) return DEFERRED;
+    if (opcode === WRITE && this.#isDurable(cdw12)) return DEFERRED;
     const pointer = this.#pointer;
     const outcome = pointer.resolve(
-      address(words, at + SqeWord.prp1Low),
-      address(words, at + SqeWord.prp2Low),
+      address(words, at + PRP1),
+      address(words, at + PRP2),
       length,
-      opcode === NvmOpcode.read,
+      opcode === READ,
     );
     if (pointer.missingList >= 0) return DEFERRED;
-    if (outcome !== Outcome.success) return outcome;
+    if (outcome !== SUCCESS) return outcome;
     if (!pointer.mapped) return DEFERRED;
     switch (opcode) {
-      case NvmOpcode.read:
+      case READ:
         return this.#read(offset, length);
-      case NvmOpcode.write:
+      case WRITE:
         return this.#write(offset, length);
       default:
         return this.#compare(offset, length);
@@ -134,7 +139,7 @@ export class IoCommands {
     }
     this.#counters.readCommands++;
     this.#counters.bytesRead += length;
-    return Outcome.success;
+    return SUCCESS;
   }
 
   #write(offset: number, length: number): number {
@@ -150,7 +155,7 @@ export class IoCommands {
     }
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
-    return Outcome.success;
+    return SUCCESS;
   }
 
   #compare(offset: number, length: number): number {
@@ -167,42 +172,42 @@ export class IoCommands {
       if (Buffer.compare(theirs, scratch.subarray(at, at + part)) !== 0) return Outcome.compareFailure;
       at += part;
     }
-    return Outcome.success;
+    return SUCCESS;
   }
 
   #flush(words: Int32Array, at: number, cdw0: number): number {
-    const nsid = words[at + SqeWord.nsid] as number;
+    const nsid = words[at + NSID] as number;
     if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
     if (nsid !== NAMESPACE_ID && nsid !== (BROADCAST_NSID | 0)) return Outcome.invalidNamespace;
     this.#counters.otherCommands++;
-    return this.#backend.volatileCache ? DEFERRED : Outcome.success;
+    return this.#backend.volatileCache ? DEFERRED : SUCCESS;
   }
 
   #writeZeroes(words: Int32Array, at: number, cdw0: number): number {
-    const cdw12 = words[at + SqeWord.cdw12] as number;
+    const cdw12 = words[at + CDW12] as number;
     const offset = this.#offset(words, at, cdw0, cdw12);
     if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
     this.#counters.otherCommands++;
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
-    return this.#backend.zero(offset, length) ? Outcome.success : Outcome.writeFault;
+    return this.#backend.zero(offset, length) ? SUCCESS : Outcome.writeFault;
   }
 
   async #transferSlowly(words: Int32Array, alive: Alive): Promise<number> {
     const opcode = (words[0] as number) & 0xff;
-    const cdw12 = words[SqeWord.cdw12] as number;
+    const cdw12 = words[CDW12] as number;
     const offset = startBlock(words, 0) * this.#blockSize;
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     const parts = await resolveParts(
       this.#view,
-      address(words, SqeWord.prp1Low),
-      address(words, SqeWord.prp2Low),
+      address(words, PRP1),
+      address(words, PRP2),
       length,
-      opcode === NvmOpcode.read,
+      opcode === READ,
       alive,
     );
-    if (parts.outcome !== Outcome.success) return parts.outcome;
-    if (opcode === NvmOpcode.read) {
+    if (parts.outcome !== SUCCESS) return parts.outcome;
+    if (opcode === READ) {
       const data = new Uint8Array(length);
       if (!alive()) return Outcome.internalError;
       if (!this.#backend.read(offset, data, 0, length)) return Outcome.unrecoveredReadError;
@@ -212,21 +217,21 @@ export class IoCommands {
     }
     const data = await readParts(this.#view, parts, length, alive);
     if (data === undefined || !alive()) return Outcome.dataTransferError;
-    if (opcode === NvmOpcode.compare) {
+    if (opcode === COMPARE) {
       this.#counters.otherCommands++;
       this.#counters.bytesRead += length;
       const ours = new Uint8Array(length);
       if (!this.#backend.read(offset, ours, 0, length)) return Outcome.unrecoveredReadError;
-      return Buffer.compare(data, ours) === 0 ? Outcome.success : Outcome.compareFailure;
+      return Buffer.compare(data, ours) === 0 ? SUCCESS : Outcome.compareFailure;
     }
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
     if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
-    return this.#isDurable(cdw12) ? this.#makeDurable(Outcome.success) : Outcome.success;
+    return this.#isDurable(cdw12) ? this.#makeDurable(SUCCESS) : SUCCESS;
   }
 
   async #zeroSlowly(words: Int32Array, alive: Alive): Promise<number> {
-    const cdw12 = words[SqeWord.cdw12] as number;
+    const cdw12 = words[CDW12] as number;
     const offset = startBlock(words, 0) * this.#blockSize;
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     for (let done = 0; done < length; done += ZERO_AT_ONCE) {
@@ -235,7 +240,7 @@ export class IoCommands {
         return Outcome.writeFault;
       await new Promise(setImmediate);
     }
-    return this.#isDurable(cdw12) ? this.#makeDurable(Outcome.success) : Outcome.success;
+    return this.#isDurable(cdw12) ? this.#makeDurable(SUCCESS) : SUCCESS;
   }
 
   async #makeDurable(outcome: number): Promise<number> {
@@ -255,14 +260,14 @@ export class IoCommands {
   /** Where the blocks of a command begin in the backend; -1 when {@link #rangeOutcome} tells what is wrong. */
   #offset(words: Int32Array, at: number, cdw0: number, cdw12: number): number {
     const lba = startBlock(words, at);
-    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0 || words[at + SqeWord.nsid] !== NAMESPACE_ID) return -1;
+    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0 || words[at + NSID] !== NAMESPACE_ID) return -1;
     // An LBA of 2^53 or more is rounded, and stays beyond every namespace.
     return lba + (cdw12 & 0xffff) + 1 > this.blocks ? -1 : lba * this.#blockSize;
   }
 
   #rangeOutcome(words: Int32Array, at: number, cdw0: number): number {
     if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
-    return words[at + SqeWord.nsid] === NAMESPACE_ID ? Outcome.lbaOutOfRange : Outcome.invalidNamespace;
+    return words[at + NSID] === NAMESPACE_ID ? Outcome.lbaOutOfRange : Outcome.invalidNamespace;
   }
 }
 
@@ -273,5 +278,5 @@ function address(words: Int32Array, at: number): number {
 
 /** SLBA of Read, Write, Compare and Write Zeroes: CDW10 and CDW11. */
 function startBlock(words: Int32Array, at: number): number {
-  return address(words, at + SqeWord.cdw10);
+  return address(words, at + CDW10);
 }

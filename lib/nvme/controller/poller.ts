@@ -60,7 +60,8 @@ export class Poller {
     let now = start;
     let worked = false;
     do {
-      for (let work = 0; work < WORK_PER_LOOK; work++) {
+      // A glance of a loop that sleeps is one round.
+      for (let work = slice > 0 ? 0 : WORK_PER_LOOK - 1; work < WORK_PER_LOOK; work++) {
         const commands = this.#round();
         if (!this.#running) return;
         if (commands > 0) {

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
-import { AsyncErrorEvent, SQE_WORDS, SqeWord } from '../spec';
+import { AsyncErrorEvent } from '../spec/features';
+import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { ClientView } from './client-view';
 import type { ErrorLog } from './error-log';
 import { DEFERRED, type IoCommands } from './io-commands';
-import { CompletionQueue, SubmissionQueue } from './queue';
+import type { CompletionQueue, SubmissionQueue } from './queue';
 import { Outcome } from './outcome';
 import type { Counters } from './statistics';
 import type { Alive } from './transfer';
+
+/** Constants of this module, since every command uses them: see io-commands.ts. */
+const [ENTRY_WORDS, SUCCESS, LATER] = [SQE_WORDS, Outcome.success, DEFERRED];
 
 /** Commands that are taken from a queue before the next one has its turn. */
 const BURST = 32;
@@ -107,6 +111,7 @@ export class QueueSet {
 
   /** Takes no more commands of a queue. When commands of it run, the deletion ends with the last of them. */
   deleteSubmissionQueue(queue: SubmissionQueue): Promise<AdminReply> | undefined {
+    queue.live = false;
     this.submissions.delete(queue.id);
     this.#polled = [...this.submissions.values()];
     if (queue.inflight === 0) {
@@ -132,6 +137,7 @@ export class QueueSet {
     this.#epoch++;
     this.#stale += this.#live;
     this.#live = 0;
+    for (const queue of this.#polled) queue.live = false;
     for (const queue of this.#deleting.values()) queue.ended?.();
     this.#deleting.clear();
     this.submissions.clear();
@@ -151,8 +157,10 @@ export class QueueSet {
   round(): number {
     this.#refresh();
     let commands = 0;
-    // A command of the admin queue, which is the first, may change the list.
-    for (let i = 0; i < this.#polled.length; i++) commands += this.#serve(this.#polled[i] as SubmissionQueue);
+    // The admin queue is the first; its commands may delete others, which replaces the list.
+    for (const queue of this.#polled) {
+      if (queue.live) commands += this.#serve(queue);
+    }
     for (const queue of this.completions.values()) {
       if (queue.congested) this.#drain(queue);
     }
@@ -201,22 +209,22 @@ export class QueueSet {
   /** Executes the command at the head of a queue. */
   #take(queue: SubmissionQueue): void {
     const words = queue.words;
-    if (words === null) return; // A command before this one has dropped the queue.
-    const at = queue.head * SQE_WORDS;
+    if (words === null || !queue.live) return; // What came before this command has dropped the queue.
+    const at = queue.head * ENTRY_WORDS;
     queue.head = queue.head + 1 === queue.entries ? 0 : queue.head + 1;
     const cid = (words[at] as number) >>> 16;
     if (queue.id === 0) {
-      this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + SQE_WORDS)));
+      this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + ENTRY_WORDS)));
       return;
     }
     const outcome = this.#io.execute(words, at);
-    if (outcome === Outcome.success) {
+    if (outcome === SUCCESS) {
       queue.completions.post(queue.id, queue.head, cid, 0, 0);
-    } else if (outcome === DEFERRED) {
-      const copy = words.slice(at, at + SQE_WORDS);
+    } else if (outcome === LATER) {
+      const copy = words.slice(at, at + ENTRY_WORDS);
       this.#start(queue, copy, async (alive) => ({ outcome: await this.#io.executeSlowly(copy, alive) }));
     } else {
-      this.#complete(queue, words.slice(at, at + SQE_WORDS), outcome, 0);
+      this.#complete(queue, words.slice(at, at + ENTRY_WORDS), outcome, 0);
     }
   }
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { CQE_BYTES, CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord, SQE_BYTES } from '../spec';
+import { CQE_BYTES, CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord } from '../spec/completion-entry';
+import { SQE_BYTES } from '../spec/submission-entry';
 import type { ClientView } from './client-view';
 
 /**
@@ -15,6 +16,10 @@ function queueWords(view: ClientView, iova: number, bytes: number, writes: boole
 
 /** x86 keeps the order of loads and of stores; elsewhere an atomic access gives it, for about 9 ns. */
 const ORDERED = process.arch === 'x64' || process.arch === 'ia32';
+
+/** Constants of this module, since every completion uses them: see io-commands.ts. */
+const { dw0: DW0, dw1: DW1, queue: QUEUE, status: STATUS } = CqeWord;
+const [ENTRY_WORDS, STATUS_SHIFT, PHASE_SHIFT] = [CQE_WORDS, CQE_STATUS_SHIFT, CQE_PHASE_SHIFT];
 
 /** A completion that waits for a free entry. */
 interface Waiting {
@@ -102,13 +107,13 @@ export class CompletionQueue {
   }
 
   #write(words: Int32Array, sqId: number, sqHead: number, cid: number, status: number, dw0: number): void {
-    const at = this.#tail * CQE_WORDS;
-    const last = (status << CQE_STATUS_SHIFT) | (this.#phase << CQE_PHASE_SHIFT) | cid;
-    words[at + CqeWord.dw0] = dw0;
-    words[at + CqeWord.dw1] = 0;
-    words[at + CqeWord.queue] = (sqId << 16) | sqHead;
-    if (ORDERED) words[at + CqeWord.status] = last;
-    else Atomics.store(words, at + CqeWord.status, last);
+    const at = this.#tail * ENTRY_WORDS;
+    const last = (status << STATUS_SHIFT) | (this.#phase << PHASE_SHIFT) | cid;
+    words[at + DW0] = dw0;
+    words[at + DW1] = 0;
+    words[at + QUEUE] = (sqId << 16) | sqHead;
+    if (ORDERED) words[at + STATUS] = last;
+    else Atomics.store(words, at + STATUS, last);
     this.posted = true;
     if (++this.#tail === this.entries) {
       this.#tail = 0;
@@ -142,6 +147,8 @@ export class SubmissionQueue {
   readonly doorbell: number;
   /** Entry to be fetched next. */
   head = 0;
+  /** False once the queue is deleted or dropped: no more commands are taken. */
+  live = true;
   /** Commands that run. */
   inflight = 0;
   /** Called when the last command of a queue that is being deleted has ended, or is void. */

@@ -55,7 +55,9 @@ export class AdminQueue {
       const deadline = performance.now() + timeout;
       encodeCommand(this.#queue.submissions, this.#queue.claim(), { ...command, cid });
       this.#waiting.set(cid, { opcode: command.opcode, deadline, timeout, resolve, reject });
-      this.#queue.ring();
+      this.#touch(() => {
+        this.#queue.ring();
+      });
       this.#eagerUntil = performance.now() + EAGER_MILLISECONDS;
       if (!this.#polling) {
         this.#polling = true;
@@ -67,8 +69,13 @@ export class AdminQueue {
   /** Runs a command that transfers `length` bytes, at most a page, from the controller. Returns a copy of them. */
   async read(command: Omit<Command, 'cid' | 'prp1'>, length = NVME_PAGE): Promise<Uint8Array> {
     const chunk = this.#arena.allocate(NVME_PAGE);
-    await this.command({ ...command, prp1: chunk.iova });
-    // Not given back after a failure: a command that timed out may still write to the page.
+    try {
+      await this.command({ ...command, prp1: chunk.iova });
+    } catch (error) {
+      // Not given back otherwise: a command that timed out may still write to the page.
+      if (error instanceof NvmeStatusError) this.#arena.release(chunk);
+      throw error;
+    }
     const data = this.#arena.bytes(chunk).slice(0, length);
     this.#arena.release(chunk);
     return data;
@@ -84,7 +91,9 @@ export class AdminQueue {
   }
 
   readonly #poll = (): void => {
-    if (this.#failure === null) this.#queue.poll(this.#queue.capacity, this.#complete);
+    this.#touch(() => {
+      this.#queue.poll(this.#queue.capacity, this.#complete);
+    });
     const now = performance.now();
     for (const [cid, waiting] of this.#waiting) {
       if (waiting.deadline > now) continue;
@@ -111,6 +120,16 @@ export class AdminQueue {
     if (status === 0) waiting.resolve(result);
     else waiting.reject(new NvmeStatusError(waiting.opcode, true, status, ''));
   };
+
+  /** Doorbells that are messages fail when the device is gone, and nobody waits for the error here. */
+  #touch(action: () => void): void {
+    if (this.#failure !== null) return;
+    try {
+      action();
+    } catch (error) {
+      this.fail(error as Error);
+    }
+  }
 
   #takeCid(): number {
     do this.#nextCid = (this.#nextCid + 1) & 0x7fff;

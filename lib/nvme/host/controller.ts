@@ -1,33 +1,14 @@
 // SPDX-License-Identifier: MIT
-import { performance } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { VfioUserError, invalidArgument, outOfRange } from '../../errors';
-import {
-  PciCommand,
-  PciConfig,
-  className,
-  parseCapabilities,
-  parseConfigHeader,
-  type Device,
-  type DeviceIrq,
-  type DeviceRegion,
-  type MappedArea,
-} from '../../pci';
+import type { Device, DeviceIrq, DeviceRegion, MappedArea } from '../../pci';
 import {
   AdminOpcode,
   CQE_BYTES,
-  CQE_SIZE_EXPONENT,
   CommandSets,
   Feature,
   IdentifyCns,
   Register,
   SQE_BYTES,
-  SQE_SIZE_EXPONENT,
-  ShutdownNotification,
-  ShutdownStatus,
-  adminQueueAttributes,
-  controllerConfiguration,
-  controllerStatus,
   createCompletionQueueCdw11,
   createQueueCdw10,
   createSubmissionQueueCdw11,
@@ -45,10 +26,12 @@ import {
   type IdentifyController,
 } from '../spec';
 import { AdminQueue } from './admin-queue';
-import { DmaArena, NVME_PAGE } from './dma-arena';
+import { disable, enable, enableVectors, mapDoorbells, preparePci, shutDown, shutDownSync } from './bring-up';
+import { DmaArena, NVME_PAGE, type DmaChunk } from './dma-arena';
 import { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
 import { IoQueue } from './io-queue';
 import { NvmeNamespace } from './namespace';
+import { NvmeStatusError } from './nvme-error';
 import { QueuePair, type QueuePairPlacement } from './queue-pair';
 
 /** How to attach to a controller. */
@@ -73,14 +56,10 @@ export interface CreatedQueuePair {
   delete(): Promise<void>;
 }
 
-/** How often registers are read while the controller becomes ready. */
-const POLL_MILLISECONDS = 1;
 /** CAP.TO of 0 is seen with emulated controllers; they still need some time. */
 const MIN_READY_TIMEOUT = 2000;
-/** How long to wait for a shutdown to complete (NVMe base 2.0, 3.6.1; RTD3E is seldom given). */
-const SHUTDOWN_TIMEOUT = 10_000;
-/** Of a shutdown while the process exits, when nothing but this loop runs. */
-const EXIT_TIMEOUT = 1000;
+/** Controllers that are up, to be shut down when the process exits. */
+const live = new Set<NvmeController>();
 
 /**
  * An NVMe controller, driven from this process: brought up by {@link NvmeController.attach}, shut down by
@@ -109,9 +88,6 @@ export class NvmeController {
   readonly #vectorHandlers: (((signals: number) => void) | undefined)[];
   readonly #queueIds = new Set<number>();
   readonly #ioQueues: IoQueue[] = [];
-  readonly #onExit = (): void => {
-    this.#shutdownAtExit();
-  };
   readonly #onDeviceClose = (error: Error | null): void => {
     this.#fail(
       error ??
@@ -149,7 +125,8 @@ export class NvmeController {
     this.doorbells = parts.doorbells;
     this.#msix = parts.msix;
     this.#vectorHandlers = parts.vectorHandlers;
-    process.on('exit', this.#onExit);
+    if (live.size === 0) process.on('exit', NvmeController.#onExit);
+    live.add(this);
     this.device.once('close', this.#onDeviceClose);
   }
 
@@ -163,9 +140,24 @@ export class NvmeController {
     if (!Number.isInteger(adminEntries) || adminEntries < 2 || adminEntries > 4096) {
       throw outOfRange(`adminEntries is ${String(adminEntries)}; the admin queue has 2 to 4096 entries`);
     }
+    const undo: (() => unknown)[] = [];
+    try {
+      return await NvmeController.#bringUp(device, options, adminEntries, undo);
+    } catch (error) {
+      await runAll(undo.reverse());
+      throw error;
+    }
+  }
+
+  /** @param undo takes the steps that undo what was done */
+  static async #bringUp(
+    device: Device,
+    options: AttachOptions,
+    adminEntries: number,
+    undo: (() => unknown)[],
+  ): Promise<NvmeController> {
     const msixCapability = await preparePci(device);
     const bar = await device.region('bar0');
-    const arena = new DmaArena(await device.dma.allocate(options.arenaSize ?? 2 << 20));
     const cap = await bar.read64(Register.cap);
     const capabilities = decodeCapabilities(Number(cap & 0xffff_ffffn), Number(cap >> 32n));
     if ((capabilities.commandSets & CommandSets.nvm) === 0 || capabilities.minPageSize > NVME_PAGE) {
@@ -175,17 +167,22 @@ export class NvmeController {
       );
     }
 
+    const arena = new DmaArena(await device.dma.allocate(options.arenaSize ?? 2 << 20));
+    undo.push(() => arena.memory.close());
     const doorbellArea = mapDoorbells(bar);
+    undo.push(() => doorbellArea?.close());
     const doorbells =
       doorbellArea === null
         ? new MessageDoorbells(bar, capabilities.dstrd)
         : new MappedDoorbells(new Uint32Array(doorbellArea.buffer), capabilities.dstrd);
     const vectorHandlers: (((signals: number) => void) | undefined)[] = [];
     const msix = await enableVectors(device, msixCapability, options.vectors ?? 0, vectorHandlers);
+    undo.push(() => msix?.disable());
 
     const ready = Math.max(capabilities.timeout, MIN_READY_TIMEOUT);
     await disable(device, bar, ready);
     const adminQueue = placeQueue(arena, 0, adminEntries, doorbells);
+    undo.push(() => bar.write(Register.cc, 4, 0));
     await enable(device, bar, arena.memory.iova, adminQueue.placement, ready);
     const admin = new AdminQueue(adminQueue.queue, arena, options.adminTimeout ?? 15_000);
     const version = formatVersion(await bar.read(Register.vs, 4));
@@ -201,12 +198,8 @@ export class NvmeController {
       msix,
       vectorHandlers,
     });
-    try {
-      await controller.#identifyAll();
-    } catch (error) {
-      await controller.close();
-      throw error;
-    }
+    undo.push(() => controller.close());
+    await controller.#identifyAll();
     return controller;
   }
 
@@ -248,7 +241,7 @@ export class NvmeController {
     );
   }
 
-  /** Number of I/O queue pairs that the controller grants. Asked once: it cannot be changed later (NVMe base 2.0, 5.27.1.5). */
+  /** Number of I/O queue pairs that the controller grants, and whose doorbells can be reached. Asked once: it cannot be changed later (NVMe base 2.0, 5.27.1.5). */
   async ioQueueLimit(): Promise<number> {
     if (this.#ioQueueLimit === undefined) {
       const wanted = { submission: 128, completion: 128 };
@@ -258,7 +251,9 @@ export class NvmeController {
         cdw11: numberOfQueues.encode(wanted),
       });
       const granted = numberOfQueues.decode(result);
-      this.#ioQueueLimit = Math.min(granted.submission, granted.completion);
+      const doorbells = this.doorbellArea?.size ?? Infinity;
+      const reachable = Math.floor(doorbells / (8 << this.capabilities.dstrd)) - 1;
+      this.#ioQueueLimit = Math.min(granted.submission, granted.completion, reachable);
     }
     return this.#ioQueueLimit;
   }
@@ -284,8 +279,20 @@ export class NvmeController {
     }
     const vector = onInterrupt === undefined ? undefined : this.#takeVector(onInterrupt);
     this.#queueIds.add(id);
+    const forget: (() => void)[] = [
+      () => {
+        this.#queueIds.delete(id);
+        if (vector !== undefined) this.#vectorHandlers[vector] = undefined;
+      },
+    ];
+    const deleteQueue = async (opcode: number): Promise<void> => {
+      await this.admin.command({ opcode, cdw10: deleteQueueCdw10.encode({ queueId: id }) });
+    };
     try {
-      const { queue, placement, chunks } = placeQueue(this.arena, id, entries, this.doorbells);
+      const { queue, placement, chunk } = placeQueue(this.arena, id, entries, this.doorbells);
+      forget.push(() => {
+        this.arena.release(chunk);
+      });
       const base = this.arena.memory.iova;
       const cdw10 = createQueueCdw10.encode({ queueId: id, entries });
       await this.admin.command({
@@ -298,25 +305,27 @@ export class NvmeController {
           vector: vector ?? 0,
         }),
       });
-      await this.admin.command({
-        opcode: AdminOpcode.createIoSubmissionQueue,
-        prp1: base + placement.submissionOffset,
-        cdw10,
-        cdw11: createSubmissionQueueCdw11.encode({ contiguous: true, completionQueueId: id }),
-      });
+      try {
+        await this.admin.command({
+          opcode: AdminOpcode.createIoSubmissionQueue,
+          prp1: base + placement.submissionOffset,
+          cdw10,
+          cdw11: createSubmissionQueueCdw11.encode({ contiguous: true, completionQueueId: id }),
+        });
+      } catch (error) {
+        await deleteQueue(AdminOpcode.deleteIoCompletionQueue);
+        throw error;
+      }
       const remove = async (): Promise<void> => {
         if (!this.#queueIds.has(id)) return;
-        const deleted = { cdw10: deleteQueueCdw10.encode({ queueId: id }) };
-        await this.admin.command({ opcode: AdminOpcode.deleteIoSubmissionQueue, ...deleted });
-        await this.admin.command({ opcode: AdminOpcode.deleteIoCompletionQueue, ...deleted });
-        this.#queueIds.delete(id);
-        if (vector !== undefined) this.#vectorHandlers[vector] = undefined;
-        for (const chunk of chunks) this.arena.release(chunk);
+        await deleteQueue(AdminOpcode.deleteIoSubmissionQueue);
+        await deleteQueue(AdminOpcode.deleteIoCompletionQueue);
+        for (const step of forget.splice(0)) step();
       };
       return { queue, placement, vector, delete: remove };
     } catch (error) {
-      this.#queueIds.delete(id);
-      if (vector !== undefined) this.#vectorHandlers[vector] = undefined;
+      // After anything but a refusal the controller may still hold the queues: then id and memory are not used again.
+      if (error instanceof NvmeStatusError || forget.length === 1) for (const step of forget) step();
       throw error;
     }
   }
@@ -325,22 +334,25 @@ export class NvmeController {
   async createIoQueue(depth = 64): Promise<IoQueue> {
     const entries = Math.min(depth + 1, this.capabilities.maxQueueEntries);
     const interrupts = this.#vectorHandlers.length > 1;
-    const created = await this.createQueuePair(
-      entries,
-      interrupts
-        ? () => {
-            queue.poll();
-          }
-        : undefined,
-    );
-    const queue = new IoQueue(created, this.arena, this.maxTransferSize, this.device.name);
+    let queue: IoQueue | undefined;
+    const created = await this.createQueuePair(entries, interrupts ? () => queue?.poll() : undefined);
+    try {
+      queue = new IoQueue(created, this.arena, this.maxTransferSize, this.device.name);
+    } catch (error) {
+      await created.delete();
+      throw error;
+    }
     this.#ioQueues.push(queue);
     return queue;
   }
 
   /** The queue that namespaces use unless they are given another. */
   defaultQueue(): Promise<IoQueue> {
-    return (this.#defaultQueue ??= this.createIoQueue());
+    this.#defaultQueue ??= this.createIoQueue().catch((error: unknown) => {
+      this.#defaultQueue = undefined;
+      throw error;
+    });
+    return this.#defaultQueue;
   }
 
   /**
@@ -350,18 +362,13 @@ export class NvmeController {
   async close(): Promise<void> {
     if (this.#closed) return;
     this.#release();
-    try {
-      const cc = await this.#bar.read(Register.cc, 4);
-      await this.#bar.write(Register.cc, 4, withShutdown(cc));
-      await waitFor(this.device, this.#bar, SHUTDOWN_TIMEOUT, 'complete its shutdown', isShutDown);
-      await this.#bar.write(Register.cc, 4, 0);
-      if (this.#msix !== null) await this.#msix.disable();
-      this.doorbellArea?.close();
-      await this.arena.memory.close();
-    } catch (error) {
-      const code = error instanceof VfioUserError ? error.code : undefined;
-      if (code !== 'ERR_VFIO_USER_DISCONNECTED' && code !== 'ERR_VFIO_USER_CLOSED') throw error;
-    }
+    const failure = await runAll([
+      () => shutDown(this.device, this.#bar),
+      () => this.#msix?.disable(),
+      () => this.doorbellArea?.close(),
+      () => this.arena.memory.close(),
+    ]);
+    if (failure !== undefined && !isGone(failure)) throw failure as Error;
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -370,7 +377,8 @@ export class NvmeController {
 
   #release(): void {
     this.#closed = true;
-    process.off('exit', this.#onExit);
+    live.delete(this);
+    if (live.size === 0) process.off('exit', NvmeController.#onExit);
     this.device.off('close', this.#onDeviceClose);
     this.#fail(
       new VfioUserError('ERR_VFIO_USER_CLOSED', `the NVMe controller ${this.device.name} was closed`),
@@ -403,77 +411,16 @@ export class NvmeController {
     }
   }
 
-  /** The process is about to end: leave the device as an orderly user would, with blocking messages. */
-  #shutdownAtExit(): void {
-    try {
-      this.#bar.writeSync(Register.cc, 4, withShutdown(this.#bar.readSync(Register.cc, 4)));
-      const deadline = performance.now() + EXIT_TIMEOUT;
-      while (!isShutDown(this.#bar.readSync(Register.csts, 4)) && performance.now() < deadline);
-    } catch {
-      // The device is gone, or does not answer; the process ends anyway.
+  /** The process is about to end: leave the devices as an orderly user would, with blocking messages. */
+  static readonly #onExit = (): void => {
+    for (const controller of live) {
+      try {
+        shutDownSync(controller.#bar);
+      } catch {
+        // The device is gone, or does not answer; the process ends anyway.
+      }
     }
-  }
-}
-
-/**
- * Checks the class code and sets up configuration space. It survives connections, so nothing is taken for granted: with
- * INTx or MSI-X left enabled and no eventfd, SPDK's controller fails at its first completion.
- *
- * @returns offset of the MSI-X capability, undefined when there is none
- */
-async function preparePci(device: Device): Promise<number | undefined> {
-  const config = await device.region('config');
-  const bytes = await config.readBytes(0, Math.min(256, config.size));
-  const header = parseConfigHeader(bytes);
-  if (header.classCode !== 0x010802) {
-    throw new VfioUserError(
-      'ERR_VFIO_USER_PCI',
-      `${device.name} is not an NVMe controller: its class code is 0x${header.classCode.toString(16).padStart(6, '0')} ` +
-        `(${className(header.classCode)}), NVMe has 0x010802. "vfio-user info" shows what it is`,
-    );
-  }
-  await config.write(
-    PciConfig.command,
-    2,
-    PciCommand.memory | PciCommand.busMaster | PciCommand.interruptDisable,
-  );
-  const msix = parseCapabilities(bytes).capabilities.find((capability) => capability.kind === 'msix');
-  if (msix?.enabled === true) await writeMsixEnable(config, msix.offset, false);
-  return msix?.offset;
-}
-
-/** Message Control of the MSI-X capability: bit 15 is MSI-X Enable (PCI Express base, 7.7.2.2). */
-async function writeMsixEnable(config: DeviceRegion, capability: number, enabled: boolean): Promise<void> {
-  const control = await config.read(capability + 2, 2);
-  await config.write(capability + 2, 2, enabled ? control | 0x8000 : control & 0x3fff);
-}
-
-async function enableVectors(
-  device: Device,
-  capability: number | undefined,
-  count: number,
-  handlers: (((signals: number) => void) | undefined)[],
-): Promise<DeviceIrq | null> {
-  if (count === 0) return null;
-  const irq = await device.irq('msix');
-  if (capability === undefined || count > irq.count) {
-    throw outOfRange(`${String(count)} MSI-X vectors are wanted; ${device.name} has ${String(irq.count)}`);
-  }
-  handlers.length = count;
-  await irq.enable(
-    Array.from({ length: count }, (_, vector) => (signals: number) => handlers[vector]?.(signals)),
-  );
-  await writeMsixEnable(await device.region('config'), capability, true);
-  return irq;
-}
-
-/** The doorbells from 0x1000 to the end of the area that the server lets be mapped. */
-function mapDoorbells(bar: DeviceRegion): MappedArea | null {
-  const area = bar.areas.find(
-    (a) => a.offset <= Register.doorbells && a.offset + a.size > Register.doorbells,
-  );
-  if (area === undefined) return null;
-  return bar.map(Register.doorbells, area.offset + area.size - Register.doorbells);
+  };
 }
 
 function placeQueue(
@@ -481,80 +428,35 @@ function placeQueue(
   id: number,
   entries: number,
   doorbells: Doorbells,
-): { queue: QueuePair; placement: QueuePairPlacement; chunks: ReturnType<DmaArena['allocate']>[] } {
-  const submission = arena.allocate(entries * SQE_BYTES);
-  const completion = arena.allocate(entries * CQE_BYTES);
-  const placement = { id, entries, submissionOffset: submission.offset, completionOffset: completion.offset };
-  return {
-    queue: new QueuePair(placement, arena.memory.buffer, doorbells),
-    placement,
-    chunks: [submission, completion],
+): { queue: QueuePair; placement: QueuePairPlacement; chunk: DmaChunk } {
+  const completions = Math.ceil((entries * SQE_BYTES) / NVME_PAGE) * NVME_PAGE;
+  const chunk = arena.allocate(completions + entries * CQE_BYTES);
+  const placement = {
+    id,
+    entries,
+    submissionOffset: chunk.offset,
+    completionOffset: chunk.offset + completions,
   };
+  return { queue: new QueuePair(placement, arena.memory.buffer, doorbells), placement, chunk };
 }
 
-async function disable(device: Device, bar: DeviceRegion, timeout: number): Promise<void> {
-  const cc = await bar.read(Register.cc, 4);
-  if (!controllerConfiguration.decode(cc).enable) return;
-  await bar.write(Register.cc, 4, (cc & ~1) >>> 0);
-  await waitFor(device, bar, timeout, 'become disabled', (csts) => !controllerStatus.decode(csts).ready);
-}
-
-async function enable(
-  device: Device,
-  bar: DeviceRegion,
-  base: number,
-  placement: QueuePairPlacement,
-  timeout: number,
-): Promise<void> {
-  const { entries, submissionOffset, completionOffset } = placement;
-  await bar.write(
-    Register.aqa,
-    4,
-    adminQueueAttributes.encode({ submissionEntries: entries, completionEntries: entries }),
-  );
-  await bar.write64(Register.asq, BigInt(base + submissionOffset));
-  await bar.write64(Register.acq, BigInt(base + completionOffset));
-  // The whole register: controllers clear it with CC.EN (SPDK), so entry sizes are set at every enable.
-  const cc = controllerConfiguration.encode({
-    enable: true,
-    iosqes: SQE_SIZE_EXPONENT,
-    iocqes: CQE_SIZE_EXPONENT,
-  });
-  await bar.write(Register.cc, 4, cc);
-  await waitFor(device, bar, timeout, 'become ready', (csts) => controllerStatus.decode(csts).ready);
-}
-
-async function waitFor(
-  device: Device,
-  bar: DeviceRegion,
-  timeout: number,
-  what: string,
-  done: (csts: number) => boolean,
-): Promise<void> {
-  const deadline = performance.now() + timeout;
-  for (;;) {
-    const csts = await bar.read(Register.csts, 4);
-    if (controllerStatus.decode(csts).fatal) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_NVME_CONTROLLER',
-        `${device.name} reports a fatal error (CSTS 0x${csts.toString(16)}) where it should ${what}; look at the log of its server`,
-      );
+/** Runs all steps, whatever becomes of the others, and tells the first error. */
+async function runAll(steps: readonly (() => unknown)[]): Promise<unknown> {
+  let first: unknown;
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      first ??= error;
     }
-    if (done(csts)) return;
-    if (performance.now() > deadline) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_NVME_CONTROLLER',
-        `${device.name} did not ${what} within ${String(timeout)} ms (CSTS 0x${csts.toString(16)})`,
-      );
-    }
-    await sleep(POLL_MILLISECONDS);
   }
+  return first;
 }
 
-function withShutdown(cc: number): number {
-  return ((cc & ~(3 << 14)) | (ShutdownNotification.normal << 14)) >>> 0;
-}
-
-function isShutDown(csts: number): boolean {
-  return controllerStatus.decode(csts).shutdown === ShutdownStatus.complete;
+/** True for the errors of a device that is closed or gone. */
+function isGone(error: unknown): boolean {
+  return (
+    error instanceof VfioUserError &&
+    (error.code === 'ERR_VFIO_USER_DISCONNECTED' || error.code === 'ERR_VFIO_USER_CLOSED')
+  );
 }

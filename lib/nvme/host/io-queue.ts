@@ -27,6 +27,7 @@ export class IoQueue {
   readonly #queue: QueuePair;
   readonly #arena: DmaArena;
   readonly #lists: DmaChunk;
+  readonly #listBytes: number;
   readonly #listWords: Uint32Array;
   readonly #waiting: (Waiting | undefined)[];
   readonly #freeCids: number[];
@@ -45,8 +46,8 @@ export class IoQueue {
     this.#name = name;
     this.depth = created.queue.capacity;
     // One list per command id; a list must not leave its page.
-    const listBytes = 2 ** Math.ceil(Math.log2((maxTransfer / NVME_PAGE + 1) * 8));
-    this.#lists = arena.allocate(this.depth * listBytes);
+    this.#listBytes = 2 ** Math.ceil(Math.log2((maxTransfer / NVME_PAGE + 1) * 8));
+    this.#lists = arena.allocate(this.depth * this.#listBytes);
     this.#listWords = arena.words(this.#lists);
     this.#waiting = new Array<Waiting | undefined>(this.depth);
     this.#freeCids = Array.from({ length: this.depth }, (_, index) => this.depth - 1 - index);
@@ -54,7 +55,8 @@ export class IoQueue {
 
   /** Commands in flight. */
   get outstanding(): number {
-    return this.#queue.outstanding;
+    // Not the queue's own count, which a controller that completes what was never sent brings out of step.
+    return this.depth - this.#freeCids.length;
   }
 
   /**
@@ -91,10 +93,10 @@ export class IoQueue {
 
   /** Reaps what has completed. Called by itself; call it after an interrupt of your own. */
   poll(): void {
-    if (this.#failure !== null) return;
-    if (this.#queue.poll(this.depth, this.#complete) > 0) {
+    this.#touch(() => {
+      if (this.#queue.poll(this.depth, this.#complete) === 0) return;
       for (const turn of this.#turns.splice(0)) turn();
-    }
+    });
   }
 
   /** Fails every command, now and later. */
@@ -137,8 +139,7 @@ export class IoQueue {
     words[at + SqeWord.cdw0] = ((cid << 16) | opcode) >>> 0;
     words[at + SqeWord.nsid] = nsid;
     if (length > 0) {
-      const listBytes = this.#lists.size / this.depth;
-      const slot = Math.floor(listBytes / 8) * 8 * cid;
+      const slot = cid * this.#listBytes;
       storePrp(words, at, address, length, NVME_PAGE, this.#listWords, slot / 4, this.#lists.iova + slot);
     }
     words[at + SqeWord.cdw10] = lba >>> 0;
@@ -148,8 +149,9 @@ export class IoQueue {
 
   readonly #ring = (): void => {
     this.#ringScheduled = false;
-    if (this.#failure !== null) return;
-    this.#queue.ring();
+    this.#touch(() => {
+      this.#queue.ring();
+    });
     if (this.#created.vector === undefined && !this.#polling) {
       this.#polling = true;
       setImmediate(this.#pollTurn);
@@ -159,9 +161,19 @@ export class IoQueue {
   /** Polls at every turn of the event loop while commands are in flight; the loop stays live. */
   readonly #pollTurn = (): void => {
     this.poll();
-    this.#polling = this.#queue.outstanding > 0 && this.#failure === null;
+    this.#polling = this.outstanding > 0 && this.#failure === null;
     if (this.#polling) setImmediate(this.#pollTurn);
   };
+
+  /** Doorbells that are messages fail when the device is gone, and nobody waits for the error here. */
+  #touch(action: () => void): void {
+    if (this.#failure !== null) return;
+    try {
+      action();
+    } catch (error) {
+      this.fail(error as Error);
+    }
+  }
 
   readonly #complete = (cid: number, status: number): void => {
     const waiting = this.#waiting[cid];
@@ -179,7 +191,7 @@ export class IoQueue {
   #startWatching(): void {
     if (this.#watchdog !== undefined) return;
     this.#watchdog = setInterval(() => {
-      if (this.#queue.outstanding === 0) {
+      if (this.outstanding === 0) {
         clearInterval(this.#watchdog);
         this.#watchdog = undefined;
         return;

@@ -77,6 +77,12 @@ export class NvmeNamespace {
     // A block count has 16 bits (NVM command set 1.0, 3.2.4, CDW12).
     const most = Math.min(Math.floor(this.#controller.maxTransferSize / this.blockSize), 0x10000);
     const address = buffer.iova + offset;
+    if (most === 0) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `a block of namespace ${String(this.id)} has ${String(this.blockSize)} bytes, more than the controller transfers at once`,
+      );
+    }
     if (blocks <= most) return queue.submit(opcode, this.id, lba, blocks, address, blocks * this.blockSize);
     const parts: Promise<void>[] = [];
     for (let at = 0; at < blocks; at += most) {
@@ -91,7 +97,9 @@ export class NvmeNamespace {
       );
       parts.push(part);
     }
-    await Promise.all(parts);
+    // All of them, also after a failure: the caller may release the buffer afterwards.
+    const results = await Promise.allSettled(parts);
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
   #check(buffer: DataBuffer, lba: number, blocks: number, offset: number): void {

@@ -27,4 +27,9 @@ export class NvmeStatusError extends VfioUserError {
     this.doNotRetry = status.doNotRetry;
     this.operation = operation;
   }
+
+  /** As for the base class, which would take every error of the package for one of these. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    return VfioUserError[Symbol.hasInstance](value) && 'sct' in (value as object);
+  }
 }

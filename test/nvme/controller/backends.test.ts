@@ -98,7 +98,7 @@ test('what makes no sense is refused', () => {
   expect(() => createBackend({ kind: 'tape' as 'null', size: 512 })).toThrow(/null, memory or file/);
   expect(() => createBackend({ kind: 'file', path: folder, size: 512 })).toThrow(/EISDIR/);
   expect(() => createBackend({ kind: 'file', path: join(folder, 'none') })).toThrow(
-    expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: 'ENOENT' }),
+    /open failed with ENOENT/,
   );
   expect(() => createBackend({ kind: 'file', path: '/dev/null' })).toThrow(/neither a regular file/);
   writeFileSync(join(folder, 'empty'), '');

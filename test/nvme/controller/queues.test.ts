@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { Mapping } from '../../../lib/native';
 import { CompletionQueue } from '../../../lib/nvme/controller/queue';
 import { Address, Host, type HostQueue, turns, until } from './support';
 
@@ -122,7 +123,6 @@ test('an idle controller is woken by a doorbell that nobody told of', async () =
   host.push(queue, flush);
   // As a store to mapped memory, which the region handler does not see.
   const { shared } = host.controller.regions.get(0) ?? {};
-  const { Mapping } = jest.requireActual<typeof import('../../../lib/native')>('../../../lib/native');
   using mapping = Mapping.map(shared?.fd ?? -1, 0, 0x2000);
   new Uint32Array(mapping.buffer)[0x1008 / 4] = queue.tail;
   expect((await host.completion(queue)).status).toBe('00/00');

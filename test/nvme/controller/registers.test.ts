@@ -40,9 +40,17 @@ test('only 4 or 8 aligned bytes are accepted', () => {
     [0, 4096],
   ] as const) {
     expect(errnoOf(() => host.read(offset, length))).toBe(EINVAL);
-    expect(errnoOf(() => host.write(offset, new Uint8Array(length)))).toBe(EINVAL);
+    expect(
+      errnoOf(() => {
+        host.write(offset, new Uint8Array(length));
+      }),
+    ).toBe(EINVAL);
   }
-  expect(errnoOf(() => host.write(0x18, new Uint8Array(8)))).toBe(EINVAL);
+  expect(
+    errnoOf(() => {
+      host.write(0x18, new Uint8Array(8));
+    }),
+  ).toBe(EINVAL);
   expect(host.read(0x18, 8)).toHaveLength(8);
 });
 
@@ -139,12 +147,30 @@ describe('bring-up as others do it', () => {
 
 describe('CSTS.CFS', () => {
   test.each([
-    ['an admin queue of 1 entry', () => host.write32(0x24, 0x001f_0000), 0x0046_0001],
+    [
+      'an admin queue of 1 entry',
+      () => {
+        host.write32(0x24, 0x001f_0000);
+      },
+      0x0046_0001,
+    ],
     ['a page size that is not offered', () => undefined, 0x0046_0081],
     ['a command set that is not offered', () => undefined, 0x0046_0061],
     ['an arbitration that is not offered', () => undefined, 0x0046_0801],
-    ['a queue that is not mapped', () => host.write32(0x28, 0x7000_0000), 0x0046_0001],
-    ['a queue above 2^53', () => host.write32(0x2c, 0xffff_ffff), 0x0046_0001],
+    [
+      'a queue that is not mapped',
+      () => {
+        host.write32(0x28, 0x7000_0000);
+      },
+      0x0046_0001,
+    ],
+    [
+      'a queue above 2^53',
+      () => {
+        host.write32(0x2c, 0xffff_ffff);
+      },
+      0x0046_0001,
+    ],
   ])('%s', (_, prepare, cc) => {
     host.write32(0x24, 0x001f_001f);
     host.write32(0x28, Address.asq);
@@ -184,7 +210,11 @@ describe('doorbells', () => {
       [0x1208, 4],
       [0x3ffc, 4],
     ] as const) {
-      expect(errnoOf(() => host.write(offset, new Uint8Array(length)))).toBe(EINVAL);
+      expect(
+        errnoOf(() => {
+          host.write(offset, new Uint8Array(length));
+        }),
+      ).toBe(EINVAL);
       expect(errnoOf(() => host.read(offset, length))).toBe(EINVAL);
     }
   });
@@ -241,7 +271,11 @@ describe('configuration space and MSI-X', () => {
     expect([host.read32(0, 4), host.read32(12, 4), host.read32(28, 4)]).toEqual([0xfee0_0000, 0, 1]);
     host.write32(0x1000, 0xffff_ffff, 4);
     expect(host.read32(0x1000, 4)).toBe(0);
-    expect(errnoOf(() => host.write(0, new Uint8Array(2), 4))).toBe(EINVAL);
+    expect(
+      errnoOf(() => {
+        host.write(0, new Uint8Array(2), 4);
+      }),
+    ).toBe(EINVAL);
     expect([...host.read(0x1ff8, 8, 4)]).toEqual([0, 0, 0, 0, 0, 0, 0, 0]);
   });
 });

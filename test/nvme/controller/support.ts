@@ -41,7 +41,7 @@ export class FakeMemory implements ClientMemory {
 
   place(iova: number | bigint, length: number, access: 'read' | 'write' | 'readwrite'): MappedPlace | null {
     const range = this.find(BigInt(iova), length);
-    if (range?.buffer == null) return null;
+    if (range === undefined || range.buffer === null) return null;
     if (access !== 'write' && !range.readable) return null;
     if (access !== 'read' && !range.writable) return null;
     const offset = range.bytes.byteOffset + Number(BigInt(iova) - range.iova);

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: MIT
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { VfioUserError, outOfRange } from '../../errors';
+import {
+  PciCommand,
+  PciConfig,
+  className,
+  parseCapabilities,
+  parseConfigHeader,
+  type Device,
+  type DeviceIrq,
+  type DeviceRegion,
+  type MappedArea,
+} from '../../pci';
+import {
+  CQE_SIZE_EXPONENT,
+  Register,
+  SQE_SIZE_EXPONENT,
+  ShutdownNotification,
+  ShutdownStatus,
+  adminQueueAttributes,
+  controllerConfiguration,
+  controllerStatus,
+} from '../spec';
+import type { QueuePairPlacement } from './queue-pair';
+
+/** How often registers are read while the controller becomes ready. */
+const POLL_MILLISECONDS = 1;
+/** How long to wait for a shutdown to complete (NVMe base 2.0, 3.6.1; RTD3E is seldom given). */
+const SHUTDOWN_TIMEOUT = 10_000;
+/** Of a shutdown while the process exits. */
+const EXIT_TIMEOUT = 1000;
+
+/**
+ * Checks the class code and sets up configuration space. It survives connections, so nothing is taken for granted: with
+ * INTx or MSI-X left enabled and no eventfd, SPDK's controller fails at its first completion.
+ *
+ * @returns offset of the MSI-X capability, undefined when there is none
+ */
+export async function preparePci(device: Device): Promise<number | undefined> {
+  const config = await device.region('config');
+  const bytes = await config.readBytes(0, Math.min(256, config.size));
+  const header = parseConfigHeader(bytes);
+  if (header.classCode !== 0x010802) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_PCI',
+      `${device.name} is not an NVMe controller: its class code is 0x${header.classCode.toString(16).padStart(6, '0')} ` +
+        `(${className(header.classCode)}), NVMe has 0x010802. "vfio-user info" shows what it is`,
+    );
+  }
+  await config.write(
+    PciConfig.command,
+    2,
+    PciCommand.memory | PciCommand.busMaster | PciCommand.interruptDisable,
+  );
+  const msix = parseCapabilities(bytes).capabilities.find((capability) => capability.kind === 'msix');
+  if (msix?.enabled === true) await writeMsixEnable(config, msix.offset, false);
+  return msix?.offset;
+}
+
+/** Message Control of the MSI-X capability: bit 15 is MSI-X Enable (PCI Express base, 7.7.2.2). */
+async function writeMsixEnable(config: DeviceRegion, capability: number, enabled: boolean): Promise<void> {
+  const control = await config.read(capability + 2, 2);
+  // Bit 14, Function Mask, may have been left set too.
+  await config.write(capability + 2, 2, (control & 0x3fff) | (enabled ? 0x8000 : 0));
+}
+
+export async function enableVectors(
+  device: Device,
+  capability: number | undefined,
+  count: number,
+  handlers: (((signals: number) => void) | undefined)[],
+): Promise<DeviceIrq | null> {
+  if (count === 0) return null;
+  const irq = await device.irq('msix');
+  if (capability === undefined || count > irq.count) {
+    throw outOfRange(`${String(count)} MSI-X vectors are wanted; ${device.name} has ${String(irq.count)}`);
+  }
+  handlers.length = count;
+  await irq.enable(
+    Array.from({ length: count }, (_, vector) => (signals: number) => handlers[vector]?.(signals)),
+  );
+  await writeMsixEnable(await device.region('config'), capability, true);
+  return irq;
+}
+
+/** The doorbells from 0x1000 to the end of the area that the server lets be mapped. */
+export function mapDoorbells(bar: DeviceRegion): MappedArea | null {
+  const area = bar.areas.find(
+    (a) => a.offset <= Register.doorbells && a.offset + a.size > Register.doorbells,
+  );
+  if (area === undefined) return null;
+  return bar.map(Register.doorbells, area.offset + area.size - Register.doorbells);
+}
+
+/** Disables the controller if it is enabled; that is also what ends a fatal error (NVMe base 2.0, 3.7.2). */
+export async function disable(device: Device, bar: DeviceRegion, timeout: number): Promise<void> {
+  const cc = await bar.read(Register.cc, 4);
+  if (!controllerConfiguration.decode(cc).enable) return;
+  await bar.write(Register.cc, 4, (cc & ~1) >>> 0);
+  await waitFor(device, bar, timeout, 'become disabled', (csts) => !controllerStatus.decode(csts).ready);
+}
+
+/** Sets up the admin queue and enables the controller. */
+export async function enable(
+  device: Device,
+  bar: DeviceRegion,
+  base: number,
+  placement: QueuePairPlacement,
+  timeout: number,
+): Promise<void> {
+  const { entries, submissionOffset, completionOffset } = placement;
+  await bar.write(
+    Register.aqa,
+    4,
+    adminQueueAttributes.encode({ submissionEntries: entries, completionEntries: entries }),
+  );
+  await bar.write64(Register.asq, BigInt(base + submissionOffset));
+  await bar.write64(Register.acq, BigInt(base + completionOffset));
+  // The whole register: controllers clear it with CC.EN (SPDK), so entry sizes are set at every enable.
+  const cc = controllerConfiguration.encode({
+    enable: true,
+    iosqes: SQE_SIZE_EXPONENT,
+    iocqes: CQE_SIZE_EXPONENT,
+  });
+  await bar.write(Register.cc, 4, cc);
+  await waitFor(device, bar, timeout, 'become ready', (csts) => {
+    const { ready, fatal } = controllerStatus.decode(csts);
+    if (fatal) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_NVME_CONTROLLER',
+        `${device.name} reports a fatal error (CSTS 0x${csts.toString(16)}) where it should become ready; look at the log of its server`,
+      );
+    }
+    return ready;
+  });
+}
+
+/** Shuts the controller down (NVMe base 2.0, 3.6.1), then disables it. */
+export async function shutDown(device: Device, bar: DeviceRegion): Promise<void> {
+  await bar.write(Register.cc, 4, withShutdown(await bar.read(Register.cc, 4)));
+  await waitFor(device, bar, SHUTDOWN_TIMEOUT, 'complete its shutdown', isShutDown);
+  await bar.write(Register.cc, 4, 0);
+}
+
+/** The same with blocking messages, and less patience: nothing but this loop runs while the process exits. */
+export function shutDownSync(bar: DeviceRegion): void {
+  bar.writeSync(Register.cc, 4, withShutdown(bar.readSync(Register.cc, 4)));
+  const deadline = performance.now() + EXIT_TIMEOUT;
+  while (!isShutDown(bar.readSync(Register.csts, 4)) && performance.now() < deadline);
+}
+
+async function waitFor(
+  device: Device,
+  bar: DeviceRegion,
+  timeout: number,
+  what: string,
+  done: (csts: number) => boolean,
+): Promise<void> {
+  const deadline = performance.now() + timeout;
+  for (;;) {
+    const csts = await bar.read(Register.csts, 4);
+    if (done(csts)) return;
+    if (performance.now() > deadline) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_NVME_CONTROLLER',
+        `${device.name} did not ${what} within ${String(timeout)} ms (CSTS 0x${csts.toString(16)})`,
+      );
+    }
+    await sleep(POLL_MILLISECONDS);
+  }
+}
+
+function withShutdown(cc: number): number {
+  return ((cc & ~(3 << 14)) | (ShutdownNotification.normal << 14)) >>> 0;
+}
+
+/** A controller with a fatal error shuts down no more. */
+function isShutDown(csts: number): boolean {
+  const { shutdown, fatal } = controllerStatus.decode(csts);
+  return fatal || shutdown === ShutdownStatus.complete;
+}

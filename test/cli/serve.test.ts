@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT
+import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { fakeServer } from './fake-server';
+import { Scratch, cli, failure, startCli } from './run-cli';
+
+const MIB = 2 ** 20;
+
+let scratch: Scratch;
+beforeEach(() => {
+  scratch = new Scratch();
+});
+afterEach(() => {
+  scratch.remove();
+});
+
+const serveNvme = (...args: string[]): string[] => ['serve', 'nvme', ...args];
+
+test('a directory gets a socket as SPDK wants it; the lines to use it are printed; SIGTERM removes it', async () => {
+  const socket = scratch.file('cntrl');
+  const running = startCli(
+    scratch,
+    ...serveNvme(
+      '--socket',
+      scratch.path,
+      '--size',
+      '16m',
+      '--backend',
+      'null',
+      '--block-size',
+      '4096',
+      '--dstrd',
+      '2',
+      '--queues',
+      '3',
+    ),
+  );
+  await running.said('Ctrl-C ends it.');
+  const { stdout } = await cli(scratch, 'info', scratch.path, '--json');
+  expect(JSON.parse(stdout)).toMatchObject({
+    nvme: { version: '1.4', capabilities: { dstrd: 2 }, cc: 0, doorbellsMappable: true },
+    pci: {
+      header: { classCode: 0x010802 },
+      capabilities: { capabilities: [{}, {}, { kind: 'msix', vectors: 4 }] },
+    },
+  });
+  running.kill('SIGTERM');
+  const outcome = await running.ended;
+  expect(outcome).toMatchObject({ status: 0, signal: null, stderr: '' });
+  expect(outcome.stdout.split('\n')).toEqual(
+    expect.arrayContaining([
+      `Serving an NVMe controller at ${socket}: 16.0MiB, blocks of 4096 bytes, null backend.`,
+      `  vfio-user bench ${socket}`,
+      `  spdk_nvme_perf -r 'trtype:VFIOUSER traddr:${scratch.path}' -q 32 -o 4096 -w randread -t 3 -g`,
+      `    -machine q35,memory-backend=mem -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"${socket}"}}'`,
+    ]),
+  );
+  expect(scratch.entries()).toEqual([]);
+});
+
+test('a socket of another name is not for SPDK, and that is said', async () => {
+  const running = startCli(scratch, ...serveNvme('--socket', scratch.file('nvme.sock'), '--size', '1m'));
+  await running.said('Ctrl-C ends it.');
+  running.kill('SIGINT');
+  const { stdout, ...rest } = await running.ended;
+  expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
+  expect(stdout).not.toContain('spdk_nvme_perf');
+  expect(stdout).toContain(`serve with --socket ${scratch.path}`);
+  expect(scratch.entries()).toEqual([]);
+});
+
+test('the file backend keeps what was written', async () => {
+  const file = scratch.file('disk');
+  const socket = scratch.file('socket');
+  const first = startCli(
+    scratch,
+    ...serveNvme('--socket', socket, '--backend', 'file', '--file', file, '--size', '1m'),
+  );
+  await first.said('Ctrl-C ends it.');
+  const write = await cli(scratch, 'bench', socket, '--rw', 'write', '--verify');
+  expect(write).toMatchObject({
+    status: 0,
+    stderr: `vfio-user: --rw write overwrites all of the first namespace of ${socket}\n`,
+  });
+  first.kill('SIGINT');
+  expect(await first.ended).toMatchObject({ status: 0, stderr: '' });
+  expect(statSync(file).size).toBe(MIB);
+  expect(
+    readFileSync(file)
+      .subarray(-64)
+      .some((byte) => byte !== 0),
+  ).toBe(true);
+
+  // The size of a file that exists need not be given.
+  const second = startCli(scratch, ...serveNvme('--socket', socket, '--backend', 'file', '--file', file));
+  await second.said('1.00MiB, blocks of 512 bytes, file backend');
+  second.kill('SIGTERM');
+  expect(await second.ended).toMatchObject({ status: 0, stderr: '' });
+  expect(scratch.entries()).toEqual(['disk']);
+});
+
+test('a socket file that a crash has left is replaced', async () => {
+  const socket = scratch.file('socket');
+  const first = startCli(scratch, ...serveNvme('--socket', socket, '--size', '1m'));
+  await first.said('Ctrl-C ends it.');
+  first.kill('SIGKILL');
+  await first.ended;
+  expect(scratch.entries()).toEqual(['socket']);
+  const second = startCli(scratch, ...serveNvme('--socket', socket, '--size', '1m'));
+  await second.said('Ctrl-C ends it.');
+  second.kill('SIGTERM');
+  expect(await second.ended).toMatchObject({ status: 0, stderr: '' });
+});
+
+test('a path where somebody listens', async () => {
+  const other = await fakeServer(scratch.file('taken'), () => undefined);
+  try {
+    const { stderr, ...rest } = await cli(scratch, ...serveNvme('--socket', scratch.file('taken')));
+    expect(rest).toEqual({ status: 1, signal: null, stdout: '' });
+    expect(stderr).toMatch(/^vfio-user: Listening at [^\n]*EADDRINUSE[^\n]*\n$/);
+  } finally {
+    await other.close();
+  }
+});
+
+describe('wrong usage', () => {
+  test.each<[string, string[], string]>([
+    ['no socket', [], 'Missing --socket: the path to listen at, or a directory for it'],
+    [
+      'a file without file backend',
+      ['--socket', 's', '--file', 'f'],
+      '--file goes with --backend file, not with --backend memory',
+    ],
+    [
+      'a file backend without file',
+      ['--socket', 's', '--backend', 'file'],
+      '--backend file needs --file, the path of a file or block device',
+    ],
+    [
+      'a missing file without size',
+      ['--socket', 's', '--backend', 'file', '--file', '/no/such/file'],
+      'There is no file /no/such/file; give --size to create it',
+    ],
+    [
+      'size 0',
+      ['--socket', 's', '--size', '0'],
+      "Option --size does not accept '0'; it takes a size such as 512, 4k or 1m, at least 512 bytes",
+    ],
+    [
+      'half a block',
+      ['--socket', 's', '--size', '1000'],
+      'A --size of 1000 bytes is no multiple of the block size, 512',
+    ],
+    [
+      'half a large block',
+      ['--socket', 's', '--size', '512', '--block-size', '4096'],
+      'A --size of 512 bytes is no multiple of the block size, 4096',
+    ],
+    [
+      'another block size',
+      ['--socket', 's', '--block-size', '1024'],
+      "Option --block-size does not accept '1024'; it takes one of 512, 4096",
+    ],
+    [
+      'no queues',
+      ['--socket', 's', '--queues', '0'],
+      "Option --queues does not accept '0'; it takes a whole number, from 1 to 64",
+    ],
+    [
+      'an argument',
+      ['--socket', 's', 'more'],
+      "Unexpected argument 'more'. Usage: vfio-user serve nvme [options]",
+    ],
+  ])('%s', async (_, args, line) => {
+    expect(await cli(scratch, ...serveNvme(...args))).toEqual(failure(2, line));
+  });
+});
+
+test('a directory as file', async () => {
+  mkdirSync(scratch.file('directory'));
+  const { stderr, ...rest } = await cli(
+    scratch,
+    ...serveNvme(
+      '--socket',
+      scratch.file('s'),
+      '--backend',
+      'file',
+      '--file',
+      scratch.file('directory'),
+      '--size',
+      '1m',
+    ),
+  );
+  expect(rest).toEqual({ status: 1, signal: null, stdout: '' });
+  expect(stderr).toMatch(/^vfio-user: [^\n]*EISDIR[^\n]*\n$/);
+});
+
+test('a file that is empty', async () => {
+  writeFileSync(scratch.file('empty'), '');
+  const { stderr, status } = await cli(
+    scratch,
+    ...serveNvme('--socket', scratch.file('s'), '--backend', 'file', '--file', scratch.file('empty')),
+  );
+  expect(status).toBe(2);
+  expect(stderr).toMatch(/^vfio-user: [^\n]+\n$/);
+});
