@@ -172,6 +172,8 @@ async function measure(
     };
   } finally {
     watch.stop();
+    // Where one thread failed, the others run on.
+    for (const state of states) state.abandon();
     device.off('close', onClose);
     options.signal?.removeEventListener('abort', onAbort);
   }

@@ -2,6 +2,7 @@
 import { Worker } from 'node:worker_threads';
 import { setImmediate as turn } from 'node:timers/promises';
 import { join } from 'node:path';
+import { VfioUserError } from '../errors';
 import { Mapping } from '../native';
 import { MappedDoorbells, type Doorbells } from '../nvme/host';
 import { Job } from './job';
@@ -48,7 +49,12 @@ export async function runJobHere(
   doorbells: Doorbells,
 ): Promise<JobReport> {
   const job = new Job(plan, memory, doorbells);
-  while (job.slice(SLICE_MILLISECONDS)) await turn();
+  try {
+    while (job.slice(SLICE_MILLISECONDS)) await turn();
+  } catch (error) {
+    // A doorbell could not be written, since the device is gone; what was measured before counts.
+    if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_DISCONNECTED') throw error;
+  }
   return reportOf(job);
 }
 

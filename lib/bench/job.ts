@@ -51,6 +51,8 @@ export class Job {
   readonly #submitted: Float64Array;
   readonly #blockOf: Float64Array;
   readonly #isWrite: Uint8Array;
+  /** Whether the block that a command id reads had been written when the command was sent. */
+  readonly #isChecked: Uint8Array;
   readonly #idle: number[] = [];
   readonly #lbasPerIo: number;
   /** One bit per I/O-sized block: written and completed. Only with verify. */
@@ -89,6 +91,7 @@ export class Job {
     this.#submitted = new Float64Array(plan.depth);
     this.#blockOf = new Float64Array(plan.depth);
     this.#isWrite = new Uint8Array(plan.depth);
+    this.#isChecked = new Uint8Array(plan.depth);
     this.#written = new Uint8Array(plan.verify ? Math.ceil(plan.ioBlocks / 8) : 0);
     this.#prps = new Uint32Array(plan.depth * 4);
     this.#prefill(memory);
@@ -128,7 +131,9 @@ export class Job {
         idlePolls = 0;
         const slot = batchSlot(count);
         this.batchCounts[slot] = (this.batchCounts[slot] as number) + 1;
-        this.#state.publish(this.#reads, this.#writes, this.#now / 1e6 - this.#started);
+        const elapsed = this.#now / 1e6 - this.#started;
+        if (!this.#verifying) this.elapsedMs = elapsed;
+        this.#state.publish(this.#reads, this.#writes, elapsed);
         this.#lastProgress = this.#now;
         this.#clockRead = false;
         if (queue.outstanding === 0 && !this.#next()) return false;
@@ -167,7 +172,6 @@ export class Job {
 
   /** All commands are done: go on to reading back, or end. */
   #next(): boolean {
-    if (!this.#verifying) this.elapsedMs = this.#now / 1e6 - this.#started;
     if (this.#status !== 0 || !this.#plan.verify || !writes(this.#plan.workload)) return false;
     if (!this.#verifying && this.#verifyNext !== Infinity) {
       this.#verifying = true;
@@ -201,7 +205,7 @@ export class Job {
     } else {
       this.#reads++;
       this.readLatency.record(this.#now - (this.#submitted[cid] as number));
-      if (this.#plan.verify && this.#isWritten(this.#blockOf[cid] as number)) this.#check(cid);
+      if (this.#isChecked[cid] !== 0) this.#check(cid);
     }
     this.#submit(cid);
   };
@@ -242,6 +246,8 @@ export class Job {
     words[at + CDW11] = Math.floor(lba / 2 ** 32);
     this.#blockOf[cid] = block;
     this.#isWrite[cid] = write ? 1 : 0;
+    // A write that is in flight together with the read may be executed before or after it.
+    this.#isChecked[cid] = plan.verify && !write && this.#isWritten(block) ? 1 : 0;
     this.#submitted[cid] = this.#now;
   }
 

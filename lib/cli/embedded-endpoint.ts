@@ -59,7 +59,7 @@ export async function startEmbeddedEndpoint(size: number, signal: AbortSignal): 
 function readiness(child: ChildProcess, signal: AbortSignal, said: () => string): Promise<EmbeddedReady> {
   return new Promise<EmbeddedReady>((resolve, reject) => {
     const fail = (what: string): void => {
-      const last = said().trim().split('\n').at(-1) ?? '';
+      const last = (said().trim().split('\n').at(-1) ?? '').replace(/^vfio-user: /, '');
       const text = `the embedded endpoint ${what}${last === '' ? '' : `; it said: ${last}`}`;
       reject(new VfioUserError('ERR_VFIO_USER_CONNECT', text));
     };

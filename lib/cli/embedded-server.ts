@@ -44,10 +44,13 @@ async function main(size: number): Promise<void> {
     await server.close();
   } finally {
     rmSync(directory, { recursive: true, force: true });
-    if (process.connected) process.disconnect();
   }
 }
 
 ignoreClosedPipe(process.stdout);
 ignoreClosedPipe(process.stderr);
-main(Number(process.argv[2])).catch(reportFailure);
+main(Number(process.argv[2]))
+  .catch(reportFailure)
+  .finally(() => {
+    if (process.connected) process.disconnect();
+  });

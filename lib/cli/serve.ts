@@ -12,6 +12,8 @@ import { print, shellWord } from './output';
 const DEFAULT_SIZE = '1g';
 /** Name that SPDK gives the socket in a listener's directory. */
 const SPDK_SOCKET = 'cntrl';
+/** SPDK takes any name here but its default, which means discovery. */
+const NQN = 'nqn.2019-07.io.spdk:cnode0';
 
 const SPEC = {
   name: 'serve nvme',
@@ -113,7 +115,7 @@ function instructions(socket: string): string {
   const bench = `  vfio-user bench ${shellWord(socket)}`;
   if (socket.startsWith('@')) return `\nMeasure it:\n${bench}\n\nCtrl-C ends it.`;
   const forSpdk = basename(socket) === SPDK_SOCKET;
-  const transport = `trtype:VFIOUSER traddr:${dirname(socket)}`;
+  const transport = `trtype:VFIOUSER traddr:${dirname(socket)} subnqn:${NQN}`;
   const device = JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: socket } });
   return [
     '',

@@ -90,7 +90,9 @@ test('options may be written with a space, an equals sign or a letter, before an
   expect(parse(...letters.split(' ')).options).toEqual(expected);
 });
 
-test('the last of several wins', () => expect(parse('s', '--bs=1k', '--bs', '2k').options.bs).toBe(2048));
+test('the last of several wins', () => {
+  expect(parse('s', '--bs=1k', '--bs', '2k').options.bs).toBe(2048);
+});
 
 test('after two dashes everything is an argument', () => {
   expect(parse('--verify', '--', '--bs', '-q')).toMatchObject({
@@ -146,7 +148,9 @@ test.each([
   [['s', '--rw=trim'], "Option --rw does not accept 'trim'; it takes one of read, randread, randwrite"],
   [[], 'Missing <socket>: Path of the socket. Usage: vfio-user bench <socket> [nsid] [options]'],
   [['s', '1', 'more'], "Unexpected argument 'more'. Usage: vfio-user bench <socket> [nsid] [options]"],
-])('%j is refused', (args, message) => expect(failure(...args)).toBe(message));
+])('%j is refused', (args, message) => {
+  expect(failure(...args)).toBe(message);
+});
 
 test('help makes everything else irrelevant', () => {
   expect(parseCommandLine(bench, ['--help'])).toEqual({ help: true });
@@ -190,4 +194,6 @@ test.each([
   ['kitten', 'sitting', 3],
   ['iodpeth', 'iodepth', 1],
   ['io-depth', 'iodepth', 1],
-])('the distance from %j to %j is %d', (from, to, distance) => expect(editDistance(from, to)).toBe(distance));
+])('the distance from %j to %j is %d', (from, to, distance) => {
+  expect(editDistance(from, to)).toBe(distance);
+});

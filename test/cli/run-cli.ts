@@ -82,10 +82,9 @@ export class Scratch {
 
 /** Starts the tool. */
 export function startCli(scratch: Scratch, ...args: string[]): Running {
-  const { NODE_DEBUG: _, ...environment } = process.env;
   const child = spawn(process.execPath, [MAIN, ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...environment, TMPDIR: scratch.path },
+    env: { ...process.env, NODE_DEBUG: '', TMPDIR: scratch.path },
   });
   let [stdout, stderr] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));

@@ -50,7 +50,7 @@ test('a directory gets a socket as SPDK wants it; the lines to use it are printe
     expect.arrayContaining([
       `Serving an NVMe controller at ${socket}: 16.0MiB, blocks of 4096 bytes, null backend.`,
       `  vfio-user bench ${socket}`,
-      `  spdk_nvme_perf -r 'trtype:VFIOUSER traddr:${scratch.path}' -q 32 -o 4096 -w randread -t 3 -g`,
+      `  spdk_nvme_perf -r 'trtype:VFIOUSER traddr:${scratch.path} subnqn:nqn.2019-07.io.spdk:cnode0' -q 32 -o 4096 -w randread -t 3 -g`,
       `    -machine q35,memory-backend=mem -device '{"driver":"vfio-user-pci","socket":{"type":"unix","path":"${socket}"}}'`,
     ]),
   );
