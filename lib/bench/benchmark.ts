@@ -5,7 +5,7 @@ import { NVME_PAGE, NvmeController, type CreatedQueuePair, type NvmeNamespace } 
 import { CQE_BYTES, SQE_BYTES, decodeStatus, nvmOpcodeName, statusText } from '../nvme/spec';
 import { LatencyHistogram } from './histogram';
 import { runJobHere, runJobInWorker, type JobReport } from './job-runner';
-import { JOB_STATE_BYTES, JobState, isRandom, writes, type JobPlan, type Workload } from './plan';
+import { JOB_STATE_BYTES, JobState, writes, type JobPlan, type Workload } from './plan';
 import type { DirectionResult, JobResult } from './results';
 import { DEPTH_SLOTS, depthSlot } from './results';
 import { formatSize } from './units';
@@ -33,6 +33,8 @@ export interface BenchmarkOptions {
   readonly nsid?: number | undefined;
   /** Ends the run early; what was measured so far is the result. */
   readonly signal?: AbortSignal;
+  /** Called once when all options have been checked, before the first I/O. */
+  readonly onStart?: () => void;
   /** Called about twice a second. */
   readonly onProgress?: (progress: BenchmarkProgress) => void;
 }
@@ -141,6 +143,7 @@ async function measure(
     };
   });
 
+  options.onStart?.();
   const states = plans.map((plan) => new JobState(plan.state));
   let lost: Error | null | undefined;
   let interrupted = false;
@@ -277,8 +280,9 @@ function checkRegion(
     );
   }
   const perJob = Math.floor(ioBlocks / jobs);
-  // Jobs that verify must not write over each other; others share the region, sequential ones from different places.
-  const split = verify || (options.runtime === undefined && !isRandom(workload));
+  // Jobs that verify must not write over each other, and those that touch every block once share the work;
+  // others share the region, sequential ones from different places.
+  const split = verify || options.runtime === undefined;
   return {
     share: (job) =>
       split

@@ -4,12 +4,23 @@ import { NvmOpcode, SQE_WORDS, SqeWord, highWord, prpListLength } from '../nvme/
 import { NVME_PAGE, QueuePair, type Doorbells } from '../nvme/host';
 import { LatencyHistogram } from './histogram';
 import { JobState, isRandom, writes, type JobOutcome, type JobPlan } from './plan';
-import { RandomSequence, SequentialSequence, Xoshiro128, type BlockSequence } from './random';
+import {
+  RandomSequence,
+  SequentialSequence,
+  ShuffledSequence,
+  Xoshiro128,
+  type BlockSequence,
+} from './random';
 import { DEPTH_SLOTS, batchSlot } from './results';
 import { checkBlock, describeBlock, fillBlock } from './verify-pattern';
 
 /** Polls that find nothing between two looks at the clock and at the wish to stop. */
 const IDLE_POLLS = 2048;
+/**
+ * A device that completes nothing for so long is slow, or waits for the core that this loop keeps busy: then polling rests
+ * for a moment, so that the two do not take turns of a scheduler's time slice, 4 ms each.
+ */
+const PATIENCE_MILLISECONDS = 1;
 /** A device that completes nothing for so long has failed. */
 const STALL_MILLISECONDS = 30_000;
 /** Pass number in the pattern of verified blocks. Every pass of a run writes the same, so that the order does not matter. */
@@ -25,6 +36,13 @@ const {
 } = SqeWord;
 const { cdw10: CDW10, cdw11: CDW11 } = SqeWord;
 const { read: READ, write: WRITE } = NvmOpcode;
+
+/** Without a run time, a random job touches every block once; with one, it draws them with repetition. */
+function sequenceOf({ workload, ioBlocks, startBlock, seed, index, runtimeMs }: JobPlan): BlockSequence {
+  if (!isRandom(workload)) return new SequentialSequence(ioBlocks, startBlock);
+  const own = (seed + index) >>> 0;
+  return runtimeMs === Infinity ? new ShuffledSequence(ioBlocks, own) : new RandomSequence(ioBlocks, own);
+}
 
 /**
  * The loop of the benchmark: keeps `depth` I/Os in flight on one queue pair.
@@ -82,9 +100,7 @@ export class Job {
     this.#state = new JobState(plan.state);
     this.#queue = new QueuePair(plan.queue, memory, doorbells);
     this.#data = new Uint32Array(memory, plan.dataOffset, (plan.depth * plan.blockSize) / 4);
-    this.#blocks = isRandom(plan.workload)
-      ? new RandomSequence(plan.ioBlocks, plan.seed + plan.index)
-      : new SequentialSequence(plan.ioBlocks, plan.startBlock);
+    this.#blocks = sequenceOf(plan);
     this.#mix = Xoshiro128.fromSeed(plan.seed ^ (plan.index + 1));
     this.#lbasPerIo = plan.blockSize / plan.lbaSize;
     this.#left = plan.runtimeMs === Infinity ? plan.ioBlocks : Infinity;
@@ -145,6 +161,7 @@ export class Job {
       idlePolls = 0;
       this.#now = performance.now() * 1e6;
       if (this.#heed()) return false;
+      if (this.#now - this.#lastProgress > PATIENCE_MILLISECONDS * 1e6) this.#state.rest();
       if (this.#now / 1e6 >= until) return true;
     }
   }

@@ -65,6 +65,9 @@ function formatEta(seconds: number): string {
   return hours > 0 ? `${two(hours)}h:${minutes}` : minutes;
 }
 
+/** A terminal that does not know its width says 0. */
+const DEFAULT_COLUMNS = 80;
+
 /** The part of `process.stderr` that a {@link LiveLine} uses. */
 export interface LiveStream {
   readonly isTTY?: boolean | undefined;
@@ -85,7 +88,8 @@ export class LiveLine {
   /** Shows a line in place of the last one, cut to the width of the terminal so that it does not wrap. */
   update(line: string): void {
     if (this.#stream.isTTY !== true) return;
-    const width = (this.#stream.columns ?? 80) - 1;
+    const { columns = 0 } = this.#stream;
+    const width = (columns > 0 ? columns : DEFAULT_COLUMNS) - 1;
     this.#shown = true;
     this.#stream.write(`\r${line.slice(0, Math.max(0, width))}\x1b[K`);
   }

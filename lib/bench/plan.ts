@@ -94,6 +94,8 @@ const SLOT_WRITES = 2;
 const SLOT_ELAPSED = 3;
 const SLOT_PHASE = 4;
 
+const REST_MILLISECONDS = 0.05;
+
 /** Size of the memory of a {@link JobState}, in bytes. A job has a cache line pair of its own. */
 export const JOB_STATE_BYTES = 128;
 
@@ -120,6 +122,11 @@ export class JobState {
   /** 0 to go on, 1 after {@link stop}, 2 after {@link abandon}. */
   get wish(): number {
     return Atomics.load(this.#stop, 0);
+  }
+
+  /** Sleeps for about 0.1 ms, or until the next wish. */
+  rest(): void {
+    Atomics.wait(this.#stop, 0, 0, REST_MILLISECONDS);
   }
 
   /** Progress, written by the job after every batch. A reader may see it a batch late. */

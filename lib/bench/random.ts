@@ -99,6 +99,56 @@ export class RandomSequence implements BlockSequence {
   }
 }
 
+/** Rounds of the Feistel network; four make the order look random. */
+const ROUNDS = 4;
+
+/**
+ * Every block once, in random order; then the same order again. A Feistel network over the next power of four permutes
+ * the numbers without a table; numbers that are no blocks are permuted on until they are one.
+ */
+export class ShuffledSequence implements BlockSequence {
+  readonly #blocks: number;
+  readonly #halfMask: number;
+  readonly #half: number;
+  readonly #keys: Int32Array;
+  #next = 0;
+
+  /**
+   * @param blocks number of blocks, 1 … 2^53
+   * @param seed 32 bits; the same seed gives the same order
+   * @throws ERR_OUT_OF_RANGE
+   */
+  constructor(blocks: number, seed: number) {
+    checkBlocks(blocks);
+    this.#blocks = blocks;
+    const halfBits = Math.max(1, Math.ceil(Math.log2(blocks) / 2));
+    this.#half = 2 ** halfBits;
+    this.#halfMask = this.#half - 1;
+    const random = Xoshiro128.fromSeed(seed);
+    this.#keys = Int32Array.from({ length: ROUNDS }, () => random.next());
+  }
+
+  next(): number {
+    let block = this.#permute(this.#next);
+    this.#next = this.#next + 1 === this.#blocks ? 0 : this.#next + 1;
+    while (block >= this.#blocks) block = this.#permute(block);
+    return block;
+  }
+
+  #permute(value: number): number {
+    let left = Math.floor(value / this.#half);
+    let right = value % this.#half;
+    for (let round = 0; round < ROUNDS; round++) {
+      let mixed = Math.imul(right ^ (this.#keys[round] as number), 0x9e3779b1);
+      mixed = Math.imul(mixed ^ (mixed >>> 15), 0x85ebca6b);
+      const swapped = left ^ ((mixed ^ (mixed >>> 13)) & this.#halfMask);
+      left = right;
+      right = swapped;
+    }
+    return left * this.#half + right;
+  }
+}
+
 /** Blocks in rising order, from the first again after the last. */
 export class SequentialSequence implements BlockSequence {
   readonly #blocks: number;

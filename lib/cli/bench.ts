@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { randomInt } from 'node:crypto';
 import { benchmark, type BenchmarkOptions, type BenchmarkResult } from '../bench/benchmark';
 import { fioReport } from '../bench/fio-json';
 import { WORKLOADS, writes } from '../bench/plan';
@@ -65,7 +66,12 @@ const SPEC = {
     },
     verify: { type: 'boolean', help: 'Write a pattern, read back what was written, and compare.' },
     nsid: { type: 'integer', min: 1, max: 0xffff_fffe, help: 'Namespace id. Default: the first.' },
-    randseed: { type: 'integer', default: '1', min: 0, max: 0xffff_ffff, help: 'Seed of order and pattern.' },
+    randseed: {
+      type: 'integer',
+      min: 0,
+      max: 0xffff_ffff,
+      help: 'Seed of order and pattern. Default: 1, or with --verify a new one, so that old data is not taken for new.',
+    },
     'output-format': {
       type: 'choice',
       choices: ['normal', 'json'],
@@ -111,7 +117,6 @@ async function run(endpoint: string, options: Options, signal: AbortSignal, alia
     connectTimeout: options['connect-timeout'] * 1000,
     signal,
   });
-  if (alias === undefined && writes(options.rw)) complain(destruction(endpoint, options));
   const display = new BenchDisplay(process.stderr, options);
   const started = new Date();
   const settings = benchmarkOptions(options);
@@ -120,6 +125,9 @@ async function run(endpoint: string, options: Options, signal: AbortSignal, alia
     result = await benchmark(device, {
       ...settings,
       signal,
+      onStart: () => {
+        if (alias === undefined && writes(options.rw)) complain(destruction(endpoint, options));
+      },
       onProgress: (progress) => {
         display.update(progress);
       },
@@ -150,7 +158,7 @@ function benchmarkOptions(options: Options): BenchmarkOptions {
     size: options.size,
     verify: options.verify,
     readShare: (options.rwmixread ?? DEFAULT_READ_PERCENT) / 100,
-    seed: options.randseed,
+    seed: options.randseed ?? (options.verify ? randomInt(2 ** 32) : 1),
     nsid: options.nsid,
   };
 }
@@ -166,7 +174,7 @@ function jobOptions(options: Options, settings: BenchmarkOptions, filename: stri
     ...(options.size === undefined ? {} : { size: String(options.size) }),
     ...(options.rw === 'randrw' ? { rwmixread: String(options.rwmixread ?? DEFAULT_READ_PERCENT) } : {}),
     ...(options.verify ? { verify: 'pattern' } : {}),
-    randseed: String(options.randseed),
+    randseed: String(settings.seed),
     filename: printable(filename),
   };
 }

@@ -54,7 +54,7 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
     },
     signal,
   );
-  print(`${formatSize(VERIFIED_BYTES)} in order, 32 in flight: ${rates(result)}`);
+  print(`${formatSize(VERIFIED_BYTES)} in random order, 32 in flight: ${rates(result)}`);
   print(`Read back and compared: ${String(result.verified)} blocks, ${String(result.mismatches)} differ.`);
 
   section('6. The same with a controller of SPDK');

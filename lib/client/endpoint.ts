@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
-import { statSync } from 'node:fs';
+import { statSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VfioUserError, errnoName } from '../errors';
 import { Socket } from '../native';
+import { Errno } from '../transport';
 
 /** An address that {@link connect} takes: a socket path, SPDK's directory with a socket `cntrl`, `@abstract`, or a descriptor. */
 export type Endpoint = string | { readonly fd: number };
@@ -24,6 +25,13 @@ export function endpointName(endpoint: Endpoint): string {
 export function resolveSocketPath(path: string): string {
   if (path.startsWith('@') || path.startsWith('\0')) return path;
   const info = statOrExplain(path);
+  if (info === undefined) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_CONNECT',
+      `no such path: ${path}. Is the server running, and is this the address that it listens on?`,
+      { errno: Errno.ENOENT, syscall: 'stat' },
+    );
+  }
   if (info.isSocket()) return path;
   if (!info.isDirectory()) {
     throw new VfioUserError(
@@ -32,8 +40,7 @@ export function resolveSocketPath(path: string): string {
     );
   }
   const inside = join(path, 'cntrl');
-  const socket = statSync(inside, { throwIfNoEntry: false });
-  if (socket?.isSocket() === true) return inside;
+  if (statOrExplain(inside)?.isSocket() === true) return inside;
   throw new VfioUserError(
     'ERR_VFIO_USER_CONNECT',
     `${path} is a directory without a socket "cntrl" in it; SPDK makes one when a VFIOUSER listener with this address is added`,
@@ -76,18 +83,16 @@ export function busyError(endpoint: string, cause?: unknown): VfioUserError {
   );
 }
 
-function statOrExplain(path: string): NonNullable<ReturnType<typeof statSync>> {
+/** What is at a path; undefined when there is nothing. */
+function statOrExplain(path: string): Stats | undefined {
   try {
-    return statSync(path);
+    return statSync(path, { throwIfNoEntry: false });
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
     const errno = Math.abs((error as NodeJS.ErrnoException).errno ?? 0);
     const text =
-      code === 'ENOENT'
-        ? `no such path: ${path}. Is the server running, and is this the address that it listens on?`
-        : code === 'EACCES'
-          ? `permission denied: ${path}. Run as a user who may enter its directories`
-          : `${path}: ${errnoName(errno)}`;
+      errno === Errno.EACCES
+        ? `permission denied: ${path}. Run as a user who may enter its directories`
+        : `${path}: ${errnoName(errno)}`;
     throw new VfioUserError('ERR_VFIO_USER_CONNECT', text, { errno, syscall: 'stat', cause: error });
   }
 }

@@ -8,10 +8,11 @@ import { once } from 'node:events';
 import { checkBlock } from '../../lib/bench/verify-pattern';
 import { connect } from '../../lib/client';
 import { NvmeController, NvmeStatusError } from '../../lib/nvme/host';
-import { SPDK_DIR, SpdkTarget, whyNoSpdk } from './spdk-target';
+import { SpdkTarget, whyNoSpdk } from '../../bench/spdk-target';
 
 const MAIN = join(__dirname, '../../dist/cli/main.js');
-const reason = whyNoSpdk();
+const SPDK_DIR = process.env['SPDK_DIR'];
+const reason = whyNoSpdk(SPDK_DIR);
 const describeSpdk = reason === undefined ? describe : describe.skip;
 if (reason !== undefined) console.warn(`tests against SPDK are skipped: ${reason}`);
 
@@ -39,7 +40,7 @@ describeSpdk('our client against SPDK', () => {
   let target: SpdkTarget;
 
   beforeAll(async () => {
-    target = await SpdkTarget.start();
+    target = await SpdkTarget.start(SPDK_DIR ?? '');
   }, 60_000);
 
   afterAll(async () => {

@@ -1,23 +1,23 @@
 // SPDX-License-Identifier: MIT
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { mkdirSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { connect as connectSocket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
-/** Folder of a built SPDK (`--with-vfio-user`), from the environment; undefined when the tests against it are to be skipped. */
-export const SPDK_DIR = process.env['SPDK_DIR'];
-
 /** SPDK's target and clients share memory in huge pages of 2 MiB. */
 const HUGE_PAGES_NEEDED = 512;
 
-/** Why the tests against SPDK cannot run here; undefined when they can. */
-export function whyNoSpdk(): string | undefined {
-  if (SPDK_DIR === undefined) return 'SPDK_DIR is not set';
-  if (!existsSync(join(SPDK_DIR, 'build/bin/nvmf_tgt')))
-    return `there is no build/bin/nvmf_tgt in ${SPDK_DIR}`;
+/**
+ * Why SPDK cannot run here; undefined when it can.
+ *
+ * @param directory folder of a built SPDK (`--with-vfio-user`)
+ */
+export function whyNoSpdk(directory: string | undefined): string | undefined {
+  if (directory === undefined) return 'SPDK_DIR is not set';
+  if (!existsSync(join(directory, 'build/bin/nvmf_tgt')))
+    return `there is no build/bin/nvmf_tgt in ${directory}`;
   const free = Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
   if (free < HUGE_PAGES_NEEDED) return `${free} free huge pages, ${HUGE_PAGES_NEEDED} needed`;
   return undefined;
@@ -45,10 +45,11 @@ export class SpdkTarget {
     this.file = join(folder, 'aio.img');
   }
 
-  static async start(): Promise<SpdkTarget> {
+  /** @param directory folder of a built SPDK */
+  static async start(directory: string): Promise<SpdkTarget> {
     const folder = mkdtempSync(join(tmpdir(), 'spdk-'));
     const rpc = join(folder, 'rpc.sock');
-    const binary = join(SPDK_DIR ?? '', 'build/bin/nvmf_tgt');
+    const binary = join(directory, 'build/bin/nvmf_tgt');
     const child = spawn(binary, ['-m', '0x1', '-s', '512', '-r', rpc], { stdio: 'ignore' });
     const target = new SpdkTarget(folder, child);
     try {
@@ -68,6 +69,11 @@ export class SpdkTarget {
     this.#child.kill('SIGKILL');
     await this.#ended;
     rmSync(this.folder, { recursive: true, force: true });
+  }
+
+  /** NVMe qualified name of the subsystem behind an endpoint; SPDK's clients need it. */
+  nqn(endpoint: 'malloc' | 'null' | 'aio'): string {
+    return `nqn.2019-07.io.spdk:cnode${['malloc', 'null', 'aio'].indexOf(endpoint) + 1}`;
   }
 
   /** Kills the target as a crash would. */
