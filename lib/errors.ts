@@ -32,6 +32,8 @@ export type VfioUserErrorCode =
   | 'ERR_VFIO_USER_UNSUPPORTED'
   /** A DMA range overlaps, is unaligned, is not mapped, or does not fit. */
   | 'ERR_VFIO_USER_DMA'
+  /** The device's migration state does not allow what was asked for, or a change of that state failed. */
+  | 'ERR_VFIO_USER_MIGRATION'
   /** The file behind a mapping was truncated; the lost pages read as zero. */
   | 'ERR_VFIO_USER_MAPPING_LOST'
   /** The PCI device is not what was expected, or its configuration space contradicts itself. */

@@ -34,8 +34,11 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), OrErrno(eventfd(initial, EFD_CLOEXEC | EFD_NONBLOCK)));
 }
 
-/** eventfdAdopt(fd): 0, -EPROTOTYPE when it is no eventfd, or -errno. Makes it non-blocking and closed on
- * exec. */
+/**
+ * eventfdAdopt(fd): 0, -EPROTOTYPE when it is no eventfd, or -errno. Makes it closed on exec. O_NONBLOCK is
+ * left as it is: the flag is shared with the peer that sent the descriptor, which may read its eventfd with a
+ * blocking read(2).
+ */
 Napi::Value Adopt(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
@@ -48,11 +51,8 @@ Napi::Value Adopt(const Napi::CallbackInfo& info) {
     result = errno == ENOENT ? -EBADF : -errno;
   } else if (std::string_view(name, static_cast<size_t>(length)) != kEventfd) {
     result = -EPROTOTYPE;
-  } else {
-    const int flags = fcntl(fd, F_GETFL);
-    if (flags == -1 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == -1 || fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) {
-      result = -errno;
-    }
+  } else if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) {
+    result = -errno;
   }
   return Napi::Number::New(info.Env(), result);
 }
@@ -63,7 +63,7 @@ Napi::Value Signal(const Napi::CallbackInfo& info) {
   const int fd = arguments.Descriptor(0);
   const auto count = static_cast<uint64_t>(arguments.Integer(1, 1, kMaxSafeInteger));
   if (!arguments.ok()) return info.Env().Undefined();
-  // A peer that fills the counter and clears O_NONBLOCK would make write(2) block; writing has no RWF_NOWAIT
+  // A full counter of an eventfd without O_NONBLOCK would make write(2) block; writing has no RWF_NOWAIT
   // here.
   pollfd request = {fd, POLLOUT, 0};
   const int ready = Retry([&] { return poll(&request, 1, 0); });

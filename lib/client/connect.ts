@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
 import { VfioUserError, invalidArgument } from '../errors';
+import type { Socket } from '../native';
 import {
   Command,
   HEADER_SIZE,
@@ -21,6 +22,7 @@ import { CommandError, Connection, Errno, type CommandReply, type IncomingComman
 import { VfioUserDevice, type Negotiated } from './device';
 import { DmaContainer, type DmaContainerOptions } from './dma-container';
 import { busyError, endpointName, openSocket, type Endpoint } from './endpoint';
+import { takeTwinSocket } from './twin-socket';
 
 /** How to connect. Times are in milliseconds. */
 export interface ConnectOptions {
@@ -34,6 +36,12 @@ export interface ConnectOptions {
   readonly messageTimeout?: number;
   /** Time-out of DMA_MAP, DMA_UNMAP and DEVICE_RESET, which may wait for the I/O in flight. Default 30000. */
   readonly quiesceTimeout?: number;
+  /**
+   * Asks for a socket of its own for the server's commands, DMA_READ and DMA_WRITE (vfio-user, VFIO_USER_VERSION,
+   * "twin_socket"), so that they do not cross with ours: libvfio-user's servers lose their place in the stream when they
+   * do. A server may decline; `device.negotiated.limits.twinSocket` tells. Default false.
+   */
+  readonly twinSocket?: boolean;
   /** Memory that the device may access: a container that devices share, or options for one of its own. */
   readonly dma?: DmaContainer | DmaContainerOptions;
 }
@@ -42,6 +50,7 @@ export interface ConnectOptions {
 const CLIENT_CAPABILITIES: Capabilities = {
   ...defaultCapabilities(),
   maxMsgFds: 16,
+  writeMultiple: true,
 };
 
 /** Room for the largest transfer and its fixed part, and for replies that are not transfers. */
@@ -75,7 +84,20 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
     onClose: (error) => device?.connectionClosed(error),
   });
   try {
-    const negotiated = await negotiate(connection, deadline, options.signal);
+    const client = { ...CLIENT_CAPABILITIES, twinSocket: { supported: options.twinSocket ?? false } };
+    const { negotiated, twin } = await negotiate(connection, client, deadline, options.signal);
+    if (twin !== null) {
+      connection.companion = new Connection(twin, {
+        name: `${name} (twin socket)`,
+        messageTimeout,
+        maxMessageSize: MAX_MESSAGE,
+        onCommand: (command) => serveDma(dma, command),
+        // Without it the server's commands are lost.
+        onClose: (error) => {
+          if (error !== null) connection.close(error);
+        },
+      });
+    }
     device = new VfioUserDevice(connection, negotiated, dma, dma !== options.dma, { quiesce });
     await dma.attach(device);
     return device;
@@ -88,14 +110,15 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
 
 async function negotiate(
   connection: Connection,
+  client: Capabilities,
   deadline: number,
   signal?: AbortSignal,
-): Promise<Negotiated> {
+): Promise<{ negotiated: Negotiated; twin: Socket | null }> {
   let reply;
   try {
     reply = await connection.request({
       command: Command.version,
-      payload: encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, CLIENT_CAPABILITIES),
+      payload: encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, client),
       timeout: Math.max(1, deadline - performance.now()),
       signal,
     });
@@ -112,24 +135,28 @@ async function negotiate(
     }
     throw error;
   }
-  reply.fds.close();
-  const version = decodeVersion(reply.payload);
-  if (version.major !== PROTOCOL_MAJOR || version.minor > PROTOCOL_MINOR) {
-    throw new VfioUserError(
-      'ERR_VFIO_USER_VERSION',
-      `${connection.name} speaks vfio-user ${String(version.major)}.${String(version.minor)}; ` +
-        `this client speaks ${String(PROTOCOL_MAJOR)}.${String(PROTOCOL_MINOR)} and older minor versions of ${String(PROTOCOL_MAJOR)}`,
-      { command: 'VERSION' },
-    );
+  try {
+    const version = decodeVersion(reply.payload);
+    if (version.major !== PROTOCOL_MAJOR || version.minor > PROTOCOL_MINOR) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_VERSION',
+        `${connection.name} speaks vfio-user ${String(version.major)}.${String(version.minor)}; ` +
+          `this client speaks ${String(PROTOCOL_MAJOR)}.${String(PROTOCOL_MINOR)} and older minor versions of ${String(PROTOCOL_MAJOR)}`,
+        { command: 'VERSION' },
+      );
+    }
+    const negotiated = {
+      major: version.major,
+      minor: version.minor,
+      client,
+      server: version.capabilities,
+      serverJson: version.raw,
+      limits: negotiateCapabilities(client, version.capabilities),
+    };
+    return { negotiated, twin: takeTwinSocket(connection.name, client, version.capabilities, reply.fds) };
+  } finally {
+    reply.fds.close();
   }
-  return {
-    major: version.major,
-    minor: version.minor,
-    client: CLIENT_CAPABILITIES,
-    server: version.capabilities,
-    serverJson: version.raw,
-    limits: negotiateCapabilities(CLIENT_CAPABILITIES, version.capabilities),
-  };
 }
 
 /** Serves the two commands that a server sends to its client. */

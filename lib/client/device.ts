@@ -7,6 +7,7 @@ import {
   Command,
   DeviceFlag,
   DmaMapFlag,
+  DmaUnmapFlag,
   RegionFlag,
   decodeDeviceInfoReply,
   decodeDmaUnmapReply,
@@ -22,8 +23,15 @@ import {
   type RegionInfo,
 } from '../protocol';
 import type { Connection, ConnectionStatistics, FdList } from '../transport';
-import type { DmaContainer, DmaRange, DmaTarget } from './dma-container';
+import { DeviceFeatures } from './device-feature';
+import { DirtyLog } from './dirty-log';
+import type { DmaContainer } from './dma-container';
+import type { DmaRange, DmaTarget } from './dma-range';
 import { VfioUserIrq } from './irq';
+import { DeviceMigration } from './migration';
+import { IrqExclusion } from './irq-exclusion';
+import { PciFunction } from './pci-function';
+import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
 import { VfioUserRegion } from './region';
 
 /** The result of the negotiation with a server. */
@@ -47,6 +55,9 @@ export interface DeviceTimeouts {
   readonly quiesce: number;
 }
 
+/** What a device's connection has seen so far. */
+export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
+
 /** Region info that fits into this many bytes is asked for with one message; larger takes a second one. */
 const REGION_INFO_SIZE = 4096;
 /** A server that announces more than this is not believed. */
@@ -62,12 +73,22 @@ export class VfioUserDevice
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
   readonly dma: DmaContainer;
+  /** The device as a PCI function: configuration space, capabilities, BARs. */
+  readonly pci: PciFunction;
+  /** Features by index, for what {@link migration} and {@link dirtyLog} do not cover. */
+  readonly feature: DeviceFeatures;
+  /** Moves the device's state to another server. */
+  readonly migration: DeviceMigration;
+  /** Tells which memory the device writes. */
+  readonly dirtyLog: DirtyLog;
   readonly #connection: Connection;
   readonly #timeouts: DeviceTimeouts;
   readonly #ownsDma: boolean;
   readonly #regions = new Map<number, Promise<VfioUserRegion>>();
   readonly #irqs = new Map<number, Promise<VfioUserIrq>>();
+  readonly #postedWrites: PostedWrites;
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
+  readonly #irqExclusion = new IrqExclusion<VfioUserIrq>();
   #info: Promise<DeviceInfo> | undefined;
 
   constructor(
@@ -81,22 +102,36 @@ export class VfioUserDevice
     this.name = connection.name;
     this.negotiated = negotiated;
     this.dma = dma;
+    this.pci = new PciFunction(this);
     this.#connection = connection;
     this.#ownsDma = ownsDma;
     this.#timeouts = timeouts;
+    const { maxDataXferSize } = negotiated.limits;
+    this.feature = new DeviceFeatures(connection, timeouts.quiesce);
+    this.dirtyLog = new DirtyLog(this.name, this.feature, dma, maxDataXferSize);
+    this.migration = new DeviceMigration(connection, this.feature, {
+      maxTransfer: maxDataXferSize,
+      timeout: timeouts.quiesce,
+      reset: () => this.reset(),
+    });
+    this.#postedWrites = new PostedWrites(connection, negotiated.limits.writeMultiple);
   }
 
   get maxDmaMaps(): number {
     return this.negotiated.limits.maxDmaMaps;
   }
 
+  get dmaPageSize(): number {
+    return smallestPage(this.negotiated.limits.pageSizes);
+  }
+
   get closed(): boolean {
     return this.#connection.closed;
   }
 
-  /** Counters of the connection. */
-  get statistics(): Readonly<ConnectionStatistics> {
-    return this.#connection.statistics;
+  /** Counters of the connection, as they are now. */
+  get statistics(): Readonly<DeviceStatistics> {
+    return { ...this.#connection.statistics, ...this.#postedWrites.statistics };
   }
 
   /** Asked once; `reset` and the counts do not change while connected. */
@@ -105,7 +140,8 @@ export class VfioUserDevice
   }
 
   /**
-   * A region by name or index. Asked once, then cached.
+   * A region by name or index. Asked once, then cached: what a region is does not change while connected, also not by
+   * {@link reset}. The object, its mappings and descriptors are valid until {@link close}.
    *
    * @throws RangeError for an index beyond the device's regions
    */
@@ -139,17 +175,33 @@ export class VfioUserDevice
     await this.#command(Command.deviceReset, new Uint8Array(0), this.#timeouts.quiesce);
   }
 
+  /**
+   * Returns when the server has served all messages that were sent before, posted writes among them: it serves them in
+   * order and answers this one (DEVICE_GET_INFO).
+   */
+  async flush(): Promise<void> {
+    await this.#command(Command.deviceGetInfo, encodeDeviceInfoRequest());
+  }
+
+  /** The same, blocking. */
+  flushSync(): void {
+    const payload = encodeDeviceInfoRequest();
+    this.#connection.requestSync({ command: Command.deviceGetInfo, payload }).fds.close();
+  }
+
   /** Tells the server of a DMA range. Use {@link dma} instead. */
   async mapDma(range: DmaRange): Promise<void> {
     const readable = range.access !== 'write' ? DmaMapFlag.read : 0;
     const writable = range.access !== 'read' ? DmaMapFlag.write : 0;
+    // A server that takes no descriptors reaches the memory by message.
+    const fd = this.negotiated.limits.maxMsgFds > 0 ? range.fd : null;
     const payload = encodeDmaMapRequest({
       flags: readable | writable,
-      offset: range.fdOffset,
+      offset: fd === null ? 0 : range.fdOffset,
       address: range.iova,
       size: range.size,
     });
-    const fds = range.fd === null ? [] : [range.fd];
+    const fds = fd === null ? [] : [fd];
     await this.#command(Command.dmaMap, payload, this.#timeouts.quiesce, fds);
   }
 
@@ -165,6 +217,14 @@ export class VfioUserDevice
     decodeDmaUnmapReply(reply, request);
   }
 
+  /** Takes all DMA ranges from the server with one message. Use {@link dma} instead. */
+  async unmapAllDma(): Promise<void> {
+    if (this.closed) return;
+    const request = { flags: DmaUnmapFlag.all, address: 0, size: 0 };
+    const payload = encodeDmaUnmapRequest(request);
+    decodeDmaUnmapReply(await this.#command(Command.dmaUnmap, payload, this.#timeouts.quiesce), request);
+  }
+
   /** Closes the connection and releases all mappings, descriptors and memory. Idempotent. */
   close(): Promise<void> {
     this.#connection.close();
@@ -174,10 +234,14 @@ export class VfioUserDevice
 
   /** The connection has ended. Called by `connect`; mappings stay until {@link close}, so that nothing is pulled from under a reader. */
   connectionClosed(error: VfioUserError | null): void {
+    if (error !== null) {
+      for (const part of this.#open) if (part instanceof VfioUserIrq) part.connectionLost(error);
+    }
     this.emit('close', error);
   }
 
   #release(): void {
+    this.dirtyLog.release();
     this.dma.detach(this);
     if (this.#ownsDma) this.dma.close();
     for (const part of this.#open) {
@@ -233,9 +297,10 @@ export class VfioUserDevice
           flags: info.flags,
           fdOffset: info.offset,
           areas,
+          type: info.capabilities.find((c) => c.kind === 'type'),
           fds: takeFds(reply.fds, mappable ? Math.max(1, areas.length) : 0),
         },
-        { maxTransfer: this.negotiated.limits.maxDataXferSize },
+        { maxTransfer: this.negotiated.limits.maxDataXferSize, postedWrites: this.#postedWrites },
       );
       return this.#adopt(region);
     }
@@ -247,7 +312,12 @@ export class VfioUserDevice
       { index },
     );
     return this.#adopt(
-      new VfioUserIrq(this.#connection, { ...info, index }, this.negotiated.limits.maxMsgFds),
+      new VfioUserIrq(
+        this.#connection,
+        { ...info, index },
+        this.negotiated.limits.maxMsgFds,
+        this.#irqExclusion,
+      ),
     );
   }
 
@@ -268,6 +338,12 @@ export class VfioUserDevice
     reply.fds.close();
     return reply.payload;
   }
+}
+
+/** The smallest of page sizes that are or'ed together. */
+function smallestPage(pageSizes: number): number {
+  const bits = BigInt(pageSizes);
+  return Number(bits & -bits);
 }
 
 /** Remembers what was asked for, but not a failure. */

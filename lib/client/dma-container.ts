@@ -1,30 +1,28 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, invalidArgument, outOfRange } from '../errors';
-import { Mapping, closeFd, createSharedMemory, duplicateFd, pageSize } from '../native';
+import { VfioUserError, outOfRange } from '../errors';
+import { closeFd, pageSize } from '../native';
 import type { DeviceDma, DmaMemory } from '../pci/device';
 import { IovaMap, formatRange, type IovaRange } from '../pci/iova-map';
-
-/** What the device may do with a mapped range. */
-export type DmaAccess = 'read' | 'write' | 'readwrite';
-
-/** A device that is told what the container maps. Implemented by the client's device. */
-export interface DmaTarget {
-  readonly name: string;
-  /** Most ranges that may be mapped at once. */
-  readonly maxDmaMaps: number;
-  mapDma(range: DmaRange): Promise<void>;
-  unmapDma(range: DmaRange): Promise<void>;
-}
-
-/** One mapped range, as the devices are told of it. */
-export interface DmaRange extends IovaRange {
-  readonly access: DmaAccess;
-  /** Descriptor that the device may map, null when it has to send messages. Owned by the container. */
-  readonly fd: number | null;
-  readonly fdOffset: number;
-  /** Our own view of the memory, from which DMA_READ and DMA_WRITE messages are served; null when there is none. */
-  readonly mapping: Mapping | null;
-}
+import {
+  DmaBatch,
+  DmaBatchError,
+  planBatch,
+  type DmaBatchOutcome,
+  type DmaOperation,
+  type PlannedOperation,
+} from './dma-batch';
+import { accessible } from './dma-lookup';
+import { HUGE_PAGE, borrowMemory, createMemory, type HugePages, type OwnedMemory } from './dma-memory';
+import {
+  checkPages,
+  mayStillHold,
+  type DmaMapOptions,
+  type DmaMapping,
+  type DmaPlace,
+  type DmaRange,
+  type DmaTarget,
+} from './dma-range';
+import { pipelined } from './pipeline';
 
 /** How a {@link DmaContainer} allocates and shares. */
 export interface DmaContainerOptions {
@@ -37,32 +35,11 @@ export interface DmaContainerOptions {
    * Use 2 MiB huge pages for allocations of at least that size: `auto` takes them when the system has them (SPDK
    * registers only such memory with real devices), `always` fails without, `never` does not ask. Default `auto`.
    */
-  readonly hugePages?: 'auto' | 'always' | 'never';
+  readonly hugePages?: HugePages;
 }
 
-/** A range to map, for {@link DmaContainer.map}. */
-export interface DmaMapOptions {
-  /** Address at which the device sees the first byte: 0 to 2^64 - 1, a multiple of the page size. */
-  readonly iova: number | bigint;
-  /** Bytes, a multiple of the page size. */
-  readonly size: number;
-  /** File with the memory; it is duplicated, and stays the caller's. Without it, the device can only send messages. */
-  readonly fd?: number;
-  /** Offset of the first byte in `fd`, a multiple of the page size. Default 0. */
-  readonly offset?: number;
-  /** Default `readwrite`. */
-  readonly access?: DmaAccess;
-}
-
-/** A range that {@link DmaContainer.map} has mapped. */
-export interface DmaMapping extends IovaRange {
-  /** Our view of the memory, null for a range without descriptor. Detached after {@link close}. */
-  readonly buffer: ArrayBuffer | null;
-  /** Takes the range from the devices. Idempotent. */
-  close(): Promise<void>;
-}
-
-const HUGE_PAGE = 0x20_0000;
+/** The protocol knows none below (vfio-user, VFIO_USER_VERSION, "pgsizes"). */
+const SMALLEST_PAGE = 4096;
 /** Allocations begin above 4 GiB, clear of addresses that callers like to choose themselves. */
 const ALLOCATION_BASE = 1n << 32n;
 /** NVMe and many other devices have at most 48 address bits. */
@@ -77,8 +54,11 @@ export class DmaContainer implements DeviceDma {
   readonly #targets = new Set<DmaTarget>();
   /** Ranges that are being taken from the devices, and when they are. */
   readonly #leaving = new WeakMap<DmaRange, Promise<void>>();
+  readonly #writeWatchers = new Set<(iova: bigint, length: number) => void>();
   readonly #directDma: boolean;
-  readonly #hugePages: 'auto' | 'always' | 'never';
+  readonly #hugePages: HugePages;
+  /** Resolves when the operation that needs the table for itself is done. */
+  #exclusive: Promise<void> | null = null;
   #closed = false;
 
   constructor(options: DmaContainerOptions = {}) {
@@ -99,69 +79,49 @@ export class DmaContainer implements DeviceDma {
   async allocate(size: number): Promise<DmaMemory> {
     if (!Number.isSafeInteger(size) || size < 1)
       throw outOfRange(`size is ${String(size)}; at least 1 byte is needed`);
+    while (this.#exclusive !== null) await this.#exclusive;
     const huge = this.#hugePages !== 'never' && size >= HUGE_PAGE;
-    const unit = huge ? HUGE_PAGE : pageSize;
+    const unit = Math.max(huge ? HUGE_PAGE : pageSize, this.#dmaPageSize());
     const rounded = Math.ceil(size / unit) * unit;
     // Aligned to huge pages whenever large, so that a server can map it so: SPDK ignores other memory for real DMA.
     const alignment = rounded >= HUGE_PAGE ? HUGE_PAGE : pageSize;
-    const iova = this.#ranges.findGap(rounded, alignment, ALLOCATION_BASE, ALLOCATION_LIMIT);
+    const iova = this.#ranges.findGap(rounded, Math.max(alignment, unit), ALLOCATION_BASE, ALLOCATION_LIMIT);
     if (iova === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
         `no ${String(rounded)} free bytes of I/O address space are left. Mapped: ${this.dump()}`,
       );
     }
-    const { fd, mapping } = this.#createMemory(rounded, huge, alignment);
-    const range: DmaRange = { iova, size: rounded, access: 'readwrite', fd, fdOffset: 0, mapping };
+    const memory = createMemory(rounded, alignment, huge ? this.#hugePages : 'never');
+    const range = this.#rangeOf({ iova, size: rounded }, memory);
     await this.#enter(range);
-    return this.#memoryOf(range, mapping, fd);
+    return this.#memoryOf(range, memory);
   }
 
   /**
    * Shows the caller's memory, or a bare range, to the devices.
    *
-   * @throws VfioUserError ERR_VFIO_USER_DMA when the range overlaps or is unaligned, before anything is sent
+   * @throws VfioUserError ERR_VFIO_USER_DMA when the range overlaps; TypeError when it is not made of pages that all
+   *   devices take. Nothing has been sent then
    */
   async map(options: DmaMapOptions): Promise<DmaMapping> {
-    const iova = BigInt(options.iova);
-    const fdOffset = options.offset ?? 0;
-    const access = options.access ?? 'readwrite';
-    for (const [name, value] of [
-      ['iova', iova],
-      ['size', options.size],
-      ['offset', fdOffset],
-    ] as const) {
-      if (BigInt(value) % BigInt(pageSize) !== 0n) {
-        throw invalidArgument(
-          `${name} ${String(value)} is not a multiple of the page size, ${String(pageSize)} bytes`,
-        );
-      }
-    }
-    this.#check({ iova, size: options.size });
-    if (options.fd === undefined) {
-      const bare: DmaRange = { iova, size: options.size, access, fd: null, fdOffset: 0, mapping: null };
-      await this.#enter(bare);
-      return this.#mappingOf(bare);
-    }
-    const fd = duplicateFd(options.fd);
-    let mapping;
-    try {
-      mapping = Mapping.map(fd, fdOffset, options.size);
-    } catch (error) {
-      closeFd(fd);
-      throw error;
-    }
-    const range: DmaRange = { iova, size: options.size, access, fd, fdOffset, mapping };
+    while (this.#exclusive !== null) await this.#exclusive;
+    checkPages(options, this.#pageSizeFor(options));
+    this.#check({ iova: BigInt(options.iova), size: options.size });
+    const range = this.#rangeFor(options);
     await this.#enter(range);
     return this.#mappingOf(range);
   }
 
   /**
    * Takes a range from the devices. Address and size must be those of one mapping (vfio-user, VFIO_USER_DMA_UNMAP).
+   * It stays when a device that is still there refuses or does not answer, as that may still use it; try again, or
+   * close the device.
    *
    * @throws VfioUserError ERR_VFIO_USER_DMA when there is no such mapping
    */
   async unmap(iova: number | bigint, size: number): Promise<void> {
+    while (this.#exclusive !== null) await this.#exclusive;
     const range = this.#ranges.get(BigInt(iova), size);
     if (range === undefined) {
       throw new VfioUserError(
@@ -172,21 +132,64 @@ export class DmaContainer implements DeviceDma {
     await this.#leave(range);
   }
 
-  /** Takes everything from the devices. */
+  /**
+   * Takes everything from the devices: with one message where a server knows libvfio-user's flag for that, range by range
+   * where it does not.
+   *
+   * @throws DmaBatchError when a device refused; what it may still use stays
+   */
   async unmapAll(): Promise<void> {
-    for (const range of this.ranges) await this.#leave(range);
+    await this.#alone(async () => {
+      const ranges = this.ranges;
+      if (ranges.length === 0) return;
+      const results = await Promise.all([...this.#targets].map((target) => this.#clear(target, ranges)));
+      this.#settle(
+        ranges.map((range, index) => {
+          const errors = results.map((result) => result[index] ?? null).filter((failure) => failure !== null);
+          if (!errors.some(({ error }) => mayStillHold(error))) this.#release(range);
+          const { iova, size } = range;
+          return { operation: 'unmap', iova, size, error: errors[0]?.error ?? null };
+        }),
+      );
+    });
   }
 
-  /** Adds a device, and tells it what is mapped. */
+  /** Several maps and unmaps that are checked and sent together; see {@link DmaBatch}. */
+  batch(): DmaBatch {
+    return new DmaBatch((operations) => this.#alone(() => this.#commit(operations)));
+  }
+
+  /**
+   * Where `length` bytes at an address are.
+   *
+   * @returns undefined when they are not mapped, or not within one range
+   */
+  lookup(iova: number | bigint, length = 1): DmaPlace | undefined {
+    const [segment, other] = this.#ranges.lookup(BigInt(iova), length) ?? [];
+    if (segment === undefined || other !== undefined) return undefined;
+    const { range, offset } = segment;
+    return { range, offset, buffer: range.mapping?.buffer ?? null };
+  }
+
+  /**
+   * Adds a device, and tells it what is mapped.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_DMA when the device does not take so many ranges or their pages; nothing was sent
+   */
   async attach(target: DmaTarget): Promise<void> {
-    // Entered first, so that it is also told of what is mapped from now on.
-    this.#targets.add(target);
-    try {
-      for (const range of this.ranges) await target.mapDma(this.#shown(range));
-    } catch (error) {
+    await this.#alone(async () => {
+      this.#assertOpen();
+      // What is being taken from the others is not shown any more.
+      const ranges = this.ranges.filter((range) => !this.#leaving.has(range));
+      this.#checkTarget(target, ranges);
+      // Entered first, so that it is also told of what is mapped from now on.
+      this.#targets.add(target);
+      const results = await pipelined(ranges, (range) => target.mapDma(this.#shown(range)));
+      const [failure] = results.filter((result) => result !== null);
+      if (failure === undefined) return;
       this.#targets.delete(target);
-      throw error;
-    }
+      throw failure.error;
+    });
   }
 
   /** Forgets a device, without a message to it. */
@@ -207,7 +210,7 @@ export class DmaContainer implements DeviceDma {
    * @throws VfioUserError ERR_VFIO_USER_DMA when a byte is not mapped, not readable, or its mapping was not allocated here
    */
   read(iova: bigint, length: number): Uint8Array {
-    const segments = this.#accessible(iova, length, 'read');
+    const segments = accessible(this.#ranges, iova, length, 'read');
     const data = new Uint8Array(length);
     let at = 0;
     for (const { buffer, offset, length: part } of segments) {
@@ -220,60 +223,93 @@ export class DmaContainer implements DeviceDma {
   /** Stores the bytes of a device's DMA_WRITE; errors as {@link read}. */
   write(iova: bigint, data: Uint8Array): void {
     let at = 0;
-    for (const { buffer, offset, length } of this.#accessible(iova, data.length, 'write')) {
+    for (const { buffer, offset, length } of accessible(this.#ranges, iova, data.length, 'write')) {
       new Uint8Array(buffer, offset, length).set(data.subarray(at, at + length));
       at += length;
     }
+    for (const watcher of this.#writeWatchers) watcher(iova, data.length);
   }
 
-  #accessible(
-    iova: bigint,
-    length: number,
-    access: 'read' | 'write',
-  ): { buffer: ArrayBuffer; offset: number; length: number }[] {
-    const segments = this.#ranges.lookup(iova, length);
-    const wanted = formatRange({ iova, size: length });
-    if (segments === undefined) {
+  /** Calls `watcher` for every {@link write} that was done, until the function that it returns is called. */
+  watchWrites(watcher: (iova: bigint, length: number) => void): () => void {
+    this.#writeWatchers.add(watcher);
+    return () => this.#writeWatchers.delete(watcher);
+  }
+
+  /** Whether devices can map a range, so that they can write it without a message. */
+  isShared(range: DmaRange): boolean {
+    return range.direct && range.fd !== null;
+  }
+
+  /** Runs an action while no other changes the table; those that are under way go on. */
+  async #alone<T>(action: () => Promise<T>): Promise<T> {
+    while (this.#exclusive !== null) await this.#exclusive;
+    let end = (): void => undefined;
+    this.#exclusive = new Promise((resolve) => {
+      end = resolve;
+    });
+    try {
+      return await action();
+    } finally {
+      this.#exclusive = null;
+      end();
+    }
+  }
+
+  #assertOpen(): void {
+    if (!this.#closed) return;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_CLOSED',
+      'the DMA container is closed, and its device with it; connect again',
+    );
+  }
+
+  /** The largest of the pages that devices take as their smallest. */
+  #dmaPageSize(): number {
+    return Math.max(SMALLEST_PAGE, ...[...this.#targets].map(({ dmaPageSize }) => dmaPageSize));
+  }
+
+  /** Memory that is mapped here is made of our own pages too. */
+  #pageSizeFor({ fd }: DmaMapOptions): number {
+    return Math.max(fd === undefined ? 0 : pageSize, this.#dmaPageSize());
+  }
+
+  #rangeFor(options: DmaMapOptions): DmaRange {
+    const { fd, offset = 0, size } = options;
+    return this.#rangeOf(options, fd === undefined ? null : borrowMemory(fd, offset, size));
+  }
+
+  #rangeOf(options: DmaMapOptions, memory: OwnedMemory | null): DmaRange {
+    return {
+      iova: BigInt(options.iova),
+      size: options.size,
+      access: options.access ?? 'readwrite',
+      fd: memory?.fd ?? null,
+      fdOffset: memory === null ? 0 : (options.offset ?? 0),
+      mapping: memory?.mapping ?? null,
+      direct: options.direct ?? this.#directDma,
+    };
+  }
+
+  #checkTarget(target: DmaTarget, ranges: readonly DmaRange[]): void {
+    if (ranges.length > target.maxDmaMaps) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
-        `the device asked to ${access} ${wanted}, which is not mapped. Mapped: ${this.dump()}`,
+        `${target.name} takes at most ${String(target.maxDmaMaps)} DMA mappings, and ${String(ranges.length)} are in use`,
       );
     }
-    return segments.map(({ range, offset, length: part }) => {
-      if (range.access !== 'readwrite' && range.access !== access) {
-        throw new VfioUserError(
-          'ERR_VFIO_USER_DMA',
-          `the device asked to ${access} ${wanted}, which is mapped for ${range.access} only`,
-        );
-      }
-      if (range.mapping === null) {
-        throw new VfioUserError(
-          'ERR_VFIO_USER_DMA',
-          `the device asked to ${access} ${wanted}, which was mapped without memory of this process`,
-        );
-      }
-      return { buffer: range.mapping.buffer, offset, length: part };
-    });
-  }
-
-  #createMemory(size: number, huge: boolean, alignment: number): { fd: number; mapping: Mapping } {
-    if (huge) {
-      try {
-        return this.#mapNew(createSharedMemory(size, { hugePageSize: HUGE_PAGE }), size, alignment);
-      } catch (error) {
-        // mmap reserves the huge pages, so a lack of them shows here and not as a fault later.
-        if (this.#hugePages === 'always') throw error;
-      }
-    }
-    return this.#mapNew(createSharedMemory(size), size, alignment);
-  }
-
-  #mapNew(fd: number, size: number, alignment: number): { fd: number; mapping: Mapping } {
-    try {
-      return { fd, mapping: Mapping.map(fd, 0, size, { alignment }) };
-    } catch (error) {
-      closeFd(fd);
-      throw error;
+    const unit = BigInt(target.dmaPageSize);
+    for (const range of ranges) {
+      if (
+        range.iova % unit === 0n &&
+        BigInt(range.size) % unit === 0n &&
+        BigInt(range.fdOffset) % unit === 0n
+      )
+        continue;
+      throw new VfioUserError(
+        'ERR_VFIO_USER_DMA',
+        `${target.name} takes DMA mappings of pages of ${String(unit)} bytes, of which ${formatRange(range)} is not made`,
+      );
     }
   }
 
@@ -299,26 +335,37 @@ export class DmaContainer implements DeviceDma {
 
   /** Enters the range, then tells every device; when one refuses, the others forget it again. */
   async #enter(range: DmaRange): Promise<void> {
-    const told: DmaTarget[] = [];
     try {
-      if (this.#closed) {
-        throw new VfioUserError(
-          'ERR_VFIO_USER_CLOSED',
-          'the DMA container is closed, and its device with it; connect again',
-        );
-      }
+      this.#assertOpen();
       this.#check(range);
       this.#ranges.add(range);
-      // Those of now: a device that is attached meanwhile finds the range in the table.
-      for (const target of [...this.#targets]) {
-        await target.mapDma(this.#shown(range));
-        told.push(target);
-      }
+      await this.#show(range);
     } catch (error) {
-      await Promise.allSettled(told.map((target) => target.unmapDma(this.#shown(range))));
       this.#release(range);
       throw error;
     }
+  }
+
+  async #show(range: DmaRange): Promise<void> {
+    const failures = await this.#tell((target) => target.mapDma(this.#shown(range)));
+    const [first] = failures;
+    if (first === undefined) return;
+    // Also those that were attached meanwhile, and found the range in the table.
+    const told = [...this.#targets].filter(
+      (target) => !failures.some((failure) => failure.target === target),
+    );
+    await Promise.allSettled(told.map((target) => target.unmapDma(this.#shown(range))));
+    throw first.error;
+  }
+
+  /** Tells every device of now at once; returns those that failed. */
+  async #tell(tell: (target: DmaTarget) => Promise<void>): Promise<{ target: DmaTarget; error: unknown }[]> {
+    const targets = [...this.#targets];
+    const results = await Promise.allSettled(targets.map(tell));
+    return targets.flatMap((target, index) => {
+      const result = results[index];
+      return result?.status === 'rejected' ? [{ target, error: result.reason as unknown }] : [];
+    });
   }
 
   /** The range leaves the table only when every device has let go of it (vfio-user, VFIO_USER_DMA_UNMAP, "Reply"). */
@@ -329,15 +376,92 @@ export class DmaContainer implements DeviceDma {
   }
 
   async #takeBack(range: DmaRange): Promise<void> {
-    const results = await Promise.allSettled(
-      [...this.#targets].map((target) => target.unmapDma(this.#shown(range))),
+    const failures = await this.#tell((target) => target.unmapDma(this.#shown(range)));
+    if (failures.some(({ error }) => mayStillHold(error))) this.#leaving.delete(range);
+    else this.#release(range);
+    if (failures[0] !== undefined) throw failures[0].error;
+  }
+
+  /** Everything from one device; by range, why it failed. */
+  async #clear(target: DmaTarget, ranges: readonly DmaRange[]): Promise<({ error: unknown } | null)[]> {
+    try {
+      await target.unmapAllDma();
+      return [];
+    } catch (error) {
+      // Servers that do not know the flag refuse it with any of several errors; those that are gone are no better asked again.
+      if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE')
+        return ranges.map(() => ({ error }));
+    }
+    return pipelined(ranges, (range) => target.unmapDma(this.#shown(range)));
+  }
+
+  async #commit(operations: readonly DmaOperation[]): Promise<DmaMapping[]> {
+    this.#assertOpen();
+    const plan = planBatch(operations, {
+      ranges: this.ranges.filter((range) => !this.#leaving.has(range)),
+      maxDmaMaps: Math.min(...[...this.#targets].map(({ maxDmaMaps }) => maxDmaMaps)),
+      pageSize: (options) => this.#pageSizeFor(options),
+    });
+    const ranges = this.#prepare(plan);
+    // A range that takes the place of others enters the table when those have left it.
+    let unmapped: Promise<unknown> = Promise.resolve();
+    const results = await pipelined([...plan.entries()], ([index, { kind }]) => {
+      const range = ranges[index] as DmaRange;
+      if (kind === 'map') return this.#enterInBatch(range, unmapped);
+      const left = this.#leave(range);
+      unmapped = Promise.allSettled([unmapped, left]);
+      return left;
+    });
+    this.#settle(
+      plan.map(({ kind }, index) => {
+        const { iova, size } = ranges[index] as DmaRange;
+        return { operation: kind, iova, size, error: results[index]?.error ?? null };
+      }),
     );
-    this.#release(range);
-    for (const result of results) if (result.status === 'rejected') throw result.reason;
+    return plan.flatMap(({ kind }, index) =>
+      kind === 'map' ? [this.#mappingOf(ranges[index] as DmaRange)] : [],
+    );
+  }
+
+  /** The ranges of a plan, with their memory. When one cannot be had, there is none. */
+  #prepare(plan: readonly PlannedOperation[]): DmaRange[] {
+    const ranges: DmaRange[] = [];
+    try {
+      for (const operation of plan) {
+        if (operation.kind === 'map') ranges.push(this.#rangeFor(operation.options));
+        else if (typeof operation.target !== 'number') ranges.push(operation.target);
+        else ranges.push(ranges[operation.target] as DmaRange);
+      }
+      return ranges;
+    } catch (error) {
+      ranges.forEach((range, index) => {
+        if (plan[index]?.kind === 'map') this.#release(range);
+      });
+      throw error;
+    }
+  }
+
+  async #enterInBatch(range: DmaRange, unmapped: Promise<unknown>): Promise<void> {
+    try {
+      const free = this.#ranges.overlap(range.iova, range.size) === undefined;
+      if (free) this.#ranges.add(range);
+      await this.#show(range);
+      if (free) return;
+      await unmapped;
+      if (!this.#leaving.has(range)) this.#ranges.add(range);
+    } catch (error) {
+      this.#release(range);
+      throw error;
+    }
+  }
+
+  /** @throws DmaBatchError when an operation failed */
+  #settle(outcomes: readonly DmaBatchOutcome[]): void {
+    if (outcomes.some(({ error }) => error !== null)) throw new DmaBatchError(outcomes, this.dump());
   }
 
   #shown(range: DmaRange): DmaRange {
-    return this.#directDma ? range : { ...range, fd: null, fdOffset: 0 };
+    return range.direct ? range : { ...range, fd: null, fdOffset: 0 };
   }
 
   /** The container owns the descriptor of a range as long as its mapping is open. */
@@ -359,7 +483,7 @@ export class DmaContainer implements DeviceDma {
     };
   }
 
-  #memoryOf(range: DmaRange, mapping: Mapping, fd: number): DmaMemory {
+  #memoryOf(range: DmaRange, { mapping, fd }: OwnedMemory): DmaMemory {
     return {
       buffer: mapping.buffer,
       iova: Number(range.iova),

@@ -1,14 +1,24 @@
 // SPDX-License-Identifier: MIT
 export { connect, type ConnectOptions } from './connect';
-export { VfioUserDevice, type Negotiated } from './device';
-export {
-  DmaContainer,
-  type DmaAccess,
-  type DmaContainerOptions,
-  type DmaMapOptions,
-  type DmaMapping,
-  type DmaRange,
-} from './dma-container';
+export { VfioUserDevice, type DeviceStatistics, type Negotiated } from './device';
+export { DmaBatch, DmaBatchError, type DmaBatchOutcome } from './dma-batch';
+export { DmaContainer, type DmaContainerOptions } from './dma-container';
+export type { DmaAccess, DmaMapOptions, DmaMapping, DmaPlace, DmaRange } from './dma-range';
 export { resolveSocketPath, type Endpoint } from './endpoint';
-export { VfioUserIrq } from './irq';
-export { VfioUserRegion } from './region';
+export type { ProbedBar } from './bar-probe';
+export { VfioUserIrq, type IrqTarget, type VectorSelection } from './irq';
+export { IrqVector, type IrqHandler, type IrqTrace } from './irq-vector';
+export { PciFunction, type FunctionSwitches, type SizedBar } from './pci-function';
+export { SignalStream } from './signal-stream';
+export { IoEventFd, IoRegionFd, type SubRegion } from './sub-region';
+export { EventFd, type EventWatcher } from '../native';
+export { VfioUserRegion, type WriteOptions } from './region';
+export { DeviceFeatures } from './device-feature';
+export { DirtyLog, type DirtyLogOptions } from './dirty-log';
+export { DeviceMigration, type MigrationSupport } from './migration';
+export {
+  MigrationReadStream,
+  MigrationWriteStream,
+  type MigrationReadOptions,
+  type MigrationWriteOptions,
+} from './migration-stream';

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../errors';
 import { EventFd } from '../native';
-import type { DeviceIrq } from '../pci/device';
-import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqData } from '../protocol';
+import { PciIrq, type DeviceIrq } from '../pci/device';
+import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type SetIrqsRequest } from '../protocol';
 import type { Connection } from '../transport';
+import { IrqExclusion } from './irq-exclusion';
+import { IrqVector, type IrqHandler } from './irq-vector';
 
 /** What the server told about an interrupt index. */
 export interface IrqDescription {
@@ -12,6 +14,13 @@ export interface IrqDescription {
   /** `IrqInfoFlag` bits. */
   readonly flags: number;
 }
+
+/** Where a vector goes: a function, an eventfd of the caller's (which stays the caller's), or nowhere. */
+export type IrqTarget = IrqHandler | EventFd | null;
+
+/** Vectors that an action is for: `count` from `start` on, all when absent; or vector n where `booleans[n]` is true. */
+export type VectorSelection =
+  { readonly start?: number; readonly count?: number; readonly length?: never } | readonly boolean[];
 
 /** libvfio-user and QEMU take at most this many descriptors with one message, whatever they announce. */
 const MAX_FDS = 16;
@@ -24,70 +33,228 @@ export class VfioUserIrq implements DeviceIrq {
   readonly flags: number;
   readonly #connection: Connection;
   readonly #fdsPerMessage: number;
-  #eventFds: EventFd[] = [];
+  readonly #exclusion: IrqExclusion<VfioUserIrq>;
+  readonly #vectors = new Map<number, IrqVector>();
+  #unmasks: boolean;
 
-  constructor(connection: Connection, description: IrqDescription, maxMsgFds: number) {
+  /** @param exclusion shared by the interrupt indexes of a device */
+  constructor(
+    connection: Connection,
+    description: IrqDescription,
+    maxMsgFds: number,
+    exclusion = new IrqExclusion<VfioUserIrq>(),
+  ) {
     this.#connection = connection;
     this.index = description.index;
     this.count = description.count;
     this.flags = description.flags;
     this.#fdsPerMessage = Math.max(1, Math.min(maxMsgFds, MAX_FDS));
+    this.#exclusion = exclusion;
+    // libvfio-user neither masks INTx by itself nor says that it can be masked; other servers need the UNMASK.
+    this.#unmasks = description.index === PciIrq.intx;
   }
 
   /** Number of vectors enabled now. */
   get enabled(): number {
-    return this.#eventFds.length;
+    return this.#enabledVectors().length;
   }
 
-  async enable(handlers: readonly ((signals: number) => void)[]): Promise<void> {
-    if (handlers.length < 1 || handlers.length > this.count) {
-      throw outOfRange(
-        `${String(handlers.length)} handlers for interrupt index ${String(this.index)}, which has ${String(this.count)} vectors`,
+  /**
+   * A vector, to wait for, to poll, to mask or to trigger. Always the same object for the same number.
+   *
+   * @throws RangeError when the index has no such vector
+   */
+  vector(vector: number): IrqVector {
+    if (!Number.isInteger(vector) || vector < 0 || vector >= this.count) {
+      throw outOfRange(`vector ${String(vector)} of ${this.#name}, which has ${String(this.count)} vectors`);
+    }
+    let entry = this.#vectors.get(vector);
+    if (entry === undefined) {
+      entry = new IrqVector(
+        {
+          endpoint: this.#connection.name,
+          index: this.index,
+          act: (action, start) => this.#act(action, { start, count: 1 }),
+          bind: (action, start, eventFd) => this.#bind(action, start, eventFd),
+          handled: (start) => {
+            this.#handled(start);
+          },
+        },
+        vector,
       );
+      this.#vectors.set(vector, entry);
     }
-    if ((this.flags & IrqInfoFlag.eventfd) === 0) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_UNSUPPORTED',
-        `interrupt index ${String(this.index)} of ${this.#connection.name} cannot signal eventfds`,
-      );
-    }
-    await this.disable();
-    // Held from the start, so that a device that is closed meanwhile closes them.
-    const eventFds = this.#eventFds;
-    let start = 0;
-    try {
-      for (const handler of handlers) {
-        const eventFd = EventFd.create();
-        eventFds.push(eventFd);
-        eventFd.watch(handler);
-      }
-      for (; start < eventFds.length; start += this.#fdsPerMessage) {
-        const fds = eventFds.slice(start, start + this.#fdsPerMessage).map((eventFd) => eventFd.fd);
-        await this.#trigger('eventfd', start, fds.length, fds);
-      }
-    } catch (error) {
-      this.release();
-      // The server holds the vectors that it took before; the error to tell is the first one.
-      if (start > 0) await this.#trigger('none', 0, 0, []).catch(() => undefined);
-      throw error;
-    }
+    return entry;
   }
 
-  async disable(): Promise<void> {
-    if (this.#eventFds.length === 0) return;
-    this.release();
-    // The whole index at once: libvfio-user cannot disable single vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, "count").
-    await this.#trigger('none', 0, 0, []);
+  /**
+   * Delivers vectors `0 … targets.length-1`. Replaces what was enabled before; INTx, MSI and MSI-X exclude each other,
+   * so enabling one of them disables the others.
+   *
+   * @param targets where each vector goes; a number enables as many vectors to be polled, or waited for with
+   *   `vector(n).signals()`. For INTx the end of an interrupt (UNMASK) is told when a function or loop is done with it; for
+   *   an eventfd of the caller's the caller does that
+   * @throws RangeError for more vectors than there are, or none; VfioUserError ERR_VFIO_USER_UNSUPPORTED when the index
+   *   cannot signal eventfds, REMOTE and others of a message. Nothing is enabled then
+   */
+  enable(targets: number | readonly IrqTarget[]): Promise<void> {
+    return this.#exclusion.run(async () => {
+      const list = typeof targets === 'number' ? targets : [...targets];
+      this.#check(typeof list === 'number' ? list : list.length);
+      const { active } = this.#exclusion;
+      if (this.#exclusive && active !== null && active !== this) await active.#disable();
+      await this.#disable();
+      if (this.#exclusive) this.#exclusion.active = this;
+      await this.#enable(
+        typeof list === 'number' ? Array.from({ length: list }, () => 'polled' as const) : list,
+      );
+    });
+  }
+
+  /** Disables all vectors of the index. Loops over `signals()` end. */
+  disable(): Promise<void> {
+    return this.#exclusion.run(() => this.#disable());
+  }
+
+  /** Has the device signal its vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, ACTION_TRIGGER). Default: all vectors. */
+  trigger(selection: VectorSelection = {}): Promise<void> {
+    return this.#act('trigger', selection);
+  }
+
+  /** Masks vectors; what the device signals meanwhile becomes pending. Default: all vectors. */
+  mask(selection: VectorSelection = {}): Promise<void> {
+    return this.#act('mask', selection);
+  }
+
+  /** Unmasks vectors. Default: all vectors. */
+  unmask(selection: VectorSelection = {}): Promise<void> {
+    return this.#act('unmask', selection);
   }
 
   /** Closes the eventfds without a message to the device. Called by the device when it closes. */
   release(): void {
-    for (const eventFd of this.#eventFds) eventFd.close();
-    this.#eventFds = [];
+    for (const vector of this.#vectors.values()) vector.detach();
+    if (this.#exclusion.active === this) this.#exclusion.active = null;
   }
 
-  async #trigger(data: IrqData, start: number, count: number, fds: readonly number[]): Promise<void> {
-    const payload = encodeSetIrqsRequest({ index: this.index, data, action: 'trigger', start, count });
+  /** The connection has ended with an error: no signal will come any more. Called by the device. */
+  connectionLost(error: VfioUserError): void {
+    for (const vector of this.#vectors.values()) vector.fail(error);
+  }
+
+  get #name(): string {
+    return `interrupt index ${String(this.index)} of ${this.#connection.name}`;
+  }
+
+  get #exclusive(): boolean {
+    return this.index <= PciIrq.msix;
+  }
+
+  #enabledVectors(): IrqVector[] {
+    return [...this.#vectors.values()].filter((vector) => vector.enabled);
+  }
+
+  #check(count: number): void {
+    if (!Number.isInteger(count) || count < 1 || count > this.count) {
+      throw outOfRange(
+        `${String(count)} vectors are to be enabled of ${this.#name}, which has ${String(this.count)} vectors`,
+      );
+    }
+    if ((this.flags & IrqInfoFlag.eventfd) === 0) {
+      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#name} cannot signal eventfds`);
+    }
+  }
+
+  async #enable(targets: readonly (IrqTarget | 'polled')[]): Promise<void> {
+    let sent = false;
+    try {
+      // Attached from the start, so that a device that is closed meanwhile closes them.
+      targets.forEach((target, vector) => {
+        if (target === null) return;
+        const isHandler = typeof target === 'function';
+        const own = isHandler || target === 'polled';
+        this.vector(vector).attach(own ? EventFd.create() : target, own, isHandler ? target : null);
+      });
+      for (const { start, fds } of this.#runs(targets.length)) {
+        await this.#send({ data: 'eventfd', action: 'trigger', start, count: fds.length }, fds);
+        sent = true;
+      }
+    } catch (error) {
+      this.release();
+      // The server holds the vectors that it took before; the error to tell is the first one.
+      if (sent) await this.#sendDisable().catch(() => undefined);
+      throw error;
+    }
+  }
+
+  /** The enabled vectors in messages: without holes, which servers differ about, and not too many at once. */
+  #runs(count: number): { start: number; fds: number[] }[] {
+    const runs: { start: number; fds: number[] }[] = [];
+    for (let vector = 0; vector < count; vector++) {
+      const fd = this.vector(vector).fd;
+      if (fd === null) continue;
+      const last = runs.at(-1);
+      if (
+        last !== undefined &&
+        last.start + last.fds.length === vector &&
+        last.fds.length < this.#fdsPerMessage
+      )
+        last.fds.push(fd);
+      else runs.push({ start: vector, fds: [fd] });
+    }
+    return runs;
+  }
+
+  async #disable(): Promise<void> {
+    if (this.enabled === 0) return;
+    this.release();
+    await this.#sendDisable();
+  }
+
+  /** The whole index at once: libvfio-user cannot disable single vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, "count"). */
+  #sendDisable(): Promise<void> {
+    return this.#send({ data: 'none', action: 'trigger', start: 0, count: 0 });
+  }
+
+  async #act(action: IrqAction, selection: VectorSelection): Promise<void> {
+    if (selection.length !== undefined) {
+      this.#checkRange(0, selection.length);
+      const booleans = Uint8Array.from(selection, Number);
+      await this.#send({ data: 'bool', action, start: 0, count: booleans.length, booleans });
+      return;
+    }
+    const { start = 0, count = this.count - start } = selection;
+    this.#checkRange(start, count);
+    await this.#send({ data: 'none', action, start, count });
+  }
+
+  async #bind(action: 'mask' | 'unmask', start: number, eventFd: EventFd | null): Promise<void> {
+    await this.#send({ data: 'eventfd', action, start, count: 1 }, eventFd === null ? [] : [eventFd.fd]);
+  }
+
+  #checkRange(start: number, count: number): void {
+    const valid = Number.isInteger(start) && Number.isInteger(count) && start >= 0 && count >= 1;
+    if (!valid || start + count > this.count) {
+      throw outOfRange(
+        `${String(count)} vectors from ${String(start)} on of ${this.#name}, which has ${String(this.count)} vectors`,
+      );
+    }
+  }
+
+  #handled(vector: number): void {
+    if (!this.#unmasks || this.#connection.closed) return;
+    this.#act('unmask', { start: vector, count: 1 }).catch((error: unknown) => {
+      if (this.#connection.closed) return;
+      const told = (this.flags & (IrqInfoFlag.maskable | IrqInfoFlag.automasked)) !== 0;
+      // A server that knows no masks may refuse to unmask.
+      if (!told && error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_REMOTE')
+        this.#unmasks = false;
+      else process.emitWarning(`${this.#name} stays masked: ${String(error)}`, 'VfioUserWarning');
+    });
+  }
+
+  async #send(request: Omit<SetIrqsRequest, 'index'>, fds: readonly number[] = []): Promise<void> {
+    const payload = encodeSetIrqsRequest({ ...request, index: this.index });
     const reply = await this.#connection.request({ command: Command.deviceSetIrqs, payload, fds });
     reply.fds.close();
   }

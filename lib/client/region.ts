@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { Mapping, closeFd } from '../native';
-import type { DeviceRegion, MappedArea, SparseArea } from '../pci/device';
+import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
 import {
   Command,
   RegionFlag,
@@ -11,6 +11,9 @@ import {
   encodeRegionWriteRequest,
 } from '../protocol';
 import type { Connection, Reply } from '../transport';
+import { RegionIoFds } from './io-fds';
+import type { PostedWrites } from './posted-writes';
+import type { SubRegion } from './sub-region';
 
 /** What the server told about a region, and the descriptors that came with it. */
 export interface RegionDescription {
@@ -21,21 +24,36 @@ export interface RegionDescription {
   /** Offset of the region's first byte in the descriptor. */
   readonly fdOffset: number;
   readonly areas: readonly SparseArea[];
+  /** Of a device-specific region: what it is (`struct vfio_region_info_cap_type`). */
+  readonly type?: { readonly type: number; readonly subtype: number } | undefined;
   /** None, one for all areas, or one for each area. The region owns them. */
   readonly fds: readonly number[];
 }
 
-/** Limits of this connection for region accesses. */
-export interface AccessLimits {
+/** How regions of this connection are accessed. */
+export interface RegionAccess {
   /** Largest `count` of one message, in bytes. */
   readonly maxTransfer: number;
+  readonly postedWrites: PostedWrites;
+}
+
+/** How to write to a region. */
+export interface WriteOptions {
+  /**
+   * True: no reply is asked for (vfio-user, "Header", No_reply), and the write is done when it has been queued: at once,
+   * or when there is room. What the device makes of it, an error too, is not seen.
+   *
+   * The server takes posted writes and later messages in the order of the calls. A store to a mapped area is no message
+   * and may overtake them: call the device's `flush()` before such a doorbell. Default: {@link VfioUserRegion.posted}.
+   */
+  readonly posted?: boolean;
 }
 
 /**
  * libvfio-user reads a request's body with one recv(2) and takes less for an error. The kernel cuts a message into
  * pieces of about 36 KiB, so that writes of at most 32 KiB always arrive whole.
  */
-const MAX_WRITE = 32 << 10;
+export const MAX_WRITE = 32 << 10;
 
 /** A region of a vfio-user device, accessed by message or through its mapped areas. */
 export class VfioUserRegion implements DeviceRegion {
@@ -48,6 +66,10 @@ export class VfioUserRegion implements DeviceRegion {
   readonly flags: number;
   /** Number of descriptors that the server sent for the region. */
   readonly fdCount: number;
+  /** Type of a device-specific region (`VFIO_REGION_TYPE_*`, `linux/vfio.h`), undefined of a region without one. */
+  readonly type: number | undefined;
+  /** Subtype within {@link type}. */
+  readonly subtype: number | undefined;
 
   readonly #connection: Connection;
   readonly #fds: readonly number[];
@@ -55,9 +77,15 @@ export class VfioUserRegion implements DeviceRegion {
   readonly #maxRead: number;
   readonly #maxWrite: number;
   readonly #mapped = new Set<Mapping>();
+  readonly #postedWrites: PostedWrites;
+  #posted = false;
+  #ioFds: Promise<RegionIoFds> | undefined;
+  #openIoFds: RegionIoFds | null = null;
+  /** Set while writes go to eventfds. */
+  #eventFds: RegionIoFds | null = null;
   #closed = false;
 
-  constructor(connection: Connection, description: RegionDescription, limits: AccessLimits) {
+  constructor(connection: Connection, description: RegionDescription, access: RegionAccess) {
     this.#connection = connection;
     this.index = description.index;
     this.size = description.size;
@@ -68,8 +96,21 @@ export class VfioUserRegion implements DeviceRegion {
     this.fdCount = description.fds.length;
     this.#fds = description.fds;
     this.#fdOffset = description.fdOffset;
-    this.#maxRead = limits.maxTransfer;
-    this.#maxWrite = Math.min(limits.maxTransfer, MAX_WRITE);
+    this.type = description.type?.type;
+    this.subtype = description.type?.subtype;
+    this.#maxRead = access.maxTransfer;
+    this.#maxWrite = Math.min(access.maxTransfer, MAX_WRITE);
+    this.#postedWrites = access.postedWrites;
+  }
+
+  /** Whether writes are posted unless their own {@link WriteOptions} say otherwise. Default false. */
+  get posted(): boolean {
+    return this.#posted;
+  }
+
+  /** @throws TypeError ERR_INVALID_ARG_VALUE for configuration space, whose writes must be done when the call returns */
+  set posted(posted: boolean) {
+    this.#posted = this.#isPosted({ posted });
   }
 
   async read(offset: number, width: 1 | 2 | 4): Promise<number> {
@@ -88,20 +129,20 @@ export class VfioUserRegion implements DeviceRegion {
     return toBigInt(this.#readOnceSync(this.#aligned(offset, 8), 8));
   }
 
-  async write(offset: number, width: 1 | 2 | 4, value: number): Promise<void> {
-    await this.#writeOnce(this.#aligned(offset, width), fromNumber(value, width));
+  async write(offset: number, width: 1 | 2 | 4, value: number, options?: WriteOptions): Promise<void> {
+    await this.#write(this.#aligned(offset, width), fromNumber(value, width), width, options);
   }
 
-  writeSync(offset: number, width: 1 | 2 | 4, value: number): void {
-    this.#writeOnceSync(this.#aligned(offset, width), fromNumber(value, width));
+  writeSync(offset: number, width: 1 | 2 | 4, value: number, options?: WriteOptions): void {
+    this.#writeSync(this.#aligned(offset, width), fromNumber(value, width), width, options);
   }
 
-  async write64(offset: number, value: bigint): Promise<void> {
-    await this.#writeOnce(this.#aligned(offset, 8), fromBigInt(value));
+  async write64(offset: number, value: bigint, options?: WriteOptions): Promise<void> {
+    await this.#write(this.#aligned(offset, 8), fromBigInt(value), 8, options);
   }
 
-  write64Sync(offset: number, value: bigint): void {
-    this.#writeOnceSync(this.#aligned(offset, 8), fromBigInt(value));
+  write64Sync(offset: number, value: bigint, options?: WriteOptions): void {
+    this.#writeSync(this.#aligned(offset, 8), fromBigInt(value), 8, options);
   }
 
   /** Any number of bytes; more than one message can carry are read with several in flight. */
@@ -127,20 +168,35 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   /** Any number of bytes, in order. `data` must not change before the promise settles. */
-  async writeBytes(offset: number, data: Uint8Array): Promise<void> {
+  async writeBytes(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
     this.#within(offset, data.length);
-    await Promise.all(
-      chunks(data.length, this.#maxWrite).map(({ start, size }) =>
-        this.#writeOnce(offset + start, data.subarray(start, start + size)),
-      ),
-    );
+    await this.#write(offset, data, this.#maxWrite, options);
   }
 
-  writeBytesSync(offset: number, data: Uint8Array): void {
+  writeBytesSync(offset: number, data: Uint8Array, options?: WriteOptions): void {
     this.#within(offset, data.length);
-    for (const { start, size } of chunks(data.length, this.#maxWrite)) {
-      this.#writeOnceSync(offset + start, data.subarray(start, start + size));
+    this.#writeSync(offset, data, this.#maxWrite, options);
+  }
+
+  /**
+   * The parts of the region whose accesses go to descriptors instead of messages: register writes to eventfds, accesses to
+   * sockets. Asked once, then cached; sub-regions whose descriptor cannot be used here are left out.
+   *
+   * From then on, a write that an ioeventfd stands for signals it instead of sending a message. The device sees such a
+   * signal apart from messages, in no order with them.
+   *
+   * @param options `useForWrites` false: writes go by message as before. Default true
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE when the server does not offer this; PROTOCOL and others of a message
+   */
+  async ioFds(options: { readonly useForWrites?: boolean } = {}): Promise<readonly SubRegion[]> {
+    if (this.#ioFds === undefined) {
+      this.#ioFds = this.#fetchIoFds();
+      this.#ioFds.catch(() => (this.#ioFds = undefined));
     }
+    const ioFds = await this.#ioFds;
+    this.#assertOpen();
+    this.#eventFds = options.useForWrites === false ? null : ioFds;
+    return ioFds.subRegions;
   }
 
   /**
@@ -188,6 +244,15 @@ export class VfioUserRegion implements DeviceRegion {
     for (const mapping of this.#mapped) mapping.close();
     this.#mapped.clear();
     for (const fd of this.#fds) closeFd(fd);
+    this.#eventFds = null;
+    this.#openIoFds?.close();
+  }
+
+  async #fetchIoFds(): Promise<RegionIoFds> {
+    const ioFds = await RegionIoFds.fetch(this.#connection, this.index, this.size);
+    this.#openIoFds = ioFds;
+    if (this.#closed) ioFds.close();
+    return ioFds;
   }
 
   async #readOnce(offset: number, count: number): Promise<Uint8Array> {
@@ -201,6 +266,7 @@ export class VfioUserRegion implements DeviceRegion {
   #readRequest(offset: number, count: number): { command: number; payload: Uint8Array; maxReply: number } {
     if (!this.readable)
       throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, count)} is not readable`);
+    this.#fits(offset, count);
     const payload = encodeRegionReadRequest({ offset, region: this.index, count });
     return { command: Command.regionRead, payload, maxReply: 16 + count };
   }
@@ -212,25 +278,68 @@ export class VfioUserRegion implements DeviceRegion {
     return data;
   }
 
-  async #writeOnce(offset: number, data: Uint8Array): Promise<void> {
-    this.#writeReply(await this.#connection.request(this.#writeRequest(offset, data)), offset, data);
+  /** Writes with messages of at most `most` bytes. */
+  async #write(offset: number, data: Uint8Array, most: number, options?: WriteOptions): Promise<void> {
+    if (this.#eventFds?.signal(offset, data) === true) return;
+    if (this.#isPosted(options)) {
+      if (!this.#post(offset, data, most)) await this.#connection.drained();
+      return;
+    }
+    const parts = chunks(data.length, most).map(async ({ start, size }) => {
+      const part = data.subarray(start, start + size);
+      const reply = await this.#connection.request(this.#writeRequest(offset + start, part));
+      this.#writeReply(reply, offset + start, part);
+    });
+    await Promise.all(parts);
   }
 
-  #writeOnceSync(offset: number, data: Uint8Array): void {
-    this.#writeReply(this.#connection.requestSync(this.#writeRequest(offset, data)), offset, data);
+  #writeSync(offset: number, data: Uint8Array, most: number, options?: WriteOptions): void {
+    if (this.#eventFds?.signal(offset, data) === true) return;
+    if (this.#isPosted(options)) {
+      if (!this.#post(offset, data, most)) this.#connection.drainSync();
+      return;
+    }
+    for (const { start, size } of chunks(data.length, most)) {
+      const part = data.subarray(start, start + size);
+      const reply = this.#connection.requestSync(this.#writeRequest(offset + start, part));
+      this.#writeReply(reply, offset + start, part);
+    }
+  }
+
+  /** All parts at once, so that nothing comes between them; false when the caller should wait for room. */
+  #post(offset: number, data: Uint8Array, most: number): boolean {
+    let room = true;
+    for (const { start, size } of chunks(data.length, most)) {
+      const part = data.subarray(start, start + size);
+      this.#assertWritable(offset + start, size);
+      room = this.#postedWrites.write(this.index, offset + start, part);
+    }
+    return room;
+  }
+
+  #isPosted(options: WriteOptions | undefined): boolean {
+    const posted = options?.posted ?? this.#posted;
+    if (posted && this.index === PciRegion.config) {
+      throw invalidArgument(
+        `writes to configuration space of ${this.#connection.name} cannot be posted: what they change must hold when they return`,
+      );
+    }
+    return posted;
   }
 
   #writeRequest(
     offset: number,
     data: Uint8Array,
   ): { command: number; payload: Uint8Array; data: Uint8Array } {
-    if (!this.writable)
-      throw new VfioUserError(
-        'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#where(offset, data.length)} is not writable`,
-      );
+    this.#assertWritable(offset, data.length);
     const payload = encodeRegionWriteRequest({ offset, region: this.index, count: data.length });
     return { command: Command.regionWrite, payload, data };
+  }
+
+  #assertWritable(offset: number, count: number): void {
+    if (!this.writable)
+      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, count)} is not writable`);
+    this.#fits(offset, count);
   }
 
   #writeReply(reply: Reply, offset: number, data: Uint8Array): void {
@@ -246,6 +355,15 @@ export class VfioUserRegion implements DeviceRegion {
       'ERR_VFIO_USER_PROTOCOL',
       `${this.#where(offset, asked)}: the server answered ${command} for ${String(done)} bytes only`,
       { command },
+    );
+  }
+
+  /** A register cannot be accessed in parts (only registers are wider than what a message takes). */
+  #fits(offset: number, count: number): void {
+    if (count <= this.#maxRead) return;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_UNSUPPORTED',
+      `${this.#where(offset, count)}: one message takes at most ${String(this.#maxRead)} bytes (max_data_xfer_size)`,
     );
   }
 

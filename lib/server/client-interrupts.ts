@@ -33,6 +33,11 @@ export class ClientInterrupts {
     return target !== undefined && signal(target);
   }
 
+  /** Whether a vector was triggered while it was masked, and has not been signalled since. */
+  pending(irqIndex: number, vector: number): boolean {
+    return this.#vectors.get(irqIndex)?.[vector]?.pending ?? false;
+  }
+
   /**
    * Serves a DEVICE_SET_IRQS.
    *

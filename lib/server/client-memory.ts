@@ -16,6 +16,7 @@ import {
 } from '../protocol';
 import { CommandError, Errno, type Connection, type FdList } from '../transport';
 import type { ClientMemory, ClientRange, MappedPlace } from './device-model';
+import { ClientDirtyLog } from './dirty-log';
 
 /** Limits of a {@link ClientMemoryMap}. */
 export interface ClientMemoryLimits {
@@ -63,6 +64,7 @@ class MappedRange implements ClientRange {
 
 /** The memory of one client: what it showed with DMA_MAP. */
 export class ClientMemoryMap implements ClientMemory {
+  readonly dirtyLog: ClientDirtyLog;
   readonly #ranges = new IovaMap<MappedRange>();
   readonly #connection: Connection;
   readonly #limits: ClientMemoryLimits;
@@ -77,6 +79,7 @@ export class ClientMemoryMap implements ClientMemory {
   constructor(connection: Connection, limits: ClientMemoryLimits, report: (error: unknown) => void) {
     this.#connection = connection;
     this.#limits = limits;
+    this.dirtyLog = new ClientDirtyLog(limits.maxDataXferSize);
     this.#report = report;
   }
 
@@ -116,7 +119,18 @@ export class ClientMemoryMap implements ClientMemory {
       if (range.buffer === null) distant.push({ address: range.iova + BigInt(offset), part });
       else new Uint8Array(range.buffer, offset, part.byteLength).set(part);
     });
-    for (const { address, part } of distant) await this.#writeByMessage(address, part);
+    this.dirtyLog.mark(iova, data.byteLength);
+    try {
+      for (const { address, part } of distant) await this.#writeByMessage(address, part);
+    } finally {
+      // Again: the log may have been asked meanwhile.
+      if (distant.length > 0) this.dirtyLog.mark(iova, data.byteLength);
+    }
+  }
+
+  markDirty(iova: number | bigint, length: number): void {
+    this.#accessible(iova, length, 'write');
+    this.dirtyLog.mark(iova, length);
   }
 
   /**
@@ -164,6 +178,7 @@ export class ClientMemoryMap implements ClientMemory {
     const own = this.#ranges.get(range.iova, range.size);
     if (own === undefined || own !== range) return;
     this.#ranges.delete(own);
+    this.dirtyLog.clear(own.iova, own.size);
     this.#recent = null;
     this.#generation++;
     try {

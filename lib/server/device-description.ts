@@ -13,11 +13,11 @@ import {
   encodeDeviceInfoReply,
   encodeIrqInfoReply,
   encodeRegionInfoReply,
-  encodeRegionIoFdsReply,
   type RegionCapability,
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
 import type { PciDeviceModel, ServedRegion } from './device-model';
+import { answerIoFds, checkIoFds } from './served-io-fds';
 
 /** The regions that VFIO defines for PCI; clients take fewer for a mistake. */
 const PCI_REGIONS = PciRegion.vga + 1;
@@ -25,7 +25,6 @@ const PCI_IRQS = PciIrq.req + 1;
 const MAX_INDEX = 255;
 /** A vector count is kept per client, and MSI-X has at most 2048. */
 const MAX_VECTORS = 65535;
-const IO_FD_ENTRY_SIZE = 40;
 
 /** Answers what clients ask about a device: DEVICE_GET_INFO and its kin. Throws CommandError or ERR_VFIO_USER_PROTOCOL. */
 export class DeviceDescription {
@@ -56,16 +55,20 @@ export class DeviceDescription {
 
   /**
    * vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO. One descriptor serves all areas; it comes with the reply that has room
-   * for all of them.
+   * for all of them. A client that takes no descriptors cannot map.
+   *
+   * @param maxMsgFds descriptors that the client takes with a message
    */
-  region(payload: Uint8Array): CommandReply {
+  region(payload: Uint8Array, maxMsgFds: number): CommandReply {
     const { argsz, index } = decodeRegionInfoRequest(payload);
     this.#checkRegion(index);
     const region = this.#model.regions.get(index);
     const { shared } = region ?? {};
-    const areas = shared?.areas ?? [];
-    const capabilities: RegionCapability[] =
-      region === undefined || areas.length === 0 || isWhole(region) ? [] : [{ kind: 'sparseMmap', areas }];
+    const areas = maxMsgFds > 0 ? (shared?.areas ?? []) : [];
+    const capabilities: RegionCapability[] = [];
+    if (region?.type !== undefined) capabilities.push({ kind: 'type', ...region.type });
+    if (region !== undefined && areas.length > 0 && !isWhole(region))
+      capabilities.push({ kind: 'sparseMmap', areas });
     const flags =
       (region?.read === undefined ? 0 : RegionFlag.read) |
       (region?.write === undefined ? 0 : RegionFlag.write) |
@@ -78,11 +81,15 @@ export class DeviceDescription {
     return { payload: reply, fds: shared !== undefined && areas.length > 0 && complete ? [shared.fd] : [] };
   }
 
-  /** vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS: there are none. */
-  regionIoFds(payload: Uint8Array): CommandReply {
+  /**
+   * vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS.
+   *
+   * @param maxMsgFds descriptors that the client takes with a message
+   */
+  regionIoFds(payload: Uint8Array, maxMsgFds: number): CommandReply {
     const { argsz, index } = decodeRegionIoFdsRequest(payload);
     this.#checkRegion(index);
-    return { payload: encodeRegionIoFdsReply({ index, entries: [] }, argsz, IO_FD_ENTRY_SIZE) };
+    return answerIoFds(index, this.#model.regions.get(index)?.ioFds ?? [], argsz, maxMsgFds);
   }
 
   /**
@@ -115,12 +122,18 @@ function checkModel(model: PciDeviceModel): void {
       `device model ${model.name} has no configuration space (region ${String(PciRegion.config)})`,
     );
   }
+  if (model.migration !== undefined && model.reset === undefined) {
+    throw invalidArgument(
+      `device model ${model.name} can migrate but has no reset, without which it stays in error for ever`,
+    );
+  }
   for (const [index, region] of model.regions) {
     const where = `region ${String(index)} of device model ${model.name}`;
     if (!Number.isInteger(index) || index < 0 || index > MAX_INDEX)
       throw invalidArgument(`${where}: an index is an integer from 0 to ${String(MAX_INDEX)}`);
     if (!Number.isSafeInteger(region.size) || region.size < 0)
       throw invalidArgument(`${where} has ${String(region.size)} bytes`);
+    checkIoFds(region.ioFds ?? [], region.size, where);
     for (const { offset, size } of region.shared?.areas ?? []) {
       const aligned = offset % pageSize === 0 && size % pageSize === 0;
       if (!aligned || offset < 0 || size < 1 || offset + size > region.size) {

@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT
 import type { SparseArea } from '../pci/device';
+import type { MigrationModel } from './migration-model';
+import type { ServedIoFd } from './served-io-fds';
 
 /** A region of a served device. Offsets and sizes are in bytes. */
 export interface ServedRegion {
   readonly size: number;
+  /** Of a device-specific region (index 9 and above): what it is (`VFIO_REGION_TYPE_*`, `linux/vfio.h`). */
+  readonly type?: { readonly type: number; readonly subtype: number };
   /**
    * Parts of the region that the client may map, in a file of ours. `offset` is the region's first byte in the file.
    * Accesses by message to a part that can be mapped reach {@link read} and {@link write} like any other.
    */
   readonly shared?: { readonly fd: number; readonly offset: number; readonly areas: readonly SparseArea[] };
+  /** Parts of the region whose accesses clients may bring to descriptors instead of by message. */
+  readonly ioFds?: readonly ServedIoFd[];
   /**
    * Reads `data.length` bytes at `offset` into `data`, which is zeroed. The server has checked that they are within
    * the region. Throw a `CommandError` to refuse. Without this function the region is not readable.
@@ -50,6 +56,13 @@ export interface ClientMemory {
   read(iova: number | bigint, length: number): Promise<Uint8Array>;
   /** Writes the client's memory, to mappings where there are, by DMA_WRITE messages otherwise. */
   write(iova: number | bigint, data: Uint8Array): Promise<void>;
+  /**
+   * Tells that the model has stored into {@link place}d memory, after it has: for clients that log dirty pages. What goes
+   * through {@link write} is known. A model that can migrate must call it.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_DMA when the bytes are not mapped, or may not be written
+   */
+  markDirty(iova: number | bigint, length: number): void;
 }
 
 /** A client that is connected, as a device model sees it. */
@@ -62,6 +75,8 @@ export interface Client {
    * pending). Never throws: a client without an eventfd polls.
    */
   trigger(irqIndex: number, vector: number): boolean;
+  /** Whether a vector was triggered while the client masked it with a message, and still waits for the mask to go. */
+  pending(irqIndex: number, vector: number): boolean;
 }
 
 /**
@@ -75,6 +90,11 @@ export interface PciDeviceModel {
   readonly regions: ReadonlyMap<number, ServedRegion>;
   /** Number of vectors by interrupt index (`PciIrq`); 0 or absent means that there are none. */
   readonly irqs: ReadonlyMap<number, number>;
+  /**
+   * How the device saves and loads its state; without it, it cannot migrate. It needs {@link reset} too, the only way out
+   * of a failed migration.
+   */
+  readonly migration?: MigrationModel;
   /** Resets the device. Without this function the device offers no reset. */
   reset?(): void | Promise<void>;
   /** A client has negotiated. */

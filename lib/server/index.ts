@@ -9,4 +9,15 @@ export type {
   PciDeviceModel,
   ServedRegion,
 } from './device-model';
+export type { MigrationModel, MigrationSink } from './migration-model';
+export type { MigrationStateName } from '../protocol';
+export { EventFd, type EventWatcher } from '../native';
+export { MsixTable, type MsixLayout } from './msix-table';
+export type { ServedIoFd } from './served-io-fds';
+export {
+  IOREGION_MESSAGE_SIZE,
+  decodeIoRegionCommand,
+  encodeIoRegionResponse,
+  type IoRegionCommand,
+} from '../protocol';
 export { serve, Server, type ServeOptions } from './server';

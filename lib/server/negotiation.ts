@@ -12,7 +12,11 @@ import {
 import { CommandError, Errno } from '../transport';
 
 /** What this server announces, unless told otherwise. QEMU does not connect to a server that takes more than 16 descriptors. */
-export const SERVER_CAPABILITIES: Readonly<Capabilities> = { ...defaultCapabilities(), maxMsgFds: 16 };
+export const SERVER_CAPABILITIES: Readonly<Capabilities> = {
+  ...defaultCapabilities(),
+  maxMsgFds: 16,
+  twinSocket: { supported: true },
+};
 
 /** The result of a VERSION. */
 export interface Agreement {
@@ -24,7 +28,9 @@ export interface Agreement {
   readonly limits: NegotiatedLimits;
 }
 
-/** What a reply may say, the most telling first. The twin socket is not offered. */
+/** Where the client's end of the twin socket is among the descriptors of the reply. */
+const TWIN_FD_INDEX = 0;
+/** What a reply may say beside the twin socket, the most telling first. */
 const KEYS = ['maxDataXferSize', 'maxMsgFds', 'maxDmaMaps', 'pageSizes', 'writeMultiple'] as const;
 
 /**
@@ -42,9 +48,18 @@ export function answerVersion(payload: Uint8Array, capabilities: Readonly<Capabi
     );
   }
   const minor = Math.min(version.minor, PROTOCOL_MINOR);
-  const { reply, said } = fitReply(minor, capabilities, payload.byteLength);
+  const theirs = version.capabilities;
+  const twin =
+    capabilities.twinSocket.supported && theirs.twinSocket.supported && theirs.maxMsgFds > TWIN_FD_INDEX;
+  const offered: Capabilities = {
+    ...capabilities,
+    twinSocket: twin ? { supported: true, fdIndex: TWIN_FD_INDEX } : { supported: false },
+    // A reply says no more than was proposed (vfio-user, VFIO_USER_VERSION).
+    writeMultiple: capabilities.writeMultiple && theirs.writeMultiple,
+  };
+  const { reply, said } = fitReply(minor, offered, payload.byteLength);
   const ours = { ...defaultCapabilities(), ...said };
-  return { reply, ours, limits: negotiateCapabilities(ours, version.capabilities) };
+  return { reply, ours, limits: negotiateCapabilities(ours, theirs) };
 }
 
 /**
@@ -58,12 +73,14 @@ function fitReply(
 ): { reply: Uint8Array; said: Partial<Capabilities> } {
   const defaults = defaultCapabilities();
   const isDefault = (key: (typeof KEYS)[number]): boolean => capabilities[key] === defaults[key];
-  let said: Partial<Capabilities> = {};
-  let reply = encodeVersion(PROTOCOL_MAJOR, minor, null);
+  // No QEMU asks for a twin socket, and a client that does cannot do without what is said of it.
+  const { twinSocket } = capabilities;
+  let said: Partial<Capabilities> = twinSocket.supported ? { twinSocket } : {};
+  let reply = encodeVersion(PROTOCOL_MAJOR, minor, twinSocket.supported ? said : null);
   for (const key of [...KEYS.filter((k) => !isDefault(k)), ...KEYS.filter(isDefault)]) {
     const more = { ...said, [key]: capabilities[key] };
     const longer = encodeVersion(PROTOCOL_MAJOR, minor, more);
-    if (longer.byteLength > room) continue;
+    if (longer.byteLength > room && !twinSocket.supported) continue;
     said = more;
     reply = longer;
   }

@@ -4,6 +4,7 @@ import { ListeningSocket, Socket, type ListeningWatcher } from '../native';
 import { PROTOCOL_MAJOR, PROTOCOL_MINOR, encodeVersion, type Capabilities } from '../protocol';
 import { DeviceDescription } from './device-description';
 import type { Client, PciDeviceModel } from './device-model';
+import { Migration } from './migration';
 import { SERVER_CAPABILITIES } from './negotiation';
 import { Session } from './session';
 
@@ -22,7 +23,17 @@ export interface ServeOptions {
    * protocol; of accept(2). Default: a process warning.
    */
   readonly onError?: (error: unknown, client: Client | null) => void;
-  /** What to announce instead of the defaults. It is said as far as the client's own VERSION leaves room. */
+  /**
+   * Whether clients that ask for a socket of its own for our DMA_READ and DMA_WRITE get one (vfio-user,
+   * VFIO_USER_VERSION, "twin_socket"). Default true.
+   */
+  readonly twinSocket?: boolean;
+  /**
+   * What to announce instead of the defaults. It is said as far as the client's own VERSION leaves room.
+   *
+   * REGION_WRITE_MULTI is always served. It is announced only with `writeMultiple: true`, to clients that announce it too:
+   * in QEMU 10.1 and 10.2 the flag for it overlaps the one that forces messages through the queue.
+   */
   readonly capabilities?: Partial<Omit<Capabilities, 'twinSocket'>>;
 }
 
@@ -54,6 +65,7 @@ export class Server {
   readonly #model: PciDeviceModel;
   readonly #options: ServeOptions;
   readonly #description: DeviceDescription;
+  readonly #migration: Migration | null;
   readonly #capabilities: Capabilities;
   readonly #listener: ListeningSocket | null = null;
   readonly #onAbort = (): void => {
@@ -69,11 +81,13 @@ export class Server {
   constructor(endpoint: string | { readonly fd: number }, model: PciDeviceModel, options: ServeOptions) {
     checkTimeout('messageTimeout', options.messageTimeout);
     checkTimeout('versionTimeout', options.versionTimeout);
-    this.#capabilities = { ...SERVER_CAPABILITIES, ...options.capabilities };
+    const twinSocket = { supported: options.twinSocket ?? true };
+    this.#capabilities = { ...SERVER_CAPABILITIES, ...options.capabilities, twinSocket };
     encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, this.#capabilities);
     this.#model = model;
     this.#options = options;
     this.#description = new DeviceDescription(model);
+    this.#migration = model.migration === undefined ? null : new Migration(model.migration);
     if (typeof endpoint === 'string') {
       this.path = endpoint;
       const { mode } = options;
@@ -140,6 +154,7 @@ export class Server {
       name: `client ${String(++this.#clients)} of ${this.path} (process ${String(pid)})`,
       model: this.#model,
       description: this.#description,
+      migration: this.#migration,
       capabilities: this.#capabilities,
       messageTimeout,
       versionTimeout,

@@ -17,10 +17,13 @@ import { CommandError, Connection, Errno, type CommandReply, type IncomingComman
 import { ClientInterrupts } from './client-interrupts';
 import { ClientMemoryMap } from './client-memory';
 import type { DeviceDescription } from './device-description';
+import { answerDeviceFeature } from './device-feature';
 import type { Client, ClientRange, PciDeviceModel } from './device-model';
+import type { Migration } from './migration';
 import { after, type Eventually } from './model-call';
 import { answerVersion } from './negotiation';
 import { RegionAccessor } from './region-access';
+import { TwinSocket } from './twin-socket';
 
 /** What a session serves, and how. */
 export interface SessionOptions {
@@ -28,6 +31,8 @@ export interface SessionOptions {
   readonly name: string;
   readonly model: PciDeviceModel;
   readonly description: DeviceDescription;
+  /** Null when the device cannot migrate. */
+  readonly migration: Migration | null;
   readonly capabilities: Readonly<Capabilities>;
   /** Milliseconds until the client must have negotiated. */
   readonly versionTimeout: number;
@@ -54,6 +59,10 @@ class ServedClient implements Client {
   trigger(irqIndex: number, vector: number): boolean {
     return this.interrupts.trigger(irqIndex, vector);
   }
+
+  pending(irqIndex: number, vector: number): boolean {
+    return this.interrupts.pending(irqIndex, vector);
+  }
 }
 
 /** Largest message before the negotiation. */
@@ -64,6 +73,8 @@ const MESSAGE_ROOM = HEADER_SIZE + (1 << 16);
 const WITH_FDS: readonly number[] = [Command.dmaMap, Command.dmaUnmap, Command.deviceSetIrqs];
 /** Longest time of a timer, in milliseconds. */
 const MAX_TIMER = 2 ** 31 - 1;
+/** What a device that failed to migrate does not serve until it is reset. */
+const ACCESSES: readonly number[] = [Command.regionRead, Command.regionWrite, Command.regionWriteMulti];
 const EMPTY: CommandReply = { payload: new Uint8Array(0) };
 
 /** One client, from the connection to its end: serves its commands, and owns what it sent. */
@@ -75,6 +86,8 @@ export class Session {
   readonly #connection: Connection;
   readonly #deadline: NodeJS.Timeout | undefined;
   #client: ServedClient | null = null;
+  /** Descriptors that the client takes with a message. */
+  #maxMsgFds = 0;
   #busy: Promise<unknown> = Promise.resolve();
 
   /** @param socket is the session's from now on */
@@ -131,7 +144,9 @@ export class Session {
     if (fds.length > 0 && !WITH_FDS.includes(command))
       throw new CommandError(Errno.EINVAL, `${commandName(command)} with file descriptors`);
     if (client === null) return this.#negotiate(command, payload);
-    const { description } = this.#options;
+    const { description, migration } = this.#options;
+    if (migration?.state === 'error' && ACCESSES.includes(command))
+      throw new CommandError(Errno.EIO, `${this.#model.name} failed to migrate, and has to be reset`);
     switch (command) {
       case Command.version:
         throw new CommandError(Errno.EINVAL, 'the version has been negotiated');
@@ -142,9 +157,9 @@ export class Session {
       case Command.deviceGetInfo:
         return description.device(payload);
       case Command.deviceGetRegionInfo:
-        return description.region(payload);
+        return description.region(payload, this.#maxMsgFds);
       case Command.deviceGetRegionIoFds:
-        return description.regionIoFds(payload);
+        return description.regionIoFds(payload, this.#maxMsgFds);
       case Command.deviceGetIrqInfo:
         return description.irq(payload);
       case Command.deviceSetIrqs:
@@ -158,6 +173,11 @@ export class Session {
         return client.regions.writeMulti(payload, posted);
       case Command.deviceReset:
         return this.#reset();
+      case Command.deviceFeature:
+        return answerDeviceFeature(payload, migration, client.memory.dirtyLog, this.#call.bind(this));
+      case Command.migDataRead:
+      case Command.migDataWrite:
+        return this.#migrate(command, payload);
       default:
         throw new CommandError(Errno.ENOTSUP, `${commandName(command)} is not served`);
     }
@@ -168,22 +188,31 @@ export class Session {
     try {
       if (command !== Command.version)
         throw new CommandError(Errno.EINVAL, `${commandName(command)} before VERSION`);
-      const { name, capabilities } = this.#options;
+      const { name, capabilities, messageTimeout } = this.#options;
       const { reply, ours, limits } = answerVersion(payload, capabilities);
-      this.#connection.maxMessageSize = MESSAGE_ROOM + ours.maxDataXferSize;
+      const maxMessageSize = MESSAGE_ROOM + ours.maxDataXferSize;
+      this.#connection.maxMessageSize = maxMessageSize;
+      this.#maxMsgFds = limits.maxMsgFds;
+      const twin = limits.twinSocket
+        ? new TwinSocket(this.#connection, { name, messageTimeout, maxMessageSize })
+        : null;
       const { maxDmaMaps, pageSizes } = ours;
       const { maxDataXferSize } = limits;
       const report = this.#report.bind(this);
       const client = new ServedClient(
         name,
-        new ClientMemoryMap(this.#connection, { maxDmaMaps, pageSizes, maxDataXferSize }, report),
+        new ClientMemoryMap(
+          twin?.connection ?? this.#connection,
+          { maxDmaMaps, pageSizes, maxDataXferSize },
+          report,
+        ),
         new ClientInterrupts(this.#model.irqs),
         new RegionAccessor(this.#model.regions, this.#call.bind(this), ours.maxDataXferSize),
       );
       this.#tell(() => this.#model.attach?.(client));
       this.#client = client;
       clearTimeout(this.#deadline);
-      return { payload: reply };
+      return twin?.reply(reply) ?? { payload: reply };
     } catch (error) {
       // After the reply, which leaves as soon as this throws.
       queueMicrotask(() => {
@@ -211,9 +240,8 @@ export class Session {
   #unmap(client: ServedClient, payload: Uint8Array): Eventually<CommandReply> {
     const request = decodeDmaUnmapRequest(payload);
     const { flags, address, size } = request;
-    if ((flags & DmaUnmapFlag.getDirtyBitmap) !== 0)
-      throw new CommandError(Errno.ENOTSUP, 'dirty pages are not tracked');
-    if ((flags & ~DmaUnmapFlag.all) !== 0)
+    const { bitmap } = request;
+    if (flags !== 0 && flags !== DmaUnmapFlag.all && flags !== DmaUnmapFlag.getDirtyBitmap)
       throw new CommandError(Errno.EINVAL, `DMA_UNMAP flags are 0x${flags.toString(16)}`);
     const one = client.memory.get(address, size);
     const ranges = flags === DmaUnmapFlag.all ? client.memory.ranges : one === undefined ? [] : [one];
@@ -223,23 +251,47 @@ export class Session {
         `no DMA_MAP had address 0x${address.toString(16)} and size 0x${size.toString(16)}`,
       );
     }
-    return after(this.#leave(client, ranges), () => ({ payload: encodeDmaUnmapReply(request) }));
+    const { dirtyLog } = client.memory;
+    if (bitmap === undefined)
+      return after(this.#leave(client, ranges), () => ({ payload: encodeDmaUnmapReply(request) }));
+    dirtyLog.checkUnmapBitmap(size, bitmap);
+    let data: Uint8Array | undefined;
+    const left = this.#leave(client, ranges, () => {
+      data = dirtyLog.unmapBitmap(address, size, bitmap.pageSize);
+    });
+    return after(left, () => ({ payload: encodeDmaUnmapReply(request), data }));
   }
 
-  async #leave(client: ServedClient, ranges: readonly ClientRange[]): Promise<void> {
+  /** @param before called when the device has let go of a range that is about to be unmapped */
+  async #leave(client: ServedClient, ranges: readonly ClientRange[], before?: () => void): Promise<void> {
     for (const range of ranges) {
       await this.#call(() => this.#model.unmapping?.(range));
+      before?.();
       client.memory.remove(range);
     }
+  }
+
+  async #migrate(command: number, payload: Uint8Array): Promise<CommandReply> {
+    const { migration, capabilities } = this.#options;
+    if (migration === null) throw new CommandError(Errno.ENOTSUP, `${this.#model.name} cannot migrate`);
+    const { maxDataXferSize } = capabilities;
+    const call = this.#call.bind(this);
+    if (command === Command.migDataRead) return migration.read(payload, maxDataXferSize, call);
+    await migration.write(payload, maxDataXferSize, call);
+    return EMPTY;
   }
 
   #reset(): Eventually<CommandReply> {
     if (this.#model.reset === undefined)
       throw new CommandError(Errno.ENOTSUP, `${this.#model.name} offers no reset`);
-    return after(
-      this.#call(() => this.#model.reset?.()),
-      () => EMPTY,
-    );
+    const { migration } = this.#options;
+    const done = this.#call(() => this.#model.reset?.());
+    if (migration === null) return after(done, () => EMPTY);
+    return (async () => {
+      await done;
+      await migration.wasReset(this.#call.bind(this));
+      return EMPTY;
+    })();
   }
 
   /** The device model is called from here only. See `ModelCall`. */
@@ -278,6 +330,11 @@ export class Session {
         // It has been reported.
       }
       this.#client = null;
+      const { migration } = this.#options;
+      if (migration !== null) {
+        const call = this.#call.bind(this);
+        this.#busy = this.#busy.then(() => migration.clientGone(call)).catch(() => undefined);
+      }
       client.interrupts.close();
       client.memory.close();
     }

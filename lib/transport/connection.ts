@@ -2,72 +2,30 @@
 import { performance } from 'node:perf_hooks';
 import { VfioUserError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
-import {
-  HEADER_SIZE,
-  HeaderFlag,
-  commandName,
-  encodeHeader,
-  isError,
-  isReply,
-  type Header,
-} from '../protocol';
-import { CommandQueue, type CommandHandler } from './command-queue';
+import { HEADER_SIZE, HeaderFlag, commandName, encodeHeader, isReply, type Header } from '../protocol';
+import { CommandQueue } from './command-queue';
+import { closedError, disconnectedError, errorFor, replyError } from './connection-errors';
+import type { ConnectionOptions, ConnectionStatistics, Request } from './connection-types';
 import { Fifo } from './fifo';
 import { MessageReader, type Message } from './message-reader';
-import { PendingTable, remoteError, type Pending, type Reply } from './pending-table';
+import { PendingTable, type Pending, type Reply } from './pending-table';
 import { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
-
-/** How a {@link Connection} behaves. Sizes are in bytes, times in milliseconds. */
-export interface ConnectionOptions {
-  /** Name of the endpoint, for messages. */
-  readonly name: string;
-  /** Serves the commands of the peer. */
-  readonly onCommand: CommandHandler;
-  /** Called once when the connection has ended; null after {@link Connection.close}. */
-  readonly onClose?: (error: VfioUserError | null) => void;
-  /** Time-out of a request unless its own says otherwise. Default 5000. */
-  readonly messageTimeout?: number;
-  /** Largest message accepted, with its header. Default 1 MiB and 64 KiB. */
-  readonly maxMessageSize?: number;
-}
-
-/** One request. */
-export interface Request {
-  readonly command: number;
-  /** The fixed part of the payload. */
-  readonly payload: Uint8Array;
-  /** Bulk data that follows it; not copied unless the socket is full. */
-  readonly data?: Uint8Array | undefined;
-  /** Descriptors that go with the message. They stay the caller's. */
-  readonly fds?: readonly number[] | undefined;
-  /** Milliseconds; Infinity for none. */
-  readonly timeout?: number | undefined;
-  readonly signal?: AbortSignal | undefined;
-  /** Largest reply payload accepted, in bytes. Default: what fits into a message. */
-  readonly maxReply?: number | undefined;
-}
-
-/** What a connection has seen so far. */
-export interface ConnectionStatistics {
-  messagesSent: number;
-  messagesReceived: number;
-  /** Replies that came after their request had timed out or was aborted; dropped. */
-  lateReplies: number;
-  /** Replies that no request waited for: duplicates, or replies to posted messages; dropped. */
-  unexpectedReplies: number;
-}
 
 const DEFAULT_TIMEOUT = 5000;
 const DEFAULT_MAX_MESSAGE = (1 << 20) + (1 << 16);
 /** Above this many queued bytes, requests wait for their turn. */
 const HIGH_WATER = 4 << 20;
+/** Longest time of a timer, in milliseconds; when it fires early, it is set again. */
+const MAX_TIMER = 2 ** 31 - 1;
 /** Messages handled per readiness event, so that one peer cannot keep the event loop to itself. */
 const MESSAGES_PER_EVENT = 256;
 /** How long the synchronous form spins before it sleeps in poll(2). A reply from an idle core takes 15 to 30 µs. */
 const SPIN_MICROSECONDS = 50;
 /** Longest single sleep of the synchronous form, so that deadlines of other requests are kept meanwhile. */
 const SLEEP_MILLISECONDS = 100;
+/** The same with a companion, whose commands must not wait longer. */
+const COMPANION_SLEEP_MILLISECONDS = 1;
 
 /**
  * One vfio-user socket, in either role: sends requests and matches their replies, serves the peer's commands.
@@ -85,6 +43,11 @@ export class Connection {
     unexpectedReplies: 0,
   };
   messageTimeout: number;
+  /**
+   * The other socket of a twin pair (vfio-user, VFIO_USER_VERSION, "twin_socket"): its commands are served too while the
+   * synchronous form waits here, and it is closed with this connection.
+   */
+  companion: Connection | null = null;
 
   readonly #socket: Socket;
   readonly #watcher: SocketWatcher;
@@ -99,6 +62,8 @@ export class Connection {
   /** What waits for its turn while much is queued: functions that send it. */
   #unsent = new Fifo<() => void>();
   #turns: (() => void)[] = [];
+  /** Sends what {@link hold} keeps back. */
+  #held: (() => void) | null = null;
   #timer: NodeJS.Timeout | undefined;
   #timerDeadline = Infinity;
   #closed = false;
@@ -114,6 +79,7 @@ export class Connection {
     this.#outgoing = new SendQueue(socket);
     this.#commands = new CommandQueue(options.onCommand, {
       reply: (id, command, flags, errno, payload, data, fds) => {
+        this.#emitHeld();
         this.#transmit(id, command, flags, errno, payload, data, fds);
       },
       fail: (error) => {
@@ -142,6 +108,16 @@ export class Connection {
   /** Bytes that wait for the socket. */
   get queuedBytes(): number {
     return this.#outgoing.bytes;
+  }
+
+  /** Whether messages wait for the socket, so that one sent now would have to wait too. */
+  get backlogged(): boolean {
+    return this.#outgoing.bytes > 0 || this.#unsent.length > 0;
+  }
+
+  /** Whether so much is queued that senders should wait for {@link drained}. */
+  get full(): boolean {
+    return this.#isFull();
   }
 
   /** Largest message accepted, with its header, in bytes. */
@@ -207,6 +183,7 @@ export class Connection {
    * @returns false when much is queued and the caller should wait for {@link drained}
    */
   post(command: number, payload: Uint8Array, data?: Uint8Array): boolean {
+    this.#emitHeld();
     this.#assertOpen(command);
     const send = (fixed: Uint8Array, bulk: Uint8Array | undefined): void => {
       this.#transmit(this.#pending.reserve(), command, HeaderFlag.noReply, 0, fixed, bulk, undefined);
@@ -221,6 +198,15 @@ export class Connection {
     return !this.#isFull();
   }
 
+  /**
+   * Holds a message back while the connection is {@link backlogged}, so that it can still grow. `emit` is called once:
+   * before any other message is sent or queued, or when the socket has taken what waits. It sends with {@link post}.
+   */
+  hold(emit: () => void): void {
+    this.#emitHeld();
+    this.#held = emit;
+  }
+
   /** Resolves when there is room for more messages, or the connection has ended. */
   async drained(): Promise<void> {
     while (!this.#closed && this.#isFull()) {
@@ -228,9 +214,29 @@ export class Connection {
     }
   }
 
-  /** Ends the connection: what is pending fails with ERR_VFIO_USER_CLOSED. Idempotent. */
-  close(): void {
-    this.#end(null);
+  /**
+   * The same, blocking the thread. Commands of the peer are served meanwhile.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_TIMEOUT when there is no room within the time-out of a message
+   */
+  drainSync(): void {
+    const deadline = performance.now() + this.messageTimeout;
+    while (!this.#closed && this.#isFull()) {
+      if (performance.now() > deadline) {
+        throw new VfioUserError(
+          'ERR_VFIO_USER_TIMEOUT',
+          `${this.name} did not take the messages that wait for it within ${String(this.messageTimeout)} ms; it may be stopped or hang`,
+        );
+      }
+      this.#waitOnce();
+    }
+  }
+
+  /**
+   * Ends the connection: what is pending fails with `error`, without one with ERR_VFIO_USER_CLOSED. Idempotent.
+   */
+  close(error: VfioUserError | null = null): void {
+    this.#end(error);
   }
 
   [Symbol.dispose](): void {
@@ -238,6 +244,7 @@ export class Connection {
   }
 
   #start(request: Request, settle: Pending['settle']): number {
+    this.#emitHeld();
     this.#assertOpen(request.command);
     const timeout = request.timeout ?? this.messageTimeout;
     const deadline = performance.now() + timeout;
@@ -263,6 +270,12 @@ export class Connection {
       });
     }
     return id;
+  }
+
+  #emitHeld(): void {
+    const emit = this.#held;
+    this.#held = null;
+    emit?.();
   }
 
   #isFull(): boolean {
@@ -324,6 +337,7 @@ export class Connection {
     }
     this.#pauseReading();
     while (this.#outgoing.bytes <= HIGH_WATER && this.#unsent.length > 0) this.#unsent.shift()?.();
+    if (!this.backlogged) this.#emitHeld();
     if (!this.#isFull()) this.#wakeTurns();
   }
 
@@ -342,9 +356,25 @@ export class Connection {
       this.#flush();
       if (this.#outgoing.bytes > 0) this.#socket.waitWritable(1);
       this.#receive(MESSAGES_PER_EVENT, 0, 0);
-    } else {
+    } else if (this.companion === null) {
       this.#receive(1, SPIN_MICROSECONDS, Math.ceil(sleep));
+    } else {
+      // Two sockets are not awaited by one system call, so this one is slept on briefly, and not while the other is busy.
+      const served = this.companion.#serveNow();
+      this.#receive(
+        1,
+        SPIN_MICROSECONDS,
+        served ? 0 : Math.min(Math.ceil(sleep), COMPANION_SLEEP_MILLISECONDS),
+      );
     }
+  }
+
+  /** Serves what is there without waiting; true when it was anything. */
+  #serveNow(): boolean {
+    const before = this.statistics.messagesReceived;
+    this.#flush();
+    this.#receive(MESSAGES_PER_EVENT, 0, 0);
+    return this.statistics.messagesReceived !== before;
   }
 
   /** A peer that sends commands but does not read our replies must not make us queue without bound. */
@@ -388,7 +418,7 @@ export class Connection {
   }
 
   #onReply(message: Message): void {
-    const { id, command, flags, error: errno } = message.header;
+    const { id } = message.header;
     const pending = this.#pending.get(id);
     if (pending === undefined) {
       if (this.#pending.late(id)) this.statistics.lateReplies++;
@@ -397,23 +427,7 @@ export class Connection {
       return;
     }
     this.#pending.remove(id);
-    const name = commandName(pending.command);
-    let error: VfioUserError | null = null;
-    if (command !== pending.command) {
-      error = new VfioUserError(
-        'ERR_VFIO_USER_PROTOCOL',
-        `${this.name} answered ${name} (message ${String(id)}) with a reply to ${commandName(command)}`,
-        { command: name },
-      );
-    } else if (isError(flags)) {
-      error = remoteError(this.name, name, errno);
-    } else if (message.payload.length > pending.maxReply) {
-      error = new VfioUserError(
-        'ERR_VFIO_USER_PROTOCOL',
-        `${this.name} answered ${name} with ${String(message.payload.length)} bytes; at most ${String(pending.maxReply)} were asked for`,
-        { command: name },
-      );
-    }
+    const error = replyError(this.name, pending, message);
     if (error !== null) {
       message.fds.close();
       pending.settle(error, null);
@@ -432,7 +446,7 @@ export class Connection {
         this.#timerDeadline = Infinity;
         this.#arm(this.#pending.expire(performance.now()));
       },
-      Math.ceil(Math.max(1, deadline - performance.now())),
+      Math.min(Math.ceil(Math.max(1, deadline - performance.now())), MAX_TIMER),
     );
     this.#timer.unref();
   }
@@ -440,29 +454,11 @@ export class Connection {
   #assertOpen(command: number): void {
     if (!this.#closed) return;
     const name = commandName(command);
-    if (this.#error !== null) throw this.#copyOf(this.#error, name);
-    throw new VfioUserError('ERR_VFIO_USER_CLOSED', `${name}: the connection to ${this.name} is closed`, {
-      command: name,
-    });
+    throw this.#error === null ? closedError(this.name, name, 'is') : errorFor(this.#error, name);
   }
 
   #disconnected(cause: unknown): VfioUserError {
-    const partial = this.#reader.partial ? ' in the middle of a message' : '';
-    const why =
-      cause instanceof VfioUserError && cause.errnoName !== undefined ? ` (${cause.errnoName})` : '';
-    return new VfioUserError(
-      'ERR_VFIO_USER_DISCONNECTED',
-      `${this.name} closed the connection${partial}${why}; it has stopped, or refused what was sent`,
-      { cause },
-    );
-  }
-
-  #copyOf(error: VfioUserError, command: string): VfioUserError {
-    return new VfioUserError(error.code, `${command}: ${error.message}`, {
-      errno: error.errno,
-      command,
-      cause: error,
-    });
+    return disconnectedError(this.name, this.#reader.partial, cause);
   }
 
   #end(error: VfioUserError | null): void {
@@ -473,23 +469,17 @@ export class Connection {
     this.#watcher.close();
     this.#outgoing.clear();
     this.#unsent = new Fifo();
+    this.#held = null;
     this.#reader.discard();
     this.#commands.close();
     this.#socket.close();
     traceState(this.name, 'closed', error?.message ?? '');
     this.#pending.failAll((pending) => {
       const name = commandName(pending.command);
-      return error === null
-        ? new VfioUserError(
-            'ERR_VFIO_USER_CLOSED',
-            `${name}: the connection to ${this.name} was closed by this side`,
-            {
-              command: name,
-            },
-          )
-        : this.#copyOf(error, name);
+      return error === null ? closedError(this.name, name, 'was') : errorFor(error, name);
     });
     this.#wakeTurns();
+    this.companion?.close();
     this.#onClose(error);
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { CommandError, Errno } from './command-error';
 export type { CommandHandler, CommandReply, IncomingCommand } from './command-queue';
-export { Connection, type ConnectionOptions, type ConnectionStatistics, type Request } from './connection';
+export { Connection } from './connection';
+export type { ConnectionOptions, ConnectionStatistics, Request } from './connection-types';
 export { FdList } from './fd-list';
 export type { Reply } from './pending-table';

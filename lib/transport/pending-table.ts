@@ -57,9 +57,13 @@ export class PendingTable {
     return id;
   }
 
-  /** An id that is not in use now, for a message that no reply is expected to. */
+  /**
+   * An id that is not in use now, for a message that no reply is expected to; any when all are in use, as ids need not
+   * be unique (vfio-user, "Header").
+   */
   reserve(): number {
-    while (this.#pending.has(this.#next) || this.#abandoned.has(this.#next)) this.#advance();
+    const allTaken = this.#pending.size + this.#abandoned.size >= ID_COUNT;
+    while (!allTaken && this.#isTaken(this.#next)) this.#advance();
     const id = this.#next;
     this.#advance();
     return id;
@@ -104,6 +108,10 @@ export class PendingTable {
     this.#pending.clear();
     this.#abandoned.clear();
     for (const pending of all) pending.settle(makeError(pending), null);
+  }
+
+  #isTaken(id: number): boolean {
+    return this.#pending.has(id) || this.#abandoned.has(id);
   }
 
   #advance(): void {

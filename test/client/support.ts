@@ -55,7 +55,21 @@ export const PLAIN_VERSION = version('{"capabilities":{"max_msg_fds":8,"max_data
 /** `struct vfio_region_info`: argsz, flags, index, cap_offset, size, offset; then what follows. */
 export function regionInfo(
   index: number,
-  { flags = 3, size = 0x1000, offset = 0, argsz = 32, capOffset = 0, rest = new Uint8Array(0) } = {},
+  {
+    flags = 3,
+    size = 0x1000,
+    offset = 0,
+    argsz = 32,
+    capOffset = 0,
+    rest = new Uint8Array(0),
+  }: {
+    flags?: number;
+    size?: number;
+    offset?: number;
+    argsz?: number;
+    capOffset?: number;
+    rest?: Uint8Array;
+  } = {},
 ): Uint8Array {
   return join(u32(argsz, flags, index, capOffset), u64(size, offset), rest);
 }
@@ -66,7 +80,7 @@ export function sparse(...areas: [number, number][]): Uint8Array {
 }
 
 /** A region with two areas of one page each, at 0x1000 and 0x3000. */
-export const TWO_AREAS = (index: number): Uint8Array =>
+export const twoAreas = (index: number): Uint8Array =>
   regionInfo(index, {
     flags: 0xf,
     size: 0x4000,
@@ -249,6 +263,11 @@ export function failure(code: VfioUserErrorCode, text: RegExp | string = ''): Re
   const message: unknown =
     typeof text === 'string' ? expect.stringContaining(text) : expect.stringMatching(text);
   return { code, message };
+}
+
+/** An error of this shape, for `toThrow`. */
+export function like(shape: Record<string, unknown>): Error {
+  return expect.objectContaining(shape) as Error;
 }
 
 /** Hexadecimal text without blanks. */

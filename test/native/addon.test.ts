@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { join } from 'node:path';
 import { addon } from '../../lib/native/addon';
+import type * as addonModule from '../../lib/native/addon';
 
 /** Name of the exception that a call throws; Jest realms rule out instanceof. */
 function thrownBy(call: () => unknown): string {
@@ -18,9 +19,9 @@ function call(name: string, values: unknown[], self?: unknown): unknown {
 }
 
 /** The module, loaded anew. */
-function reload(): typeof import('../../lib/native/addon') {
+function reload(): typeof addonModule {
   jest.resetModules();
-  return jest.requireActual<typeof import('../../lib/native/addon')>('../../lib/native/addon');
+  return jest.requireActual<typeof addonModule>('../../lib/native/addon');
 }
 
 describe('loading', () => {

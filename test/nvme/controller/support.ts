@@ -55,6 +55,10 @@ export class FakeMemory implements ClientMemory {
     return bytes.slice();
   }
 
+  markDirty(): void {
+    // Nobody logs dirty pages of this memory.
+  }
+
   async write(iova: number | bigint, data: Uint8Array): Promise<void> {
     const bytes = this.bytes(iova, data.length);
     this.messages.push(`write ${Number(iova).toString(16)}+${data.length.toString(16)}`);
@@ -155,6 +159,7 @@ export class Host {
         this.interrupts.push(index * 1000 + vector);
         return this.delivers;
       },
+      pending: () => false,
     };
     this.controller.attach(this.client);
   }

@@ -1,0 +1,31 @@
+// SPDX-License-Identifier: MIT
+// Prints the registers of a device that change: node examples/register-monitor.mts /tmp/gpio.sock bar2 0x0 8 1
+import { connect, type PciRegionName } from 'vfio-user';
+
+const [, , endpoint = '/tmp/gpio.sock', name = 'bar0', first = '0', count = '16', width = '4'] = process.argv;
+const bytes = Number(width);
+if (bytes !== 1 && bytes !== 2 && bytes !== 4) throw new Error('a register has 1, 2 or 4 bytes');
+
+await using device = await connect(endpoint);
+const region = await device.region(name as PciRegionName);
+const offsets = Array.from({ length: Number(count) }, (_, index) => Number(first) + index * bytes);
+const known = new Map<number, number>();
+let stop = false;
+device.once('close', () => (stop = true));
+process.once('SIGINT', () => (stop = true));
+
+while (!stop) {
+  // All reads are on their way at once; the replies come in one go.
+  const values = await Promise.all(offsets.map((offset) => region.read(offset, bytes)));
+  values.forEach((value, index) => {
+    const offset = offsets[index] ?? 0;
+    const before = known.get(offset);
+    if (before === value) return;
+    known.set(offset, value);
+    const hex = (number: number): string => `0x${number.toString(16).padStart(2 * bytes, '0')}`;
+    console.log(
+      `${name}+0x${offset.toString(16)}: ${before === undefined ? '' : `${hex(before)} -> `}${hex(value)}`,
+    );
+  });
+  await new Promise((resolve) => setTimeout(resolve, 100));
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import {
+  DirtyBitmap,
+  DirtyPages,
+  Feature,
+  MIN_DIRTY_PAGE_SIZE,
+  decodeDmaLoggingControl,
+  decodeDmaLoggingReport,
+  dirtyBitmapSize,
+  encodeDmaLoggingControl,
+  encodeDmaLoggingQuery,
+} from '../protocol';
+import type { DeviceFeatures } from './device-feature';
+import type { DmaContainer } from './dma-container';
+
+/** What to log, for {@link DirtyLog.start}. */
+export interface DirtyLogOptions {
+  /** Granularity in bytes, a power of two of at least 4096; the device may choose another. Default 4096. */
+  readonly pageSize?: number;
+  /** Addresses that matter, `length` in bytes. None, the default, means all. */
+  readonly ranges?: readonly { readonly iova: number | bigint; readonly length: number }[];
+}
+
+/** The fixed part of a report (vfio-user, VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT). */
+const REPORT_SIZE = 24;
+
+/**
+ * Which memory a device has written: the log that the device keeps of its own stores, and what came from it by
+ * DMA_WRITE messages, of which libvfio-user leaves the account to the client.
+ *
+ * @example
+ * await device.dirtyLog.start();
+ * for (const iova of await device.dirtyLog.report(memory.iova, memory.size)) …
+ */
+export class DirtyLog {
+  readonly #name: string;
+  readonly #features: DeviceFeatures;
+  readonly #dma: DmaContainer;
+  readonly #maxBitmap: number;
+  /** What is dirty and has not been asked for yet; null when nothing is logged. */
+  #pages: DirtyPages | null = null;
+  /** Granularity of the device's log. */
+  #pageSize = 0;
+  #unwatch: () => void = () => undefined;
+
+  /**
+   * Made by the device.
+   *
+   * @param maxBitmap largest bitmap of one message, in bytes
+   */
+  constructor(name: string, features: DeviceFeatures, dma: DmaContainer, maxBitmap: number) {
+    this.#name = name;
+    this.#features = features;
+    this.#dma = dma;
+    this.#maxBitmap = Math.max(8, maxBitmap - (maxBitmap % 8));
+  }
+
+  /** Whether the device can log. */
+  async supported(): Promise<boolean> {
+    return (
+      (await this.#features.probe(Feature.dmaLoggingStart, { set: true })) &&
+      (await this.#features.probe(Feature.dmaLoggingReport, { get: true }))
+    );
+  }
+
+  /**
+   * Starts to log, with all pages clean. When devices share a container, DMA_WRITE messages of each are in the logs of all.
+   *
+   * @returns the granularity that the device has chosen, in bytes
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE when the device cannot log
+   */
+  async start(options: DirtyLogOptions = {}): Promise<number> {
+    const { pageSize = MIN_DIRTY_PAGE_SIZE, ranges = [] } = options;
+    if (!isPageSize(pageSize) || pageSize < MIN_DIRTY_PAGE_SIZE)
+      throw invalidArgument(`pageSize is ${String(pageSize)}; give a power of two of at least 4096`);
+    if (this.#pages !== null)
+      throw invalidArgument(`${this.#name} logs dirty pages already; stop that before it is started again`);
+    const written = new DirtyPages(pageSize);
+    this.#pages = written;
+    // From now on: a message may come before the reply.
+    this.#unwatch = this.#dma.watchWrites((iova, length) => {
+      this.#pages?.mark(iova, length);
+    });
+    try {
+      const reply = await this.#features.set(
+        Feature.dmaLoggingStart,
+        encodeDmaLoggingControl({ pageSize, ranges }),
+      );
+      const chosen = decodeDmaLoggingControl(reply).pageSize;
+      if (!isPageSize(chosen)) {
+        throw new VfioUserError(
+          'ERR_VFIO_USER_PROTOCOL',
+          `${this.#name} logs pages of ${String(chosen)} bytes, which is no power of two`,
+          { command: 'DEVICE_FEATURE' },
+        );
+      }
+      this.#pageSize = chosen;
+      return chosen;
+    } catch (error) {
+      this.release();
+      throw error;
+    }
+  }
+
+  /** Ends the log; what it knew is forgotten. */
+  async stop(): Promise<void> {
+    if (this.#pages === null) return;
+    const pageSize = this.#pageSize;
+    this.release();
+    await this.#features.set(Feature.dmaLoggingStop, encodeDmaLoggingControl({ pageSize, ranges: [] }));
+  }
+
+  /**
+   * The pages of a range that were written since they were last reported; they are clean afterwards. Pages that are not
+   * mapped are clean.
+   *
+   * @param length bytes
+   * @param pageSize bytes that one bit stands for, a power of two; default the granularity of the log
+   */
+  async report(iova: number | bigint, length: number, pageSize?: number): Promise<DirtyBitmap> {
+    const pages = this.#pages;
+    if (pages === null) throw invalidArgument(`${this.#name} does not log dirty pages; start that first`);
+    if (
+      !Number.isSafeInteger(length) ||
+      length < 1 ||
+      BigInt(iova) < 0n ||
+      BigInt(iova) + BigInt(length) > 1n << 64n
+    )
+      throw outOfRange(
+        `${String(length)} bytes at 0x${iova.toString(16)} are not a range of 64-bit addresses`,
+      );
+    const unit = pageSize ?? this.#pageSize;
+    // Throws for a page size that makes no sense, before anything is asked.
+    dirtyBitmapSize(length, unit);
+    for (const range of this.#dma.ranges) {
+      const touched =
+        range.iova < BigInt(iova) + BigInt(length) && BigInt(iova) < range.iova + BigInt(range.size);
+      // Memory that the device cannot map is written by message only, and our own account is complete.
+      if (touched && this.#dma.isShared(range)) await this.#fetch(pages, range);
+    }
+    return pages.take(iova, length, unit);
+  }
+
+  /** Stops to watch without a message to the device. Called by the device when it closes. */
+  release(): void {
+    this.#unwatch();
+    this.#unwatch = () => undefined;
+    this.#pages = null;
+  }
+
+  /**
+   * Asks for all of a mapped range, at the granularity of the log: libvfio-user refuses a part of a range, and what it
+   * tells at another granularity is wrong beyond 256 pages. What the caller did not ask for waits in `pages`.
+   */
+  async #fetch(pages: DirtyPages, range: { readonly iova: bigint; readonly size: number }): Promise<void> {
+    const most = this.#maxBitmap * 8 * this.#pageSize;
+    for (let at = 0; at < range.size; at += most) {
+      const length = Math.min(most, range.size - at);
+      const query = { iova: range.iova + BigInt(at), length, pageSize: this.#pageSize };
+      const room = REPORT_SIZE + dirtyBitmapSize(length, query.pageSize);
+      const data = await this.#features.get(Feature.dmaLoggingReport, encodeDmaLoggingQuery(query), room);
+      pages.merge(new DirtyBitmap(query.iova, length, query.pageSize, decodeDmaLoggingReport(data, query)));
+    }
+  }
+}
+
+function isPageSize(value: number): boolean {
+  return Number.isSafeInteger(value) && value > 0 && Number.isInteger(Math.log2(value));
+}

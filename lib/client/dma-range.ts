@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, invalidArgument } from '../errors';
+import type { Mapping } from '../native';
+import type { IovaRange } from '../pci/iova-map';
+
+/** What the device may do with a mapped range. */
+export type DmaAccess = 'read' | 'write' | 'readwrite';
+
+/** A device that is told what the container maps. Implemented by the client's device. */
+export interface DmaTarget {
+  readonly name: string;
+  /** Most ranges that may be mapped at once. */
+  readonly maxDmaMaps: number;
+  /** Addresses, sizes and offsets must be multiples of this many bytes: the smallest page that the server takes. */
+  readonly dmaPageSize: number;
+  mapDma(range: DmaRange): Promise<void>;
+  unmapDma(range: DmaRange): Promise<void>;
+  /** Everything with one message; fails when the server does not know how. */
+  unmapAllDma(): Promise<void>;
+}
+
+/** One mapped range, as the devices are told of it. */
+export interface DmaRange extends IovaRange {
+  readonly access: DmaAccess;
+  /** Descriptor that the device may map, null when it has to send messages. Owned by the container. */
+  readonly fd: number | null;
+  readonly fdOffset: number;
+  /** Our own view of the memory, from which DMA_READ and DMA_WRITE messages are served; null when there is none. */
+  readonly mapping: Mapping | null;
+  /** Whether the devices get the descriptor. */
+  readonly direct: boolean;
+}
+
+/** A range to map. */
+export interface DmaMapOptions {
+  /** Address at which the device sees the first byte: 0 to 2^64 - 1, a multiple of the page size. */
+  readonly iova: number | bigint;
+  /** Bytes, a multiple of the page size. */
+  readonly size: number;
+  /** File with the memory; it is duplicated, and stays the caller's. Without it, the device can only send messages. */
+  readonly fd?: number;
+  /** Offset of the first byte in `fd`, a multiple of the page size. Default 0. */
+  readonly offset?: number;
+  /** What the device may do. Default `readwrite`. */
+  readonly access?: DmaAccess;
+  /** False: the device does not get `fd` and reaches the memory by message. Default: as the container's `directDma`. */
+  readonly direct?: boolean;
+}
+
+/** A range that was mapped. */
+export interface DmaMapping extends IovaRange {
+  /** Our view of the memory, null for a range without descriptor. Detached after {@link close}. */
+  readonly buffer: ArrayBuffer | null;
+  /** Takes the range from the devices. Idempotent. */
+  close(): Promise<void>;
+}
+
+/** Where an address is, in one mapped range. */
+export interface DmaPlace {
+  readonly range: DmaRange;
+  /** Our view of the range, null when it was mapped without memory of this process. */
+  readonly buffer: ArrayBuffer | null;
+  /** Offset of the address in the range, in bytes. */
+  readonly offset: number;
+}
+
+/**
+ * Checks that a range to map is made of whole pages.
+ *
+ * @param unit size of a page in bytes
+ * @throws TypeError ERR_INVALID_ARG_VALUE
+ */
+export function checkPages({ iova, size, offset = 0 }: DmaMapOptions, unit: number): void {
+  for (const [name, value] of Object.entries({ iova, size, offset })) {
+    if ((typeof value === 'number' && !Number.isInteger(value)) || BigInt(value) % BigInt(unit) !== 0n) {
+      throw invalidArgument(
+        `${name} ${String(value)} is not a multiple of the page size, ${String(unit)} bytes`,
+      );
+    }
+  }
+}
+
+/**
+ * Whether a device that failed to unmap a range may still use it: not when it is gone, or says that it has no such range
+ * (ENOENT).
+ */
+export function mayStillHold(error: unknown): boolean {
+  if (!(error instanceof VfioUserError)) return true;
+  if (error.code === 'ERR_VFIO_USER_DISCONNECTED' || error.code === 'ERR_VFIO_USER_CLOSED') return false;
+  return !(error.code === 'ERR_VFIO_USER_REMOTE' && error.errnoName === 'ENOENT');
+}

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: MIT
+
+/**
+ * Keeps changes of a device's interrupts apart: each begins when the one before has ended. Of INTx, MSI and MSI-X a
+ * function uses one at a time (PCI Local Bus 3.0, 6.8), and libvfio-user keeps their eventfds in one array.
+ */
+export class IrqExclusion<Irq> {
+  /** The one of INTx, MSI and MSI-X that is enabled. */
+  active: Irq | null = null;
+  #last: Promise<unknown> = Promise.resolve();
+
+  run<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(change);
+    this.#last = result.catch(() => undefined);
+    return result;
+  }
+}

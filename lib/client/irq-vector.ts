@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+import { channel } from 'node:diagnostics_channel';
+import { VfioUserError } from '../errors';
+import type { EventFd, EventWatcher } from '../native';
+import type { IrqAction } from '../protocol';
+import { SignalStream, type SignalSource } from './signal-stream';
+
+/** Receives the number of signals since its last call. INTx is unmasked when it is done: a promise is waited for. */
+export type IrqHandler = (signals: number) => unknown;
+
+/** What a vector asks of the interrupt index that it belongs to. */
+export interface VectorOwner {
+  /** Of the endpoint, for messages. */
+  readonly endpoint: string;
+  readonly index: number;
+  act(action: IrqAction, vector: number): Promise<void>;
+  bind(action: 'mask' | 'unmask', vector: number, eventFd: EventFd | null): Promise<void>;
+  /** A signal has been handled. */
+  handled(vector: number): void;
+}
+
+/** Published on the diagnostics channel `vfio-user:irq` for each delivery. */
+export interface IrqTrace {
+  readonly endpoint: string;
+  readonly index: number;
+  readonly vector: number;
+  readonly signals: number;
+}
+
+const irqChannel = channel('vfio-user:irq');
+
+/** One vector of an interrupt index. Made by `irq.vector(n)`; what it delivers depends on what `enable` was given. */
+export class IrqVector {
+  /** Number of the vector within its index. */
+  readonly vector: number;
+  readonly #owner: VectorOwner;
+  readonly #streams = new Set<SignalStream>();
+  #eventFd: EventFd | null = null;
+  #owned = false;
+  #handler: IrqHandler | null = null;
+  #watcher: EventWatcher | null = null;
+  #ref = true;
+
+  constructor(owner: VectorOwner, vector: number) {
+    this.#owner = owner;
+    this.vector = vector;
+  }
+
+  get enabled(): boolean {
+    return this.#eventFd !== null;
+  }
+
+  /** The eventfd that the device signals, for a worker thread or KVM; null while disabled. Stays this object's. */
+  get fd(): number | null {
+    return this.#eventFd?.fd ?? null;
+  }
+
+  /**
+   * Takes the counter without waiting: signals since the last look, 0 for none. While a handler or {@link signals}
+   * listens, they get the counts.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_CLOSED when the vector is not enabled
+   */
+  poll(): number {
+    return this.#enabled().read();
+  }
+
+  /**
+   * Numbers of signals, each since the one before, until the vector is disabled or the device closed. INTx is unmasked
+   * when the loop asks for the next one.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_CLOSED when the vector is not enabled. The iterator throws the reason of
+   *   `signal`, and the error with which the connection ended
+   * @example for await (const count of irq.vector(0).signals({ signal })) console.log(count);
+   */
+  signals(options: { readonly signal?: AbortSignal } = {}): SignalStream {
+    this.#enabled();
+    const source: SignalSource = {
+      start: (stream) => {
+        this.#add(stream);
+      },
+      stop: (stream) => {
+        this.#remove(stream);
+      },
+      handled: () => {
+        if (this.#handler === null) this.#owner.handled(this.vector);
+      },
+    };
+    return new SignalStream(source, options.signal);
+  }
+
+  [Symbol.asyncIterator](): SignalStream {
+    return this.signals();
+  }
+
+  /** Has the device signal the vector, as a test of the way (vfio-user, VFIO_USER_DEVICE_SET_IRQS, DATA_NONE and TRIGGER). */
+  trigger(): Promise<void> {
+    return this.#owner.act('trigger', this.vector);
+  }
+
+  mask(): Promise<void> {
+    return this.#owner.act('mask', this.vector);
+  }
+
+  /** Unmasks the vector; for INTx also what ends an interrupt that was polled, or that went to an eventfd of the caller's. */
+  unmask(): Promise<void> {
+    return this.#owner.act('unmask', this.vector);
+  }
+
+  /**
+   * Gives the device an eventfd; signalling it does the action, as KVM does for an INTx that the guest has ended.
+   * (`linux/vfio.h`: with ACTION_MASK and ACTION_UNMASK, eventfds signal from the user to the device.)
+   *
+   * @param eventFd stays the caller's; null takes the last one away
+   */
+  bind(action: 'mask' | 'unmask', eventFd: EventFd | null): Promise<void> {
+    return this.#owner.bind(action, this.vector, eventFd);
+  }
+
+  /** Keeps the event loop alive while something listens; the default. */
+  ref(): void {
+    this.#ref = true;
+    this.#watcher?.ref();
+  }
+
+  /** Lets the event loop end in spite of listeners. */
+  unref(): void {
+    this.#ref = false;
+    this.#watcher?.unref();
+  }
+
+  /** Begins to listen at an eventfd. @internal */
+  attach(eventFd: EventFd, owned: boolean, handler: IrqHandler | null): void {
+    this.#eventFd = eventFd;
+    this.#owned = owned;
+    this.#handler = handler;
+    this.#listen();
+  }
+
+  /** Ends the streams, and lets the eventfd go. @internal */
+  detach(): void {
+    const eventFd = this.#eventFd;
+    this.#eventFd = null;
+    this.#handler = null;
+    this.fail(null);
+    this.#listen();
+    if (this.#owned) eventFd?.close();
+  }
+
+  /** Nothing will come any more. @internal */
+  fail(error: VfioUserError | null): void {
+    for (const stream of [...this.#streams]) stream.end(error);
+  }
+
+  #enabled(): EventFd {
+    if (this.#eventFd !== null) return this.#eventFd;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_CLOSED',
+      `Vector ${String(this.vector)} of interrupt index ${String(this.#owner.index)} of ${this.#owner.endpoint} is not enabled; call enable() first`,
+    );
+  }
+
+  #add(stream: SignalStream): void {
+    this.#streams.add(stream);
+    if (this.#eventFd === null) stream.end(null);
+    else this.#listen();
+  }
+
+  #remove(stream: SignalStream): void {
+    this.#streams.delete(stream);
+    this.#listen();
+  }
+
+  #listen(): void {
+    const wanted = this.#eventFd !== null && (this.#handler !== null || this.#streams.size > 0);
+    if (wanted === (this.#watcher !== null)) return;
+    this.#watcher?.close();
+    this.#watcher = null;
+    if (!wanted || this.#eventFd === null) return;
+    this.#watcher = this.#eventFd.watch((signals) => {
+      this.#deliver(signals);
+    });
+    if (!this.#ref) this.#watcher.unref();
+  }
+
+  #deliver(signals: number): void {
+    const { vector } = this;
+    if (irqChannel.hasSubscribers) {
+      const { endpoint, index } = this.#owner;
+      irqChannel.publish({ endpoint, index, vector, signals } satisfies IrqTrace);
+    }
+    for (const stream of this.#streams) stream.push(signals);
+    if (this.#handler === null) return;
+    let running: unknown;
+    const handled = (): void => {
+      this.#owner.handled(vector);
+    };
+    try {
+      running = this.#handler(signals);
+    } finally {
+      // A handler that fails, which ends the process or reaches its handler of such, leaves no masked interrupt behind.
+      if (running instanceof Promise) void running.finally(handled);
+      else handled();
+    }
+  }
+}

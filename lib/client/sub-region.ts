@@ -1,0 +1,242 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { Mapping, pageSize, type EventFd } from '../native';
+import { decodeIoRegionResponse, encodeIoRegionCommand, type U64 } from '../protocol';
+import type { IoRegionChannel } from './io-region-channel';
+
+/** A part of a region whose accesses a descriptor takes. */
+export type SubRegion = IoEventFd | IoRegionFd;
+
+/** `KVM_IOEVENTFD_FLAG_*` (`linux/kvm.h`). */
+const IoEventFdFlag = { datamatch: 1, pio: 2 } as const;
+/** `KVM_IOREGION_*` of the ioregionfd series. */
+const IoRegionFlag = { pio: 1, postedWrites: 2 } as const;
+
+/** Where a shadow ioeventfd keeps the value that was written. */
+export interface ShadowMemory {
+  readonly fd: number;
+  readonly offset: number;
+}
+
+/** What an {@link IoEventFd} is made of. */
+export interface IoEventFdDescription {
+  readonly offset: number;
+  readonly size: number;
+  readonly flags: number;
+  readonly datamatch: U64;
+}
+
+/**
+ * A register whose writes are told by an eventfd instead of a message (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS, and
+ * `KVM_IOEVENTFD` of the kernel). The device learns that there was a write, but neither its value nor its width, except
+ * with shadow memory, libvfio-user's extension, where the value is stored first.
+ */
+export class IoEventFd {
+  readonly kind = 'ioeventfd';
+  /** First byte in the region. */
+  readonly offset: number;
+  /** Width of a write in bytes, 0 for any. */
+  readonly size: number;
+  /** Only writes of this value count; null for any value. */
+  readonly datamatch: bigint | null;
+  /** The region is in I/O space. */
+  readonly portIo: boolean;
+  readonly #eventFd: EventFd;
+  readonly #shadow: Mapping | null;
+  readonly #shadowAt: number;
+
+  /** @throws VfioUserError ERR_VFIO_USER_SYSTEM when the shadow memory cannot be mapped */
+  constructor(description: IoEventFdDescription, eventFd: EventFd, shadow: ShadowMemory | null) {
+    this.offset = description.offset;
+    this.size = description.size;
+    this.datamatch =
+      (description.flags & IoEventFdFlag.datamatch) === 0 ? null : BigInt(description.datamatch);
+    this.portIo = (description.flags & IoEventFdFlag.pio) !== 0;
+    this.#eventFd = eventFd;
+    this.#shadowAt = (shadow?.offset ?? 0) % pageSize;
+    this.#shadow =
+      shadow === null
+        ? null
+        : Mapping.map(
+            shadow.fd,
+            shadow.offset - this.#shadowAt,
+            this.#shadowAt + (this.size === 0 ? 8 : this.size),
+          );
+  }
+
+  /** The written value reaches the device too. */
+  get shadowed(): boolean {
+    return this.#shadow !== null;
+  }
+
+  /** The eventfd, for KVM or a worker thread. Stays this object's. */
+  get fd(): number {
+    return this.#eventFd.fd;
+  }
+
+  /** Whether a write of these bytes at this offset of the region is one that the eventfd tells. */
+  matches(offset: number, data: Uint8Array): boolean {
+    if (offset !== this.offset || (this.size !== 0 && data.length !== this.size)) return false;
+    return isWidth(data.length) && (this.datamatch === null || toValue(data) === this.datamatch);
+  }
+
+  /**
+   * Does what a write of `value` does: stores it in the shadow memory, if any, and signals.
+   *
+   * @param value default: the value that is waited for, or 0
+   * @throws TypeError for a value that is not waited for
+   */
+  signal(value: number | bigint = this.datamatch ?? 0): void {
+    if (this.datamatch !== null && BigInt(value) !== this.datamatch) {
+      throw invalidArgument(
+        `the ioeventfd at 0x${this.offset.toString(16)} is for writes of 0x${this.datamatch.toString(16)} only`,
+      );
+    }
+    this.signalData(toBytes(BigInt(value), this.size === 0 ? 8 : this.size));
+  }
+
+  /** The same for a write that {@link matches}. @internal */
+  signalData(data: Uint8Array): void {
+    if (this.#shadow !== null) store(this.#shadow.buffer, this.#shadowAt, data);
+    this.#eventFd.signal();
+  }
+
+  /** @internal */
+  close(): void {
+    this.#shadow?.close();
+    this.#eventFd.close();
+  }
+}
+
+/** What an {@link IoRegionFd} is made of. */
+export interface IoRegionFdDescription {
+  readonly offset: number;
+  readonly size: number;
+  readonly flags: number;
+  readonly userData: U64;
+}
+
+/** A part of a region whose accesses go to a socket of their own. Offsets are in the region. */
+export class IoRegionFd {
+  readonly kind = 'ioregionfd';
+  /** First byte in the region. */
+  readonly offset: number;
+  /** In bytes; 0 for a single register of any width. */
+  readonly size: number;
+  /** Writes are not answered: they are done when the server reads them. */
+  readonly postedWrites: boolean;
+  /** The region is in I/O space. */
+  readonly portIo: boolean;
+  /** What tells the server which sub-region is meant. */
+  readonly userData: U64;
+  readonly #channel: IoRegionChannel;
+
+  constructor(description: IoRegionFdDescription, channel: IoRegionChannel) {
+    this.offset = description.offset;
+    this.size = description.size;
+    this.postedWrites = (description.flags & IoRegionFlag.postedWrites) !== 0;
+    this.portIo = (description.flags & IoRegionFlag.pio) !== 0;
+    this.userData = description.userData;
+    this.#channel = channel;
+  }
+
+  /**
+   * Reads a register.
+   *
+   * @throws RangeError when it is not within the sub-region; VfioUserError ERR_VFIO_USER_TIMEOUT, DISCONNECTED or CLOSED,
+   *   after which the sub-region has to be accessed through its region
+   */
+  async read(offset: number, width: 1 | 2 | 4): Promise<number> {
+    return Number(await this.#read(offset, width));
+  }
+
+  read64(offset: number): Promise<bigint> {
+    return this.#read(offset, 8);
+  }
+
+  readSync(offset: number, width: 1 | 2 | 4): number {
+    const response = this.#channel.requestSync(this.#command(offset, width, null), true);
+    return Number(decodeIoRegionResponse(response, width));
+  }
+
+  read64Sync(offset: number): bigint {
+    return decodeIoRegionResponse(this.#channel.requestSync(this.#command(offset, 8, null), true), 8);
+  }
+
+  async write(offset: number, width: 1 | 2 | 4, value: number): Promise<void> {
+    await this.#channel.request(this.#command(offset, width, BigInt(value)), !this.postedWrites);
+  }
+
+  async write64(offset: number, value: bigint): Promise<void> {
+    await this.#channel.request(this.#command(offset, 8, value), !this.postedWrites);
+  }
+
+  writeSync(offset: number, width: 1 | 2 | 4, value: number): void {
+    this.#channel.requestSync(this.#command(offset, width, BigInt(value)), !this.postedWrites);
+  }
+
+  write64Sync(offset: number, value: bigint): void {
+    this.#channel.requestSync(this.#command(offset, 8, value), !this.postedWrites);
+  }
+
+  /** @internal */
+  close(): void {
+    this.#channel.close();
+  }
+
+  async #read(offset: number, width: 1 | 2 | 4 | 8): Promise<bigint> {
+    return decodeIoRegionResponse(
+      await this.#channel.request(this.#command(offset, width, null), true),
+      width,
+    );
+  }
+
+  /** @param data null for a read */
+  #command(offset: number, width: 1 | 2 | 4 | 8, data: bigint | null): Uint8Array {
+    const size = this.size === 0 ? width : this.size;
+    const inside = offset - this.offset;
+    if (!Number.isSafeInteger(offset) || inside < 0 || inside + width > size) {
+      throw outOfRange(
+        `${String(width)} bytes at offset ${String(offset)} are not within the sub-region of ${String(size)} bytes at ${String(this.offset)}`,
+      );
+    }
+    if (offset % width !== 0)
+      throw invalidArgument(`a register of ${String(width)} bytes starts at a multiple of ${String(width)}`);
+    return encodeIoRegionCommand({
+      write: data !== null,
+      width,
+      respond: data === null || !this.postedWrites,
+      userData: this.userData,
+      offset: inside,
+      data: data ?? 0n,
+    });
+  }
+}
+
+const isWidth = (length: number): boolean => length === 1 || length === 2 || length === 4 || length === 8;
+
+function toValue(data: Uint8Array): bigint {
+  let value = 0n;
+  for (let index = data.length - 1; index >= 0; index--)
+    value = (value << 8n) | BigInt(data[index] as number);
+  return value;
+}
+
+function toBytes(value: bigint, width: number): Uint8Array {
+  if (value < 0n || value >= 1n << BigInt(8 * width))
+    throw outOfRange(`${String(value)} does not fit into a register of ${String(width)} bytes`);
+  return Uint8Array.from({ length: width }, (_, index) => Number((value >> BigInt(8 * index)) & 0xffn));
+}
+
+/** One store, where the place allows it: the device may look at any time. */
+function store(buffer: ArrayBuffer, at: number, data: Uint8Array): void {
+  if (buffer.byteLength === 0) throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'the device is closed');
+  const width = data.length;
+  const value = toValue(data);
+  if (at % width !== 0) new Uint8Array(buffer).set(data, at);
+  else if (width === 8) Atomics.store(new BigUint64Array(buffer, at, 1), 0, value);
+  else {
+    const Register = width === 4 ? Uint32Array : width === 2 ? Uint16Array : Uint8Array;
+    Atomics.store(new Register(buffer, at, 1), 0, Number(value));
+  }
+}

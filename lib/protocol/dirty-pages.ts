@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: MIT
+import { dirtyBitmapSize } from './feature-data';
+import type { U64 } from './u64';
+
+/** Smallest granularity of {@link DirtyPages}: with it, the number of a page within 64 bits of address is a safe integer. */
+export const MIN_DIRTY_PAGE_SIZE = 4096;
+
+/** Pages of one block of {@link DirtyPages}; a block is a bitmap of 4 KiB. */
+const BLOCK_PAGES = 32768;
+
+/** The dirty pages of a range of I/O addresses, as VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT tells them: one bit a page. */
+export class DirtyBitmap {
+  /** First address of the range. */
+  readonly iova: bigint;
+  /** Bytes of the range. */
+  readonly length: number;
+  /** Bytes that one bit stands for. */
+  readonly pageSize: number;
+  /** The bits, in whole 64-bit words: bit 0 of the first byte is the page at {@link iova}. */
+  readonly bytes: Uint8Array;
+
+  /** @param bytes of the size that `dirtyBitmapSize` tells; zeroes when absent */
+  constructor(iova: U64, length: number, pageSize: number, bytes?: Uint8Array) {
+    this.iova = BigInt(iova);
+    this.length = length;
+    this.pageSize = pageSize;
+    this.bytes = bytes ?? new Uint8Array(dirtyBitmapSize(length, pageSize));
+  }
+
+  /** Number of dirty pages. */
+  get count(): number {
+    return [...this.pages()].length;
+  }
+
+  /** Whether the page with this address is dirty; false for an address outside the range. */
+  has(iova: U64): boolean {
+    const offset = Number(BigInt(iova) - this.iova);
+    if (offset < 0 || offset >= this.length) return false;
+    const page = Math.floor(offset / this.pageSize);
+    return (((this.bytes[page >>> 3] as number) >>> (page & 7)) & 1) !== 0;
+  }
+
+  /** The address of each dirty page, ascending. */
+  *[Symbol.iterator](): Generator<bigint> {
+    for (const page of this.pages()) yield this.iova + BigInt(page) * BigInt(this.pageSize);
+  }
+
+  /** The number of each dirty page, ascending from 0. Bits beyond the range, which must be zero, are ignored. */
+  *pages(): Generator<number> {
+    const end = Math.ceil(this.length / this.pageSize);
+    for (let index = 0; index * 8 < end; index++) {
+      const byte = this.bytes[index] as number;
+      if (byte === 0) continue;
+      for (let bit = 0; bit < 8 && index * 8 + bit < end; bit++) {
+        if (((byte >>> bit) & 1) !== 0) yield index * 8 + bit;
+      }
+    }
+  }
+
+  /** Marks the pages that `offset … offset+length` touches, as far as they are within the range. */
+  mark(offset: number, length: number): void {
+    const end = Math.min(offset + length, this.length);
+    const start = Math.max(offset, 0);
+    if (end <= start) return;
+    const last = Math.floor((end - 1) / this.pageSize);
+    for (let page = Math.floor(start / this.pageSize); page <= last; page++) {
+      const at = page >>> 3;
+      this.bytes[at] = (this.bytes[at] as number) | (1 << (page & 7));
+    }
+  }
+}
+
+/** What has been written since it was last asked for, by page; knows nothing of what is mapped. */
+export class DirtyPages {
+  /** Bytes of a page: a power of two, at least {@link MIN_DIRTY_PAGE_SIZE}. */
+  readonly pageSize: number;
+  /** By page number divided by {@link BLOCK_PAGES}. */
+  readonly #blocks = new Map<number, Uint8Array>();
+
+  constructor(pageSize: number) {
+    this.pageSize = Math.max(pageSize, MIN_DIRTY_PAGE_SIZE);
+  }
+
+  /** Marks the pages that `length` bytes from `iova` on touch. */
+  mark(iova: U64, length: number): void {
+    if (length < 1) return;
+    const last = this.#page(BigInt(iova) + BigInt(length - 1));
+    for (let page = this.#page(BigInt(iova)); page <= last; page++) {
+      const key = Math.floor(page / BLOCK_PAGES);
+      let block = this.#blocks.get(key);
+      if (block === undefined) this.#blocks.set(key, (block = new Uint8Array(BLOCK_PAGES / 8)));
+      const bit = page % BLOCK_PAGES;
+      block[bit >>> 3] = (block[bit >>> 3] as number) | (1 << (bit & 7));
+    }
+  }
+
+  /** Marks what a bitmap tells. */
+  merge(bitmap: DirtyBitmap): void {
+    for (const iova of bitmap) this.mark(iova, bitmap.pageSize);
+  }
+
+  /**
+   * The dirty pages of a range, which become clean. A page of which only a part is within the range stays dirty: its
+   * other part may be asked for later.
+   */
+  take(iova: U64, length: number, pageSize: number): DirtyBitmap {
+    const start = BigInt(iova);
+    const bitmap = new DirtyBitmap(start, length, pageSize);
+    this.#visit(start, length, (offset) => {
+      bitmap.mark(offset, this.pageSize);
+      return offset >= 0 && offset + this.pageSize <= length;
+    });
+    return bitmap;
+  }
+
+  /** Forgets the pages of a range. */
+  clear(iova: U64, length: number): void {
+    this.#visit(BigInt(iova), length, () => true);
+  }
+
+  /** Calls `visit` with the offset from `start` of each dirty page that the range touches; one for which it returns true becomes clean. */
+  #visit(start: bigint, length: number, visit: (offset: number) => boolean): void {
+    if (length < 1) return;
+    const first = this.#page(start);
+    const last = this.#page(start + BigInt(length - 1));
+    for (const [key, block] of this.#blocks) {
+      const from = Math.max(first - key * BLOCK_PAGES, 0);
+      const to = Math.min(last - key * BLOCK_PAGES, BLOCK_PAGES - 1);
+      for (let index = from >>> 3; index <= to >>> 3; index++) {
+        for (let bits = block[index] as number, bit = 0; bits !== 0; bits >>>= 1, bit++) {
+          const page = index * 8 + bit;
+          if ((bits & 1) === 0 || page < from || page > to) continue;
+          const address = BigInt(key * BLOCK_PAGES + page) * BigInt(this.pageSize);
+          if (visit(Number(address - start))) block[index] = (block[index] as number) & ~(1 << bit);
+        }
+      }
+      if (block.every((byte) => byte === 0)) this.#blocks.delete(key);
+    }
+  }
+
+  #page(iova: bigint): number {
+    return Number(iova / BigInt(this.pageSize));
+  }
+}

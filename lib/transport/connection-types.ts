@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: MIT
+import type { VfioUserError } from '../errors';
+import type { CommandHandler } from './command-queue';
+
+/** How a `Connection` behaves. Sizes are in bytes, times in milliseconds. */
+export interface ConnectionOptions {
+  /** Name of the endpoint, for messages. */
+  readonly name: string;
+  /** Serves the commands of the peer. */
+  readonly onCommand: CommandHandler;
+  /** Called once when the connection has ended; null after `Connection.close`. */
+  readonly onClose?: (error: VfioUserError | null) => void;
+  /** Time-out of a request unless its own says otherwise. Default 5000. */
+  readonly messageTimeout?: number;
+  /** Largest message accepted, with its header. Default 1 MiB and 64 KiB. */
+  readonly maxMessageSize?: number;
+}
+
+/** One request. */
+export interface Request {
+  readonly command: number;
+  /** The fixed part of the payload. */
+  readonly payload: Uint8Array;
+  /** Bulk data that follows it; not copied unless the socket is full. */
+  readonly data?: Uint8Array | undefined;
+  /** Descriptors that go with the message. They stay the caller's. */
+  readonly fds?: readonly number[] | undefined;
+  /** Milliseconds; Infinity for none. */
+  readonly timeout?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  /** Largest reply payload accepted, in bytes. Default: what fits into a message. */
+  readonly maxReply?: number | undefined;
+}
+
+/** What a connection has seen so far. */
+export interface ConnectionStatistics {
+  messagesSent: number;
+  messagesReceived: number;
+  /** Replies that came after their request had timed out or was aborted; dropped. */
+  lateReplies: number;
+  /** Replies that no request waited for: duplicates, or replies to posted messages; dropped. */
+  unexpectedReplies: number;
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+/** The benchmark end to end, over dist/: the jobs run in worker threads, the controller in another process. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { childController, dist, type ChildServer } from '../client/child-server';
+
+jest.setTimeout(60_000);
+
+const SIZE = 16 << 20;
+
+interface Told {
+  readonly error?: { name: string; code: string; message: string };
+  readonly result?: {
+    verified: number;
+    mismatches: number;
+    interrupted: boolean;
+    failure?: { code: string; message: string };
+    target: Record<string, unknown>;
+    jobs: {
+      runtimeMs: number;
+      errors: number;
+      read: { ios: number; bytes: number };
+      write: { ios: number; bytes: number };
+    }[];
+  };
+  readonly progress: number;
+}
+
+/** Runs benchmarks one after the other in a process of their own, over one connection; what each told. */
+async function run(server: ChildServer, runs: Record<string, unknown>[], extra = ''): Promise<Told[]> {
+  const script = `
+    const { connect } = require(${JSON.stringify(dist)});
+    const { benchmark } = require(${JSON.stringify(join(dist, 'bench', 'benchmark'))});
+    (async () => {
+      const told = [];
+      const device = await connect(${JSON.stringify(server.path)});
+      for (const options of ${JSON.stringify(runs)}) {
+        const one = { progress: 0 };
+        const defaults = { workload: 'randread', blockSize: 4096, depth: 8, jobs: 1, verify: false, seed: 1, onProgress: () => { one.progress++; } };
+        try {
+          ${extra}
+          const result = await benchmark(device, { ...defaults, ...options });
+          const failure = result.failure && { code: result.failure.code, message: result.failure.message };
+          one.result = { ...result, failure };
+        } catch ({ name, code, message }) {
+          one.error = { name, code, message };
+        }
+        told.push(one);
+      }
+      await device.close();
+      process.stdout.write(JSON.stringify(told));
+    })();`;
+  const client = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let text = '';
+  client.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
+  const [code] = (await once(client, 'close')) as [number | null];
+  expect(code).toBe(0);
+  return JSON.parse(text) as Told[];
+}
+
+test('all workloads, for a time', async () => {
+  const workloads = ['read', 'write', 'randread', 'randwrite', 'randrw'];
+  const told = await run(
+    await childController(),
+    workloads.map((workload) => ({ workload, runtime: 0.3 })),
+  );
+  told.forEach(({ result, error }, index) => {
+    expect(error).toBeUndefined();
+    expect(result).toMatchObject({ verified: 0, mismatches: 0, interrupted: false });
+    expect(result!.failure).toBeUndefined();
+    const [job] = result!.jobs;
+    expect(job!.runtimeMs).toBeGreaterThanOrEqual(300);
+    expect([job!.read.ios > 0, job!.write.ios > 0]).toEqual([
+      ['read', 'randread', 'randrw'].includes(workloads[index]!),
+      ['write', 'randwrite', 'randrw'].includes(workloads[index]!),
+    ]);
+    expect(job!.read.bytes).toBe(job!.read.ios * 4096);
+  });
+  expect(told[0]!.result!.target).toMatchObject({
+    serial: 'CHILD',
+    lbaSize: 512,
+    capacity: SIZE,
+    mappedDoorbells: true,
+  });
+});
+
+test('verify, several jobs, large blocks, doorbells by message', async () => {
+  const told = await run(await childController(), [
+    { workload: 'write', verify: true, jobs: 2, blockSize: 131072 },
+    { workload: 'randwrite', verify: true, runtime: 0.2, jobs: 2 },
+    { workload: 'randrw', verify: true, runtime: 0.2, blockSize: 512 },
+    { workload: 'read', jobs: 2, size: 1 << 20, depth: 1 },
+  ]);
+  for (const { result } of told) expect(result).toMatchObject({ mismatches: 0 });
+  // Without a time, every block once: 128 of 128 KiB.
+  expect(told[0]!.result).toMatchObject({
+    verified: 128,
+    jobs: [{ write: { ios: 64 } }, { write: { ios: 64 } }],
+  });
+  expect(told[1]!.result!.verified).toBeGreaterThan(0);
+  expect(told[2]!.result!.verified).toBeGreaterThan(0);
+  expect(told[3]!.result).toMatchObject({ jobs: [{ read: { ios: 128 } }, { read: { ios: 128 } }] });
+
+  const byMessage = await run(await childController('mappableDoorbells: false'), [
+    { workload: 'write', verify: true, size: 1 << 20, depth: 4 },
+  ]);
+  expect(byMessage[0]!.result).toMatchObject({
+    verified: 256,
+    mismatches: 0,
+    target: { mappedDoorbells: false },
+  });
+});
+
+test('options that make no sense, before anything is measured', async () => {
+  const cases: [Record<string, unknown>, string, RegExp][] = [
+    [{ size: 0 }, 'ERR_OUT_OF_RANGE', /size of 0/],
+    [{ size: SIZE + 512 }, 'ERR_OUT_OF_RANGE', /beyond namespace 1/],
+    [{ size: 4096, jobs: 2 }, 'ERR_OUT_OF_RANGE', /too small/],
+    [{ blockSize: 1000 }, 'ERR_INVALID_ARG_VALUE', /no multiple/],
+    [{ blockSize: 0 }, 'ERR_OUT_OF_RANGE', /block size is 0/],
+    [{ blockSize: 262144 }, 'ERR_OUT_OF_RANGE', /largest transfer/],
+    [{ depth: 1024 }, 'ERR_OUT_OF_RANGE', /hold 1023/],
+    [{ depth: 0 }, 'ERR_OUT_OF_RANGE', /depth is 0/],
+    [{ jobs: 0 }, 'ERR_OUT_OF_RANGE', /number of jobs is 0/],
+    [{ jobs: 65 }, 'ERR_OUT_OF_RANGE', /64 I\/O queue pairs/],
+    [{ workload: 'read', verify: true }, 'ERR_INVALID_ARG_VALUE', /workload that writes/],
+    [{ runtime: 0 }, 'ERR_OUT_OF_RANGE', /run time is 0/],
+    [{ readShare: 1.1 }, 'ERR_OUT_OF_RANGE', /share of reads/],
+    [{ nsid: 2 }, 'ERR_OUT_OF_RANGE', /no namespace 2/],
+  ];
+  const told = await run(await childController(), [...cases.map(([options]) => options), { size: 4096 }]);
+  cases.forEach(([options, code, text], index) => {
+    expect([options, told[index]!.error]).toEqual([
+      options,
+      { name: expect.any(String) as string, code, message: expect.stringMatching(text) as string },
+    ]);
+  });
+  // The device is as good as before.
+  expect(told.at(-1)!.result).toMatchObject({ jobs: [{ read: { ios: 1 } }] });
+});
+
+test('a run that is aborted tells what it measured', async () => {
+  const [told] = await run(
+    await childController(),
+    [{ runtime: 600 }],
+    `const controller = new AbortController();
+     options.signal = controller.signal;
+     options.onProgress = () => { one.progress++; controller.abort(); };`,
+  );
+  expect(told!.progress).toBeGreaterThanOrEqual(1);
+  expect(told!.result).toMatchObject({ interrupted: true });
+  expect(told!.result!.failure).toBeUndefined();
+  expect(told!.result!.jobs[0]!.read.ios).toBeGreaterThan(0);
+});
+
+test.each([
+  ['mapped doorbells', ''],
+  ['doorbells by message', 'mappableDoorbells: false'],
+])('a server that is killed fails the run, which tells what it measured, with %s', async (_what, options) => {
+  const server = await childController(options);
+  const [told] = await run(
+    server,
+    [{ runtime: 600, jobs: 1 }],
+    `options.onProgress = () => { one.progress++; process.kill(${server.process.pid}, 'SIGKILL'); };`,
+  );
+  expect(told!.error).toBeUndefined();
+  expect(told!.result!.failure).toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
+  expect(told!.result!.jobs[0]!.read.ios).toBeGreaterThan(0);
+  expect(told!.result!.jobs[0]!.runtimeMs).toBeGreaterThan(0);
+});

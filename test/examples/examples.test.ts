@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+/** Runs the examples as a user does, against the built package; Node.js 20 does not strip types, so that is done here. */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import ts from 'typescript';
+import { connect } from '../../lib/client';
+import { serve } from '../../lib/server';
+import { TestModel, until } from '../server/support';
+
+const ROOT = join(__dirname, '..', '..');
+const EXAMPLES = join(ROOT, 'examples');
+
+interface Run {
+  readonly child: ChildProcess;
+  readonly ended: Promise<unknown>;
+  output: string;
+}
+
+const runs: Run[] = [];
+afterEach(async () => {
+  for (const { child, ended } of runs.splice(0)) {
+    child.kill('SIGKILL');
+    await ended;
+  }
+});
+
+/** Modules given with `--eval` are found as if they were in the working directory: the package finds itself by its name. */
+function run(name: string, ...args: string[]): Run {
+  const { outputText } = ts.transpileModule(readFileSync(join(EXAMPLES, name), 'utf8'), {
+    compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023 },
+    fileName: name,
+  });
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', outputText, name, ...args], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const started: Run = { child, ended: once(child, 'close'), output: '' };
+  for (const stream of [child.stdout, child.stderr])
+    stream.on('data', (text: Buffer) => (started.output += text.toString()));
+  runs.push(started);
+  return started;
+}
+
+test.each(readdirSync(EXAMPLES))('%s is short, and imports the package by its name', (name) => {
+  const text = readFileSync(join(EXAMPLES, name), 'utf8');
+  expect(text.trimEnd().split('\n').length).toBeLessThanOrEqual(name.endsWith('.mts') ? 40 : 0);
+  expect(text).toMatch(/from 'vfio-user/);
+  expect(text).not.toMatch(/from '\./);
+});
+
+test('gpio and register-monitor', async () => {
+  const path = `@vfio-user-gpio-${process.pid}`;
+  const card = run('gpio.mts', path);
+  await until(() => card.output !== '', 10_000);
+  expect(card.output).toBe(`serving ${path}\n`);
+  {
+    await using device = await connect(path);
+    expect(await device.pci.header()).toMatchObject({ vendorId: 0x494f, deviceId: 0x0dc8 });
+    const pins = await device.region('bar2');
+    const intx = await device.irq('intx');
+    await intx.enable(1);
+    const seen: number[] = [await pins.read(1, 1), await pins.read(5, 1)];
+    for (let turn = 0; turn < 3; turn++) {
+      await pins.write(0, 1, 0x81);
+      await pins.write(4, 1, 0x10);
+      seen.push(await pins.read(1, 1), await pins.read(5, 1));
+    }
+    // What libvfio-user's sample reads for the same writes.
+    expect(seen).toEqual([0xff, 0xff, 0x7e, 0xef, 0x7e, 0xef, 0xff, 0xff]);
+    expect(intx.vector(0).poll()).toBe(6);
+    await pins.write(0, 1, 1);
+  }
+  const monitor = run('register-monitor.mts', path, 'bar2', '1', '1', '1');
+  await until(() => monitor.output !== '', 10_000);
+  expect(monitor.output).toBe('bar2+0x1: 0xfe\n');
+  monitor.child.kill('SIGINT');
+  await monitor.ended;
+  expect([monitor.child.exitCode, monitor.output]).toEqual([0, 'bar2+0x1: 0xfe\n']);
+  card.child.kill('SIGTERM');
+  await card.ended;
+  expect([card.child.exitCode, card.output]).toEqual([0, `serving ${path}\n`]);
+});
+
+test('register-monitor prints what changes', async () => {
+  const path = `@vfio-user-monitor-${process.pid}`;
+  const model = new TestModel();
+  let ticks = 0x41;
+  model.regions.set(2, { size: 64, read: (_offset, data) => void data.fill(ticks) });
+  const server = await serve(path, model);
+  const monitor = run('register-monitor.mts', path, 'bar2', '0x10', '2', '2');
+  await until(() => monitor.output.split('\n').length === 3, 10_000);
+  ticks++;
+  await until(() => monitor.output.split('\n').length === 5, 10_000);
+  expect(monitor.output).toBe(
+    'bar2+0x10: 0x4141\nbar2+0x12: 0x4141\nbar2+0x10: 0x4141 -> 0x4242\nbar2+0x12: 0x4141 -> 0x4242\n',
+  );
+  await server.close();
+  await monitor.ended;
+  model.close();
+});
+
+test('dma-without-shared-memory', async () => {
+  const copy = run('dma-without-shared-memory.mts');
+  await copy.ended;
+  expect([copy.child.exitCode, copy.output]).toEqual([
+    0,
+    'mapped ranges: 0\ncopied: through DMA_READ and DMA_WRITE\n',
+  ]);
+});

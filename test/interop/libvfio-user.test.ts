@@ -1,0 +1,289 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Against the sample devices of libvfio-user. Set VFIO_USER_SAMPLES to the directory with the built samples
+ * (`build/samples`); the one with shadow memory needs meson's `-Dshadow-ioeventfd=true`.
+ */
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { connect, EventFd, type VfioUserDevice } from '../../lib/client';
+import { parseCapabilities, parseExtendedCapabilities } from '../../lib/pci';
+
+const SAMPLES = process.env['VFIO_USER_SAMPLES'];
+const describeSamples = SAMPLES === undefined ? describe.skip : describe;
+if (SAMPLES === undefined)
+  console.warn('tests against libvfio-user are skipped: VFIO_USER_SAMPLES is not set');
+
+/** Whether a sample was built with what it needs; says what is missing. */
+function has(sample: string): boolean {
+  if (SAMPLES === undefined) return false;
+  if (existsSync(join(SAMPLES, sample))) return true;
+  console.warn(`tests against libvfio-user: ${join(SAMPLES, sample)} is not there`);
+  return false;
+}
+
+/** A sample that serves a socket, until the test ends. */
+class Sample {
+  readonly path: string;
+  readonly #directory = mkdtempSync(join(tmpdir(), 'vfio-user-sample-'));
+  readonly #child: ChildProcess;
+  /** The sample has ended, and all that it said is here. */
+  readonly finished: Promise<unknown>;
+  stderr = '';
+
+  private constructor(name: string) {
+    this.path = join(this.#directory, 'device.sock');
+    // Standard input stays open: `null` ends with it.
+    this.#child = spawn(join(SAMPLES ?? '', name), [this.path], { stdio: ['pipe', 'ignore', 'pipe'] });
+    this.finished = once(this.#child, 'close');
+    this.#child.stderr?.on('data', (text: Buffer) => (this.stderr += text.toString()));
+  }
+
+  static async start(name: string): Promise<Sample> {
+    const sample = new Sample(name);
+    for (let tries = 0; !existsSync(sample.path); tries++) {
+      if (tries === 300 || sample.ended) throw new Error(`${name} does not listen: ${sample.stderr}`);
+      await sleep(10);
+    }
+    return sample;
+  }
+
+  get ended(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
+  async stop(): Promise<void> {
+    if (!this.ended) {
+      this.#child.kill('SIGKILL');
+      await this.finished;
+    }
+    rmSync(this.#directory, { recursive: true });
+  }
+}
+
+async function withSample(
+  name: string,
+  use: (device: VfioUserDevice, sample: Sample) => Promise<void>,
+): Promise<void> {
+  const sample = await Sample.start(name);
+  try {
+    await using device = await connect(sample.path);
+    await use(device, sample);
+  } finally {
+    await sample.stop();
+  }
+}
+
+describeSamples('gpio-pci-idio-16', () => {
+  test('identifies itself, and has one BAR and one INTx', () =>
+    withSample('gpio-pci-idio-16', async (device) => {
+      expect(await device.pci.header()).toMatchObject({ vendorId: 0x494f, deviceId: 0x0dc8 });
+      expect(await device.pci.readConfig(0, 256, { bulk: true })).toEqual(
+        await device.pci.readConfig(0, 256),
+      );
+      expect((await device.region('bar2')).size).toBe(0x100);
+      const counts = [];
+      for (const name of ['intx', 'msi', 'msix', 'err', 'req'] as const)
+        counts.push((await device.irq(name)).count);
+      expect(counts).toEqual([1, 0, 0, 1, 1]);
+    }));
+
+  test('pins: inputs read 1 while their outputs were written a multiple of three times', () =>
+    withSample('gpio-pci-idio-16', async (device) => {
+      const pins = await device.region('bar2');
+      expect([await pins.read(1, 1), pins.readSync(5, 1)]).toEqual([0xff, 0xff]);
+      const seen: number[] = [];
+      for (let turn = 0; turn < 4; turn++) {
+        await pins.write(0, 1, 0x81);
+        pins.writeSync(4, 1, 0x10);
+        seen.push(await pins.read(1, 1), await pins.read(5, 1));
+      }
+      expect(seen).toEqual([0x7e, 0xef, 0x7e, 0xef, 0xff, 0xff, 0x7e, 0xef]);
+    }));
+
+  test('interrupts: all ways to get them, none left out by a switch', () =>
+    withSample('gpio-pci-idio-16', async (device) => {
+      const intx = await device.irq('intx');
+      const got: number[] = [];
+      await intx.enable([(signals) => got.push(signals)]);
+      await intx.trigger();
+      await intx.trigger([true]);
+      await intx.trigger([false]);
+      while (got.reduce((sum, count) => sum + count, 0) < 2) await sleep(1);
+      await intx.mask();
+      await intx.unmask();
+
+      await intx.enable(1);
+      await intx.vector(0).trigger();
+      for await (const count of intx.vector(0)) {
+        expect(count).toBe(1);
+        break;
+      }
+      const own = EventFd.create();
+      await intx.enable([own]);
+      await intx.vector(0).trigger();
+      expect(own.read()).toBe(1);
+      await intx.vector(0).bind('unmask', own);
+      await intx.disable();
+      await intx.vector(0).trigger();
+      expect(own.read()).toBe(0);
+      own.close();
+
+      for (const name of ['err', 'req'] as const) {
+        const irq = await device.irq(name);
+        await irq.enable(1);
+        await irq.trigger();
+        expect(irq.vector(0).poll()).toBe(1);
+        // libvfio-user takes nothing but triggers of these.
+        await expect(irq.mask()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_REMOTE', errnoName: 'EINVAL' });
+        await irq.disable();
+      }
+    }));
+
+  test('a region without descriptors for its accesses, and one that is not there', () =>
+    withSample('gpio-pci-idio-16', async (device) => {
+      expect(await (await device.region('bar2')).ioFds()).toEqual([]);
+      await expect((await device.region('bar0')).ioFds()).rejects.toMatchObject({ errnoName: 'EINVAL' });
+    }));
+
+  test('BARs have their values again after they were sized by writes', () =>
+    withSample('gpio-pci-idio-16', async (device) => {
+      const before = await device.pci.readConfig(0, 64);
+      await device.pci.probeBars();
+      expect(await device.pci.readConfig(0, 64)).toEqual(before);
+      expect(await device.pci.bars()).toMatchObject([{ index: 2, size: 0x100 }]);
+      await device.pci.enable({ memory: true, busMaster: true, intx: false });
+      expect(await device.pci.command()).toBe(0x406);
+      await expect(device.pci.functionLevelReset()).rejects.toMatchObject({
+        code: 'ERR_VFIO_USER_UNSUPPORTED',
+      });
+    }));
+});
+
+describeSamples('server', () => {
+  test('BAR0 counts the seconds since the time that was written', () =>
+    withSample('server', async (device) => {
+      const clock = await device.region('bar0');
+      expect(clock.size).toBe(8);
+      const now = BigInt(Math.floor(Date.now() / 1000));
+      await clock.write64(0, now + 1000n);
+      const delta = BigInt.asIntN(64, await clock.read64(0));
+      expect(delta).toBeGreaterThanOrEqual(-1000n);
+      expect(delta).toBeLessThan(-990n);
+      await expect(clock.read(0, 4)).rejects.toMatchObject({ errnoName: 'EINVAL' });
+    }));
+
+  test('BAR1 has two areas that can be mapped, and a page between them that cannot', () =>
+    withSample('server', async (device) => {
+      const bar1 = await device.region('bar1');
+      expect(bar1.areas).toEqual([
+        { offset: 0, size: 0x1000 },
+        { offset: 0x2000, size: 0x1000 },
+      ]);
+      const first = bar1.map(0, 0x1000);
+      const last = bar1.map(0x2000, 0x1000);
+      await bar1.write(4, 4, 0x11223344);
+      await bar1.write(0x2ffc, 4, 0x55667788);
+      expect(new Uint32Array(first.buffer)[1]).toBe(0x11223344);
+      expect(new Uint32Array(last.buffer)[0x3ff]).toBe(0x55667788);
+      new Uint32Array(first.buffer)[0] = 0xdecade;
+      expect(await bar1.read(0, 4)).toBe(0xdecade);
+      expect(() => bar1.map(0x1000, 0x1000)).toThrow(
+        expect.objectContaining({ code: 'ERR_VFIO_USER_UNSUPPORTED' }),
+      );
+    }));
+
+  test('its timer signals INTx, and then it uses memory: mapped, and by message', () =>
+    withSample('server', async (device, sample) => {
+      const shared = await device.dma.allocate(0x1000);
+      const distant = await device.dma.allocate(0x1000);
+      const intx = await device.irq('intx');
+      await intx.enable(1);
+      await (await device.region('bar0')).write64(0, BigInt(Math.floor(Date.now() / 1000)) + 2n);
+      // Polled: libvfio-user takes a command, such as the UNMASK at the end of an interrupt, for the reply to its own DMA
+      // message when both are under way (github.com/nutanix/libvfio-user/issues/279).
+      while (intx.vector(0).poll() === 0 && !sample.ended) await sleep(5);
+      // It writes 'A', 'B' and so on into both, and ends when it reads something else.
+      const letters = (memory: { buffer: ArrayBuffer }): string =>
+        String.fromCharCode(new Uint8Array(memory.buffer)[0] ?? 0);
+      while ((letters(shared) !== 'A' || letters(distant) !== 'A') && !sample.ended) await sleep(5);
+      await sleep(50);
+      expect([letters(shared), letters(distant), sample.ended]).toEqual(['A', 'A', false]);
+      expect(sample.stderr).not.toContain('failed:');
+    }));
+});
+
+describeSamples('null', () => {
+  test('a device without anything', () =>
+    withSample('null', async (device) => {
+      expect(await device.info()).toMatchObject({ regionCount: 9, irqCount: 5 });
+      expect(await device.pci.bars()).toEqual([]);
+      expect((await device.pci.capabilities()).problem).toBeUndefined();
+      const msix = await device.irq('msix');
+      await expect(msix.enable(1)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
+    }));
+});
+
+describeSamples('lspci', () => {
+  test('the capabilities that it prints', () => {
+    const text = execFileSync(join(SAMPLES ?? '', 'lspci'), { encoding: 'utf8' });
+    const bytes = text
+      .split('\n')
+      .slice(1)
+      .flatMap((line) => line.split(' ').slice(1))
+      .map((byte) => parseInt(byte, 16));
+    const config = Uint8Array.from(bytes);
+    expect(config.length).toBe(4096);
+    const { capabilities, problem } = parseCapabilities(config);
+    expect(problem).toBeUndefined();
+    expect(capabilities).toMatchObject([
+      { kind: 'power-management', noSoftReset: true },
+      { kind: 'vendor', length: 0x10 },
+      { kind: 'express', functionLevelReset: true },
+    ]);
+    const extended = parseExtendedCapabilities(config);
+    expect(extended.problem).toBeUndefined();
+    expect(extended.capabilities).toMatchObject([
+      { kind: 'serial-number', serialNumber: 0xcafebabe_deadbeefn },
+      { kind: 'vendor-extended', vendorSpecificId: 1, revision: 1, length: 0x15 },
+      { kind: 'vendor-extended', offset: 0x400, vendorSpecificId: 2, revision: 2, length: 0x15 },
+    ]);
+  });
+});
+
+describeSamples('shadow_ioeventfd_server', () => {
+  test('writes to its register go to shadow memory and an eventfd', async () => {
+    if (!has('shadow_ioeventfd_server')) return;
+    const sample = await Sample.start('shadow_ioeventfd_server');
+    try {
+      await using device = await connect(sample.path);
+      const bar0 = await device.region('bar0').catch(() => null);
+      if (bar0 === null) {
+        await sample.finished;
+        expect(sample.stderr).toContain('failed to create shadow ioeventfd');
+        console.warn('skipped: libvfio-user was built without -Dshadow-ioeventfd=true');
+        return;
+      }
+      const [subRegion] = await bar0.ioFds();
+      expect(subRegion).toMatchObject({
+        kind: 'ioeventfd',
+        offset: 0,
+        size: 4,
+        datamatch: null,
+        shadowed: true,
+      });
+      await device.flush();
+      const sent = device.statistics.messagesSent;
+      for (let value = 0; value < 100; value++) await bar0.write(0, 4, value);
+      expect(device.statistics.messagesSent).toBe(sent);
+      expect(sample.ended).toBe(false);
+      await bar0.write(4, 4, 1);
+      expect(device.statistics.messagesSent).toBe(sent + 1);
+    } finally {
+      await sample.stop();
+    }
+  });
+});

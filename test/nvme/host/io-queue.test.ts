@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT
+import { DmaArena, IoQueue, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
+import { VfioUserError } from '../../../lib/errors';
+import { until } from '../../client/support';
+
+const READ = 2;
+
+/** An I/O queue whose device is this test. */
+function world(depth = 3, maxTransfer = 131072) {
+  const buffer = new ArrayBuffer(1 << 20);
+  const arena = new DmaArena({
+    buffer,
+    iova: 0x10_0000,
+    size: buffer.byteLength,
+    fd: -1,
+    fdOffset: 0,
+    close: () => Promise.resolve(),
+  });
+  const chunk = arena.allocate(8192);
+  const rings: number[] = [];
+  let broken: Error | undefined;
+  const doorbells = {
+    write: (slot: number, value: number): void => {
+      if (broken !== undefined) throw broken;
+      if (slot === 2) rings.push(value);
+    },
+  };
+  const placement = {
+    id: 1,
+    entries: depth + 1,
+    submissionOffset: chunk.offset,
+    completionOffset: chunk.offset + 4096,
+  };
+  const pair = new QueuePair(placement, buffer, doorbells);
+  const deleted: string[] = [];
+  const created = {
+    queue: pair,
+    placement,
+    vector: undefined,
+    delete: (): Promise<void> => {
+      deleted.push('queues');
+      return Promise.resolve();
+    },
+  };
+  const queue = new IoQueue(created, arena, maxTransfer, 'the device');
+  let head = 0;
+  let phase = 1;
+  return {
+    queue,
+    arena,
+    rings,
+    deleted,
+    words: new Uint32Array(buffer),
+    base: arena.memory.iova,
+    submissions: pair.submissions,
+    breakDoorbells: (error: Error): void => {
+      broken = error;
+    },
+    complete: (cid: number, status = 0): void => {
+      pair.completions[head * 4 + 3] = ((status << 17) | (phase << 16) | cid) >>> 0;
+      head = (head + 1) % (depth + 1);
+      if (head === 0) phase ^= 1;
+    },
+    read: (lba = 0, address = 0, length = 0) => queue.submit(READ, 1, lba, 1, address, length),
+  };
+}
+
+test('commands of one turn share a doorbell, more than fit wait', async () => {
+  const { queue, rings, complete, read, submissions } = world(3);
+  const reads = [read(5), read(6), read(7), read(8)];
+  await until(() => rings.length === 1);
+  expect(rings).toEqual([3]);
+  expect(queue.outstanding).toBe(3);
+  // Dword 0: command id and opcode; 1: namespace; 10: LBA; 12: blocks less 1.
+  expect(
+    [0, 16, 32].map((at) => [
+      submissions[at]! & 0xff,
+      submissions[at + 1],
+      submissions[at + 10],
+      submissions[at + 12],
+    ]),
+  ).toEqual([5, 6, 7].map((lba) => [READ, 1, lba, 0]));
+  complete(submissions[16]! >>> 16);
+  await reads[1];
+  await until(() => rings.length === 2);
+  expect(submissions[48 + 10]).toBe(8);
+  for (const at of [0, 32, 48]) complete(submissions[at]! >>> 16);
+  await Promise.all(reads);
+  expect(queue.outstanding).toBe(0);
+});
+
+test('LBAs above 32 bits', async () => {
+  const { rings, complete, read, submissions } = world();
+  const one = read(0x12_3456_789a);
+  await until(() => rings.length === 1);
+  expect([submissions[10], submissions[11]]).toEqual([0x3456_789a, 0x12]);
+  complete(submissions[0]! >>> 16);
+  await one;
+});
+
+test('completions of what was never sent do no harm', async () => {
+  const { queue, rings, complete, read, submissions } = world();
+  const one = read();
+  await until(() => rings.length === 1);
+  complete(999);
+  complete(submissions[0]! >>> 16 === 1 ? 2 : 1); // One that is not in flight.
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(queue.outstanding).toBe(1);
+  complete(submissions[0]! >>> 16);
+  await one;
+  expect(queue.outstanding).toBe(0);
+});
+
+test('an error status', async () => {
+  const { rings, complete, read, submissions } = world();
+  const one = read(9);
+  await until(() => rings.length === 1);
+  complete(submissions[0]! >>> 16, 0x4080); // Do not retry, type 0, code 80h: LBA out of range.
+  const error: unknown = await one.catch((reason: unknown) => reason);
+  expect(error).toBeInstanceOf(NvmeStatusError);
+  expect(error).toBeInstanceOf(VfioUserError);
+  expect(error).toMatchObject({
+    code: 'ERR_VFIO_USER_NVME_STATUS',
+    sct: 0,
+    sc: 0x80,
+    doNotRetry: true,
+    message: expect.stringMatching(/LBA 9, 1 blocks/) as string,
+  });
+  expect(new VfioUserError('ERR_VFIO_USER_TIMEOUT', 'other')).not.toBeInstanceOf(NvmeStatusError);
+});
+
+test.each([1, 3, 10, 63])('with a depth of %s every PRP list lies within one page', async (depth) => {
+  const { rings, read, submissions, base, words, queue } = world(depth);
+  const reads = Array.from({ length: depth }, (_, index) =>
+    read(0, 0x4000_0000 + index * 0x10_0000 + 512, 131072),
+  );
+  await until(() => rings.length === 1);
+  const lists = new Set<number>();
+  for (let index = 0; index < depth; index++) {
+    const at = index * 16;
+    const cid = submissions[at]! >>> 16;
+    const list = submissions[at + 8]!;
+    // 33 pages: PRP1 and 32 entries of 8 bytes.
+    expect(list % 4096).toBeLessThanOrEqual(4096 - 32 * 8);
+    expect(list % 8).toBe(0);
+    expect(submissions[at + 6]).toBe(0x4000_0000 + index * 0x10_0000 + 512);
+    expect(words[(list - base) / 4]).toBe(0x4000_0000 + index * 0x10_0000 + 4096);
+    expect(words[(list - base) / 4 + 62]).toBe(0x4000_0000 + index * 0x10_0000 + 32 * 4096);
+    lists.add(list);
+    expect(cid).toBeLessThan(depth);
+  }
+  expect(lists.size).toBe(depth);
+  queue.fail(new Error('over'));
+  for (const one of reads) await expect(one).rejects.toThrow('over');
+});
+
+test('a doorbell that cannot be written fails the commands, and nothing is thrown elsewhere', async () => {
+  const { breakDoorbells, read } = world();
+  breakDoorbells(new Error('gone'));
+  await expect(read()).rejects.toThrow('gone');
+  await expect(read()).rejects.toThrow('gone');
+});
+
+test('the same when completions are acknowledged', async () => {
+  const { breakDoorbells, rings, complete, read, submissions } = world();
+  const [one, other] = [read(), read()];
+  await until(() => rings.length === 1);
+  breakDoorbells(new Error('gone'));
+  complete(submissions[0]! >>> 16);
+  await one;
+  await expect(other).rejects.toThrow('gone');
+});
+
+test('close deletes the queue, gives its memory back, and fails what is in flight', async () => {
+  const { queue, arena, deleted, rings, read } = world();
+  const one = expect(read()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
+  await until(() => rings.length === 1);
+  await queue.close();
+  await queue.close();
+  await one;
+  expect(deleted).toEqual(['queues']);
+  await expect(read()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
+  expect(arena.allocate((1 << 20) - 8192).offset).toBe(8192);
+});
