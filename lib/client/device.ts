@@ -88,7 +88,7 @@ export class VfioUserDevice
   readonly #irqs = new Map<number, Promise<VfioUserIrq>>();
   readonly #postedWrites: PostedWrites;
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
-  readonly #irqExclusion = new IrqExclusion<VfioUserIrq>();
+  readonly #irqExclusion = new IrqExclusion();
   #info: Promise<DeviceInfo> | undefined;
 
   constructor(

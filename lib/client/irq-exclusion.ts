@@ -1,12 +1,18 @@
 // SPDX-License-Identifier: MIT
 
+/** What is disabled when another takes its place. */
+export interface ExclusiveIrq {
+  /** Called while the exclusion runs a change. @internal */
+  yieldTo(): Promise<void>;
+}
+
 /**
  * Keeps changes of a device's interrupts apart: each begins when the one before has ended. Of INTx, MSI and MSI-X a
  * function uses one at a time (PCI Local Bus 3.0, 6.8), and libvfio-user keeps their eventfds in one array.
  */
-export class IrqExclusion<Irq> {
+export class IrqExclusion {
   /** The one of INTx, MSI and MSI-X that is enabled. */
-  active: Irq | null = null;
+  active: ExclusiveIrq | null = null;
   #last: Promise<unknown> = Promise.resolve();
 
   run<T>(change: () => Promise<T>): Promise<T> {

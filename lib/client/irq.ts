@@ -4,7 +4,7 @@ import { EventFd } from '../native';
 import { PciIrq, type DeviceIrq } from '../pci/device';
 import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type SetIrqsRequest } from '../protocol';
 import type { Connection } from '../transport';
-import { IrqExclusion } from './irq-exclusion';
+import { IrqExclusion, type ExclusiveIrq } from './irq-exclusion';
 import { IrqVector, type IrqHandler } from './irq-vector';
 
 /** What the server told about an interrupt index. */
@@ -26,14 +26,14 @@ export type VectorSelection =
 const MAX_FDS = 16;
 
 /** An interrupt index of a vfio-user device: INTx, MSI, MSI-X, ERR or REQ. */
-export class VfioUserIrq implements DeviceIrq {
+export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
   readonly index: number;
   readonly count: number;
   /** `IrqInfoFlag` bits as the server sent them. */
   readonly flags: number;
   readonly #connection: Connection;
   readonly #fdsPerMessage: number;
-  readonly #exclusion: IrqExclusion<VfioUserIrq>;
+  readonly #exclusion: IrqExclusion;
   readonly #vectors = new Map<number, IrqVector>();
   #unmasks: boolean;
 
@@ -42,7 +42,7 @@ export class VfioUserIrq implements DeviceIrq {
     connection: Connection,
     description: IrqDescription,
     maxMsgFds: number,
-    exclusion = new IrqExclusion<VfioUserIrq>(),
+    exclusion = new IrqExclusion(),
   ) {
     this.#connection = connection;
     this.index = description.index;
@@ -102,7 +102,7 @@ export class VfioUserIrq implements DeviceIrq {
       const list = typeof targets === 'number' ? targets : [...targets];
       this.#check(typeof list === 'number' ? list : list.length);
       const { active } = this.#exclusion;
-      if (this.#exclusive && active !== null && active !== this) await active.#disable();
+      if (this.#exclusive && active !== null && active !== this) await active.yieldTo();
       await this.#disable();
       if (this.#exclusive) this.#exclusion.active = this;
       await this.#enable(
@@ -129,6 +129,11 @@ export class VfioUserIrq implements DeviceIrq {
   /** Unmasks vectors. Default: all vectors. */
   unmask(selection: VectorSelection = {}): Promise<void> {
     return this.#act('unmask', selection);
+  }
+
+  /** Another of INTx, MSI and MSI-X takes this one's place. @internal */
+  yieldTo(): Promise<void> {
+    return this.#disable();
   }
 
   /** Closes the eventfds without a message to the device. Called by the device when it closes. */

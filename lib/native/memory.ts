@@ -61,7 +61,10 @@ const slotOut = new Int32Array(1);
 function watchForLoss(): void {
   if (lostWatcher !== undefined) return;
   const event = checked(addon().lostEvent(), 'eventfd', 'Creating the event for lost mappings');
-  lostWatcher = new Watcher(event, Ready.read, true, () => {
+  // Not drained by the watcher, which would take the event from the other watchers that a process has when this module
+  // is loaded twice: all are called before the first one's read takes effect.
+  lostWatcher = new Watcher(event, Ready.read, false, () => {
+    addon().eventfdRead(event);
     for (const reference of live.values()) {
       const mapping = reference.deref();
       if (mapping !== undefined) tellLoss(mapping);

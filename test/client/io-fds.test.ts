@@ -118,10 +118,10 @@ test('eventfds: what they say, and writes that go to them', async () => {
   expect([plain.read(), match.read()]).toEqual([2, 1]);
   expect(() => {
     second.signal(1);
-  }).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' }));
+  }).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' }) as Error);
   expect(() => {
     first.signal(2 ** 32);
-  }).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
+  }).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }) as Error);
 });
 
 test('shadow memory gets the value before the signal', async () => {
@@ -231,7 +231,7 @@ test('closing the device closes what came', async () => {
   expect(openFds()).toBe(before);
   expect(() => {
     subRegion.signal(1);
-  }).toThrow(expect.objectContaining({ code: 'ERR_VFIO_USER_CLOSED' }));
+  }).toThrow(expect.objectContaining({ code: 'ERR_VFIO_USER_CLOSED' }) as Error);
   await expect(region.ioFds()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
 });
 
@@ -327,11 +327,11 @@ describe('ioregionfd', () => {
     const slow = await ioRegion(0, { messageTimeout: 50 });
     await expect(slow.subRegion.read(0x100, 4)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_TIMEOUT' });
     expect(() => slow.subRegion.readSync(0x100, 4)).toThrow(
-      expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }),
+      expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
     );
     const sync = await ioRegion(0, { messageTimeout: 50 });
     expect(() => sync.subRegion.readSync(0x100, 4)).toThrow(
-      expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }),
+      expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
     );
     const gone = await ioRegion(0);
     const reads = [gone.subRegion.read(0x100, 4), gone.subRegion.read(0x104, 4)];

@@ -63,7 +63,10 @@ async function servedConfig(declaration: Partial<ConfigSpaceDeclaration>): Promi
 }> {
   const model = new TestModel();
   const space = new ConfigSpace({ vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000, ...declaration });
-  const fixture = { effects: [] as ConfigEffect[], onEffect: (_effect: ConfigEffect): void => undefined };
+  const fixture = {
+    effects: [] as ConfigEffect[],
+    onEffect: (() => undefined) as (effect: ConfigEffect) => void,
+  };
   model.regions.set(
     PciRegion.config,
     configRegion(space, (effect) => {
@@ -274,7 +277,7 @@ describe('the command register', () => {
     expect(effects.map(({ kind }) => kind)).toEqual(['command', 'command', 'command', 'command']);
     for (const bits of [-1, 0x10000, 0.5])
       expect(() => device.pci.setCommand(bits)).toThrow(
-        expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }),
+        expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }) as Error,
       );
   });
 

@@ -192,7 +192,7 @@ describeSamples('server', () => {
       new Uint32Array(first.buffer)[0] = 0xdecade;
       expect(await bar1.read(0, 4)).toBe(0xdecade);
       expect(() => bar1.map(0x1000, 0x1000)).toThrow(
-        expect.objectContaining({ code: 'ERR_VFIO_USER_UNSUPPORTED' }),
+        expect.objectContaining({ code: 'ERR_VFIO_USER_UNSUPPORTED' }) as Error,
       );
     }));
 

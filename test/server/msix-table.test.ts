@@ -113,7 +113,7 @@ test.each([
   const msix = new MsixTable(2);
   expect(() => {
     msix.writeTable(offset, new Uint8Array(length));
-  }).toThrow(expect.objectContaining({ name: 'CommandError', errno: 22 }));
+  }).toThrow(expect.objectContaining({ name: 'CommandError', errno: 22 }) as Error);
 });
 
 test.each([
