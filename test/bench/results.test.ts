@@ -25,7 +25,9 @@ test.each([
   [63, 5],
   [64, 6],
   [100_000, 6],
-])('a depth of %d falls into slot %d', (depth, slot) => { expect(depthSlot(depth)).toBe(slot); });
+])('a depth of %d falls into slot %d', (depth, slot) => {
+  expect(depthSlot(depth)).toBe(slot);
+});
 
 test.each([
   [0, 0],
@@ -41,7 +43,9 @@ test.each([
   [64, 5],
   [65, 6],
   [1000, 6],
-])('a batch of %d falls into slot %d', (size, slot) => { expect(batchSlot(size)).toBe(slot); });
+])('a batch of %d falls into slot %d', (size, slot) => {
+  expect(batchSlot(size)).toBe(slot);
+});
 
 test('rates are per second of run time, and 0 when nothing ran', () => {
   const direction = sampleDirection([1, 2, 3, 4], 2000);

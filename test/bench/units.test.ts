@@ -25,7 +25,9 @@ test.each([
   ['1t', 1_099_511_627_776],
   ['1p', 2 ** 50],
   ['9007199254740991', 2 ** 53 - 1],
-])('parseSize(%j) is %d bytes', (text, bytes) => { expect(parseSize(text)).toBe(bytes); });
+])('parseSize(%j) is %d bytes', (text, bytes) => {
+  expect(parseSize(text)).toBe(bytes);
+});
 
 test.each([
   '',
@@ -54,7 +56,9 @@ test.each([
   ['1.1k', 1100],
   ['2.5M', 2_500_000],
   ['1g', 1e9],
-])('parseCount(%j) is %d', (text, count) => { expect(parseCount(text)).toBe(count); });
+])('parseCount(%j) is %d', (text, count) => {
+  expect(parseCount(text)).toBe(count);
+});
 
 test.each(['', 'k', '1.5', '1.0005k', '-1', '1ki', '1e3', '10000t'])('parseCount(%j) is refused', (text) => {
   expect(() => parseCount(text)).toThrow(invalid);
@@ -69,9 +73,13 @@ test.each([
   ['500ms', 0.5],
   ['1h', 3600],
   ['1d', 86_400],
-])('parseDuration(%j) is %d s', (text, seconds) => { expect(parseDuration(text)).toBe(seconds); });
+])('parseDuration(%j) is %d s', (text, seconds) => {
+  expect(parseDuration(text)).toBe(seconds);
+});
 
-test('parseDuration knows microseconds', () => { expect(parseDuration('100us')).toBeCloseTo(1e-4, 12); });
+test('parseDuration knows microseconds', () => {
+  expect(parseDuration('100us')).toBeCloseTo(1e-4, 12);
+});
 
 test.each(['', 's', '5x', '-5', '1m30s', '5 s', '9'.repeat(400)])('parseDuration(%j) is refused', (text) => {
   expect(() => parseDuration(text)).toThrow(invalid);
@@ -91,7 +99,9 @@ test.each([
   [999_500, '1.00M'],
   [1_230_000, '1.23M'],
   [2e19, '20000P'],
-])('formatCount(%d) is %j', (value, text) => { expect(formatCount(value)).toBe(text); });
+])('formatCount(%d) is %j', (value, text) => {
+  expect(formatCount(value)).toBe(text);
+});
 
 test.each([
   [512, '512B'],
@@ -100,9 +110,13 @@ test.each([
   [21_495_808, '20.5MiB'],
   [1_048_575, '1.00MiB'],
   [2 ** 40, '1.00TiB'],
-])('formatSize(%d) is %j', (value, text) => { expect(formatSize(value)).toBe(text); });
+])('formatSize(%d) is %j', (value, text) => {
+  expect(formatSize(value)).toBe(text);
+});
 
-test('formatBandwidth adds the second', () => { expect(formatBandwidth(21_495_808)).toBe('20.5MiB/s'); });
+test('formatBandwidth adds the second', () => {
+  expect(formatBandwidth(21_495_808)).toBe('20.5MiB/s');
+});
 
 test.each([
   [850, '850ns'],
@@ -111,4 +125,6 @@ test.each([
   [4_560_000, '4.56ms'],
   [1.2e9, '1.20s'],
   [5e12, '5000s'],
-])('formatLatency(%d) is %j', (value, text) => { expect(formatLatency(value)).toBe(text); });
+])('formatLatency(%d) is %j', (value, text) => {
+  expect(formatLatency(value)).toBe(text);
+});

@@ -129,7 +129,9 @@ test.each([
 ])('a block of $size words at $offset that does not fit is refused', ({ offset, size }) => {
   const words = new Uint32Array(WORDS);
   const code = expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' });
-  expect(() => { fillBlock(words, offset, size, 0, 0, 0); }).toThrow(code);
+  expect(() => {
+    fillBlock(words, offset, size, 0, 0, 0);
+  }).toThrow(code);
   expect(() => checkBlock(words, offset, size, 0, 0, 0)).toThrow(code);
   expect(() => describeBlock(words, offset, size, 0, 0, 0)).toThrow(code);
 });

@@ -20,7 +20,7 @@ const PAGE = 4096;
     device = await connect(sample.path, options);
   };
   beforeEach(async () => {
-    sample = await Sample.start('server');
+    sample = await Sample.start('server', '-v');
   });
   afterEach(async () => {
     await device.close();

@@ -1,49 +1,31 @@
 // SPDX-License-Identifier: MIT
-import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Sample, whyNoSample } from './libvfio-user-sample';
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
 
-/** Folder of libvfio-user's built samples; the tests against them are skipped without it. */
-const SAMPLES = process.env['VFIO_USER_SAMPLES'];
-const why =
-  SAMPLES === undefined
-    ? 'VFIO_USER_SAMPLES is not set'
-    : existsSync(join(SAMPLES, 'server'))
-      ? undefined
-      : `there is no server in ${SAMPLES}`;
+const why = whyNoSample('server');
 
 (why === undefined ? describe : describe.skip)(
   `libvfio-user's server sample${why === undefined ? '' : `: skipped, ${why}`}`,
   () => {
-    let folder: string;
-    let children: ChildProcess[];
+    let samples: Sample[];
     let devices: VfioUserDevice[];
 
     beforeEach(() => {
-      folder = mkdtempSync(join(tmpdir(), 'migration-'));
-      children = [];
+      samples = [];
       devices = [];
     });
     afterEach(async () => {
       for (const device of devices) await device.close();
-      for (const child of children) if (child.exitCode === null) child.kill('SIGKILL');
-      rmSync(folder, { recursive: true });
+      for (const sample of samples) await sample.stop();
     });
 
-    async function start(name: string, options: ConnectOptions = {}): Promise<VfioUserDevice> {
-      const path = join(folder, name);
-      const child = spawn(join(SAMPLES ?? '', 'server'), [path], { stdio: 'ignore' });
-      children.push(child);
-      while (!existsSync(path)) {
-        if (child.exitCode !== null) throw new Error(`server ended with code ${child.exitCode}`);
-        await sleep(10);
-      }
-      const device = await connect(path, options);
+    async function start(options: ConnectOptions = {}): Promise<VfioUserDevice> {
+      const sample = await Sample.start('server');
+      samples.push(sample);
+      const device = await connect(sample.path, options);
       devices.push(device);
       return device;
     }
@@ -64,7 +46,7 @@ const why =
     }
 
     test('a device moves to a second instance', async () => {
-      const [source, target] = [await start('source'), await start('target')];
+      const [source, target] = [await start(), await start()];
       expect(await source.migration.supported()).toEqual({ stopCopy: true, preCopy: true, p2p: false });
       const { bytes, stateSize } = await prepared(source);
       const read = source.migration.createReadStream({ highWaterMark: 5000 });
@@ -76,7 +58,7 @@ const why =
 
     // The sample gives BAR 1 in PRE_COPY, and all of it again when it is stopped; its target takes the second part only.
     test('PRE_COPY', async () => {
-      const [source, target] = [await start('source'), await start('target')];
+      const [source, target] = [await start(), await start()];
       const { bytes, stateSize } = await prepared(source);
       const data = Buffer.concat(await source.migration.createReadStream({ preCopy: true }).toArray());
       expect(data.length).toBe(bytes.length + stateSize);
@@ -86,7 +68,7 @@ const why =
     });
 
     test('a target that refuses the data is reset', async () => {
-      const target = await start('target');
+      const target = await start();
       const tooMuch = new Uint8Array((await prepared(target)).stateSize + 1);
       await expect(
         pipeline(Readable.from([tooMuch]), target.migration.createWriteStream()),
@@ -98,7 +80,7 @@ const why =
     });
 
     test('STOP_COPY to PRE_COPY is refused by the server too', async () => {
-      const source = await start('source');
+      const source = await start();
       await source.migration.setState('stopCopy');
       // VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, state PRE_COPY.
       await expect(source.feature.set(2, Uint8Array.of(6, 0, 0, 0, 0, 0, 0, 0))).rejects.toMatchObject({
@@ -110,7 +92,7 @@ const why =
     // Writing a time to BAR 0 makes the sample signal INTx then, store into its second DMA range, and write the first by message.
     test('dirty pages, of its stores and of its messages', async () => {
       // Its messages would cross with ours on one socket, which it does not stand (libvfio-user, issue 279).
-      const device = await start('device', { twinSocket: true });
+      const device = await start({ twinSocket: true });
       const ranges = [
         await device.dma.allocate(0x1000),
         await device.dma.allocate(0x3000),

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 
 /** Folder of libvfio-user's built samples, from the environment; undefined when the tests against them are to be skipped. */
-const SAMPLES = process.env['VFIO_USER_SAMPLES'];
+export const SAMPLES = process.env['VFIO_USER_SAMPLES'];
 
 /** Why a sample cannot run here; undefined when it can. */
 export function whyNoSample(name: string): string | undefined {
@@ -19,36 +20,36 @@ export class Sample {
   readonly path: string;
   /** What it has printed so far. */
   output = '';
-  /** Exit code and signal, when it has ended. */
-  readonly ended: Promise<[number | null, NodeJS.Signals | null]>;
-  readonly #folder: string;
+  /** The sample has ended, and all that it printed is here. */
+  readonly finished: Promise<unknown>;
+  readonly #folder = mkdtempSync(join(tmpdir(), 'libvfio-user-'));
   readonly #child: ChildProcess;
 
-  private constructor(name: string) {
-    this.#folder = mkdtempSync(join(tmpdir(), 'libvfio-user-'));
+  private constructor(name: string, options: readonly string[]) {
     this.path = join(this.#folder, 'socket');
-    this.#child = spawn(join(SAMPLES ?? '', name), ['-v', this.path], { stdio: ['ignore', 'pipe', 'pipe'] });
-    this.ended = new Promise((resolve) => {
-      this.#child.once('exit', (code, signal) => {
-        resolve([code, signal]);
-      });
-    });
+    // Standard input stays open: `null` ends with it.
+    this.#child = spawn(join(SAMPLES ?? '', name), [...options, this.path], { stdio: 'pipe' });
+    this.finished = once(this.#child, 'close');
     for (const stream of [this.#child.stdout, this.#child.stderr])
       stream?.on('data', (text: Buffer) => (this.output += text.toString()));
   }
 
-  static async start(name: string): Promise<Sample> {
-    const sample = new Sample(name);
+  static async start(name: string, ...options: string[]): Promise<Sample> {
+    const sample = new Sample(name, options);
     while (!existsSync(sample.path)) {
-      if (sample.#child.exitCode !== null) throw new Error(`${name} ended: ${sample.output}`);
+      if (sample.ended) throw new Error(`${name} does not listen: ${sample.output}`);
       await sleep(10);
     }
     return sample;
   }
 
+  get ended(): boolean {
+    return this.#child.exitCode !== null || this.#child.signalCode !== null;
+  }
+
   async stop(): Promise<void> {
     this.#child.kill('SIGKILL');
-    await this.ended;
+    await this.finished;
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }

@@ -24,7 +24,9 @@ test('a full counter stays full', () => {
 
 test.each([0, -1, 1.5, 2 ** 53, NaN])('signal(%p) is out of range', (count) => {
   using event = EventFd.create();
-  expect(() => { event.signal(count); }).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
+  expect(() => {
+    event.signal(count);
+  }).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
 });
 
 test('create() refuses what is no counter', () => {
@@ -106,7 +108,9 @@ test('a descriptor that someone else closes does not hurt the watcher', async ()
   expect(got).toBe(7);
   watcher.close();
   signaller.close();
-  expect(() => { event.close(); }).toThrow(expect.objectContaining({ errnoName: 'EBADF' }));
+  expect(() => {
+    event.close();
+  }).toThrow(expect.objectContaining({ errnoName: 'EBADF' }));
 });
 
 test('a counter that another reader took is not delivered', async () => {

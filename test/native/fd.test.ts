@@ -34,7 +34,9 @@ test('a duplicate is another descriptor of the same file, closed on exec', () =>
 });
 
 test.each([closeFd, duplicateFd, fileSize, fileSeals])('%p tells a descriptor that is not open', (call) => {
-  expect(() => { call(0x7fffffff); }).toThrow(
+  expect(() => {
+    call(0x7fffffff);
+  }).toThrow(
     expect.objectContaining({
       code: 'ERR_VFIO_USER_SYSTEM',
       errnoName: 'EBADF',
@@ -45,7 +47,9 @@ test.each([closeFd, duplicateFd, fileSize, fileSeals])('%p tells a descriptor th
 
 test.each([-1, 0.5, NaN, 2 ** 31])('%p is no descriptor', (fd) => {
   for (const call of [closeFd, duplicateFd, fileSize, fileSeals]) {
-    expect(() => { call(fd); }).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
+    expect(() => {
+      call(fd);
+    }).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
   }
 });
 

@@ -57,9 +57,13 @@ test('a command that does not fit is refused, and leaves the queue alone', () =>
     { opcode: 2, prp2: 2 ** 53 },
     { opcode: 2, nsid: -1 },
   ]) {
-    expect(() => { encodeCommand(words, 0, wrong); }).toThrow(outOfRange);
+    expect(() => {
+      encodeCommand(words, 0, wrong);
+    }).toThrow(outOfRange);
   }
-  expect(() => { encodeCommand(words, 1, read); }).toThrow(outOfRange);
+  expect(() => {
+    encodeCommand(words, 1, read);
+  }).toThrow(outOfRange);
   expect(() => decodeCommand(words, -1)).toThrow(outOfRange);
   expect(words.every((word) => word === 0)).toBe(true);
 });
@@ -108,8 +112,12 @@ test('a completion takes its words', () => {
   encodeCompletion(words, 4, completion);
   expect([...words]).toEqual([0, 0, 0, 0, 0xcafe, 0, 0x00020005, 0x81010007]);
   expect(decodeCompletion(words, 4)).toEqual(completion);
-  expect(() => { encodeCompletion(words, 5, completion); }).toThrow(outOfRange);
-  expect(() => { encodeCompletion(words, 0, { ...completion, status: 0x8000 }); }).toThrow(outOfRange);
+  expect(() => {
+    encodeCompletion(words, 5, completion);
+  }).toThrow(outOfRange);
+  expect(() => {
+    encodeCompletion(words, 0, { ...completion, status: 0x8000 });
+  }).toThrow(outOfRange);
   expect(() => decodeCompletion(words, 5)).toThrow(outOfRange);
 });
 
