@@ -60,8 +60,9 @@ describe('DMA_READ and DMA_WRITE', () => {
     await expect(result).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
   });
 
-  test('a range that is longer than an ArrayBuffer can be is reached by messages', async () => {
-    if (limits.MAX_LENGTH > 2 ** 33) return;
+  // From Node 22 on an ArrayBuffer can be longer than any memory that could be made for this.
+  const testWithLimit = limits.MAX_LENGTH > 2 ** 33 ? test.skip : test;
+  testWithLimit('a range that is longer than an ArrayBuffer can be is reached by messages', async () => {
     const fd = createSharedMemory(limits.MAX_LENGTH + 0x1000);
     expect(await t.raw.errnoOf(2, dmaMap(1n << 40n, limits.MAX_LENGTH + 0x1000), [fd])).toBe(0);
     expect(t.model.ranges.at(-1)?.buffer).toBeNull();
