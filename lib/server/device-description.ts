@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument } from '../errors';
-import { pageSize } from '../native';
+import { pageSize, type Socket } from '../native';
 import { PciIrq, PciRegion } from '../pci/device';
 import {
   DeviceFlag,
@@ -85,11 +85,14 @@ export class DeviceDescription {
    * vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS.
    *
    * @param maxMsgFds descriptors that the client takes with a message
+   * @param openSocket makes the client's end of a socket for the ioregionfds of a region that the server itself serves
    */
-  regionIoFds(payload: Uint8Array, maxMsgFds: number): CommandReply {
+  regionIoFds(payload: Uint8Array, maxMsgFds: number, openSocket: (index: number) => Socket): CommandReply {
     const { argsz, index } = decodeRegionIoFdsRequest(payload);
     this.#checkRegion(index);
-    return answerIoFds(index, this.#model.regions.get(index)?.ioFds ?? [], argsz, maxMsgFds);
+    return answerIoFds(index, this.#model.regions.get(index)?.ioFds ?? [], argsz, maxMsgFds, () =>
+      openSocket(index),
+    );
   }
 
   /**

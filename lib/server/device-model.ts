@@ -9,15 +9,23 @@ export interface ServedRegion {
   /** Of a device-specific region (index 9 and above): what it is (`VFIO_REGION_TYPE_*`, `linux/vfio.h`). */
   readonly type?: { readonly type: number; readonly subtype: number };
   /**
-   * Parts of the region that the client may map, in a file of ours. `offset` is the region's first byte in the file.
+   * Parts of the region that the client may map, in a file of ours, such as `createSharedMemory` makes. `offset` is the
+   * region's first byte in the file.
    * Accesses by message to a part that can be mapped reach {@link read} and {@link write} like any other.
    */
   readonly shared?: { readonly fd: number; readonly offset: number; readonly areas: readonly SparseArea[] };
   /** Parts of the region whose accesses clients may bring to descriptors instead of by message. */
   readonly ioFds?: readonly ServedIoFd[];
   /**
+   * A read may be called while other reads of the region are at work, for clients that have several under way. Writes are
+   * always done alone. Default false: accesses of a region are done one at a time, in the order they came.
+   */
+  readonly concurrent?: boolean;
+  /**
    * Reads `data.length` bytes at `offset` into `data`, which is zeroed. The server has checked that they are within
    * the region. Throw a `CommandError` to refuse. Without this function the region is not readable.
+   *
+   * While a promise of it is pending, accesses of other regions are served.
    */
   read?(offset: number, data: Uint8Array): void | Promise<void>;
   /** Writes `data` at `offset`; as {@link read}. `posted` is true when the client waits for no answer. */

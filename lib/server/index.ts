@@ -11,7 +11,16 @@ export type {
 } from './device-model';
 export type { MigrationModel, MigrationSink } from './migration-model';
 export type { MigrationStateName } from '../protocol';
-export { EventFd, type EventWatcher } from '../native';
+export {
+  EventFd,
+  Mapping,
+  createSharedMemory,
+  pageSize,
+  type EventWatcher,
+  type HugePageSize,
+  type MappingOptions,
+  type SharedMemoryOptions,
+} from '../native';
 export { MsixTable, type MsixLayout } from './msix-table';
 export type { ServedIoFd } from './served-io-fds';
 export {

@@ -27,10 +27,9 @@ export class RegionAccessor {
   /** vfio-user, VFIO_USER_REGION_READ. */
   read(payload: Uint8Array): Eventually<CommandReply> {
     const access = decodeRegionReadRequest(payload, this.#maxTransfer);
-    const region = this.#region(access.region, access.offset, access.count);
-    if (region.read === undefined) throw refusal(access.region, 'is not readable');
+    this.#readable(access.region, access.offset, access.count);
     const data = new Uint8Array(access.count);
-    const done = access.count === 0 ? undefined : this.#call(() => region.read?.(access.offset, data));
+    const done = this.#read(access.region, access.offset, data);
     return after(done, () => ({ payload: encodeRegionReadReply(access), data }));
   }
 
@@ -40,6 +39,18 @@ export class RegionAccessor {
     this.#writable(region, offset, count);
     const done = this.#write(region, offset, data, posted);
     return after(done, () => ({ payload: encodeRegionWriteReply({ offset, region, count }) }));
+  }
+
+  /** A read that came by another way than a message. */
+  load(index: number, offset: number, data: Uint8Array): Eventually<void> {
+    this.#readable(index, offset, data.byteLength);
+    return this.#read(index, offset, data);
+  }
+
+  /** A write that came by another way than a message. */
+  store(index: number, offset: number, data: Uint8Array, posted: boolean): Eventually<void> {
+    this.#writable(index, offset, data.byteLength);
+    return this.#write(index, offset, data, posted);
   }
 
   /** vfio-user, VFIO_USER_REGION_WRITE_MULTI. All writes are checked before the first is done. */
@@ -59,9 +70,18 @@ export class RegionAccessor {
     return { payload: encodeRegionWriteMultiReply(done) };
   }
 
+  #read(index: number, offset: number, data: Uint8Array): Eventually<void> {
+    if (data.byteLength === 0) return undefined;
+    return this.#call(() => this.#regions.get(index)?.read?.(offset, data));
+  }
+
   #write(index: number, offset: number, data: Uint8Array, posted: boolean): Eventually<void> {
     if (data.byteLength === 0) return undefined;
     return this.#call(() => this.#regions.get(index)?.write?.(offset, data, posted));
+  }
+
+  #readable(index: number, offset: number, count: number): void {
+    if (this.#region(index, offset, count).read === undefined) throw refusal(index, 'is not readable');
   }
 
   #writable(index: number, offset: number, count: number): void {

@@ -1,13 +1,20 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument } from '../errors';
+import type { Socket } from '../native';
 import { encodeRegionIoFdsReply, type RegionIoFd } from '../protocol';
 import type { CommandReply } from '../transport';
 
-interface ServedIoFdCommon {
+interface SubRegionPlace {
   /** First byte in the region. */
   readonly offset: number;
-  /** In bytes. Of an eventfd the width of a write: 1, 2, 4 or 8, or 0 for any. */
+  /**
+   * In bytes. Of an eventfd the width of a write: 1, 2, 4 or 8, or 0 for any. Of an ioregionfd with posted writes 0 stands
+   * for one register of any width.
+   */
   readonly size: number;
+}
+
+interface ServedIoFdCommon extends SubRegionPlace {
   /** Sent to clients that ask for it; stays the model's. Entries may share one. */
   readonly fd: number;
 }
@@ -25,7 +32,17 @@ export type ServedIoFd =
       readonly datamatch?: number | bigint;
       readonly shadow: { readonly fd: number; readonly offset: number };
     })
-  /** `fd` is a stream socket for the messages of the kernel's ioregionfd series; see `decodeIoRegionCommand`. */
+  /**
+   * A stream socket for the messages of the kernel's ioregionfd series, which the server makes, and serves by `read` and
+   * `write` of the region. A read that they refuse gives all ones; there is no other way to tell.
+   */
+  | (SubRegionPlace & {
+      readonly kind: 'ioregionfd';
+      readonly fd?: undefined;
+      /** Writes are not answered. */
+      readonly postedWrites?: boolean;
+    })
+  /** The same, but `fd` is the client's end of a socket that the model serves; see `decodeIoRegionCommand`. */
   | (ServedIoFdCommon & {
       readonly kind: 'ioregionfd';
       /** Comes back in each command, to tell sub-regions apart that share a socket. */
@@ -33,6 +50,9 @@ export type ServedIoFd =
       /** Writes are not answered. */
       readonly postedWrites?: boolean;
     });
+
+/** A sub-region whose socket the server makes. */
+type OwnIoRegion = Extract<ServedIoFd, { readonly fd?: undefined }>;
 
 /** `KVM_IOEVENTFD_FLAG_DATAMATCH` (`linux/kvm.h`). */
 const DATAMATCH = 1;
@@ -61,39 +81,63 @@ export function checkIoFds(ioFds: readonly ServedIoFd[], regionSize: number, whe
   }
 }
 
+function isOwn(entry: ServedIoFd): entry is OwnIoRegion {
+  return entry.kind === 'ioregionfd' && entry.fd === undefined;
+}
+
+/** The sub-regions whose socket the server makes, by the user data of their commands: the place in the declaration. */
+export function ownIoRegions(ioFds: readonly ServedIoFd[]): ReadonlyMap<number, SubRegionPlace> {
+  return new Map([...ioFds.entries()].filter(([, entry]) => isOwn(entry)));
+}
+
+/** Stands for the socket of {@link OwnIoRegion}s, which is made when it is known that it will be sent. */
+const OWN_SOCKET = -1;
+
 /**
  * Answers DEVICE_GET_REGION_IO_FDS: entries of 40 bytes, or of libvfio-user's 48 when there is shadow memory. What needs
  * more descriptors than a client takes is left out from the end: it is accessed by message then.
  *
  * @param room the request's `argsz`
+ * @param openSocket makes the client's end of the socket for the sub-regions that the server itself serves
  */
 export function answerIoFds(
   index: number,
   ioFds: readonly ServedIoFd[],
   room: number,
   maxMsgFds: number,
+  openSocket: () => Socket,
 ): CommandReply {
   const fds: number[] = [];
   const entries: RegionIoFd[] = [];
-  for (const entry of ioFds) {
-    const needed = entry.kind === 'shadow-ioeventfd' ? [entry.fd, entry.shadow.fd] : [entry.fd];
-    const missing = new Set(needed.filter((fd) => !fds.includes(fd)));
-    if (fds.length + missing.size > maxMsgFds) continue;
+  ioFds.forEach((entry, position) => {
+    const fd = entry.fd ?? OWN_SOCKET;
+    const needed = entry.kind === 'shadow-ioeventfd' ? [fd, entry.shadow.fd] : [fd];
+    const missing = new Set(needed.filter((one) => !fds.includes(one)));
+    if (fds.length + missing.size > maxMsgFds) return;
     fds.push(...missing);
-    entries.push(toWire(entry, fds));
-  }
+    entries.push(toWire(entry, position, fds));
+  });
   const shadowed = entries.some(({ type }) => type === 'ioeventfdShadow');
   const payload = encodeRegionIoFdsReply({ index, entries }, room, shadowed ? 48 : 40);
-  const complete = new DataView(payload.buffer).getUint32(0, true) <= payload.byteLength;
-  return { payload, fds: complete ? fds : [] };
+  if (new DataView(payload.buffer).getUint32(0, true) > payload.byteLength) return { payload };
+  if (!fds.includes(OWN_SOCKET)) return { payload, fds };
+  const socket = openSocket();
+  return {
+    payload,
+    fds: fds.map((fd) => (fd === OWN_SOCKET ? socket.fd : fd)),
+    sent: () => {
+      socket.close();
+    },
+  };
 }
 
-function toWire(entry: ServedIoFd, fds: readonly number[]): RegionIoFd {
+function toWire(entry: ServedIoFd, position: number, fds: readonly number[]): RegionIoFd {
   const { offset, size } = entry;
-  const fdIndex = fds.indexOf(entry.fd);
+  const fdIndex = fds.indexOf(entry.fd ?? OWN_SOCKET);
   if (entry.kind === 'ioregionfd') {
     const flags = entry.postedWrites === true ? POSTED_WRITES : 0;
-    return { type: 'ioregionfd', offset, size, fdIndex, flags, userData: entry.userData };
+    const userData = isOwn(entry) ? position : entry.userData;
+    return { type: 'ioregionfd', offset, size, fdIndex, flags, userData };
   }
   const { datamatch } = entry;
   const common = {

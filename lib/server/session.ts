@@ -14,11 +14,14 @@ import {
   type Capabilities,
 } from '../protocol';
 import { CommandError, Connection, Errno, type CommandReply, type IncomingCommand } from '../transport';
+import { Activity } from './activity';
 import { ClientInterrupts } from './client-interrupts';
 import { ClientMemoryMap } from './client-memory';
+import { commandLane } from './command-lanes';
 import type { DeviceDescription } from './device-description';
 import { answerDeviceFeature } from './device-feature';
 import type { Client, ClientRange, PciDeviceModel } from './device-model';
+import { IoRegions } from './io-regions';
 import type { Migration } from './migration';
 import { after, type Eventually } from './model-call';
 import { answerVersion } from './negotiation';
@@ -48,12 +51,20 @@ class ServedClient implements Client {
   readonly memory: ClientMemoryMap;
   readonly interrupts: ClientInterrupts;
   readonly regions: RegionAccessor;
+  readonly ioRegions: IoRegions;
 
-  constructor(name: string, memory: ClientMemoryMap, interrupts: ClientInterrupts, regions: RegionAccessor) {
+  constructor(
+    name: string,
+    memory: ClientMemoryMap,
+    interrupts: ClientInterrupts,
+    regions: RegionAccessor,
+    ioRegions: IoRegions,
+  ) {
     this.name = name;
     this.memory = memory;
     this.interrupts = interrupts;
     this.regions = regions;
+    this.ioRegions = ioRegions;
   }
 
   trigger(irqIndex: number, vector: number): boolean {
@@ -86,9 +97,11 @@ export class Session {
   readonly #connection: Connection;
   readonly #deadline: NodeJS.Timeout | undefined;
   #client: ServedClient | null = null;
+  #negotiated = false;
   /** Descriptors that the client takes with a message. */
   #maxMsgFds = 0;
-  #busy: Promise<unknown> = Promise.resolve();
+  /** What the device model does for the client. */
+  readonly #activity = new Activity();
 
   /** @param socket is the session's from now on */
   constructor(socket: Socket, options: SessionOptions) {
@@ -102,12 +115,13 @@ export class Session {
       name: options.name,
       messageTimeout: options.messageTimeout,
       maxMessageSize: MAX_FIRST_MESSAGE,
-      onCommand: (command) => this.#serve(command),
+      onCommand: (command) => this.#activity.track(this.#dispatch(command)),
+      lane: (command, payload) => commandLane(this.#model.regions, command, payload),
       onClose: (error) => {
         try {
           this.#release(error);
         } finally {
-          void this.#busy.then(end);
+          void this.#settle().then(end);
         }
       },
     });
@@ -133,20 +147,13 @@ export class Session {
     this.#connection.close();
   }
 
-  #serve(command: IncomingCommand): Eventually<CommandReply> {
-    const reply = this.#dispatch(command);
-    if (reply instanceof Promise) this.#busy = reply.catch(() => undefined);
-    return reply;
-  }
-
   #dispatch({ command, payload, fds, posted }: IncomingCommand): Eventually<CommandReply> {
     const client = this.#client;
     if (fds.length > 0 && !WITH_FDS.includes(command))
       throw new CommandError(Errno.EINVAL, `${commandName(command)} with file descriptors`);
     if (client === null) return this.#negotiate(command, payload);
     const { description, migration } = this.#options;
-    if (migration?.state === 'error' && ACCESSES.includes(command))
-      throw new CommandError(Errno.EIO, `${this.#model.name} failed to migrate, and has to be reset`);
+    if (ACCESSES.includes(command)) this.#checkState();
     switch (command) {
       case Command.version:
         throw new CommandError(Errno.EINVAL, 'the version has been negotiated');
@@ -159,7 +166,7 @@ export class Session {
       case Command.deviceGetRegionInfo:
         return description.region(payload, this.#maxMsgFds);
       case Command.deviceGetRegionIoFds:
-        return description.regionIoFds(payload, this.#maxMsgFds);
+        return description.regionIoFds(payload, this.#maxMsgFds, (index) => client.ioRegions.open(index));
       case Command.deviceGetIrqInfo:
         return description.irq(payload);
       case Command.deviceSetIrqs:
@@ -183,6 +190,11 @@ export class Session {
     }
   }
 
+  #checkState(): void {
+    if (this.#options.migration?.state === 'error')
+      throw new CommandError(Errno.EIO, `${this.#model.name} failed to migrate, and has to be reset`);
+  }
+
   /** VERSION comes first, and a client with which we cannot agree is disconnected (vfio-user, VFIO_USER_VERSION). */
   #negotiate(command: number, payload: Uint8Array): CommandReply {
     try {
@@ -199,6 +211,7 @@ export class Session {
       const { maxDmaMaps, pageSizes } = ours;
       const { maxDataXferSize } = limits;
       const report = this.#report.bind(this);
+      const regions = new RegionAccessor(this.#model.regions, this.#call.bind(this), ours.maxDataXferSize);
       const client = new ServedClient(
         name,
         new ClientMemoryMap(
@@ -207,10 +220,12 @@ export class Session {
           report,
         ),
         new ClientInterrupts(this.#model.irqs),
-        new RegionAccessor(this.#model.regions, this.#call.bind(this), ours.maxDataXferSize),
+        regions,
+        this.#ioRegions(regions),
       );
       this.#tell(() => this.#model.attach?.(client));
       this.#client = client;
+      this.#negotiated = true;
       clearTimeout(this.#deadline);
       return twin?.reply(reply) ?? { payload: reply };
     } catch (error) {
@@ -220,6 +235,21 @@ export class Session {
       });
       throw error;
     }
+  }
+
+  #ioRegions(regions: RegionAccessor): IoRegions {
+    return new IoRegions(this.#model.regions, {
+      turns: this.#connection.turns,
+      report: this.#report.bind(this),
+      read: (region, offset, data) => {
+        this.#checkState();
+        return this.#activity.track(regions.load(region, offset, data));
+      },
+      write: (region, offset, data, posted) => {
+        this.#checkState();
+        return this.#activity.track(regions.store(region, offset, data, posted));
+      },
+    });
   }
 
   #map(
@@ -330,16 +360,23 @@ export class Session {
         // It has been reported.
       }
       this.#client = null;
-      const { migration } = this.#options;
-      if (migration !== null) {
-        const call = this.#call.bind(this);
-        this.#busy = this.#busy.then(() => migration.clientGone(call)).catch(() => undefined);
-      }
+      client.ioRegions.close();
       client.interrupts.close();
       client.memory.close();
     }
     // That a client goes away is no error.
     if (error !== null && error.code !== 'ERR_VFIO_USER_DISCONNECTED') this.#options.report(error, client);
+  }
+
+  /** Waits for the device model; then a device that can migrate runs again, for the next client. */
+  async #settle(): Promise<void> {
+    await this.#activity.rest();
+    if (!this.#negotiated) return;
+    try {
+      await this.#options.migration?.clientGone(this.#call.bind(this));
+    } catch {
+      // Reported by the call.
+    }
   }
 
   #report(error: unknown): void {

@@ -3,7 +3,7 @@ import { VfioUserError } from '../errors';
 import { HeaderFlag, commandName, isNoReply } from '../protocol';
 import { CommandError, Errno } from './command-error';
 import type { FdList } from './fd-list';
-import { Fifo } from './fifo';
+import { LaneQueue, type Lane, type Turn } from './lane-queue';
 import type { Message } from './message-reader';
 
 /** A command of the peer. */
@@ -33,8 +33,13 @@ export type CommandHandler = (
   command: IncomingCommand,
 ) => CommandReply | undefined | Promise<CommandReply | undefined>;
 
+/** Tells what a command overlaps with while its handler is at work; null for nothing. Must not throw. */
+export type CommandLane = (command: number, payload: Uint8Array) => Lane | null;
+
 /** How a {@link CommandQueue} reaches its connection. */
 export interface CommandOutlet {
+  /** So many replies wait for the socket that no more should be made. */
+  readonly congested: boolean;
   reply(
     id: number,
     command: number,
@@ -48,92 +53,128 @@ export interface CommandOutlet {
 }
 
 const EMPTY = new Uint8Array(0);
-/** Weight of the commands that may wait behind a slow handler before the connection is given up, about their bytes. */
+/** Weight of the commands that may wait or be at work before the connection is given up, about their bytes. */
 const MAX_WAITING = 64 << 20;
 /** What a small message takes beside its bytes. */
 const MESSAGE_WEIGHT = 256;
 /** Descriptors are scarcer than memory: 1024 of them may wait. */
 const FD_WEIGHT = 64 << 10;
 
+/** A command that waits, or is at work. */
+class MessageTurn implements Turn {
+  readonly message: Message;
+  readonly lane: Lane | null;
+  readonly holdsOthers: boolean;
+  readonly #begin: (turn: MessageTurn) => boolean;
+
+  constructor(message: Message, lane: Lane | null, begin: (turn: MessageTurn) => boolean) {
+    this.message = message;
+    this.lane = lane;
+    this.holdsOthers = isNoReply(message.header.flags);
+    this.#begin = begin;
+  }
+
+  start(): boolean {
+    return this.#begin(this);
+  }
+
+  drop(): void {
+    this.message.fds.close();
+  }
+}
+
 /**
- * The peer's commands, served one after the other in the order they came (vfio-user, "Command Concurrency").
- * Replies to our own requests do not pass through here, so a handler may wait for one.
+ * The peer's commands. They are started in the order they came, and overlap while their handlers are at work as far as
+ * their lanes allow; a posted one is done before anything later starts (vfio-user, "Command Concurrency"). Replies to our
+ * own requests do not pass through here, so a handler may wait for one.
  */
 export class CommandQueue {
+  /** Their order; work that comes by other ways may take its turn among them. */
+  readonly turns: LaneQueue;
   readonly #handler: CommandHandler;
+  readonly #lane: CommandLane;
   readonly #outlet: CommandOutlet;
-  readonly #waiting = new Fifo<Message>();
+  /** Starts a command whose turn has come. */
+  readonly #begin = (turn: MessageTurn): boolean => {
+    const result = this.#start(turn.message);
+    if (result === undefined) this.#weight -= weightOf(turn.message);
+    else this.#await(turn, result);
+    return result !== undefined;
+  };
   #weight = 0;
-  #busy = false;
   #closed = false;
 
-  constructor(handler: CommandHandler, outlet: CommandOutlet) {
+  constructor(handler: CommandHandler, lane: CommandLane, outlet: CommandOutlet) {
     this.#handler = handler;
+    this.#lane = lane;
     this.#outlet = outlet;
+    this.turns = new LaneQueue(() => outlet.congested);
   }
 
   add(message: Message): void {
-    if (!this.#busy) {
-      this.#serve(message);
+    // Most handlers return at once: then there is no turn to keep.
+    if (this.turns.idle) {
+      const result = this.#start(message);
+      if (result !== undefined) {
+        const turn = this.#turn(message);
+        this.#await(turn, result);
+        this.turns.begun(turn);
+      }
       return;
     }
-    this.#waiting.push(message);
-    this.#weight += weightOf(message);
+    this.turns.add(this.#turn(message));
     if (this.#weight > MAX_WAITING) {
       this.#outlet.fail(
         new VfioUserError(
           'ERR_VFIO_USER_PROTOCOL',
-          `the peer sent too much while a command was still being served: ${String(this.#waiting.length)} commands wait, the last is ${commandName(message.header.command)}`,
+          `the peer sent too much while a command was still being served: ${String(this.turns.waiting)} commands wait, the last is ${commandName(message.header.command)}`,
         ),
       );
     }
   }
 
-  /** Drops what waits. A handler that is at work may finish; its reply goes nowhere. */
+  /** Drops what waits. Handlers that are at work may finish; their replies go nowhere. */
   close(): void {
     this.#closed = true;
-    for (let message; (message = this.#waiting.shift()) !== undefined;) message.fds.close();
+    this.turns.close();
   }
 
-  #serve(message: Message): void {
+  #turn(message: Message): MessageTurn {
+    this.#weight += weightOf(message);
+    const { header, payload } = message;
+    return new MessageTurn(message, this.#lane(header.command, payload), this.#begin);
+  }
+
+  /** Calls the handler, and answers unless it returns a promise. */
+  #start(message: Message): Promise<CommandReply | undefined> | undefined {
     const { header, payload, fds } = message;
-    const posted = isNoReply(header.flags);
     let result;
     try {
-      result = this.#handler({ command: header.command, payload, fds, posted });
+      result = this.#handler({ command: header.command, payload, fds, posted: isNoReply(header.flags) });
     } catch (error) {
       this.#finish(message, undefined, error);
-      return;
+      return undefined;
     }
-    if (!(result instanceof Promise)) {
-      this.#finish(message, result, undefined);
-      return;
-    }
-    this.#busy = true;
+    if (result instanceof Promise) return result;
+    this.#finish(message, result, undefined);
+    return undefined;
+  }
+
+  #await(turn: MessageTurn, result: Promise<CommandReply | undefined>): void {
+    const { message } = turn;
+    const done = (reply: CommandReply | undefined, error: unknown): void => {
+      this.#finish(message, reply, error);
+      this.#weight -= weightOf(message);
+      this.turns.done(turn);
+    };
     result.then(
       (reply) => {
-        this.#finish(message, reply, undefined);
-        this.#serveNext();
+        done(reply, undefined);
       },
       (error: unknown) => {
-        this.#finish(message, undefined, error ?? new Error('the handler rejected without a reason'));
-        this.#serveNext();
+        done(undefined, error ?? new Error('the handler rejected without a reason'));
       },
     );
-  }
-
-  #serveNext(): void {
-    this.#busy = false;
-    while (!this.#isBusy() && !this.#closed) {
-      const next = this.#waiting.shift();
-      if (next === undefined) return;
-      this.#weight -= weightOf(next);
-      this.#serve(next);
-    }
-  }
-
-  #isBusy(): boolean {
-    return this.#busy;
   }
 
   #finish(message: Message, reply: CommandReply | undefined, error: unknown): void {

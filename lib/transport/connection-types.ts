@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import type { VfioUserError } from '../errors';
-import type { CommandHandler } from './command-queue';
+import type { CommandHandler, CommandLane } from './command-queue';
 
 /** How a `Connection` behaves. Sizes are in bytes, times in milliseconds. */
 export interface ConnectionOptions {
@@ -8,6 +8,13 @@ export interface ConnectionOptions {
   readonly name: string;
   /** Serves the commands of the peer. */
   readonly onCommand: CommandHandler;
+  /** What commands of the peer overlap with. Default: nothing, they are served one after the other. */
+  readonly lane?: CommandLane;
+  /**
+   * True: the peer sends descriptors only with replies that bring them by the specification, as servers do, so that other
+   * messages may be read several at a time. Descriptors at other messages are closed. Default false.
+   */
+  readonly readAhead?: boolean;
   /** Called once when the connection has ended; null after `Connection.close`. */
   readonly onClose?: (error: VfioUserError | null) => void;
   /** Time-out of a request unless its own says otherwise. Default 5000. */
