@@ -2,14 +2,16 @@
 import { performance } from 'node:perf_hooks';
 import { VfioUserError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
-import { HEADER_SIZE, HeaderFlag, commandName, encodeHeader, isReply, type Header } from '../protocol';
+import { HEADER_SIZE, HeaderFlag, commandName, isReply } from '../protocol';
 import { CommandQueue } from './command-queue';
 import { closedError, disconnectedError, errorFor, replyError } from './connection-errors';
 import type { ConnectionOptions, ConnectionStatistics, Request } from './connection-types';
 import { Fifo } from './fifo';
+import type { LaneQueue } from './lane-queue';
 import { MessageReader, type Message } from './message-reader';
+import { MessageWriter, type OutgoingMessage } from './message-writer';
 import { PendingTable, type Pending, type Reply } from './pending-table';
-import { SendQueue } from './send-queue';
+import type { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
 
 const DEFAULT_TIMEOUT = 5000;
@@ -52,16 +54,26 @@ export class Connection {
   readonly #socket: Socket;
   readonly #watcher: SocketWatcher;
   readonly #reader: MessageReader;
+  readonly #writer: MessageWriter;
   readonly #outgoing: SendQueue;
   readonly #pending = new PendingTable();
   readonly #commands: CommandQueue;
   readonly #onClose: (error: VfioUserError | null) => void;
-  readonly #head = new Uint8Array(4096);
-  readonly #headView = new DataView(this.#head.buffer);
-  readonly #header: Header = { id: 0, command: 0, size: 0, flags: 0, error: 0 };
+  readonly #readAhead: boolean;
   /** What waits for its turn while much is queued: functions that send it. */
   #unsent = new Fifo<() => void>();
   #turns: (() => void)[] = [];
+  /** Sends what was gathered. */
+  readonly #release = (): void => {
+    if (this.#closed) return;
+    try {
+      this.#outgoing.release();
+    } catch (error) {
+      this.#end(this.#disconnected(error));
+      return;
+    }
+    if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
+  };
   /** Sends what {@link hold} keeps back. */
   #held: (() => void) | null = null;
   #timer: NodeJS.Timeout | undefined;
@@ -75,12 +87,18 @@ export class Connection {
     this.messageTimeout = options.messageTimeout ?? DEFAULT_TIMEOUT;
     this.#socket = socket;
     this.#onClose = options.onClose ?? (() => undefined);
+    this.#readAhead = options.readAhead ?? false;
     this.#reader = new MessageReader(socket, options.maxMessageSize ?? DEFAULT_MAX_MESSAGE);
-    this.#outgoing = new SendQueue(socket);
-    this.#commands = new CommandQueue(options.onCommand, {
+    this.#writer = new MessageWriter(socket);
+    this.#outgoing = this.#writer.queue;
+    const outgoing = this.#outgoing;
+    this.#commands = new CommandQueue(options.onCommand, options.lane ?? (() => null), {
+      get congested() {
+        return outgoing.replyBytes > HIGH_WATER;
+      },
       reply: (id, command, flags, errno, payload, data, fds) => {
         this.#emitHeld();
-        this.#transmit(id, command, flags, errno, payload, data, fds);
+        this.#transmit({ id, command, flags, errno, payload, data, fds }, false);
       },
       fail: (error) => {
         this.#end(error);
@@ -120,6 +138,11 @@ export class Connection {
     return this.#isFull();
   }
 
+  /** The order of the peer's commands, for work of the peer that comes by other ways. */
+  get turns(): LaneQueue {
+    return this.#commands.turns;
+  }
+
   /** Largest message accepted, with its header, in bytes. */
   set maxMessageSize(bytes: number) {
     this.#reader.maxMessageSize = bytes;
@@ -140,22 +163,29 @@ export class Connection {
    *
    * @throws VfioUserError REMOTE, TIMEOUT, DISCONNECTED, CLOSED or PROTOCOL; the reason of `signal` when aborted
    */
-  async request(request: Request): Promise<Reply> {
-    const { signal } = request;
-    signal?.throwIfAborted();
+  request(request: Request): Promise<Reply> {
     return new Promise<Reply>((resolve, reject) => {
+      const { signal } = request;
+      if (signal === undefined) {
+        this.#start(request, true, (error, reply) => {
+          if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
+          else resolve(reply);
+        });
+        return;
+      }
+      signal.throwIfAborted();
       let id = -1;
       const onAbort = (): void => {
         this.#pending.abandon(id);
         // The reason is the caller's own, whatever it is.
-        reject(signal?.reason as Error);
+        reject(signal.reason as Error);
       };
-      id = this.#start(request, (error, reply) => {
-        signal?.removeEventListener('abort', onAbort);
+      id = this.#start(request, true, (error, reply) => {
+        signal.removeEventListener('abort', onAbort);
         if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
         else resolve(reply);
       });
-      if (this.#pending.get(id) !== undefined) signal?.addEventListener('abort', onAbort, { once: true });
+      if (this.#pending.get(id) !== undefined) signal.addEventListener('abort', onAbort, { once: true });
     });
   }
 
@@ -169,7 +199,7 @@ export class Connection {
       error: null,
       reply: null,
     };
-    this.#start(request, (error, reply) => {
+    this.#start(request, false, (error, reply) => {
       Object.assign(outcome, { done: true, error, reply });
     });
     while (!outcome.done) this.#waitOnce();
@@ -186,7 +216,9 @@ export class Connection {
     this.#emitHeld();
     this.#assertOpen(command);
     const send = (fixed: Uint8Array, bulk: Uint8Array | undefined): void => {
-      this.#transmit(this.#pending.reserve(), command, HeaderFlag.noReply, 0, fixed, bulk, undefined);
+      const id = this.#pending.reserve();
+      const flags = HeaderFlag.noReply;
+      this.#transmit({ id, command, flags, errno: 0, payload: fixed, data: bulk, fds: undefined }, false);
     };
     if (!this.#isFull()) send(payload, data);
     else {
@@ -243,7 +275,7 @@ export class Connection {
     this.close();
   }
 
-  #start(request: Request, settle: Pending['settle']): number {
+  #start(request: Request, gather: boolean, settle: Pending['settle']): number {
     this.#emitHeld();
     this.#assertOpen(request.command);
     const timeout = request.timeout ?? this.messageTimeout;
@@ -259,7 +291,7 @@ export class Connection {
     this.#arm(deadline);
     const { command, payload, data, fds } = request;
     const send = (): void => {
-      this.#transmit(id, command, HeaderFlag.command, 0, payload, data, fds);
+      this.#transmit({ id, command, flags: HeaderFlag.command, errno: 0, payload, data, fds }, gather);
     };
     if (!this.#isFull()) send();
     else {
@@ -282,39 +314,16 @@ export class Connection {
     return this.#outgoing.bytes > HIGH_WATER || this.#unsent.length > 0;
   }
 
-  /** Header and fixed payload go through one reused buffer, bulk data as it is, in one sendmsg. */
-  #transmit(
-    id: number,
-    command: number,
-    flags: number,
-    errno: number,
-    payload: Uint8Array,
-    data: Uint8Array | undefined,
-    fds: readonly number[] | undefined,
-  ): void {
+  #transmit(message: OutgoingMessage, gather: boolean): void {
     if (this.#closed) return;
-    const header = this.#header;
-    header.id = id;
-    header.command = command;
-    header.flags = flags;
-    header.error = errno;
-    header.size = HEADER_SIZE + payload.length + (data?.length ?? 0);
-    let head = this.#head;
-    if (HEADER_SIZE + payload.length > head.length) {
-      head = new Uint8Array(HEADER_SIZE + payload.length);
-      encodeHeader(new DataView(head.buffer), 0, header);
-    } else {
-      encodeHeader(this.#headView, 0, header);
-    }
-    head.set(payload, HEADER_SIZE);
     try {
-      this.#outgoing.push(head, HEADER_SIZE + payload.length, data ?? null, fds ?? null, isReply(flags));
+      const header = this.#writer.write(message, gather ? this.#release : null);
+      this.statistics.messagesSent++;
+      if (tracing()) traceMessage(this.name, 'sent', header, message.fds?.length ?? 0);
     } catch (error) {
       this.#end(this.#disconnected(error));
       return;
     }
-    this.statistics.messagesSent++;
-    if (tracing()) traceMessage(this.name, 'sent', header, fds?.length ?? 0);
     if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
   }
 
@@ -335,7 +344,7 @@ export class Connection {
       this.#end(this.#disconnected(error));
       return;
     }
-    this.#pauseReading();
+    if (!this.#pauseReading()) this.#commands.turns.advance();
     while (this.#outgoing.bytes <= HIGH_WATER && this.#unsent.length > 0) this.#unsent.shift()?.();
     if (!this.backlogged) this.#emitHeld();
     if (!this.#isFull()) this.#wakeTurns();
@@ -348,6 +357,7 @@ export class Connection {
   }
 
   #waitOnce(): void {
+    this.#release();
     const now = performance.now();
     const earliest = this.#pending.expire(now);
     const sleep = Math.max(0, Math.min(earliest - now, SLEEP_MILLISECONDS));
@@ -388,8 +398,10 @@ export class Connection {
   }
 
   #receive(limit: number, spinMicroseconds: number, timeoutMilliseconds: number): void {
-    for (let count = 0; count < limit && !this.#closed; count++) {
+    // The socket does not tell again of what was read ahead, so that is dealt with in any case.
+    for (let count = 0; (count < limit || this.#reader.buffered) && !this.#closed; count++) {
       if (this.#pauseReading()) return;
+      this.#reader.readAhead = this.#readAhead && count < limit && !this.#pending.expectsFds;
       let message;
       try {
         message = this.#reader.next(spinMicroseconds, timeoutMilliseconds);

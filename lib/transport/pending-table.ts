@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, errnoName } from '../errors';
-import { commandName } from '../protocol';
+import { Command, commandName } from '../protocol';
 import type { FdList } from './fd-list';
 
 /** The reply to a request: its payload after the header, and the descriptors that came with it, to be taken or closed. */
@@ -23,6 +23,15 @@ export interface Pending {
 
 const ID_COUNT = 0x10000;
 
+/** Whether replies to a command may bring descriptors, by the specification: twin socket, mappable regions, I/O descriptors. */
+function replyBringsFds(command: number): boolean {
+  return (
+    command === Command.version ||
+    command === Command.deviceGetRegionInfo ||
+    command === Command.deviceGetRegionIoFds
+  );
+}
+
 /**
  * Requests in flight, by message id. An id whose request timed out or was aborted stays taken until its late reply
  * comes, so that the reply cannot be mistaken for that of a younger request.
@@ -30,11 +39,17 @@ const ID_COUNT = 0x10000;
 export class PendingTable {
   readonly #pending = new Map<number, Pending>();
   readonly #abandoned = new Set<number>();
+  #bringFds = 0;
   #next = 1;
 
   /** Number of requests in flight. */
   get size(): number {
     return this.#pending.size;
+  }
+
+  /** Whether a reply that may bring descriptors is waited for. */
+  get expectsFds(): boolean {
+    return this.#bringFds > 0;
   }
 
   /** Number of ids that wait for a late reply. */
@@ -54,6 +69,7 @@ export class PendingTable {
     }
     const id = this.reserve();
     this.#pending.set(id, pending);
+    if (replyBringsFds(pending.command)) this.#bringFds++;
     return id;
   }
 
@@ -74,13 +90,16 @@ export class PendingTable {
   }
 
   /** Removes an answered request; its id is free again. */
-  remove(id: number): void {
-    this.#pending.delete(id);
+  remove(id: number): boolean {
+    const pending = this.#pending.get(id);
+    if (pending === undefined) return false;
+    if (replyBringsFds(pending.command)) this.#bringFds--;
+    return this.#pending.delete(id);
   }
 
   /** Gives up on a request; its id stays taken until {@link late}. */
   abandon(id: number): void {
-    if (this.#pending.delete(id)) this.#abandoned.add(id);
+    if (this.remove(id)) this.#abandoned.add(id);
   }
 
   /** True when `id` belongs to an abandoned request, which it then frees. */
@@ -107,6 +126,7 @@ export class PendingTable {
     const all = [...this.#pending.values()];
     this.#pending.clear();
     this.#abandoned.clear();
+    this.#bringFds = 0;
     for (const pending of all) pending.settle(makeError(pending), null);
   }
 

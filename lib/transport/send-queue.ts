@@ -23,14 +23,18 @@ interface Chunk {
 }
 
 const NOTHING = new Uint8Array(0);
+/** Bytes gathered at most: within one piece of what the kernel cuts messages into, so that each arrives whole. */
+const GATHERED_SIZE = 16 << 10;
 
 /**
  * Messages on their way out. A message leaves in one sendmsg when the socket takes it, and that is the normal case;
- * what the socket does not take is copied and waits, in order.
+ * what the socket does not take is copied and waits, in order. Small messages can be gathered into one sendmsg.
  */
 export class SendQueue {
   readonly #sink: ByteSink;
   readonly #chunks = new Fifo<Chunk>();
+  #gathered = NOTHING;
+  #gatheredBytes = 0;
   #bytes = 0;
   #replyBytes = 0;
 
@@ -48,8 +52,46 @@ export class SendQueue {
     return this.#replyBytes;
   }
 
+  /**
+   * Gathers a message without descriptors, to be sent by {@link release} or before the next one that is not gathered;
+   * false when it is too large for that.
+   */
+  gather(head: Uint8Array, headLength: number, data: Uint8Array | null): boolean {
+    const total = headLength + (data?.length ?? 0);
+    // What waits for the socket goes first.
+    if (this.#chunks.length > 0 || total > GATHERED_SIZE) return false;
+    if (this.#gatheredBytes + total > GATHERED_SIZE) {
+      this.release();
+      if (this.#chunks.length > 0) return false;
+    }
+    if (this.#gathered.length === 0) this.#gathered = new Uint8Array(GATHERED_SIZE);
+    const start = this.#gatheredBytes;
+    for (let i = 0; i < headLength; i++) this.#gathered[start + i] = head[i] as number;
+    if (data !== null) this.#gathered.set(data, start + headLength);
+    this.#gatheredBytes += total;
+    return true;
+  }
+
+  /** Sends or queues what was gathered. */
+  release(): void {
+    const count = this.#gatheredBytes;
+    this.#gatheredBytes = 0;
+    if (count > 0) this.#push(this.#gathered, count, null, null, false);
+  }
+
   /** Sends or queues one message. The caller may reuse `head`, `data` and close `fds` when this returns. */
   push(
+    head: Uint8Array,
+    headLength: number,
+    data: Uint8Array | null,
+    fds: readonly number[] | null,
+    isReply: boolean,
+  ): void {
+    this.release();
+    this.#push(head, headLength, data, fds, isReply);
+  }
+
+  #push(
     head: Uint8Array,
     headLength: number,
     data: Uint8Array | null,
@@ -94,6 +136,7 @@ export class SendQueue {
     for (let chunk; (chunk = this.#chunks.shift()) !== undefined;) closeAll(chunk);
     this.#bytes = 0;
     this.#replyBytes = 0;
+    this.#gatheredBytes = 0;
   }
 }
 

@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: MIT
+import { HEADER_SIZE, encodeHeader, isReply, type Header } from '../protocol';
+import { SendQueue, type ByteSink } from './send-queue';
+
+/** A message to send. */
+export interface OutgoingMessage {
+  readonly id: number;
+  readonly command: number;
+  readonly flags: number;
+  readonly errno: number;
+  /** The fixed part. */
+  readonly payload: Uint8Array;
+  /** Bulk data that follows it. */
+  readonly data: Uint8Array | undefined;
+  readonly fds: readonly number[] | undefined;
+}
+
+/** Turns messages into bytes for a {@link SendQueue}. */
+export class MessageWriter {
+  readonly queue: SendQueue;
+  readonly #head = new Uint8Array(4096);
+  readonly #headView = new DataView(this.#head.buffer);
+  readonly #header: Header = { id: 0, command: 0, size: 0, flags: 0, error: 0 };
+  #gathering = false;
+
+  constructor(sink: ByteSink) {
+    this.queue = new SendQueue(sink);
+  }
+
+  /**
+   * Header and fixed payload go through one reused buffer, bulk data as it is, in one sendmsg. All may be reused at once.
+   *
+   * @param endOfTurn given for a message that may leave together with others: the first of a turn of the event loop leaves
+   *   at once, so that the peer can begin, small ones after it at the end of the turn, when this function is called; it
+   *   has to call `queue.release()`
+   * @returns the header
+   */
+  write(message: OutgoingMessage, endOfTurn: (() => void) | null): Readonly<Header> {
+    const { payload, data = null, fds = null } = message;
+    const headLength = HEADER_SIZE + payload.length;
+    const header = this.#header;
+    header.id = message.id;
+    header.command = message.command;
+    header.flags = message.flags;
+    header.error = message.errno;
+    header.size = headLength + (data?.length ?? 0);
+    let head = this.#head;
+    if (headLength > head.length) {
+      head = new Uint8Array(headLength);
+      encodeHeader(new DataView(head.buffer), 0, header);
+    } else {
+      encodeHeader(this.#headView, 0, header);
+    }
+    head.set(payload, HEADER_SIZE);
+    const alone = endOfTurn === null || (fds !== null && fds.length > 0);
+    if (alone || !this.#gathering || !this.queue.gather(head, headLength, data))
+      this.queue.push(head, headLength, data, fds, isReply(header.flags));
+    if (!alone && !this.#gathering) {
+      this.#gathering = true;
+      queueMicrotask(() => {
+        this.#gathering = false;
+        endOfTurn();
+      });
+    }
+    return header;
+  }
+}
