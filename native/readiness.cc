@@ -36,6 +36,21 @@ int Watcher::SetEvents(int events) {
   return events == 0 ? uv_poll_stop(poll_) : uv_poll_start(poll_, events, OnReady);
 }
 
+int Watcher::SetSpin(uint64_t nanoseconds) {
+  spin_ = nanoseconds;
+  if (idle_ == nullptr && spin_ > 0) {
+    auto idle = std::make_unique<uv_idle_t>();
+    const int result = uv_idle_init(poll_->loop, idle.get());
+    if (result < 0) return result;
+    idle_ = idle.release();
+    idle_->data = this;
+    // What keeps the loop alive is the descriptor.
+    uv_unref(reinterpret_cast<uv_handle_t*>(idle_));
+  }
+  if (idle_ != nullptr) Spin();
+  return 0;
+}
+
 void Watcher::SetRef(bool on) {
   auto* handle = reinterpret_cast<uv_handle_t*>(poll_);
   if (on) {
@@ -50,6 +65,10 @@ void Watcher::Close() {
     // The loop needs the handle until it has called back, which is after this object is gone.
     uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(poll_, nullptr)),
              [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
+  }
+  if (idle_ != nullptr) {
+    uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(idle_, nullptr)),
+             [](uv_handle_t* handle) { delete reinterpret_cast<uv_idle_t*>(handle); });
   }
   fd_.Reset();
 }
@@ -70,7 +89,24 @@ void Watcher::OnReady(uv_poll_t* poll, int status, int events) {
     return;
   }
   uint64_t count = 0;
-  if (ReadCounter(self->fd_.get(), &count) == 0 && count != 0) self->Deliver(static_cast<double>(count));
+  if (ReadCounter(self->fd_.get(), &count) != 0 || count == 0) return;
+  self->Deliver(static_cast<double>(count));
+  self->Spin();
+}
+
+void Watcher::Spin() {
+  if (idle_ == nullptr) return;
+  if (spin_ == 0) {
+    uv_idle_stop(idle_);
+    return;
+  }
+  spin_end_ = uv_hrtime() + spin_;
+  // An active idle handle makes the loop ask for events without waiting (libuv, uv_idle_t), and serve timers
+  // and other descriptors as ever.
+  uv_idle_start(idle_, [](uv_idle_t* idle) {
+    const auto* watcher = static_cast<Watcher*>(idle->data);
+    if (uv_hrtime() > watcher->spin_end_) uv_idle_stop(idle);
+  });
 }
 
 void Watcher::Deliver(double value) {
@@ -85,6 +121,8 @@ void Watcher::Deliver(double value) {
 namespace {
 
 constexpr int kAllEvents = UV_READABLE | UV_WRITABLE;
+/** A hundred years, which stands for ever. */
+constexpr int64_t kMaxSpinMicroseconds = int64_t{100} * 365 * 86'400 * 1'000'000;
 
 Watcher* Find(Napi::Env env, int id) {
   const auto& watchers = env.GetInstanceData<AddonData>()->watchers;
@@ -122,6 +160,19 @@ Napi::Value SetWatcherEvents(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), watcher == nullptr ? -EBADF : watcher->SetEvents(events));
 }
 
+/**
+ * setWatcherSpin(watcher, microseconds): 0, or -errno; -EBADF for a closed watcher. Counts from now on, and
+ * from each delivery of an eventfd's counter.
+ */
+Napi::Value SetWatcherSpin(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int id = arguments.Natural(0);
+  const auto microseconds = static_cast<uint64_t>(arguments.Integer(1, 0, kMaxSpinMicroseconds));
+  if (!arguments.ok()) return info.Env().Undefined();
+  Watcher* watcher = Find(info.Env(), id);
+  return Napi::Number::New(info.Env(), watcher == nullptr ? -EBADF : watcher->SetSpin(microseconds * 1000));
+}
+
 /** setWatcherRef(watcher, on): 0, or -EBADF for a closed watcher. */
 Napi::Value SetWatcherRef(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
@@ -151,6 +202,7 @@ Napi::Value Unwatch(const Napi::CallbackInfo& info) {
 void InitReadiness(Napi::Env env, Napi::Object exports) {
   Export<Watch>(env, exports, "watch");
   Export<SetWatcherEvents>(env, exports, "setWatcherEvents");
+  Export<SetWatcherSpin>(env, exports, "setWatcherSpin");
   Export<SetWatcherRef>(env, exports, "setWatcherRef");
   Export<Unwatch>(env, exports, "unwatch");
 }

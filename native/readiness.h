@@ -27,6 +27,11 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
   int Open();
   /** Mask of UV_READABLE and UV_WRITABLE, 0 to pause. 0 or -errno. */
   int SetEvents(int events);
+  /**
+   * For how long after each delivery the event loop looks for the next one instead of sleeping, in
+   * nanoseconds; 0 for not at all. 0 or -errno.
+   */
+  int SetSpin(uint64_t nanoseconds);
   /** Whether the watcher keeps the event loop alive. */
   void SetRef(bool on);
   /** Idempotent; safe from within the callback. */
@@ -35,6 +40,8 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
  private:
   static void OnReady(uv_poll_t* poll, int status, int events);
   void Deliver(double value);
+  /** Keeps the event loop from sleeping until the time to spin is over. */
+  void Spin();
 
   Napi::Env env_;
   UniqueFd fd_;
@@ -42,6 +49,9 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
   Napi::FunctionReference callback_;
   napi_async_context context_ = nullptr;
   uv_poll_t* poll_ = nullptr;
+  uv_idle_t* idle_ = nullptr;
+  uint64_t spin_ = 0;
+  uint64_t spin_end_ = 0;
   int events_ = 0;
 };
 

@@ -7,11 +7,11 @@ export type { DmaAccess, DmaMapOptions, DmaMapping, DmaPlace, DmaRange } from '.
 export { resolveSocketPath, type Endpoint } from './endpoint';
 export type { ProbedBar } from './bar-probe';
 export { VfioUserIrq, type IrqTarget, type VectorSelection } from './irq';
-export { IrqVector, type IrqHandler, type IrqTrace } from './irq-vector';
+export { IrqVector, type IrqHandler, type IrqMode, type IrqOptions, type IrqTrace } from './irq-vector';
 export { PciFunction, type FunctionSwitches, type SizedBar } from './pci-function';
 export { SignalStream } from './signal-stream';
 export { IoEventFd, IoRegionFd, type SubRegion } from './sub-region';
-export { EventFd, type EventWatcher } from '../native';
+export { EventFd, type EventWatchOptions, type EventWatcher } from '../native';
 export { VfioUserRegion, type WriteOptions } from './region';
 export { DeviceFeatures } from './device-feature';
 export { DirtyLog, type DirtyLogOptions } from './dirty-log';

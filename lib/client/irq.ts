@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, outOfRange } from '../errors';
+import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { EventFd } from '../native';
 import { PciIrq, type DeviceIrq } from '../pci/device';
 import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type SetIrqsRequest } from '../protocol';
 import type { Connection } from '../transport';
 import { IrqExclusion, type ExclusiveIrq } from './irq-exclusion';
-import { IrqVector, type IrqHandler } from './irq-vector';
+import { IrqVector, type IrqHandler, type IrqOptions } from './irq-vector';
 
 /** What the server told about an interrupt index. */
 export interface IrqDescription {
@@ -24,6 +24,8 @@ export type VectorSelection =
 
 /** libvfio-user and QEMU take at most this many descriptors with one message, whatever they announce. */
 const MAX_FDS = 16;
+/** Microseconds; as long as KVM looks for work before it puts a processor to sleep (`halt_poll_ns`). */
+const DEFAULT_SPIN = 200;
 
 /** An interrupt index of a vfio-user device: INTx, MSI, MSI-X, ERR or REQ. */
 export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
@@ -87,6 +89,10 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
     return entry;
   }
 
+  fd(vector: number): number | null {
+    return this.vector(vector).fd;
+  }
+
   /**
    * Delivers vectors `0 … targets.length-1`. Replaces what was enabled before; INTx, MSI and MSI-X exclude each other,
    * so enabling one of them disables the others.
@@ -94,11 +100,14 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
    * @param targets where each vector goes; a number enables as many vectors to be polled, or waited for with
    *   `vector(n).signals()`. For INTx the end of an interrupt (UNMASK) is told when a function or loop is done with it; for
    *   an eventfd of the caller's the caller does that
-   * @throws RangeError for more vectors than there are, or none; VfioUserError ERR_VFIO_USER_UNSUPPORTED when the index
+   * @param options how the event loop waits for signals, of all these vectors
+   * @throws RangeError for more vectors than there are, or none, or a negative `spin`; TypeError for a mode that does not
+   *   exist, or `spin` in another than `adaptive`; VfioUserError ERR_VFIO_USER_UNSUPPORTED when the index
    *   cannot signal eventfds, REMOTE and others of a message. Nothing is enabled then
    */
-  enable(targets: number | readonly IrqTarget[]): Promise<void> {
+  enable(targets: number | readonly IrqTarget[], options: IrqOptions = {}): Promise<void> {
     return this.#exclusion.run(async () => {
+      const spin = spinOf(options);
       const list = typeof targets === 'number' ? targets : [...targets];
       this.#check(typeof list === 'number' ? list : list.length);
       const { active } = this.#exclusion;
@@ -107,6 +116,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
       if (this.#exclusive) this.#exclusion.active = this;
       await this.#enable(
         typeof list === 'number' ? Array.from({ length: list }, () => 'polled' as const) : list,
+        spin,
       );
     });
   }
@@ -170,7 +180,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
     }
   }
 
-  async #enable(targets: readonly (IrqTarget | 'polled')[]): Promise<void> {
+  async #enable(targets: readonly (IrqTarget | 'polled')[], spin: number): Promise<void> {
     let sent = false;
     try {
       // Attached from the start, so that a device that is closed meanwhile closes them.
@@ -178,7 +188,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
         if (target === null) return;
         const isHandler = typeof target === 'function';
         const own = isHandler || target === 'polled';
-        this.vector(vector).attach(own ? EventFd.create() : target, own, isHandler ? target : null);
+        this.vector(vector).attach(own ? EventFd.create() : target, own, isHandler ? target : null, spin);
       });
       for (const { start, fds } of this.#runs(targets.length)) {
         await this.#send({ data: 'eventfd', action: 'trigger', start, count: fds.length }, fds);
@@ -262,5 +272,23 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
     const payload = encodeSetIrqsRequest({ ...request, index: this.index });
     const reply = await this.#connection.request({ command: Command.deviceSetIrqs, payload, fds });
     reply.fds.close();
+  }
+}
+
+/** Microseconds for which the event loop does not sleep. */
+function spinOf({ mode = 'interrupt', spin }: IrqOptions): number {
+  if (spin !== undefined && mode !== 'adaptive')
+    throw invalidArgument(`spin is of the mode adaptive, and the mode is ${mode}`);
+  if (spin !== undefined && !(spin >= 0))
+    throw outOfRange(`spin is a time from 0 µs on, got ${String(spin)}`);
+  switch (mode) {
+    case 'interrupt':
+      return 0;
+    case 'adaptive':
+      return spin ?? DEFAULT_SPIN;
+    case 'poll':
+      return Infinity;
+    default:
+      throw invalidArgument(`There is no mode ${String(mode)}: interrupt, adaptive or poll`);
   }
 }

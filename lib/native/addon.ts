@@ -48,6 +48,7 @@ export interface NativeAddon {
 
   watch(fd: number, events: number, drain: boolean, callback: (value: number) => void): number;
   setWatcherEvents(watcher: number, events: number): number;
+  setWatcherSpin(watcher: number, microseconds: number): number;
   setWatcherRef(watcher: number, on: boolean): number;
   unwatch(watcher: number): number;
 

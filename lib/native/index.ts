@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-export { EventFd, type EventWatcher } from './eventfd';
+export { EventFd, type EventWatchOptions, type EventWatcher } from './eventfd';
 export { FileSeal, closeFd, duplicateFd, fileSeals, fileSize } from './fd';
 export { ListeningSocket, type ListenOptions, type ListeningWatcher } from './listening-socket';
 export {

@@ -98,6 +98,8 @@ export class SocketWatcher {
 export class Socket {
   readonly #fd: number;
   readonly #fdsOut = new Int32Array(2 + MAX_FDS_PER_MESSAGE);
+  /** Descriptors to send; kept, as most messages bring as many as the one before. */
+  #fdsIn = new Int32Array(1);
   #received: number[] = [];
   #fdsTruncated = false;
   #watcher: SocketWatcher | undefined;
@@ -180,7 +182,9 @@ export class Socket {
           `A message carries at most ${String(MAX_FDS_PER_MESSAGE)} file descriptors, got ${String(fds.length)}`,
         );
       }
-      descriptors = Int32Array.from(fds);
+      if (this.#fdsIn.length !== fds.length) this.#fdsIn = new Int32Array(fds.length);
+      descriptors = this.#fdsIn;
+      descriptors.set(fds);
     }
     const offset = body === null ? 0 : bodyOffset;
     const result = addon().send(this.fd, head, headLength, body, offset, bodyLength, descriptors);

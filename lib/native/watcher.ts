@@ -5,6 +5,9 @@ import { addon, checked } from './addon';
 /** Bits of the mask of events that a watcher asks for, and that its handler gets. */
 export const Ready = { read: 1, write: 2 } as const;
 
+/** Longest time to spin that the addon takes, in microseconds: a hundred years, which stands for ever. */
+const MAX_SPIN = 100 * 365 * 86_400_000_000;
+
 /**
  * Calls a function whenever a file descriptor is ready, for as long as it is. Keeps the event loop alive unless
  * {@link unref} was called. It holds a duplicate of the descriptor, so the file stays open until {@link close}.
@@ -34,6 +37,18 @@ export class Watcher {
   setEvents(events: number): void {
     this.#use();
     checked(addon().setWatcherEvents(this.#id, events), 'epoll_ctl', 'Changing the events of a watcher');
+  }
+
+  /**
+   * For how long, from now on and from each delivery of an eventfd's counter, the event loop looks for the next one
+   * instead of sleeping. Everything else on the loop is served meanwhile.
+   *
+   * @param microseconds 0 to Infinity; 0, the default, sleeps at once
+   */
+  setSpin(microseconds: number): void {
+    this.#use();
+    const time = Math.min(Math.ceil(microseconds), MAX_SPIN);
+    checked(addon().setWatcherSpin(this.#id, time), 'uv_idle_init', 'Changing how a watcher waits');
   }
 
   /** Keeps the event loop alive; the default. No effect once closed. */

@@ -120,6 +120,7 @@ describe('arguments that do not fit', () => {
     expect(native.unwatch(0x7fffffff)).toBe(-9);
     expect(native.setWatcherEvents(0x7fffffff, 1)).toBe(-9);
     expect(native.setWatcherRef(0x7fffffff, true)).toBe(-9);
+    expect(native.setWatcherSpin(0x7fffffff, 1)).toBe(-9);
     expect(native.isLost(0x7fffffff)).toBe(false);
     expect(native.unmap(new ArrayBuffer(8), 0)).toBe(-22);
     expect(native.unmap(new ArrayBuffer(0), 0x7fffffff)).toBe(-22);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { closeSync, openSync } from 'node:fs';
-import { setImmediate as turn } from 'node:timers/promises';
+import { performance } from 'node:perf_hooks';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { EventFd, createSharedMemory, duplicateFd } from '../../lib/native';
 import { openFds } from './open-fds';
 
@@ -122,4 +123,76 @@ test('a counter that another reader took is not delivered', async () => {
   await turn();
   await turn();
   expect(handler).not.toHaveBeenCalled();
+});
+
+describe('a watcher that spins', () => {
+  /** Milliseconds that the event loop slept during a time of `milliseconds`. */
+  async function slept(milliseconds: number): Promise<number> {
+    const before = performance.eventLoopUtilization();
+    await sleep(milliseconds);
+    return performance.eventLoopUtilization(before).idle;
+  }
+  const MINUTE = 60_000_000;
+
+  test('keeps the event loop from sleeping until it is closed', async () => {
+    using event = EventFd.create();
+    const plain = event.watch(() => undefined);
+    expect(await slept(30)).toBeGreaterThan(0);
+    plain.close();
+    const watcher = event.watch(() => undefined, { spin: MINUTE });
+    await turn();
+    expect(await slept(30)).toBe(0);
+    watcher.close();
+    await turn();
+    expect(await slept(30)).toBeGreaterThan(0);
+  });
+
+  test('delivers signals, and everything else on the loop goes on', async () => {
+    using event = EventFd.create();
+    using other = EventFd.create();
+    const seen: string[] = [];
+    event.watch((count) => seen.push(`event ${String(count)}`), { spin: Infinity });
+    other.watch((count) => seen.push(`other ${String(count)}`));
+    other.signal(3);
+    while (seen.length === 0) await turn();
+    await sleep(5);
+    event.signal(2);
+    while (seen.length === 1) await turn();
+    expect(seen).toEqual(['other 3', 'event 2']);
+  });
+
+  test('falls asleep when the time is over, and each signal begins it anew', async () => {
+    using event = EventFd.create();
+    let calls = 0;
+    event.watch(() => calls++, { spin: 100_000 });
+    while ((await slept(50)) === 0);
+    event.signal();
+    while (calls === 0) await turn();
+    expect(await slept(20)).toBe(0);
+    while ((await slept(50)) === 0);
+  });
+
+  test.each([-1, NaN])('spin %p is out of range', (spin) => {
+    using event = EventFd.create();
+    expect(() => event.watch(() => undefined, { spin })).toThrow(
+      expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }),
+    );
+  });
+
+  test('may be closed by its handler', async () => {
+    const before = openFds();
+    const event = EventFd.create(1);
+    let calls = 0;
+    event.watch(
+      () => {
+        calls++;
+        event.close();
+      },
+      { spin: Infinity },
+    );
+    while (calls === 0) await turn();
+    await turn();
+    expect(await slept(30)).toBeGreaterThan(0);
+    expect(openFds()).toBe(before);
+  });
 });

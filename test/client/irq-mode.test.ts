@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT
+/** How the event loop waits for interrupts: asleep, awake for a while, or always awake. */
+import { performance } from 'node:perf_hooks';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { IrqOptions, VfioUserIrq } from '../../lib/client';
+import { EventFd } from '../../lib/native';
+import { GET_IRQ_INFO, SET_IRQS, atEnd, fakeDevice, u32, until, type FakeServer } from './support';
+
+/** MSI-X with one vector, and what the device signals it with. */
+async function fakeIrq(): Promise<{ irq: VfioUserIrq; server: FakeServer; signal: (count: number) => void }> {
+  let eventFd: EventFd | undefined;
+  atEnd(() => {
+    eventFd?.close();
+  });
+  const { device, server } = await fakeDevice({
+    // `struct vfio_irq_info`: argsz, flags (1 EVENTFD), index, count.
+    [GET_IRQ_INFO]: u32(16, 1, 2, 1),
+    [SET_IRQS]: ({ fds }) => {
+      if (fds.length > 0) eventFd = EventFd.fromFd(fds.take(0)!);
+      return new Uint8Array(0);
+    },
+  });
+  return {
+    irq: await device.irq('msix'),
+    server,
+    signal: (count) => {
+      eventFd!.signal(count);
+    },
+  };
+}
+
+/** Whether it sleeps at all during a while; a busy machine may leave it no time to. */
+async function sleeps(): Promise<boolean> {
+  const before = performance.eventLoopUtilization();
+  await sleep(30);
+  return performance.eventLoopUtilization(before).idle > 0;
+}
+
+/** Returns when it sleeps, which a test that waits in vain ends by its time-out. */
+async function asleepAtLast(): Promise<void> {
+  while (!(await sleeps()));
+}
+
+const MINUTE = 60_000_000;
+
+test.each([
+  ['interrupt', {}, true],
+  ['interrupt, by name', { mode: 'interrupt' }, true],
+  ['adaptive', { mode: 'adaptive', spin: MINUTE }, false],
+  ['adaptive, without time', { mode: 'adaptive', spin: 0 }, true],
+  ['poll', { mode: 'poll' }, false],
+] as const)('%s', async (_name, options, asleep) => {
+  const { irq, signal } = await fakeIrq();
+  const got: number[] = [];
+  await irq.enable([(signals) => got.push(signals)], options);
+  signal(2);
+  await until(() => got.length === 1);
+  if (asleep) await asleepAtLast();
+  else expect(await sleeps()).toBe(false);
+  signal(3);
+  await until(() => got.length === 2);
+  expect(got).toEqual([2, 3]);
+  await irq.disable();
+  await asleepAtLast();
+});
+
+test('adaptive falls asleep soon', async () => {
+  const { irq } = await fakeIrq();
+  await irq.enable([() => undefined], { mode: 'adaptive' });
+  await asleepAtLast();
+});
+
+test('only while something listens', async () => {
+  const { irq, signal } = await fakeIrq();
+  await irq.enable(1, { mode: 'poll' });
+  await asleepAtLast();
+  signal(1);
+  for await (const count of irq.vector(0)) {
+    expect(count).toBe(1);
+    expect(await sleeps()).toBe(false);
+    break;
+  }
+  await asleepAtLast();
+});
+
+test('what makes no sense is refused, and nothing is sent', async () => {
+  const { irq, server } = await fakeIrq();
+  const strange: IrqOptions = JSON.parse('{"mode":"fast"}') as IrqOptions;
+  for (const options of [{ spin: 5 }, { mode: 'poll', spin: 5 } as const, strange])
+    await expect(irq.enable(1, options)).rejects.toMatchObject({ code: 'ERR_INVALID_ARG_VALUE' });
+  for (const spin of [-1, NaN])
+    await expect(irq.enable(1, { mode: 'adaptive', spin })).rejects.toMatchObject({
+      code: 'ERR_OUT_OF_RANGE',
+    });
+  expect(server.count(SET_IRQS)).toBe(0);
+});
