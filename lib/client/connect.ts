@@ -80,6 +80,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
     name,
     messageTimeout,
     maxMessageSize: MAX_MESSAGE,
+    readAhead: true,
     onCommand: (command) => serveDma(dma, command),
     onClose: (error) => device?.connectionClosed(error),
   });
@@ -91,6 +92,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
         name: `${name} (twin socket)`,
         messageTimeout,
         maxMessageSize: MAX_MESSAGE,
+        readAhead: true,
         onCommand: (command) => serveDma(dma, command),
         // Without it the server's commands are lost.
         onClose: (error) => {

@@ -19,6 +19,7 @@ import {
   encodeIrqInfoRequest,
   encodeRegionInfoRequest,
   type Capabilities,
+  type DirtyBitmapInfo,
   type NegotiatedLimits,
   type RegionInfo,
 } from '../protocol';
@@ -32,7 +33,7 @@ import { DeviceMigration } from './migration';
 import { IrqExclusion } from './irq-exclusion';
 import { PciFunction } from './pci-function';
 import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
-import { VfioUserRegion } from './region';
+import { VfioUserRegion, type RegionAccess } from './region';
 
 /** The result of the negotiation with a server. */
 export interface Negotiated {
@@ -62,6 +63,8 @@ export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 const REGION_INFO_SIZE = 4096;
 /** A server that announces more than this is not believed. */
 const MAX_REGIONS = 4096;
+/** PCI local bus 3.0, 6.1. */
+const COMPATIBLE_CONFIG_SIZE = 256;
 const MAX_REGION_INFO = 1 << 20;
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
@@ -86,6 +89,7 @@ export class VfioUserDevice
   readonly #ownsDma: boolean;
   readonly #regions = new Map<number, Promise<VfioUserRegion>>();
   readonly #irqs = new Map<number, Promise<VfioUserIrq>>();
+  #compatibleConfig: VfioUserRegion | undefined;
   readonly #postedWrites: PostedWrites;
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
@@ -108,7 +112,7 @@ export class VfioUserDevice
     this.#timeouts = timeouts;
     const { maxDataXferSize } = negotiated.limits;
     this.feature = new DeviceFeatures(connection, timeouts.quiesce);
-    this.dirtyLog = new DirtyLog(this.name, this.feature, dma, maxDataXferSize);
+    this.dirtyLog = new DirtyLog(this, dma, maxDataXferSize);
     this.migration = new DeviceMigration(connection, this.feature, {
       maxTransfer: maxDataXferSize,
       timeout: timeouts.quiesce,
@@ -150,6 +154,21 @@ export class VfioUserDevice
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
       throw outOfRange(`region index ${String(region)} cannot be`);
     return cached(this.#regions, index, () => this.#fetchRegion(index));
+  }
+
+  get compatibleConfig(): VfioUserRegion {
+    return (this.#compatibleConfig ??= new VfioUserRegion(
+      this.#connection,
+      {
+        index: PciRegion.config,
+        size: COMPATIBLE_CONFIG_SIZE,
+        flags: RegionFlag.read | RegionFlag.write,
+        fdOffset: 0,
+        areas: [],
+        fds: [],
+      },
+      this.#regionAccess,
+    ));
   }
 
   /** An interrupt index by name or number. Asked once, then cached. */
@@ -217,6 +236,31 @@ export class VfioUserDevice
     decodeDmaUnmapReply(reply, request);
   }
 
+  /** The same, with a bitmap of what the server has written of the range. Use {@link dma} instead. */
+  async unmapDmaWithBitmap(range: DmaRange, bitmap: DirtyBitmapInfo): Promise<Uint8Array> {
+    const request = {
+      flags: DmaUnmapFlag.getDirtyBitmap,
+      address: range.iova,
+      size: range.size,
+      bitmap,
+    };
+    const payload = encodeDmaUnmapRequest(request);
+    const reply = await this.#connection.request({
+      command: Command.dmaUnmap,
+      payload,
+      timeout: this.#timeouts.quiesce,
+      maxReply: payload.byteLength + bitmap.size,
+    });
+    reply.fds.close();
+    const { bitmap: bytes } = decodeDmaUnmapReply(reply.payload, request);
+    if (bytes !== undefined) return bytes;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_PROTOCOL',
+      `${this.name} answered a DMA_UNMAP with ${String(reply.payload.byteLength)} bytes, without the dirty bitmap that was asked for`,
+      { command: 'DMA_UNMAP' },
+    );
+  }
+
   /** Takes all DMA ranges from the server with one message. Use {@link dma} instead. */
   async unmapAllDma(): Promise<void> {
     if (this.closed) return;
@@ -270,6 +314,10 @@ export class VfioUserDevice
     };
   }
 
+  get #regionAccess(): RegionAccess {
+    return { maxTransfer: this.negotiated.limits.maxDataXferSize, postedWrites: this.#postedWrites };
+  }
+
   async #fetchRegion(index: number): Promise<VfioUserRegion> {
     let argsz = REGION_INFO_SIZE;
     for (let attempt = 1; ; attempt++) {
@@ -300,7 +348,7 @@ export class VfioUserDevice
           type: info.capabilities.find((c) => c.kind === 'type'),
           fds: takeFds(reply.fds, mappable ? Math.max(1, areas.length) : 0),
         },
-        { maxTransfer: this.negotiated.limits.maxDataXferSize, postedWrites: this.#postedWrites },
+        this.#regionAccess,
       );
       return this.#adopt(region);
     }

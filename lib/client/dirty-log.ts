@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { formatRange } from '../pci/iova-map';
 import {
   DirtyBitmap,
   DirtyPages,
@@ -10,9 +11,11 @@ import {
   dirtyBitmapSize,
   encodeDmaLoggingControl,
   encodeDmaLoggingQuery,
+  type DirtyBitmapInfo,
 } from '../protocol';
 import type { DeviceFeatures } from './device-feature';
 import type { DmaContainer } from './dma-container';
+import type { DmaRange, DmaTarget, DmaTargetLog } from './dma-range';
 
 /** What to log, for {@link DirtyLog.start}. */
 export interface DirtyLogOptions {
@@ -22,8 +25,17 @@ export interface DirtyLogOptions {
   readonly ranges?: readonly { readonly iova: number | bigint; readonly length: number }[];
 }
 
+/** The device whose writes a {@link DirtyLog} logs. */
+export interface LoggingDevice extends Pick<DmaTarget, 'name' | 'unmapDma'> {
+  readonly feature: DeviceFeatures;
+  /** Takes a range from the server, which sends a bitmap of what it has written of it. */
+  unmapDmaWithBitmap(range: DmaRange, bitmap: DirtyBitmapInfo): Promise<Uint8Array>;
+}
+
 /** The fixed part of a report (vfio-user, VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT). */
 const REPORT_SIZE = 24;
+/** The fixed part of a DMA_UNMAP with a bitmap. libvfio-user limits it and the bitmap together to its max_data_xfer_size. */
+const UNMAP_SIZE = 40;
 
 /**
  * Which memory a device has written: the log that the device keeps of its own stores, and what came from it by
@@ -33,14 +45,13 @@ const REPORT_SIZE = 24;
  * await device.dirtyLog.start();
  * for (const iova of await device.dirtyLog.report(memory.iova, memory.size)) …
  */
-export class DirtyLog {
-  readonly #name: string;
-  readonly #features: DeviceFeatures;
+export class DirtyLog implements DmaTargetLog {
+  readonly #device: LoggingDevice;
   readonly #dma: DmaContainer;
   readonly #maxBitmap: number;
   /** What is dirty and has not been asked for yet; null when nothing is logged. */
   #pages: DirtyPages | null = null;
-  /** Granularity of the device's log. */
+  /** Granularity of the device's log; 0 until the device has chosen it. */
   #pageSize = 0;
   #unwatch: () => void = () => undefined;
 
@@ -49,9 +60,8 @@ export class DirtyLog {
    *
    * @param maxBitmap largest bitmap of one message, in bytes
    */
-  constructor(name: string, features: DeviceFeatures, dma: DmaContainer, maxBitmap: number) {
-    this.#name = name;
-    this.#features = features;
+  constructor(device: LoggingDevice, dma: DmaContainer, maxBitmap: number) {
+    this.#device = device;
     this.#dma = dma;
     this.#maxBitmap = Math.max(8, maxBitmap - (maxBitmap % 8));
   }
@@ -59,8 +69,8 @@ export class DirtyLog {
   /** Whether the device can log. */
   async supported(): Promise<boolean> {
     return (
-      (await this.#features.probe(Feature.dmaLoggingStart, { set: true })) &&
-      (await this.#features.probe(Feature.dmaLoggingReport, { get: true }))
+      (await this.#device.feature.probe(Feature.dmaLoggingStart, { set: true })) &&
+      (await this.#device.feature.probe(Feature.dmaLoggingReport, { get: true }))
     );
   }
 
@@ -75,7 +85,9 @@ export class DirtyLog {
     if (!isPageSize(pageSize) || pageSize < MIN_DIRTY_PAGE_SIZE)
       throw invalidArgument(`pageSize is ${String(pageSize)}; give a power of two of at least 4096`);
     if (this.#pages !== null)
-      throw invalidArgument(`${this.#name} logs dirty pages already; stop that before it is started again`);
+      throw invalidArgument(
+        `${this.#device.name} logs dirty pages already; stop that before it is started again`,
+      );
     const written = new DirtyPages(pageSize);
     this.#pages = written;
     // From now on: a message may come before the reply.
@@ -83,7 +95,7 @@ export class DirtyLog {
       this.#pages?.mark(iova, length);
     });
     try {
-      const reply = await this.#features.set(
+      const reply = await this.#device.feature.set(
         Feature.dmaLoggingStart,
         encodeDmaLoggingControl({ pageSize, ranges }),
       );
@@ -91,7 +103,7 @@ export class DirtyLog {
       if (!isPageSize(chosen)) {
         throw new VfioUserError(
           'ERR_VFIO_USER_PROTOCOL',
-          `${this.#name} logs pages of ${String(chosen)} bytes, which is no power of two`,
+          `${this.#device.name} logs pages of ${String(chosen)} bytes, which is no power of two`,
           { command: 'DEVICE_FEATURE' },
         );
       }
@@ -108,7 +120,7 @@ export class DirtyLog {
     if (this.#pages === null) return;
     const pageSize = this.#pageSize;
     this.release();
-    await this.#features.set(Feature.dmaLoggingStop, encodeDmaLoggingControl({ pageSize, ranges: [] }));
+    await this.#device.feature.set(Feature.dmaLoggingStop, encodeDmaLoggingControl({ pageSize, ranges: [] }));
   }
 
   /**
@@ -119,8 +131,7 @@ export class DirtyLog {
    * @param pageSize bytes that one bit stands for, a power of two; default the granularity of the log
    */
   async report(iova: number | bigint, length: number, pageSize?: number): Promise<DirtyBitmap> {
-    const pages = this.#pages;
-    if (pages === null) throw invalidArgument(`${this.#name} does not log dirty pages; start that first`);
+    const pages = this.#logged();
     if (
       !Number.isSafeInteger(length) ||
       length < 1 ||
@@ -142,11 +153,49 @@ export class DirtyLog {
     return pages.take(iova, length, unit);
   }
 
+  checkUnmap(range: DmaRange): number {
+    this.#logged();
+    const size = dirtyBitmapSize(range.size, this.#pageSize);
+    if (range.fd !== null && UNMAP_SIZE + size > this.#maxBitmap) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_DMA',
+        `${formatRange(range)} has a dirty bitmap of ${String(size)} bytes, and ${this.#device.name} transfers at most ${String(this.#maxBitmap)} of a whole message; report first, then unmap`,
+      );
+    }
+    return this.#pageSize;
+  }
+
+  /** Use the container's `unmapAndReport`. */
+  async unmap(range: DmaRange): Promise<void> {
+    const pages = this.#logged();
+    // As for a report: our own account of what is written by message is complete.
+    if (range.fd === null) {
+      await this.#device.unmapDma(range);
+      return;
+    }
+    // At the granularity of the log, as libvfio-user tells what is wrong at others beyond 256 pages.
+    const pageSize = this.#pageSize;
+    const bitmap = { pageSize, size: dirtyBitmapSize(range.size, pageSize) };
+    const bytes = await this.#device.unmapDmaWithBitmap(range, bitmap);
+    pages.merge(new DirtyBitmap(range.iova, range.size, pageSize, bytes));
+  }
+
+  take(iova: bigint, length: number, pageSize: number): DirtyBitmap {
+    return this.#logged().take(iova, length, pageSize);
+  }
+
   /** Stops to watch without a message to the device. Called by the device when it closes. */
   release(): void {
     this.#unwatch();
     this.#unwatch = () => undefined;
     this.#pages = null;
+    this.#pageSize = 0;
+  }
+
+  #logged(): DirtyPages {
+    if (this.#pages === null || this.#pageSize === 0)
+      throw invalidArgument(`${this.#device.name} does not log dirty pages; start that first`);
+    return this.#pages;
   }
 
   /**
@@ -159,7 +208,11 @@ export class DirtyLog {
       const length = Math.min(most, range.size - at);
       const query = { iova: range.iova + BigInt(at), length, pageSize: this.#pageSize };
       const room = REPORT_SIZE + dirtyBitmapSize(length, query.pageSize);
-      const data = await this.#features.get(Feature.dmaLoggingReport, encodeDmaLoggingQuery(query), room);
+      const data = await this.#device.feature.get(
+        Feature.dmaLoggingReport,
+        encodeDmaLoggingQuery(query),
+        room,
+      );
       pages.merge(new DirtyBitmap(query.iova, length, query.pageSize, decodeDmaLoggingReport(data, query)));
     }
   }

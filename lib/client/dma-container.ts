@@ -1,28 +1,21 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../errors';
-import { closeFd, pageSize } from '../native';
+import { pageSize } from '../native';
 import type { DeviceDma, DmaMemory } from '../pci/device';
-import { IovaMap, formatRange, type IovaRange } from '../pci/iova-map';
-import {
-  DmaBatch,
-  DmaBatchError,
-  planBatch,
-  type DmaBatchOutcome,
-  type DmaOperation,
-  type PlannedOperation,
-} from './dma-batch';
-import { accessible } from './dma-lookup';
+import type { DirtyBitmap } from '../protocol';
+import { DmaBatch, DmaBatchError, planBatch, type DmaBatchOutcome, type DmaOperation } from './dma-batch';
+import { runBatch } from './dma-batch-run';
+import { placeOf, readMemory, writeMemory } from './dma-lookup';
 import { HUGE_PAGE, borrowMemory, createMemory, type HugePages, type OwnedMemory } from './dma-memory';
 import {
   checkPages,
-  mayStillHold,
   type DmaMapOptions,
   type DmaMapping,
   type DmaPlace,
   type DmaRange,
   type DmaTarget,
 } from './dma-range';
-import { pipelined } from './pipeline';
+import { DmaTable } from './dma-table';
 
 /** How a {@link DmaContainer} allocates and shares. */
 export interface DmaContainerOptions {
@@ -38,8 +31,6 @@ export interface DmaContainerOptions {
   readonly hugePages?: HugePages;
 }
 
-/** The protocol knows none below (vfio-user, VFIO_USER_VERSION, "pgsizes"). */
-const SMALLEST_PAGE = 4096;
 /** Allocations begin above 4 GiB, clear of addresses that callers like to choose themselves. */
 const ALLOCATION_BASE = 1n << 32n;
 /** NVMe and many other devices have at most 48 address bits. */
@@ -50,10 +41,7 @@ const ALLOCATION_LIMIT = 1n << 47n;
  * It allocates and maps, tells its devices, and serves their DMA_READ and DMA_WRITE messages from what is mapped.
  */
 export class DmaContainer implements DeviceDma {
-  readonly #ranges = new IovaMap<DmaRange>();
-  readonly #targets = new Set<DmaTarget>();
-  /** Ranges that are being taken from the devices, and when they are. */
-  readonly #leaving = new WeakMap<DmaRange, Promise<void>>();
+  readonly #table = new DmaTable();
   readonly #writeWatchers = new Set<(iova: bigint, length: number) => void>();
   readonly #directDma: boolean;
   readonly #hugePages: HugePages;
@@ -68,12 +56,12 @@ export class DmaContainer implements DeviceDma {
 
   /** What is mapped now. */
   get ranges(): readonly DmaRange[] {
-    return [...this.#ranges];
+    return [...this.#table.ranges];
   }
 
   /** What is mapped, in one line. */
   dump(): string {
-    return this.#ranges.dump();
+    return this.#table.ranges.dump();
   }
 
   async allocate(size: number): Promise<DmaMemory> {
@@ -81,11 +69,12 @@ export class DmaContainer implements DeviceDma {
       throw outOfRange(`size is ${String(size)}; at least 1 byte is needed`);
     while (this.#exclusive !== null) await this.#exclusive;
     const huge = this.#hugePages !== 'never' && size >= HUGE_PAGE;
-    const unit = Math.max(huge ? HUGE_PAGE : pageSize, this.#dmaPageSize());
+    const unit = Math.max(huge ? HUGE_PAGE : pageSize, this.#table.pageSize);
     const rounded = Math.ceil(size / unit) * unit;
     // Aligned to huge pages whenever large, so that a server can map it so: SPDK ignores other memory for real DMA.
     const alignment = rounded >= HUGE_PAGE ? HUGE_PAGE : pageSize;
-    const iova = this.#ranges.findGap(rounded, Math.max(alignment, unit), ALLOCATION_BASE, ALLOCATION_LIMIT);
+    const { ranges } = this.#table;
+    const iova = ranges.findGap(rounded, Math.max(alignment, unit), ALLOCATION_BASE, ALLOCATION_LIMIT);
     if (iova === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
@@ -107,7 +96,7 @@ export class DmaContainer implements DeviceDma {
   async map(options: DmaMapOptions): Promise<DmaMapping> {
     while (this.#exclusive !== null) await this.#exclusive;
     checkPages(options, this.#pageSizeFor(options));
-    this.#check({ iova: BigInt(options.iova), size: options.size });
+    this.#table.check({ iova: BigInt(options.iova), size: options.size });
     const range = this.#rangeFor(options);
     await this.#enter(range);
     return this.#mappingOf(range);
@@ -122,14 +111,26 @@ export class DmaContainer implements DeviceDma {
    */
   async unmap(iova: number | bigint, size: number): Promise<void> {
     while (this.#exclusive !== null) await this.#exclusive;
-    const range = this.#ranges.get(BigInt(iova), size);
-    if (range === undefined) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_DMA',
-        `${formatRange({ iova: BigInt(iova), size })} is not mapped; address and size must be those of one mapping. Mapped: ${this.dump()}`,
-      );
-    }
-    await this.#leave(range);
+    await this.#table.leave(this.#table.get(BigInt(iova), size));
+  }
+
+  /**
+   * Takes a range from the devices, as {@link unmap}, and tells which of its pages they have written since that was last
+   * reported: no write comes between the answer and the unmap. Every device must log dirty pages. It is an extension of
+   * libvfio-user (flag GET_DIRTY_BITMAP and `struct vfio_user_bitmap` of its vfio-user.h), which other servers refuse.
+   *
+   * When it fails after something was sent, the range stays as with {@link unmap}, and what devices have told already is
+   * told by `report` of their dirty logs. A reply that makes no sense is such a failure: whether the device still has
+   * the range is not known, and another unmap tells. A device that has gone takes its log along: take all pages for dirty.
+   *
+   * @param pageSize bytes that one bit stands for, a power of two; default the smallest granularity of the devices' logs
+   * @throws TypeError when a device does not log, or the page size makes no sense; VfioUserError ERR_VFIO_USER_DMA when
+   *   there is no such mapping, or a device cannot send a bitmap of its size. Nothing has been sent then
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE when a device refuses; ERR_VFIO_USER_PROTOCOL for a reply without the bitmap
+   */
+  async unmapAndReport(iova: number | bigint, size: number, pageSize?: number): Promise<DirtyBitmap> {
+    while (this.#exclusive !== null) await this.#exclusive;
+    return this.#table.leaveReporting(this.#table.get(BigInt(iova), size), pageSize);
   }
 
   /**
@@ -140,17 +141,7 @@ export class DmaContainer implements DeviceDma {
    */
   async unmapAll(): Promise<void> {
     await this.#alone(async () => {
-      const ranges = this.ranges;
-      if (ranges.length === 0) return;
-      const results = await Promise.all([...this.#targets].map((target) => this.#clear(target, ranges)));
-      this.#settle(
-        ranges.map((range, index) => {
-          const errors = results.map((result) => result[index] ?? null).filter((failure) => failure !== null);
-          if (!errors.some(({ error }) => mayStillHold(error))) this.#release(range);
-          const { iova, size } = range;
-          return { operation: 'unmap', iova, size, error: errors[0]?.error ?? null };
-        }),
-      );
+      this.#settle(await this.#table.leaveAll());
     });
   }
 
@@ -165,10 +156,7 @@ export class DmaContainer implements DeviceDma {
    * @returns undefined when they are not mapped, or not within one range
    */
   lookup(iova: number | bigint, length = 1): DmaPlace | undefined {
-    const [segment, other] = this.#ranges.lookup(BigInt(iova), length) ?? [];
-    if (segment === undefined || other !== undefined) return undefined;
-    const { range, offset } = segment;
-    return { range, offset, buffer: range.mapping?.buffer ?? null };
+    return placeOf(this.#table.ranges, BigInt(iova), length);
   }
 
   /**
@@ -179,29 +167,19 @@ export class DmaContainer implements DeviceDma {
   async attach(target: DmaTarget): Promise<void> {
     await this.#alone(async () => {
       this.#assertOpen();
-      // What is being taken from the others is not shown any more.
-      const ranges = this.ranges.filter((range) => !this.#leaving.has(range));
-      this.#checkTarget(target, ranges);
-      // Entered first, so that it is also told of what is mapped from now on.
-      this.#targets.add(target);
-      const results = await pipelined(ranges, (range) => target.mapDma(this.#shown(range)));
-      const [failure] = results.filter((result) => result !== null);
-      if (failure === undefined) return;
-      this.#targets.delete(target);
-      throw failure.error;
+      await this.#table.attach(target);
     });
   }
 
   /** Forgets a device, without a message to it. */
   detach(target: DmaTarget): void {
-    this.#targets.delete(target);
+    this.#table.detach(target);
   }
 
   /** Releases all memory without a message to any device, for when they are gone; nothing can be mapped afterwards. Idempotent. */
   close(): void {
     this.#closed = true;
-    this.#targets.clear();
-    for (const range of this.ranges) this.#release(range);
+    this.#table.close();
   }
 
   /**
@@ -210,23 +188,12 @@ export class DmaContainer implements DeviceDma {
    * @throws VfioUserError ERR_VFIO_USER_DMA when a byte is not mapped, not readable, or its mapping was not allocated here
    */
   read(iova: bigint, length: number): Uint8Array {
-    const segments = accessible(this.#ranges, iova, length, 'read');
-    const data = new Uint8Array(length);
-    let at = 0;
-    for (const { buffer, offset, length: part } of segments) {
-      data.set(new Uint8Array(buffer, offset, part), at);
-      at += part;
-    }
-    return data;
+    return readMemory(this.#table.ranges, iova, length);
   }
 
   /** Stores the bytes of a device's DMA_WRITE; errors as {@link read}. */
   write(iova: bigint, data: Uint8Array): void {
-    let at = 0;
-    for (const { buffer, offset, length } of accessible(this.#ranges, iova, data.length, 'write')) {
-      new Uint8Array(buffer, offset, length).set(data.subarray(at, at + length));
-      at += length;
-    }
+    writeMemory(this.#table.ranges, iova, data);
     for (const watcher of this.#writeWatchers) watcher(iova, data.length);
   }
 
@@ -264,14 +231,9 @@ export class DmaContainer implements DeviceDma {
     );
   }
 
-  /** The largest of the pages that devices take as their smallest. */
-  #dmaPageSize(): number {
-    return Math.max(SMALLEST_PAGE, ...[...this.#targets].map(({ dmaPageSize }) => dmaPageSize));
-  }
-
   /** Memory that is mapped here is made of our own pages too. */
   #pageSizeFor({ fd }: DmaMapOptions): number {
-    return Math.max(fd === undefined ? 0 : pageSize, this.#dmaPageSize());
+    return Math.max(fd === undefined ? 0 : pageSize, this.#table.pageSize);
   }
 
   #rangeFor(options: DmaMapOptions): DmaRange {
@@ -291,185 +253,31 @@ export class DmaContainer implements DeviceDma {
     };
   }
 
-  #checkTarget(target: DmaTarget, ranges: readonly DmaRange[]): void {
-    if (ranges.length > target.maxDmaMaps) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_DMA',
-        `${target.name} takes at most ${String(target.maxDmaMaps)} DMA mappings, and ${String(ranges.length)} are in use`,
-      );
-    }
-    const unit = BigInt(target.dmaPageSize);
-    for (const range of ranges) {
-      if (
-        range.iova % unit === 0n &&
-        BigInt(range.size) % unit === 0n &&
-        BigInt(range.fdOffset) % unit === 0n
-      )
-        continue;
-      throw new VfioUserError(
-        'ERR_VFIO_USER_DMA',
-        `${target.name} takes DMA mappings of pages of ${String(unit)} bytes, of which ${formatRange(range)} is not made`,
-      );
-    }
-  }
-
-  #check(range: IovaRange): void {
-    const probe = new IovaMap<IovaRange>();
-    probe.add(range);
-    const other = this.#ranges.overlap(range.iova, range.size);
-    if (other !== undefined) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_DMA',
-        `${formatRange(range)} overlaps ${formatRange(other)}. Mapped: ${this.dump()}`,
-      );
-    }
-    for (const target of this.#targets) {
-      if (this.#ranges.size >= target.maxDmaMaps) {
-        throw new VfioUserError(
-          'ERR_VFIO_USER_DMA',
-          `${target.name} takes at most ${String(target.maxDmaMaps)} DMA mappings, and so many are in use`,
-        );
-      }
-    }
-  }
-
-  /** Enters the range, then tells every device; when one refuses, the others forget it again. */
   async #enter(range: DmaRange): Promise<void> {
     try {
       this.#assertOpen();
-      this.#check(range);
-      this.#ranges.add(range);
-      await this.#show(range);
     } catch (error) {
-      this.#release(range);
+      this.#table.release(range);
       throw error;
     }
-  }
-
-  async #show(range: DmaRange): Promise<void> {
-    const failures = await this.#tell((target) => target.mapDma(this.#shown(range)));
-    const [first] = failures;
-    if (first === undefined) return;
-    // Also those that were attached meanwhile, and found the range in the table.
-    const told = [...this.#targets].filter(
-      (target) => !failures.some((failure) => failure.target === target),
-    );
-    await Promise.allSettled(told.map((target) => target.unmapDma(this.#shown(range))));
-    throw first.error;
-  }
-
-  /** Tells every device of now at once; returns those that failed. */
-  async #tell(tell: (target: DmaTarget) => Promise<void>): Promise<{ target: DmaTarget; error: unknown }[]> {
-    const targets = [...this.#targets];
-    const results = await Promise.allSettled(targets.map(tell));
-    return targets.flatMap((target, index) => {
-      const result = results[index];
-      return result?.status === 'rejected' ? [{ target, error: result.reason as unknown }] : [];
-    });
-  }
-
-  /** The range leaves the table only when every device has let go of it (vfio-user, VFIO_USER_DMA_UNMAP, "Reply"). */
-  #leave(range: DmaRange): Promise<void> {
-    const leaving = this.#leaving.get(range) ?? this.#takeBack(range);
-    this.#leaving.set(range, leaving);
-    return leaving;
-  }
-
-  async #takeBack(range: DmaRange): Promise<void> {
-    const failures = await this.#tell((target) => target.unmapDma(this.#shown(range)));
-    if (failures.some(({ error }) => mayStillHold(error))) this.#leaving.delete(range);
-    else this.#release(range);
-    if (failures[0] !== undefined) throw failures[0].error;
-  }
-
-  /** Everything from one device; by range, why it failed. */
-  async #clear(target: DmaTarget, ranges: readonly DmaRange[]): Promise<({ error: unknown } | null)[]> {
-    try {
-      await target.unmapAllDma();
-      return [];
-    } catch (error) {
-      // Servers that do not know the flag refuse it with any of several errors; those that are gone are no better asked again.
-      if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE')
-        return ranges.map(() => ({ error }));
-    }
-    return pipelined(ranges, (range) => target.unmapDma(this.#shown(range)));
+    await this.#table.enter(range);
   }
 
   async #commit(operations: readonly DmaOperation[]): Promise<DmaMapping[]> {
     this.#assertOpen();
     const plan = planBatch(operations, {
-      ranges: this.ranges.filter((range) => !this.#leaving.has(range)),
-      maxDmaMaps: Math.min(...[...this.#targets].map(({ maxDmaMaps }) => maxDmaMaps)),
+      ranges: this.#table.staying,
+      maxDmaMaps: this.#table.maxDmaMaps,
       pageSize: (options) => this.#pageSizeFor(options),
     });
-    const ranges = this.#prepare(plan);
-    // A range that takes the place of others enters the table when those have left it.
-    let unmapped: Promise<unknown> = Promise.resolve();
-    const results = await pipelined([...plan.entries()], ([index, { kind }]) => {
-      const range = ranges[index] as DmaRange;
-      if (kind === 'map') return this.#enterInBatch(range, unmapped);
-      const left = this.#leave(range);
-      unmapped = Promise.allSettled([unmapped, left]);
-      return left;
-    });
-    this.#settle(
-      plan.map(({ kind }, index) => {
-        const { iova, size } = ranges[index] as DmaRange;
-        return { operation: kind, iova, size, error: results[index]?.error ?? null };
-      }),
-    );
-    return plan.flatMap(({ kind }, index) =>
-      kind === 'map' ? [this.#mappingOf(ranges[index] as DmaRange)] : [],
-    );
-  }
-
-  /** The ranges of a plan, with their memory. When one cannot be had, there is none. */
-  #prepare(plan: readonly PlannedOperation[]): DmaRange[] {
-    const ranges: DmaRange[] = [];
-    try {
-      for (const operation of plan) {
-        if (operation.kind === 'map') ranges.push(this.#rangeFor(operation.options));
-        else if (typeof operation.target !== 'number') ranges.push(operation.target);
-        else ranges.push(ranges[operation.target] as DmaRange);
-      }
-      return ranges;
-    } catch (error) {
-      ranges.forEach((range, index) => {
-        if (plan[index]?.kind === 'map') this.#release(range);
-      });
-      throw error;
-    }
-  }
-
-  async #enterInBatch(range: DmaRange, unmapped: Promise<unknown>): Promise<void> {
-    try {
-      const free = this.#ranges.overlap(range.iova, range.size) === undefined;
-      if (free) this.#ranges.add(range);
-      await this.#show(range);
-      if (free) return;
-      await unmapped;
-      if (!this.#leaving.has(range)) this.#ranges.add(range);
-    } catch (error) {
-      this.#release(range);
-      throw error;
-    }
+    const { ranges, outcomes } = await runBatch(this.#table, plan, (options) => this.#rangeFor(options));
+    this.#settle(outcomes);
+    return ranges.filter((_, index) => plan[index]?.kind === 'map').map((range) => this.#mappingOf(range));
   }
 
   /** @throws DmaBatchError when an operation failed */
   #settle(outcomes: readonly DmaBatchOutcome[]): void {
     if (outcomes.some(({ error }) => error !== null)) throw new DmaBatchError(outcomes, this.dump());
-  }
-
-  #shown(range: DmaRange): DmaRange {
-    return range.direct ? range : { ...range, fd: null, fdOffset: 0 };
-  }
-
-  /** The container owns the descriptor of a range as long as its mapping is open. */
-  #release(range: DmaRange): void {
-    this.#ranges.delete(range);
-    if (range.mapping === null || range.mapping.closed) return;
-    range.mapping.close();
-    if (range.fd !== null) closeFd(range.fd);
   }
 
   #mappingOf(range: DmaRange): DmaMapping {
@@ -478,7 +286,7 @@ export class DmaContainer implements DeviceDma {
       size: range.size,
       buffer: range.mapping?.buffer ?? null,
       close: async () => {
-        if (this.#ranges.get(range.iova, range.size) === range) await this.#leave(range);
+        if (this.#table.ranges.get(range.iova, range.size) === range) await this.#table.leave(range);
       },
     };
   }
@@ -491,7 +299,7 @@ export class DmaContainer implements DeviceDma {
       fd,
       fdOffset: range.fdOffset,
       close: async () => {
-        if (!mapping.closed) await this.#leave(range);
+        if (!mapping.closed) await this.#table.leave(range);
       },
     };
   }

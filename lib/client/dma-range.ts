@@ -2,6 +2,7 @@
 import { VfioUserError, invalidArgument } from '../errors';
 import type { Mapping } from '../native';
 import type { IovaRange } from '../pci/iova-map';
+import type { DirtyBitmap } from '../protocol';
 
 /** What the device may do with a mapped range. */
 export type DmaAccess = 'read' | 'write' | 'readwrite';
@@ -17,6 +18,22 @@ export interface DmaTarget {
   unmapDma(range: DmaRange): Promise<void>;
   /** Everything with one message; fails when the server does not know how. */
   unmapAllDma(): Promise<void>;
+  readonly dirtyLog: DmaTargetLog;
+}
+
+/** The log of what a {@link DmaTarget} writes, as far as it concerns its container. */
+export interface DmaTargetLog {
+  /**
+   * Checks that {@link unmap} could tell what was written.
+   *
+   * @returns the granularity of the log, in bytes
+   * @throws TypeError while nothing is logged; VfioUserError ERR_VFIO_USER_DMA when the range is too large
+   */
+  checkUnmap(range: DmaRange): number;
+  /** Takes a range from the device; what the device tells that it has written joins the log. */
+  unmap(range: DmaRange): Promise<void>;
+  /** The dirty pages of a range, which become clean. */
+  take(iova: bigint, length: number, pageSize: number): DirtyBitmap;
 }
 
 /** One mapped range, as the devices are told of it. */

@@ -106,10 +106,13 @@ export interface DeviceIrq {
   /** Number of vectors that the device offers. */
   readonly count: number;
   /**
-   * Delivers vectors `0 … handlers.length-1` to functions of this process. Replaces what was enabled before.
+   * Delivers vectors `0 … handlers.length-1` to functions of this process; given a number, so many vectors signal
+   * eventfds that nobody listens to here (see {@link fd}). Replaces what was enabled before.
    * A handler receives the number of signals since its last call: signals coalesce, so do not count calls.
    */
-  enable(handlers: readonly ((signals: number) => void)[]): Promise<void>;
+  enable(handlers: number | readonly ((signals: number) => void)[]): Promise<void>;
+  /** The eventfd that the device signals for a vector, null while the vector is not enabled. Stays this object's. */
+  fd(vector: number): number | null;
   /** Disables all vectors of the index. */
   disable(): Promise<void>;
 }
@@ -129,6 +132,8 @@ export interface Device {
   readonly dma: DeviceDma;
   info(): Promise<DeviceInfo>;
   region(region: PciRegionName | number): Promise<DeviceRegion>;
+  /** The first 256 bytes of configuration space, which every PCI function has: usable without asking the device first. */
+  readonly compatibleConfig: DeviceRegion;
   irq(index: PciIrqName | number): Promise<DeviceIrq>;
   reset(): Promise<void>;
   /** The device is gone: by {@link close} (null), or because its other end has failed. Emitted once. */
