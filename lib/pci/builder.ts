@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { outOfRange } from '../errors';
+import { MsiControl } from './capabilities';
 import { parseConfigHeader, PciConfig, PciStatus } from './config-space';
 import {
   type BarDeclaration,
@@ -14,15 +15,27 @@ export type ConfigEffect =
   | { readonly kind: 'command'; readonly value: number; readonly previous: number }
   /** A BAR was moved, or is being sized. */
   | { readonly kind: 'bar'; readonly index: number; readonly address: number }
+  /** MSI was enabled or disabled, or its number of vectors or its mask changed. */
+  | ({ readonly kind: 'msi' } & MsiState)
   | { readonly kind: 'msix'; readonly enabled: boolean; readonly functionMask: boolean }
   /** The power state changed, 0 for D0 and 3 for D3hot. */
   | { readonly kind: 'power'; readonly state: number; readonly previous: number }
   /** A function level reset was asked for. The device resets itself, and calls {@link ConfigSpace.reset}. */
   | { readonly kind: 'function-level-reset' };
 
+/** MSI as the client set it. */
+export interface MsiState {
+  readonly enabled: boolean;
+  /** Vectors that the device may use: a power of two, up to those that it declared. */
+  readonly vectors: number;
+  /** Masked vectors, one bit each; 0 without per-vector masking. */
+  readonly mask: number;
+}
+
 interface Snapshot {
   readonly command: number;
   readonly bars: readonly (number | undefined)[];
+  readonly msi: MsiState | undefined;
   readonly msix: number;
   readonly power: number;
 }
@@ -50,6 +63,18 @@ export class ConfigSpace {
   /** Command register, see `PciCommand`. */
   get command(): number {
     return this.#view.getUint16(PciConfig.command, true);
+  }
+
+  /** MSI as the client set it; undefined when the device has no such capability. */
+  get msi(): MsiState | undefined {
+    if (this.#image.msi === undefined) return undefined;
+    const control = this.#msiControl();
+    const mask = this.#msiMask();
+    return {
+      enabled: (control & MsiControl.enable) !== 0,
+      vectors: 2 ** ((control & MsiControl.messages) >>> 4),
+      mask: mask === undefined ? 0 : this.#view.getUint32(mask, true),
+    };
   }
 
   /** MSI-X as the client set it; undefined when the device has no such capability. */
@@ -96,6 +121,7 @@ export class ConfigSpace {
       this.#bytes[at] = (kept | (value & mask)) & ~(value & (clearable[at] as number));
     });
     this.#refusePowerState(before.power);
+    this.#limitMessages();
     const effects = this.#changes(before);
     if (this.#asksForReset(offset, data)) effects.push({ kind: 'function-level-reset' });
     return effects;
@@ -106,6 +132,21 @@ export class ConfigSpace {
     const status = this.#view.getUint16(PciConfig.status, true);
     const others = status & ~PciStatus.interrupt;
     this.#view.setUint16(PciConfig.status, pending ? others | PciStatus.interrupt : others, true);
+  }
+
+  /**
+   * Sets the pending bit of a masked MSI vector (PCI Express base 5.0, 7.7.1.8). Does nothing without per-vector masking.
+   *
+   * @throws RangeError when there is no such vector
+   */
+  setMsiPending(vector: number, pending: boolean): void {
+    const mask = this.#msiMask();
+    if (mask === undefined) return;
+    const vectors = 2 ** ((this.#msiControl() & MsiControl.capable) >>> 1);
+    if (!Number.isInteger(vector) || vector < 0 || vector >= vectors)
+      throw outOfRange(`MSI vector ${vector} of ${vectors}`);
+    const others = this.#view.getUint32(mask + 4, true) & ~(1 << vector);
+    this.#view.setUint32(mask + 4, pending ? others | (1 << vector) : others, true);
   }
 
   /** Puts every register back to its value after power-on. */
@@ -127,6 +168,19 @@ export class ConfigSpace {
     }
   }
 
+  #msiControl(): number {
+    const offset = this.#image.msi;
+    return offset === undefined ? 0 : this.#view.getUint16(offset + 2, true);
+  }
+
+  /** Offset of the mask of MSI, which the pending bits follow. */
+  #msiMask(): number | undefined {
+    const offset = this.#image.msi;
+    const control = this.#msiControl();
+    if (offset === undefined || (control & MsiControl.perVectorMasking) === 0) return undefined;
+    return offset + ((control & MsiControl.address64) !== 0 ? 0x10 : 0x0c);
+  }
+
   #msixControl(): number {
     const offset = this.#image.msix;
     return offset === undefined ? 0 : this.#view.getUint16(offset + 2, true);
@@ -136,6 +190,7 @@ export class ConfigSpace {
     return {
       command: this.command,
       bars: this.#bars.map((_, index) => this.barAddress(index)),
+      msi: this.msi,
       msix: this.#msixControl(),
       power: this.powerState,
     };
@@ -149,6 +204,15 @@ export class ConfigSpace {
     this.#view.setUint8(offset + 4, (this.#view.getUint8(offset + 4) & ~3) | previous);
   }
 
+  /** More vectors than the device has are not enabled: it gets as many as it has, as QEMU does. */
+  #limitMessages(): void {
+    const offset = this.#image.msi;
+    const control = this.#msiControl();
+    const [capable, enabled] = [(control & MsiControl.capable) >>> 1, (control & MsiControl.messages) >>> 4];
+    if (offset === undefined || enabled <= capable) return;
+    this.#view.setUint16(offset + 2, (control & ~MsiControl.messages) | (capable << 4), true);
+  }
+
   #changes(before: Snapshot): ConfigEffect[] {
     const effects: ConfigEffect[] = [];
     const after = this.#snapshot();
@@ -159,6 +223,8 @@ export class ConfigSpace {
       if (address !== undefined && address !== before.bars[index])
         effects.push({ kind: 'bar', index, address });
     });
+    if (after.msi !== undefined && !sameMsi(after.msi, before.msi))
+      effects.push({ kind: 'msi', ...after.msi });
     if (after.msix !== before.msix) effects.push({ kind: 'msix', ...decodeMsix(after.msix) });
     if (after.command !== before.command) {
       effects.push({ kind: 'command', value: after.command, previous: before.command });
@@ -176,4 +242,8 @@ export class ConfigSpace {
 
 function decodeMsix(control: number): { enabled: boolean; functionMask: boolean } {
   return { enabled: (control & 0x8000) !== 0, functionMask: (control & 0x4000) !== 0 };
+}
+
+function sameMsi(a: MsiState, b: MsiState | undefined): boolean {
+  return a.enabled === b?.enabled && a.vectors === b.vectors && a.mask === b.mask;
 }

@@ -13,6 +13,15 @@ export const CapabilityId = {
 /** Extended capability ids (`linux/pci_regs.h`, `PCI_EXT_CAP_ID_*`). */
 export const ExtendedCapabilityId = { advancedErrors: 0x0001, serialNumber: 0x0003, vendor: 0x000b } as const;
 
+/** Message Control of MSI (`linux/pci_regs.h`, `PCI_MSI_FLAGS_*`): bits, and a field of the base-2 logarithm of vectors. */
+export const MsiControl = {
+  enable: 0x0001,
+  capable: 0x000e,
+  messages: 0x0070,
+  address64: 0x0080,
+  perVectorMasking: 0x0100,
+} as const;
+
 /** Where every capability is: its id and the offset of its header in configuration space. */
 interface Located {
   readonly id: number;
@@ -218,11 +227,11 @@ function msi(view: DataView, at: Located): MsiCapability {
   return {
     ...at,
     kind: 'msi',
-    enabled: (control & 0x0001) !== 0,
-    vectors: 2 ** ((control >>> 1) & 7),
-    enabledVectors: 2 ** ((control >>> 4) & 7),
-    address64: (control & 0x0080) !== 0,
-    perVectorMasking: (control & 0x0100) !== 0,
+    enabled: (control & MsiControl.enable) !== 0,
+    vectors: 2 ** ((control & MsiControl.capable) >>> 1),
+    enabledVectors: 2 ** ((control & MsiControl.messages) >>> 4),
+    address64: (control & MsiControl.address64) !== 0,
+    perVectorMasking: (control & MsiControl.perVectorMasking) !== 0,
   };
 }
 

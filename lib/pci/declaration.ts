@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../errors';
-import { type BarLocation, CapabilityId, ExtendedCapabilityId } from './capabilities';
-import { PCIE_CONFIG_BYTES, PCI_CONFIG_BYTES, PciConfig, PciStatus } from './config-space';
+import type { BarLocation } from './capabilities';
+import { type ConfigViews, layOutCapabilities } from './capability-layout';
+import { PCIE_CONFIG_BYTES, PciConfig } from './config-space';
 
 /** A BAR that a device has. */
 export interface BarDeclaration {
@@ -16,6 +17,15 @@ export interface BarDeclaration {
 export type CapabilityDeclaration =
   | { readonly kind: 'power-management' }
   | { readonly kind: 'express'; readonly functionLevelReset?: boolean }
+  | {
+      readonly kind: 'msi';
+      /** Messages that the device can send. */
+      readonly vectors: 1 | 2 | 4 | 8 | 16 | 32;
+      /** Takes addresses of 64 bits, as a PCI Express endpoint must. Default true. */
+      readonly address64?: boolean;
+      /** Has mask and pending bits. Default false. */
+      readonly perVectorMasking?: boolean;
+    }
   | {
       readonly kind: 'msix';
       readonly vectors: number;
@@ -54,6 +64,7 @@ export interface ConfigImage {
   /** Offset of each capability that has effects; undefined when there is none. */
   readonly powerManagement: number | undefined;
   readonly express: number | undefined;
+  readonly msi: number | undefined;
   readonly msix: number | undefined;
 }
 
@@ -61,12 +72,6 @@ export interface ConfigImage {
 const COMMAND_WRITABLE = 0x0547;
 /** Error bits of the status register (PCI Local Bus 3.0, 6.2.3). */
 const STATUS_CLEARABLE = 0xf900;
-
-interface Views {
-  readonly bytes: DataView;
-  readonly writable: DataView;
-  readonly clearable: DataView;
-}
 
 /** @throws RangeError when the value is not an integer from 0 to `limit` */
 function checkField(name: string, value: number, limit: number): void {
@@ -101,7 +106,7 @@ export function buildConfigImage(declaration: ConfigSpaceDeclaration): ConfigIma
     checkField(name, value, limit);
   }
   const [bytes, writable, clearable] = [new Uint8Array(size), new Uint8Array(size), new Uint8Array(size)];
-  const views: Views = {
+  const views: ConfigViews = {
     bytes: new DataView(bytes.buffer),
     writable: new DataView(writable.buffer),
     clearable: new DataView(clearable.buffer),
@@ -124,12 +129,13 @@ export function buildConfigImage(declaration: ConfigSpaceDeclaration): ConfigIma
     clearable,
     powerManagement: offsets.get('power-management'),
     express: offsets.get('express'),
+    msi: offsets.get('msi'),
     msix: offsets.get('msix'),
   };
 }
 
 /** Only address bits at or above the size are writable, which is how the host finds the size (PCI 3.0, 6.2.5.1). */
-function layOutBars(views: Views, bars: ConfigSpaceDeclaration['bars'] & {}): void {
+function layOutBars(views: ConfigViews, bars: ConfigSpaceDeclaration['bars'] & {}): void {
   if (bars.length > 6) throw outOfRange(`${bars.length} BARs; a function has at most 6`);
   bars.forEach((bar, index) => {
     if (bar === undefined) return;
@@ -151,155 +157,4 @@ function layOutBars(views: Views, bars: ConfigSpaceDeclaration['bars'] & {}): vo
     if (type === 'memory64')
       views.writable.setUint32(offset + 4, Number(BigInt.asUintN(32, mask >> 32n)), true);
   });
-}
-
-/** Bytes of each capability. PCI Express has the 3Ch bytes of version 2. */
-function capabilitySize(capability: CapabilityDeclaration): number {
-  switch (capability.kind) {
-    case 'power-management':
-      return 8;
-    case 'express':
-      return 0x3c;
-    case 'msix':
-    case 'serial-number':
-      return 12;
-    case 'vendor':
-      return 3 + capability.data.byteLength;
-    case 'advanced-errors':
-      return 0x48;
-  }
-}
-
-function layOutCapabilities(
-  views: Views,
-  capabilities: readonly CapabilityDeclaration[],
-  bars: readonly (BarDeclaration | undefined)[],
-): ReadonlyMap<string, number> {
-  const offsets = new Map<string, number>();
-  let next = 0x40;
-  let link: number = PciConfig.capabilities;
-  let nextExtended = PCI_CONFIG_BYTES;
-  let linkExtended: number | undefined;
-  for (const capability of capabilities) {
-    const { kind } = capability;
-    if (offsets.has(kind) && kind !== 'vendor')
-      throw invalidArgument(`The capability ${kind} is declared twice`);
-    const extended = kind === 'serial-number' || kind === 'advanced-errors';
-    const offset = extended ? nextExtended : next;
-    const end = offset + ((capabilitySize(capability) + 3) & ~3);
-    if (end > (extended ? views.bytes.byteLength : PCI_CONFIG_BYTES)) {
-      throw outOfRange(`The capability ${kind} at ${offset} does not fit the configuration space`);
-    }
-    if (extended) {
-      const id =
-        kind === 'serial-number' ? ExtendedCapabilityId.serialNumber : ExtendedCapabilityId.advancedErrors;
-      views.bytes.setUint32(offset, 0x1_0000 | id, true);
-      if (linkExtended !== undefined) {
-        views.bytes.setUint32(linkExtended, views.bytes.getUint32(linkExtended, true) | (offset << 20), true);
-      }
-      linkExtended = offset;
-      nextExtended = end;
-    } else {
-      views.bytes.setUint8(link, offset);
-      views.bytes.setUint16(PciConfig.status, PciStatus.capabilities, true);
-      link = offset + 1;
-      next = end;
-    }
-    offsets.set(kind, offset);
-    fillCapability(views, offset, capability, bars);
-  }
-  return offsets;
-}
-
-function fillCapability(
-  { bytes, writable, clearable }: Views,
-  offset: number,
-  capability: CapabilityDeclaration,
-  bars: readonly (BarDeclaration | undefined)[],
-): void {
-  switch (capability.kind) {
-    case 'power-management':
-      bytes.setUint8(offset, CapabilityId.powerManagement);
-      // Version 3, and No_Soft_Reset: D3hot keeps the state of the device.
-      bytes.setUint16(offset + 2, 0x0003, true);
-      bytes.setUint16(offset + 4, 0x0008, true);
-      writable.setUint16(offset + 4, 0x0003, true);
-      return;
-    case 'express':
-      bytes.setUint8(offset, CapabilityId.express);
-      // Version 2, endpoint; role-based error reporting; a link of one lane at 2.5 GT/s, as nothing is behind it.
-      bytes.setUint16(offset + 2, 0x0002, true);
-      bytes.setUint32(offset + 4, 0x8000 | (capability.functionLevelReset === true ? 0x1000_0000 : 0), true);
-      bytes.setUint32(offset + 0x0c, 0x0011, true);
-      bytes.setUint16(offset + 0x12, 0x0011, true);
-      bytes.setUint32(offset + 0x24, 0x0010, true);
-      writable.setUint16(offset + 0x08, 0x7fff, true);
-      clearable.setUint16(offset + 0x0a, 0x000f, true);
-      writable.setUint16(offset + 0x10, 0x00cb, true);
-      writable.setUint16(offset + 0x28, 0x0010, true);
-      return;
-    case 'msix': {
-      const { vectors, table, pba } = capability;
-      if (!Number.isInteger(vectors) || vectors < 1 || vectors > 2048) {
-        throw outOfRange(`${vectors} MSI-X vectors; 1 to 2048 are possible`);
-      }
-      const tableBytes = 16 * vectors;
-      const pbaBytes = 8 * Math.ceil(vectors / 64);
-      checkInBar('MSI-X table', table, tableBytes, bars);
-      checkInBar('MSI-X pending bit array', pba, pbaBytes, bars);
-      if (
-        table.bar === pba.bar &&
-        table.offset < pba.offset + pbaBytes &&
-        pba.offset < table.offset + tableBytes
-      ) {
-        throw invalidArgument('The MSI-X table and the pending bit array overlap');
-      }
-      bytes.setUint8(offset, CapabilityId.msix);
-      bytes.setUint16(offset + 2, vectors - 1, true);
-      bytes.setUint32(offset + 4, table.offset + table.bar, true);
-      bytes.setUint32(offset + 8, pba.offset + pba.bar, true);
-      writable.setUint16(offset + 2, 0xc000, true);
-      return;
-    }
-    case 'vendor':
-      bytes.setUint8(offset, CapabilityId.vendor);
-      bytes.setUint8(offset + 2, 3 + capability.data.byteLength);
-      capability.data.forEach((byte, i) => {
-        bytes.setUint8(offset + 3 + i, byte);
-      });
-      return;
-    case 'serial-number':
-      bytes.setBigUint64(offset + 4, capability.serialNumber, true);
-      return;
-    case 'advanced-errors':
-      // Errors that a virtual device may report: bits of PCI Express base 5.0, 7.8.4.2 to 7.8.4.6, with their defaults.
-      for (const [at, value] of [
-        [0x0c, 0x0006_2030],
-        [0x14, 0x0000_2000],
-      ] as const) {
-        bytes.setUint32(offset + at, value, true);
-      }
-      clearable.setUint32(offset + 0x04, 0x003f_f030, true);
-      writable.setUint32(offset + 0x08, 0x003f_f030, true);
-      writable.setUint32(offset + 0x0c, 0x003f_f030, true);
-      clearable.setUint32(offset + 0x10, 0x0000_31c1, true);
-      writable.setUint32(offset + 0x14, 0x0000_31c1, true);
-      return;
-  }
-}
-
-function checkInBar(
-  what: string,
-  { bar, offset }: BarLocation,
-  size: number,
-  bars: readonly (BarDeclaration | undefined)[],
-): void {
-  const declared = bars[bar];
-  if (declared === undefined || declared.type === 'io')
-    throw invalidArgument(`The ${what} needs a memory BAR ${bar}`);
-  if (!Number.isInteger(offset) || offset < 0 || offset % 8 !== 0 || offset + size > declared.size) {
-    throw outOfRange(
-      `The ${what} of ${size} bytes at ${offset} does not fit BAR ${bar}, or is not aligned to 8 bytes`,
-    );
-  }
 }
