@@ -2,14 +2,13 @@
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { Mapping, closeFd } from '../native';
 import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
+import { Command, RegionFlag } from '../protocol/constants';
 import {
-  Command,
-  RegionFlag,
   decodeRegionReadReply,
   decodeRegionWriteReply,
   encodeRegionReadRequest,
   encodeRegionWriteRequest,
-} from '../protocol';
+} from '../protocol/region-access';
 import type { Connection, Reply } from '../transport';
 import { RegionIoFds } from './io-fds';
 import type { PostedWrites } from './posted-writes';
@@ -114,7 +113,9 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   async read(offset: number, width: 1 | 2 | 4): Promise<number> {
-    return toNumber(await this.#readOnce(this.#aligned(offset, width), width), width);
+    // Not by way of another async function: of these, many are in flight at once.
+    const reply = await this.#connection.request(this.#readRequest(this.#aligned(offset, width), width));
+    return toNumber(this.#readReply(reply, offset, width), width);
   }
 
   readSync(offset: number, width: 1 | 2 | 4): number {
@@ -148,7 +149,8 @@ export class VfioUserRegion implements DeviceRegion {
   /** Any number of bytes; more than one message can carry are read with several in flight. */
   async readBytes(offset: number, length: number): Promise<Uint8Array> {
     this.#within(offset, length);
-    if (length <= this.#maxRead) return this.#readOnce(offset, length);
+    // Copied, since small payloads share their buffer with others.
+    if (length <= this.#maxRead) return (await this.#readOnce(offset, length)).slice();
     const data = new Uint8Array(length);
     await Promise.all(
       chunks(length, this.#maxRead).map(async ({ start, size }) => {
@@ -412,9 +414,9 @@ function chunks(length: number, limit: number): { start: number; size: number }[
 }
 
 function toNumber(data: Uint8Array, width: 1 | 2 | 4): number {
-  const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-  if (width === 4) return view.getUint32(0, true);
-  return width === 2 ? view.getUint16(0, true) : view.getUint8(0);
+  let value = 0;
+  for (let index = width - 1; index >= 0; index--) value = value * 256 + (data[index] as number);
+  return value;
 }
 
 function toBigInt(data: Uint8Array): bigint {

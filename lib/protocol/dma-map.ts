@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { outOfRange } from '../errors';
 import { fitsU64, hexU64, readU64, writeU64, type U64 } from './u64';
-import { protocolError, readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
+import { newPayload, protocolError, readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
 
 /** Payload of a DMA_MAP request (vfio-user, VFIO_USER_DMA_MAP). The reply has no payload. */
 export interface DmaMapRequest {
@@ -20,7 +20,7 @@ const SIZE = 32;
 /** Encodes the 32 bytes of a DMA_MAP request. Throws `ERR_OUT_OF_RANGE` for values that do not fit, and for a size of 0. */
 export function encodeDmaMapRequest(request: Readonly<DmaMapRequest>): Uint8Array {
   const { flags, offset, address, size } = request;
-  const payload = new Uint8Array(SIZE);
+  const payload = newPayload(SIZE);
   const view = viewOf(payload);
   view.setUint32(0, SIZE, true);
   writeU32(view, 4, flags, 'flags');

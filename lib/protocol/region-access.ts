@@ -1,6 +1,16 @@
 // SPDX-License-Identifier: MIT
-import { readSafeU64, writeU64 } from './u64';
-import { checkEcho, checkLimit, dataOf, protocolError, viewOf, viewOfAtLeast, writeU32 } from './wire';
+import { outOfRange } from '../errors';
+import {
+  checkEcho,
+  checkLength,
+  checkLimit,
+  checkU32,
+  dataOf,
+  getU32,
+  newPayload,
+  protocolError,
+  putU32,
+} from './wire';
 
 /** The fixed part of REGION_READ and REGION_WRITE, requests and replies (vfio-user, VFIO_USER_REGION_READ). */
 export interface RegionAccess {
@@ -18,22 +28,34 @@ export interface RegionAccessWithData extends RegionAccess {
 }
 
 const SIZE = 16;
+const TWO_32 = 2 ** 32;
+/** Upper halves below this make a value that a number holds exactly. */
+const SAFE_HIGH = 0x20_0000;
 
 function encodeAccess({ offset, region, count }: Readonly<RegionAccess>): Uint8Array {
-  const payload = new Uint8Array(SIZE);
-  const view = viewOf(payload);
-  writeU64(view, 0, offset, 'offset');
-  writeU32(view, 8, region, 'region');
-  writeU32(view, 12, count, 'count');
+  checkU32(region, 'region');
+  checkU32(count, 'count');
+  if (!Number.isSafeInteger(offset) || offset < 0)
+    throw outOfRange(`offset must be an integer from 0 to 2^53 - 1, not ${String(offset)}`);
+  const payload = newPayload(SIZE);
+  putU32(payload, 0, offset % TWO_32);
+  putU32(payload, 4, Math.floor(offset / TWO_32));
+  putU32(payload, 8, region);
+  putU32(payload, 12, count);
   return payload;
 }
 
 function decodeAccess(what: string, payload: Uint8Array): RegionAccess {
-  const view = viewOfAtLeast(what, payload, SIZE);
+  checkLength(what, payload, SIZE);
+  const [low, high] = [getU32(payload, 0), getU32(payload, 4)];
+  if (high >= SAFE_HIGH) {
+    const offset = (BigInt(high) << 32n) | BigInt(low);
+    throw protocolError(what, `offset is 0x${offset.toString(16)}, which is beyond reason`);
+  }
   const access: RegionAccess = {
-    offset: readSafeU64(view, 0, what, 'offset'),
-    region: view.getUint32(8, true),
-    count: view.getUint32(12, true),
+    offset: high * TWO_32 + low,
+    region: getU32(payload, 8),
+    count: getU32(payload, 12),
   };
   if (!Number.isSafeInteger(access.offset + access.count)) {
     throw protocolError(what, 'offset plus count is beyond reason');
@@ -82,7 +104,8 @@ export function decodeRegionReadReply(
   const what = 'REGION_READ reply';
   const access = decodeAnswer(what, payload, asked);
   const start = Math.min(SIZE, payload.byteLength);
-  return { ...access, data: dataOf(what, payload, start, access.count) };
+  const { offset, region, count } = access;
+  return { offset, region, count, data: dataOf(what, payload, start, count) };
 }
 
 /** Encodes the fixed part of a REGION_WRITE request; `count` bytes of data follow it. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
-import { HeaderFlag, commandName, isNoReply } from '../protocol';
+import { HeaderFlag, commandName } from '../protocol/constants';
+import { isNoReply } from '../protocol/header';
 import { CommandError, Errno } from './command-error';
 import type { FdList } from './fd-list';
 import { LaneQueue, type Lane, type Turn } from './lane-queue';

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
-import { commandName, isError } from '../protocol';
+import { commandName } from '../protocol/constants';
+import { isError } from '../protocol/header';
 import type { Message } from './message-reader';
 import { remoteError, type Pending } from './pending-table';
 

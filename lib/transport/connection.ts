@@ -2,7 +2,8 @@
 import { performance } from 'node:perf_hooks';
 import { VfioUserError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
-import { HEADER_SIZE, HeaderFlag, commandName, isReply } from '../protocol';
+import { HEADER_SIZE, HeaderFlag, commandName } from '../protocol/constants';
+import { isReply } from '../protocol/header';
 import { CommandQueue } from './command-queue';
 import { closedError, disconnectedError, errorFor, replyError } from './connection-errors';
 import type { ConnectionOptions, ConnectionStatistics, Request } from './connection-types';
@@ -194,16 +195,13 @@ export class Connection {
    * meanwhile, so a device that reads our memory by message before it answers does not deadlock.
    */
   requestSync(request: Request): Reply {
-    const outcome: { done: boolean; error: Error | null; reply: Reply | null } = {
-      done: false,
-      error: null,
-      reply: null,
-    };
+    const outcome: { error: Error | null; reply: Reply | null } = { error: null, reply: null };
     this.#start(request, false, (error, reply) => {
-      Object.assign(outcome, { done: true, error, reply });
+      outcome.error = error;
+      outcome.reply = reply;
     });
-    while (!outcome.done) this.#waitOnce();
-    if (outcome.reply === null) throw outcome.error ?? new Error('unreachable: neither error nor reply');
+    while (outcome.error === null && outcome.reply === null) this.#waitOnce();
+    if (outcome.reply === null) throw outcome.error as Error;
     return outcome.reply;
   }
 

@@ -2,7 +2,9 @@
 import { constants } from 'node:os';
 import { VfioUserError, systemError } from '../errors';
 import { MAX_FDS_PER_MESSAGE } from '../native';
-import { HEADER_SIZE, checkHeader, decodeHeader, type Header } from '../protocol';
+import { HEADER_SIZE } from '../protocol/constants';
+import { checkHeader, decodeHeader, type Header } from '../protocol/header';
+import { newPayload } from '../protocol/wire';
 import { FdList, NO_FDS } from './fd-list';
 
 /** Where a {@link MessageReader} takes bytes from: a socket, or a test. */
@@ -32,9 +34,6 @@ export interface Message {
 const EMPTY = new Uint8Array(0);
 /** Bytes read ahead at a time: replies to some hundred register reads. */
 const AHEAD_SIZE = 16 << 10;
-/** Small payloads are cut from slabs: what has memory of its own costs V8 a microsecond when it is viewed. */
-const SLAB_SIZE = 16 << 10;
-const SLAB_PAYLOAD = 256;
 /** Up to here a loop copies faster than a call. */
 const SMALL = 64;
 
@@ -56,8 +55,6 @@ export class MessageReader {
   #ahead: Uint8Array = EMPTY;
   #aheadStart = 0;
   #aheadEnd = 0;
-  #slab = EMPTY.buffer;
-  #slabUsed = 0;
   /** Largest message accepted, in bytes with its header. */
   maxMessageSize: number;
   /** Whether several messages may be read at once, as none of those that can come now brings descriptors that are wanted. */
@@ -147,22 +144,8 @@ export class MessageReader {
     checkHeader(header, this.maxMessageSize);
     this.#header = header;
     // Bounded by maxMessageSize, one at a time per connection.
-    this.#payload = this.#allocate(header.size - HEADER_SIZE);
+    this.#payload = header.size === HEADER_SIZE ? EMPTY : newPayload(header.size - HEADER_SIZE);
     this.#have = 0;
-  }
-
-  /** Zeroed bytes that nobody else has. */
-  #allocate(size: number): Uint8Array {
-    if (size === 0) return EMPTY;
-    if (size > SLAB_PAYLOAD) return new Uint8Array(size);
-    if (this.#slabUsed + size > this.#slab.byteLength) {
-      this.#slab = new ArrayBuffer(SLAB_SIZE);
-      this.#slabUsed = 0;
-    }
-    const payload = new Uint8Array(this.#slab, this.#slabUsed, size);
-    // Views of 64-bit numbers over a payload need their alignment.
-    this.#slabUsed += (size + 7) & ~7;
-    return payload;
   }
 
   #finish(header: Header): Message {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { HEADER_SIZE, encodeHeader, isReply, type Header } from '../protocol';
+import { HEADER_SIZE } from '../protocol/constants';
+import { encodeHeader, isReply, type Header } from '../protocol/header';
 import { SendQueue, type ByteSink } from './send-queue';
 
 /** A message to send. */

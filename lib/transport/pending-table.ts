@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, errnoName } from '../errors';
-import { Command, commandName } from '../protocol';
+import { Command, commandName } from '../protocol/constants';
 import type { FdList } from './fd-list';
 
 /** The reply to a request: its payload after the header, and the descriptors that came with it, to be taken or closed. */

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { channel } from 'node:diagnostics_channel';
 import { debuglog } from 'node:util';
-import { commandName, isError, isNoReply, isReply, type Header } from '../protocol';
+import { commandName } from '../protocol/constants';
+import { isError, isNoReply, isReply, type Header } from '../protocol/header';
 
 /** What subscribers of the diagnostics channels receive. */
 export interface MessageTrace {
