@@ -23,6 +23,7 @@ import {
   controllerConfiguration,
   controllerStatus,
 } from '../spec';
+import type { AttachOptions } from './controller';
 import type { QueuePairPlacement } from './queue-pair';
 
 /** How often registers are read while the controller becomes ready. */
@@ -32,15 +33,26 @@ const SHUTDOWN_TIMEOUT = 10_000;
 /** Of a shutdown while the process exits. */
 const EXIT_TIMEOUT = 1000;
 
+/** What {@link preparePci} found. */
+interface PreparedFunction {
+  /** Offset of the MSI-X capability, undefined when there is none. */
+  readonly msixCapability: number | undefined;
+  /**
+   * The function could neither be reached nor reach memory since its reset, so no controller can have been enabled
+   * (PCI local bus 3.0, 6.2.2): it need not be asked, which is a message saved.
+   */
+  readonly untouched: boolean;
+}
+
 /**
  * Checks the class code and sets up configuration space. It survives connections, so nothing is taken for granted: with
  * INTx or MSI-X left enabled and no eventfd, SPDK's controller fails at its first completion.
  *
- * @returns offset of the MSI-X capability, undefined when there is none
+ * @returns what the function has, and whether somebody may have driven it
  */
-export async function preparePci(device: Device): Promise<number | undefined> {
-  const config = await device.region('config');
-  const bytes = await config.readBytes(0, Math.min(256, config.size));
+export async function preparePci(device: Device): Promise<PreparedFunction> {
+  const config = device.compatibleConfig;
+  const bytes = await config.readBytes(0, config.size);
   const header = parseConfigHeader(bytes);
   if (header.classCode !== 0x010802) {
     throw new VfioUserError(
@@ -49,14 +61,14 @@ export async function preparePci(device: Device): Promise<number | undefined> {
         `(${className(header.classCode)}), NVMe has 0x010802. "vfio-user info" shows what it is`,
     );
   }
-  await config.write(
-    PciConfig.command,
-    2,
-    PciCommand.memory | PciCommand.busMaster | PciCommand.interruptDisable,
-  );
+  const wanted = PciCommand.memory | PciCommand.busMaster | PciCommand.interruptDisable;
+  if (header.command !== wanted) await config.write(PciConfig.command, 2, wanted);
   const msix = parseCapabilities(bytes).capabilities.find((capability) => capability.kind === 'msix');
   if (msix?.enabled === true) await writeMsixEnable(config, msix.offset, false);
-  return msix?.offset;
+  return {
+    msixCapability: msix?.offset,
+    untouched: (header.command & (PciCommand.memory | PciCommand.busMaster)) === 0,
+  };
 }
 
 /** Message Control of the MSI-X capability: bit 15 is MSI-X Enable (PCI Express base, 7.7.2.2). */
@@ -66,22 +78,36 @@ async function writeMsixEnable(config: DeviceRegion, capability: number, enabled
   await config.write(capability + 2, 2, (control & 0x3fff) | (enabled ? 0x8000 : 0));
 }
 
+/**
+ * Enables MSI-X vectors.
+ *
+ * @param handlers called for the vectors by number, now or when they are set; not used for vectors that go to eventfds
+ * @throws RangeError when the device has not so many vectors
+ */
 export async function enableVectors(
   device: Device,
   capability: number | undefined,
-  count: number,
-  handlers: (((signals: number) => void) | undefined)[],
+  { vectors = 0, vectorTarget = 'function' }: Pick<AttachOptions, 'vectors' | 'vectorTarget'>,
+  handlers: ('eventfd' | ((signals: number) => void) | undefined)[],
 ): Promise<DeviceIrq | null> {
-  if (count === 0) return null;
+  if (vectors === 0) return null;
   const irq = await device.irq('msix');
-  if (capability === undefined || count > irq.count) {
-    throw outOfRange(`${String(count)} MSI-X vectors are wanted; ${device.name} has ${String(irq.count)}`);
+  if (capability === undefined || vectors > irq.count) {
+    throw outOfRange(`${String(vectors)} MSI-X vectors are wanted; ${device.name} has ${String(irq.count)}`);
   }
-  handlers.length = count;
+  handlers.length = vectors;
+  const call = (vector: number, signals: number): void => {
+    const handler = handlers[vector];
+    if (typeof handler === 'function') handler(signals);
+  };
   await irq.enable(
-    Array.from({ length: count }, (_, vector) => (signals: number) => handlers[vector]?.(signals)),
+    vectorTarget === 'eventfd'
+      ? vectors
+      : Array.from({ length: vectors }, (_, vector) => (signals: number) => {
+          call(vector, signals);
+        }),
   );
-  await writeMsixEnable(await device.region('config'), capability, true);
+  await writeMsixEnable(device.compatibleConfig, capability, true);
   return irq;
 }
 

@@ -22,6 +22,7 @@ import {
   maxTransferSize,
   numberOfQueues,
   setFeaturesCdw10,
+  takesSgl,
   type Capabilities,
   type IdentifyController,
 } from '../spec';
@@ -44,7 +45,15 @@ export interface AttachOptions {
   readonly adminTimeout?: number;
   /** MSI-X vectors to enable, 0 to poll only. Vector 0 is the admin queue's. Default 0. */
   readonly vectors?: number;
+  /**
+   * Where vectors go: to functions of this thread (default), or to eventfds that are only created, for other threads or
+   * event loops to wait for.
+   */
+  readonly vectorTarget?: 'function' | 'eventfd';
 }
+
+/** Takes the signals of a vector; `eventfd` when they go elsewhere. */
+type VectorHandler = 'eventfd' | ((signals: number) => void);
 
 /** An I/O queue pair of a controller, placed in its arena. */
 export interface CreatedQueuePair {
@@ -52,6 +61,8 @@ export interface CreatedQueuePair {
   readonly placement: QueuePairPlacement;
   /** MSI-X vector of the completion queue, undefined when it is polled. */
   readonly vector: number | undefined;
+  /** Eventfd of that vector, when the controller was attached with `vectorTarget: 'eventfd'`. Stays the device's. */
+  readonly interruptFd: number | undefined;
   /** Deletes the queues in the controller and frees their memory. */
   delete(): Promise<void>;
 }
@@ -75,8 +86,6 @@ const live = new Set<NvmeController>();
 export class NvmeController {
   readonly device: Device;
   readonly capabilities: Capabilities;
-  /** NVMe version, such as `1.4`. */
-  readonly version: string;
   readonly arena: DmaArena;
   readonly admin: AdminQueue;
   /** The doorbells in BAR 0, null when they can only be written by message. */
@@ -85,7 +94,7 @@ export class NvmeController {
   /** How this thread rings doorbells. */
   readonly doorbells: Doorbells;
   readonly #msix: DeviceIrq | null;
-  readonly #vectorHandlers: (((signals: number) => void) | undefined)[];
+  readonly #vectorHandlers: (VectorHandler | undefined)[];
   readonly #queueIds = new Set<number>();
   readonly #ioQueues: IoQueue[] = [];
   readonly #onDeviceClose = (error: Error | null): void => {
@@ -98,6 +107,7 @@ export class NvmeController {
     );
   };
   #identify: IdentifyController | undefined;
+  #version = 0;
   #namespaces: NvmeNamespace[] = [];
   #ioQueueLimit: number | undefined;
   #defaultQueue: Promise<IoQueue> | undefined;
@@ -107,17 +117,15 @@ export class NvmeController {
     device: Device;
     bar: DeviceRegion;
     capabilities: Capabilities;
-    version: string;
     arena: DmaArena;
     admin: AdminQueue;
     doorbellArea: MappedArea | null;
     doorbells: Doorbells;
     msix: DeviceIrq | null;
-    vectorHandlers: (((signals: number) => void) | undefined)[];
+    vectorHandlers: (VectorHandler | undefined)[];
   }) {
     this.device = parts.device;
     this.capabilities = parts.capabilities;
-    this.version = parts.version;
     this.arena = parts.arena;
     this.admin = parts.admin;
     this.doorbellArea = parts.doorbellArea;
@@ -156,7 +164,7 @@ export class NvmeController {
     adminEntries: number,
     undo: (() => unknown)[],
   ): Promise<NvmeController> {
-    const msixCapability = await preparePci(device);
+    const { msixCapability, untouched } = await preparePci(device);
     const bar = await device.region('bar0');
     const cap = await bar.read64(Register.cap);
     const capabilities = decodeCapabilities(Number(cap & 0xffff_ffffn), Number(cap >> 32n));
@@ -175,22 +183,20 @@ export class NvmeController {
       doorbellArea === null
         ? new MessageDoorbells(bar, capabilities.dstrd)
         : new MappedDoorbells(new Uint32Array(doorbellArea.buffer), capabilities.dstrd);
-    const vectorHandlers: (((signals: number) => void) | undefined)[] = [];
-    const msix = await enableVectors(device, msixCapability, options.vectors ?? 0, vectorHandlers);
+    const vectorHandlers: (VectorHandler | undefined)[] = [];
+    const msix = await enableVectors(device, msixCapability, options, vectorHandlers);
     undo.push(() => msix?.disable());
 
     const ready = Math.max(capabilities.timeout, MIN_READY_TIMEOUT);
-    await disable(device, bar, ready);
+    if (!untouched) await disable(device, bar, ready);
     const adminQueue = placeQueue(arena, 0, adminEntries, doorbells);
     undo.push(() => bar.write(Register.cc, 4, 0));
     await enable(device, bar, arena.memory.iova, adminQueue.placement, ready);
     const admin = new AdminQueue(adminQueue.queue, arena, options.adminTimeout ?? 15_000);
-    const version = formatVersion(await bar.read(Register.vs, 4));
     const controller = new NvmeController({
       device,
       bar,
       capabilities,
-      version,
       arena,
       admin,
       doorbellArea,
@@ -210,6 +216,11 @@ export class NvmeController {
     return this.#identify;
   }
 
+  /** NVMe version, such as `1.4`. */
+  get version(): string {
+    return formatVersion(this.#version);
+  }
+
   /** The active namespaces, by rising id. */
   get namespaces(): readonly NvmeNamespace[] {
     return this.#namespaces;
@@ -220,6 +231,11 @@ export class NvmeController {
     const limit = maxTransferSize(this.identify.mdts, this.capabilities.minPageSize);
     // One page of PRP list, not chained: SPDK does not follow chains.
     return Math.min(limit, 512 * NVME_PAGE);
+  }
+
+  /** True when data may be described by SGL descriptors, as long as it begins at a multiple of 4. */
+  get takesSgl(): boolean {
+    return takesSgl(this.identify.sglSupport);
   }
 
   /** True when doorbells are plain stores; false when each needs a message. */
@@ -262,9 +278,13 @@ export class NvmeController {
    * Creates an I/O queue pair.
    *
    * @param entries of each queue, 2 to CAP.MQES; one less can be outstanding
-   * @param onInterrupt called for the vector of the completion queue; without it the queue is polled
+   * @param onInterrupt called for the vector of the completion queue; `eventfd` takes a vector that goes to an eventfd;
+   *   without it the queue is polled
    */
-  async createQueuePair(entries: number, onInterrupt?: (signals: number) => void): Promise<CreatedQueuePair> {
+  async createQueuePair(
+    entries: number,
+    onInterrupt?: 'eventfd' | ((signals: number) => void),
+  ): Promise<CreatedQueuePair> {
     const most = this.capabilities.maxQueueEntries;
     if (!Number.isInteger(entries) || entries < 2 || entries > most) {
       throw outOfRange(
@@ -322,7 +342,8 @@ export class NvmeController {
         await deleteQueue(AdminOpcode.deleteIoCompletionQueue);
         for (const step of forget.splice(0)) step();
       };
-      return { queue, placement, vector, delete: remove };
+      const interruptFd = vector === undefined ? undefined : (this.#msix?.fd(vector) ?? undefined);
+      return { queue, placement, vector, interruptFd, delete: remove };
     } catch (error) {
       // After anything but a refusal the controller may still hold the queues: then id and memory are not used again.
       if (error instanceof NvmeStatusError || forget.length === 1) for (const step of forget) step();
@@ -337,7 +358,7 @@ export class NvmeController {
     let queue: IoQueue | undefined;
     const created = await this.createQueuePair(entries, interrupts ? () => queue?.poll() : undefined);
     try {
-      queue = new IoQueue(created, this.arena, this.maxTransferSize, this.device.name);
+      queue = new IoQueue(created, this.arena, this.maxTransferSize, this.device.name, this.takesSgl);
     } catch (error) {
       await created.delete();
       throw error;
@@ -390,7 +411,7 @@ export class NvmeController {
     for (const queue of this.#ioQueues) queue.fail(error);
   }
 
-  #takeVector(handler: (signals: number) => void): number {
+  #takeVector(handler: VectorHandler): number {
     for (let vector = 1; vector < this.#vectorHandlers.length; vector++) {
       if (this.#vectorHandlers[vector] !== undefined) continue;
       this.#vectorHandlers[vector] = handler;
@@ -405,6 +426,8 @@ export class NvmeController {
     const page = (cns: number, nsid: number): Promise<Uint8Array> =>
       this.admin.read({ opcode: AdminOpcode.identify, nsid, cdw10: identifyCdw10.encode({ cns }) });
     this.#identify = decodeIdentifyController(await page(IdentifyCns.controller, 0));
+    // Identify tells it since version 1.2, and costs no message.
+    this.#version = this.#identify.version || (await this.#bar.read(Register.vs, 4));
     for (const id of decodeNamespaceList(await page(IdentifyCns.activeNamespaces, 0))) {
       const identify = decodeIdentifyNamespace(await page(IdentifyCns.namespace, id));
       this.#namespaces.push(new NvmeNamespace(this, id, identify));

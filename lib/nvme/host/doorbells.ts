@@ -2,9 +2,12 @@
 import type { DeviceRegion } from '../../pci/device';
 import { Register } from '../spec';
 
-/** Where a queue pair writes its doorbells. `slot` is `2 * queueId`, plus 1 for the completion queue's head. */
+/** Where a queue pair writes its doorbells. */
 export interface Doorbells {
-  write(slot: number, value: number): void;
+  /** Tells of new entries in a submission queue: after everything that was stored before. */
+  tail(queueId: number, value: number): void;
+  /** Tells of entries of a completion queue that are free again. */
+  head(queueId: number, value: number): void;
 }
 
 /** Doorbells in a mapped page of BAR 0: one store, no message. */
@@ -22,8 +25,16 @@ export class MappedDoorbells implements Doorbells {
   }
 
   /** Atomics.store orders the doorbell after the submission entries on every architecture (NVMe base 2.0, 3.3.1.1). */
-  write(slot: number, value: number): void {
-    Atomics.store(this.#words, slot << this.#shift, value);
+  tail(queueId: number, value: number): void {
+    Atomics.store(this.#words, (queueId * 2) << this.#shift, value);
+  }
+
+  /**
+   * A plain store: the loads of the entries that it frees have decided that it is made, so no processor makes it before
+   * them. Where a tail follows, both leave together; they share a cache line, which the controller polls.
+   */
+  head(queueId: number, value: number): void {
+    this.#words[(queueId * 2 + 1) << this.#shift] = value;
   }
 }
 
@@ -37,7 +48,15 @@ export class MessageDoorbells implements Doorbells {
     this.#stride = 4 << dstrd;
   }
 
-  write(slot: number, value: number): void {
+  tail(queueId: number, value: number): void {
+    this.#write(queueId * 2, value);
+  }
+
+  head(queueId: number, value: number): void {
+    this.#write(queueId * 2 + 1, value);
+  }
+
+  #write(slot: number, value: number): void {
     this.#region.writeSync(Register.doorbells + slot * this.#stride, 4, value);
   }
 }

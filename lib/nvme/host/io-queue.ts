@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../errors';
-import { SqeWord, highWord, nvmOpcodeName, storePrp } from '../spec';
+import { Psdt, SqeWord, highWord, nvmOpcodeName, prpListLength, storePrp, storeSglDataBlock } from '../spec';
 import type { CreatedQueuePair } from './controller';
 import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
 import { NvmeStatusError } from './nvme-error';
@@ -8,16 +8,24 @@ import type { QueuePair } from './queue-pair';
 
 interface Waiting {
   readonly opcode: number;
+  readonly nsid: number;
   readonly lba: number;
   readonly blocks: number;
-  readonly since: number;
+  readonly address: number;
+  readonly length: number;
+  /** When it was sent, by the seconds of the watchdog. */
+  since: number;
   resolve(): void;
   reject(error: Error): void;
 }
 
 /** An I/O that is not completed for so long is given up. Longer than the 30 s of a slow disk's own retries. */
-const IO_TIMEOUT = 60_000;
+const IO_TIMEOUT_SECONDS = 60;
 const WATCH_MILLISECONDS = 1000;
+/** How long completions are polled in one turn of the event loop. */
+const TURN_MILLISECONDS = 0.1;
+/** PSDT of a command whose data pointer is an SGL descriptor. */
+const SGL = Psdt.sglContiguousMetadata << 14;
 
 /** I/O commands as promises, over one queue pair. For throughput, drive a {@link QueuePair} directly. */
 export class IoQueue {
@@ -31,19 +39,28 @@ export class IoQueue {
   readonly #listWords: Uint32Array;
   readonly #waiting: (Waiting | undefined)[];
   readonly #freeCids: number[];
-  readonly #turns: (() => void)[] = [];
+  /** Commands that wait for a free command id. */
+  readonly #turns: Waiting[] = [];
+  /** Seconds that the watchdog has counted. */
+  #seconds = 0;
+  #turnEnd = 0;
   readonly #name: string;
+  readonly #sgl: boolean;
   #ringScheduled = false;
   #polling = false;
   #watchdog: NodeJS.Timeout | undefined;
   #failure: Error | null = null;
 
-  /** @param maxTransfer bytes of the largest command, for the PRP lists */
-  constructor(created: CreatedQueuePair, arena: DmaArena, maxTransfer: number, name: string) {
+  /**
+   * @param maxTransfer bytes of the largest command, for the PRP lists
+   * @param sgl whether the controller takes SGLs: then one descriptor stands in for a PRP list
+   */
+  constructor(created: CreatedQueuePair, arena: DmaArena, maxTransfer: number, name: string, sgl = false) {
     this.#created = created;
     this.#queue = created.queue;
     this.#arena = arena;
     this.#name = name;
+    this.#sgl = sgl;
     this.depth = created.queue.capacity;
     // One list per command id; a list must not leave its page.
     this.#listBytes = 2 ** Math.ceil(Math.log2((maxTransfer / NVME_PAGE + 1) * 8));
@@ -66,7 +83,7 @@ export class IoQueue {
    * @param length bytes of data, at most the controller's maximum
    * @throws NvmeStatusError; VfioUserError when the controller or its connection failed
    */
-  async submit(
+  submit(
     opcode: number,
     nsid: number,
     lba: number,
@@ -74,29 +91,40 @@ export class IoQueue {
     address: number,
     length: number,
   ): Promise<void> {
-    while (this.#freeCids.length === 0 && this.#failure === null) {
-      await new Promise<void>((resolve) => this.#turns.push(resolve));
-    }
-    if (this.#failure !== null) throw this.#failure;
-    const cid = this.#freeCids.pop();
-    if (cid === undefined) throw new Error('unreachable: a command id was free');
+    // Not an async function: that would make two more promises for each command.
     return new Promise<void>((resolve, reject) => {
-      this.#waiting[cid] = { opcode, lba, blocks, since: Date.now(), resolve, reject };
-      this.#fill(cid, opcode, nsid, lba, blocks, address, length);
-      this.#startWatching();
-      if (!this.#ringScheduled) {
-        this.#ringScheduled = true;
-        queueMicrotask(this.#ring);
-      }
+      const command = { opcode, nsid, lba, blocks, address, length, since: 0, resolve, reject };
+      if (this.#failure !== null) reject(this.#failure);
+      else if (this.#freeCids.length === 0) this.#turns.push(command);
+      else this.#send(command);
     });
+  }
+
+  #send(command: Waiting): void {
+    const cid = this.#freeCids.pop() as number;
+    command.since = this.#seconds;
+    this.#waiting[cid] = command;
+    this.#fill(cid, command);
+    if (this.#watchdog === undefined) this.#startWatching();
+    if (this.#ringScheduled) return;
+    this.#ringScheduled = true;
+    queueMicrotask(this.#ring);
   }
 
   /** Reaps what has completed. Called by itself; call it after an interrupt of your own. */
   poll(): void {
-    this.#touch(() => {
+    if (this.#failure !== null) return;
+    try {
       if (this.#queue.poll(this.depth, this.#complete) === 0) return;
-      for (const turn of this.#turns.splice(0)) turn();
-    });
+      while (this.#freeCids.length > 0) {
+        const next = this.#turns.shift();
+        if (next === undefined) return;
+        this.#send(next);
+      }
+    } catch (error) {
+      // Doorbells that are messages fail when the device is gone, and nobody waits for the error here.
+      this.fail(error as Error);
+    }
   }
 
   /** Fails every command, now and later. */
@@ -107,7 +135,7 @@ export class IoQueue {
       this.#waiting[cid] = undefined;
       waiting?.reject(error);
     });
-    for (const turn of this.#turns.splice(0)) turn();
+    for (let next; (next = this.#turns.shift()) !== undefined;) next.reject(error);
   }
 
   /** Deletes the queue in the controller. Commands in flight fail. */
@@ -124,21 +152,16 @@ export class IoQueue {
     );
   }
 
-  #fill(
-    cid: number,
-    opcode: number,
-    nsid: number,
-    lba: number,
-    blocks: number,
-    address: number,
-    length: number,
-  ): void {
+  #fill(cid: number, { opcode, nsid, lba, blocks, address, length }: Waiting): void {
     const words = this.#queue.submissions;
     const at = this.#queue.claim();
     words.fill(0, at, at + 16);
     words[at + SqeWord.cdw0] = ((cid << 16) | opcode) >>> 0;
     words[at + SqeWord.nsid] = nsid;
-    if (length > 0) {
+    if (this.#sgl && prpListLength(address, length, NVME_PAGE) > 0) {
+      words[at + SqeWord.cdw0] = ((cid << 16) | SGL | opcode) >>> 0;
+      storeSglDataBlock(words, at + SqeWord.prp1Low, address, length);
+    } else if (length > 0) {
       const slot = cid * this.#listBytes;
       storePrp(words, at, address, length, NVME_PAGE, this.#listWords, slot / 4, this.#lists.iova + slot);
     }
@@ -149,9 +172,12 @@ export class IoQueue {
 
   readonly #ring = (): void => {
     this.#ringScheduled = false;
-    this.#touch(() => {
+    if (this.#failure !== null) return;
+    try {
       this.#queue.ring();
-    });
+    } catch (error) {
+      this.fail(error as Error);
+    }
     if (this.#created.vector === undefined && !this.#polling) {
       this.#polling = true;
       setImmediate(this.#pollTurn);
@@ -160,20 +186,21 @@ export class IoQueue {
 
   /** Polls at every turn of the event loop while commands are in flight; the loop stays live. */
   readonly #pollTurn = (): void => {
-    this.poll();
-    this.#polling = this.outstanding > 0 && this.#failure === null;
-    if (this.#polling) setImmediate(this.#pollTurn);
+    this.#turnEnd = performance.now() + TURN_MILLISECONDS;
+    this.#pollAgain();
   };
 
-  /** Doorbells that are messages fail when the device is gone, and nobody waits for the error here. */
-  #touch(action: () => void): void {
-    if (this.#failure !== null) return;
-    try {
-      action();
-    } catch (error) {
-      this.fail(error as Error);
-    }
-  }
+  /**
+   * Polls between microtasks: what waits for the completions goes on, and submits, without a turn of the event loop,
+   * which costs more than a command. For a while only, so that the loop serves everything else too.
+   */
+  readonly #pollAgain = (): void => {
+    this.poll();
+    this.#polling = this.outstanding > 0 && this.#failure === null;
+    if (!this.#polling) return;
+    if (performance.now() < this.#turnEnd) queueMicrotask(this.#pollAgain);
+    else setImmediate(this.#pollTurn);
+  };
 
   readonly #complete = (cid: number, status: number): void => {
     const waiting = this.#waiting[cid];
@@ -189,8 +216,8 @@ export class IoQueue {
   };
 
   #startWatching(): void {
-    if (this.#watchdog !== undefined) return;
     this.#watchdog = setInterval(() => {
+      this.#seconds++;
       if (this.outstanding === 0) {
         clearInterval(this.#watchdog);
         this.#watchdog = undefined;
@@ -199,13 +226,13 @@ export class IoQueue {
       // An interrupt may have been lost: SPDK's adaptive interrupts skip completions that it takes for seen.
       this.poll();
       const oldest = this.#waiting.find(
-        (waiting) => waiting !== undefined && Date.now() - waiting.since > IO_TIMEOUT,
+        (waiting) => waiting !== undefined && this.#seconds - waiting.since > IO_TIMEOUT_SECONDS,
       );
       if (oldest === undefined) return;
       this.fail(
         new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
-          `${this.#name} did not complete ${nvmOpcodeName(oldest.opcode)} (LBA ${String(oldest.lba)}) within ${String(IO_TIMEOUT / 1000)} s; reset or reconnect it`,
+          `${this.#name} did not complete ${nvmOpcodeName(oldest.opcode)} (LBA ${String(oldest.lba)}) within ${String(IO_TIMEOUT_SECONDS)} s; reset or reconnect it`,
         ),
       );
     }, WATCH_MILLISECONDS);

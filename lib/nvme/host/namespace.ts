@@ -70,20 +70,38 @@ export class NvmeNamespace {
     await target.submit(NvmOpcode.flush, this.id, 0, 0, 0, 0);
   }
 
-  async #transfer(opcode: number, buffer: DataBuffer, range: BlockRange): Promise<void> {
+  #transfer(opcode: number, buffer: DataBuffer, range: BlockRange): Promise<void> {
+    const { queue } = range;
+    const mistake = this.#mistake(buffer, range.lba, range.blocks, range.offset ?? 0);
+    if (mistake !== undefined) return Promise.reject(mistake);
+    // Without an async function between, which would make more promises for each command.
+    if (queue !== undefined) return this.#submit(opcode, buffer, range, queue);
+    return this.#controller.defaultQueue().then((own) => this.#submit(opcode, buffer, range, own));
+  }
+
+  #submit(opcode: number, buffer: DataBuffer, range: BlockRange, queue: IoQueue): Promise<void> {
     const { lba, blocks, offset = 0 } = range;
-    this.#check(buffer, lba, blocks, offset);
-    const queue = range.queue ?? (await this.#controller.defaultQueue());
     // A block count has 16 bits (NVM command set 1.0, 3.2.4, CDW12).
     const most = Math.min(Math.floor(this.#controller.maxTransferSize / this.blockSize), 0x10000);
     const address = buffer.iova + offset;
+    if (blocks <= most) return queue.submit(opcode, this.id, lba, blocks, address, blocks * this.blockSize);
+    return this.#submitParts(opcode, address, range, queue, most);
+  }
+
+  /** @param most blocks of one command */
+  async #submitParts(
+    opcode: number,
+    address: number,
+    { lba, blocks }: BlockRange,
+    queue: IoQueue,
+    most: number,
+  ): Promise<void> {
     if (most === 0) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
         `a block of namespace ${String(this.id)} has ${String(this.blockSize)} bytes, more than the controller transfers at once`,
       );
     }
-    if (blocks <= most) return queue.submit(opcode, this.id, lba, blocks, address, blocks * this.blockSize);
     const parts: Promise<void>[] = [];
     for (let at = 0; at < blocks; at += most) {
       const count = Math.min(most, blocks - at);
@@ -102,9 +120,9 @@ export class NvmeNamespace {
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
-  #check(buffer: DataBuffer, lba: number, blocks: number, offset: number): void {
+  #mistake(buffer: DataBuffer, lba: number, blocks: number, offset: number): Error | undefined {
     if (this.format.metadataSize > 0) {
-      throw new VfioUserError(
+      return new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
         `namespace ${String(this.id)} has ${String(this.format.metadataSize)} bytes of metadata per block, which this driver does not transfer`,
       );
@@ -116,7 +134,7 @@ export class NvmeNamespace {
       blocks < 1 ||
       lba + blocks > this.blocks
     ) {
-      throw outOfRange(
+      return outOfRange(
         `${String(blocks)} blocks from LBA ${String(lba)} are not within namespace ${String(this.id)}, which has ${String(this.blocks)} blocks`,
       );
     }
@@ -126,9 +144,10 @@ export class NvmeNamespace {
       offset % 4 !== 0 ||
       offset + blocks * this.blockSize > buffer.size
     ) {
-      throw outOfRange(
+      return outOfRange(
         `${String(blocks * this.blockSize)} bytes at offset ${String(offset)} do not fit a buffer of ${String(buffer.size)} bytes; offsets are multiples of 4`,
       );
     }
+    return undefined;
   }
 }

@@ -10,6 +10,8 @@ const STATUS_SHIFT = CQE_STATUS_SHIFT;
 const ENTRY_WORDS = CQE_WORDS;
 const COMMAND_WORDS = SQE_WORDS;
 
+const NOTHING = -1;
+
 /** Where a queue pair lies. Plain data, so that a worker thread that maps the same memory can drive the queue. */
 export interface QueuePairPlacement {
   /** Queue id of both queues; 0 is the admin queue. */
@@ -47,6 +49,8 @@ export class QueuePair {
   #tail = 0;
   #rung = 0;
   #head = 0;
+  #released = 0;
+  #reaped = 0;
   #phase = 1;
 
   constructor(placement: QueuePairPlacement, memory: ArrayBuffer, doorbells: Doorbells) {
@@ -59,51 +63,73 @@ export class QueuePair {
     this.#doorbells = doorbells;
   }
 
+  /** Index in {@link submissions} of the entry that {@link claim} gives next. It may be written before. */
+  get next(): number {
+    return this.#tail * COMMAND_WORDS;
+  }
+
   /** Index in {@link submissions} of the next entry, which the caller fills with all 16 words before {@link ring}. */
   claim(): number {
-    const index = this.#tail * COMMAND_WORDS;
+    const index = this.next;
     this.#tail = this.#tail + 1 === this.entries ? 0 : this.#tail + 1;
     this.outstanding++;
     return index;
   }
 
-  /** Tells the controller of all entries claimed since the last time; one store. */
+  /** Tells the controller of all entries claimed, and of all that were reaped, since the last time. */
   ring(): void {
+    this.#release();
     if (this.#rung === this.#tail) return;
     this.#rung = this.#tail;
-    this.#doorbells.write(this.id * 2, this.#tail);
+    this.#doorbells.tail(this.id, this.#tail);
+  }
+
+  /**
+   * Takes the next completion, if there is one. The controller learns of the free entry at the next {@link ring}.
+   *
+   * A single load of the last word of an entry tells phase, command id and status, so entries need no barrier between
+   * them; what the device wrote to data memory before is ordered by the atomic store of the doorbell.
+   *
+   * @returns command id in bits 15:0, status field in bits 30:16 (0 is success); -1 when there is none
+   */
+  reap(): number {
+    const at = this.#head * ENTRY_WORDS;
+    const word = this.completions[at + STATUS_WORD] as number;
+    if (((word >>> PHASE_SHIFT) & 1) !== this.#phase) return NOTHING;
+    this.#reaped = at;
+    if (++this.#head === this.entries) {
+      this.#head = 0;
+      this.#phase ^= 1;
+    }
+    this.outstanding--;
+    return (word & 0xffff) | ((word >>> STATUS_SHIFT) << 16);
+  }
+
+  /** Command-specific result (dword 0) of the completion that {@link reap} took last; only until {@link ring}. */
+  get result(): number {
+    return this.completions[this.#reaped + RESULT_WORD] as number;
   }
 
   /**
    * Reaps up to `limit` completions, then tells the controller of the freed entries with one store.
    *
-   * A single load of the last word of an entry tells phase, command id and status, so entries need no barrier between
-   * them; what the device wrote to data memory before is ordered by the atomic store of the doorbell.
-   *
    * @returns number of completions
    */
   poll(limit: number, handler: CompletionHandler): number {
-    const completions = this.completions;
-    const entries = this.entries;
-    let head = this.#head;
-    let phase = this.#phase;
     let count = 0;
     while (count < limit) {
-      const at = head * ENTRY_WORDS;
-      const word = completions[at + STATUS_WORD] as number;
-      if (((word >>> PHASE_SHIFT) & 1) !== phase) break;
-      if (++head === entries) {
-        head = 0;
-        phase ^= 1;
-      }
+      const completion = this.reap();
+      if (completion === NOTHING) break;
       count++;
-      // Before the handler, which may submit again.
-      this.#head = head;
-      this.#phase = phase;
-      this.outstanding--;
-      handler(word & 0xffff, word >>> STATUS_SHIFT, completions[at + RESULT_WORD] as number);
+      handler(completion & 0xffff, completion >>> 16, this.result);
     }
-    if (count > 0) this.#doorbells.write(this.id * 2 + 1, head);
+    this.#release();
     return count;
+  }
+
+  #release(): void {
+    if (this.#released === this.#head) return;
+    this.#released = this.#head;
+    this.#doorbells.head(this.id, this.#head);
   }
 }

@@ -14,5 +14,6 @@ export * from './logs';
 export * from './opcodes';
 export * from './prp';
 export * from './registers';
+export * from './sgl';
 export * from './status';
 export * from './submission-entry';

@@ -151,9 +151,9 @@ describe('what cannot be attached', () => {
   test('one that fails while it is identified', async () => {
     const { model, device } = await served();
     const before = mappings();
-    onRead(model, (offset) => {
-      // VS is read last before Identify. Without queues, nothing is completed any more.
-      if (offset === 8) void model.reset();
+    onRead(model, (offset, data) => {
+      // CSTS is read last before Identify. Without queues, nothing is completed any more.
+      if (offset === CSTS && data.getUint32(0, true) === 1) void model.reset();
     });
     await expect(NvmeController.attach(device, { adminTimeout: 20 })).rejects.toMatchObject({
       code: 'ERR_VFIO_USER_TIMEOUT',

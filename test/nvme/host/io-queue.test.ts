@@ -6,7 +6,7 @@ import { until } from '../../client/support';
 const READ = 2;
 
 /** An I/O queue whose device is this test. */
-function world(depth = 3, maxTransfer = 131072) {
+function world(depth = 3, maxTransfer = 131072, sgl = false) {
   const buffer = new ArrayBuffer(1 << 20);
   const arena = new DmaArena({
     buffer,
@@ -20,9 +20,12 @@ function world(depth = 3, maxTransfer = 131072) {
   const rings: number[] = [];
   let broken: Error | undefined;
   const doorbells = {
-    write: (slot: number, value: number): void => {
+    tail: (_queueId: number, value: number): void => {
       if (broken !== undefined) throw broken;
-      if (slot === 2) rings.push(value);
+      rings.push(value);
+    },
+    head: (): void => {
+      if (broken !== undefined) throw broken;
     },
   };
   const placement = {
@@ -37,12 +40,13 @@ function world(depth = 3, maxTransfer = 131072) {
     queue: pair,
     placement,
     vector: undefined,
+    interruptFd: undefined,
     delete: (): Promise<void> => {
       deleted.push('queues');
       return Promise.resolve();
     },
   };
-  const queue = new IoQueue(created, arena, maxTransfer, 'the device');
+  const queue = new IoQueue(created, arena, maxTransfer, 'the device', sgl);
   let head = 0;
   let phase = 1;
   return {
@@ -150,6 +154,34 @@ test.each([1, 3, 10, 63])('with a depth of %s every PRP list lies within one pag
     expect(cid).toBeLessThan(depth);
   }
   expect(lists.size).toBe(depth);
+  queue.fail(new Error('over'));
+  for (const one of reads) await expect(one).rejects.toThrow('over');
+});
+
+test('a controller that takes SGLs gets one descriptor in place of a PRP list, and PRPs for two pages or less', async () => {
+  const { rings, read, submissions, words, queue } = world(4, 131072, true);
+  words.fill(0xdddd_dddd);
+  const reads = [
+    read(0, 0x12_3456_7200, 131072),
+    read(0, 0x4000_0000, 8192),
+    // Two pages in length, but three of memory.
+    read(0, 0x4000_0004, 8192),
+    read(0, 0, 0),
+  ];
+  await until(() => rings.length === 1);
+  const entry = (index: number) => submissions.subarray(index * 16, index * 16 + 10);
+  // PSDT, bits 15:14 of dword 0, and dwords 6 to 9 (NVMe base 2.0, 3.3.3.1 and 4.1.2.1).
+  const told = [0, 1, 2, 3].map((index) => [entry(index)[0]! & 0xffff, ...entry(index).subarray(6)]);
+  expect(told).toEqual([
+    [0x4002, 0x3456_7200, 0x12, 0x2_0000, 0],
+    [0x0002, 0x4000_0000, 0, 0x4000_1000, 0],
+    [0x4002, 0x4000_0004, 0, 0x2000, 0],
+    [0x0002, 0, 0, 0, 0],
+  ]);
+  // But for the entries nothing was written: no PRP list.
+  const first = submissions.byteOffset / 4;
+  const others = words.filter((word, at) => (at < first || at >= first + 4 * 16) && word !== 0xdddd_dddd);
+  expect(others).toHaveLength(0);
   queue.fail(new Error('over'));
   for (const one of reads) await expect(one).rejects.toThrow('over');
 });

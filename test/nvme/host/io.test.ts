@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import type { DmaMemory } from '../../../lib/pci';
-import type { NvmeNamespace } from '../../../lib/nvme/host';
+import { NvmeController, type NvmeNamespace } from '../../../lib/nvme/host';
 import { NAMESPACE_BYTES, attached, type World } from './support';
 
 const PAGE = 4096;
@@ -52,45 +52,63 @@ test('write, flush, read', async () => {
   });
 });
 
-test.each([0, 4, 512, PAGE - 4])(
-  'transfers of every number of pages, at offset %s of a page',
-  async (offset) => {
-    const { model, ns, memory, bytes } = await setup();
-    for (let length = PAGE; length <= MDTS; length += PAGE) {
-      // A page more or less than the length, when the offset is not 0: all shapes of PRP entries and lists.
-      const data = pattern(length - BLOCK, length / PAGE + offset);
-      const range = { lba: (length / PAGE) * 8, blocks: (length - BLOCK) / BLOCK, offset };
-      bytes.set(data, offset);
-      await ns.write(memory, range);
-      bytes.fill(0xee);
-      await ns.read(memory, range);
-      expect([length, same(bytes.subarray(offset, offset + data.length), data)]).toEqual([length, true]);
-      // Not a byte before or behind.
-      expect(bytes[offset + data.length]).toBe(0xee);
-      if (offset > 0) expect(bytes[offset - 1]).toBe(0xee);
-    }
-    await ns.read(memory, { lba: 0, blocks: MDTS / BLOCK, offset });
-    expect(model.statistics).toMatchObject({ errors: 0, slowCommands: 0, readCommands: MDTS / PAGE + 1 });
-  },
-);
+describe.each([
+  ['SGL descriptors', true],
+  ['PRP lists', false],
+])('with %s', (_, sgl) => {
+  beforeEach(() => {
+    const takesSgl = jest.spyOn(NvmeController.prototype, 'takesSgl', 'get');
+    if (!sgl) takesSgl.mockReturnValue(false);
+  });
+  afterEach(() => {
+    jest.restoreAllMocks();
+  });
 
-test('with every list in flight at once, each in its own', async () => {
-  const { nvme, ns, memory, bytes } = await setup(20 * 0x1_0000);
-  const data = pattern(bytes.length, 9);
-  bytes.set(data);
-  const parts = Array.from({ length: 20 }, (_, index) => ({
-    lba: index * 128,
-    blocks: 128,
-    offset: index * 0x1_0000,
-  }));
-  for (const depth of [1, 3, 10, 20]) {
-    const queue = await nvme.createIoQueue(depth);
-    await Promise.all(parts.map((part) => ns.write(memory, { ...part, queue })));
-    bytes.fill(0);
-    await Promise.all(parts.map((part) => ns.read(memory, { ...part, queue })));
-    expect(same(bytes, data)).toBe(true);
-    await queue.close();
-  }
+  test('which is what the controller is asked for', async () => {
+    const { nvme } = await setup();
+    expect(nvme.takesSgl).toBe(sgl);
+  });
+
+  test.each([0, 4, 512, PAGE - 4])(
+    'transfers of every number of pages, at offset %s of a page',
+    async (offset) => {
+      const { model, ns, memory, bytes } = await setup();
+      for (let length = PAGE; length <= MDTS; length += PAGE) {
+        // A page more or less than the length, when the offset is not 0: all shapes of data pointers.
+        const data = pattern(length - BLOCK, length / PAGE + offset);
+        const range = { lba: (length / PAGE) * 8, blocks: (length - BLOCK) / BLOCK, offset };
+        bytes.set(data, offset);
+        await ns.write(memory, range);
+        bytes.fill(0xee);
+        await ns.read(memory, range);
+        expect([length, same(bytes.subarray(offset, offset + data.length), data)]).toEqual([length, true]);
+        // Not a byte before or behind.
+        expect(bytes[offset + data.length]).toBe(0xee);
+        if (offset > 0) expect(bytes[offset - 1]).toBe(0xee);
+      }
+      await ns.read(memory, { lba: 0, blocks: MDTS / BLOCK, offset });
+      expect(model.statistics).toMatchObject({ errors: 0, slowCommands: 0, readCommands: MDTS / PAGE + 1 });
+    },
+  );
+
+  test('with every list in flight at once, each in its own', async () => {
+    const { nvme, ns, memory, bytes } = await setup(20 * 0x1_0000);
+    const data = pattern(bytes.length, 9);
+    bytes.set(data);
+    const parts = Array.from({ length: 20 }, (_, index) => ({
+      lba: index * 128,
+      blocks: 128,
+      offset: index * 0x1_0000,
+    }));
+    for (const depth of [1, 3, 10, 20]) {
+      const queue = await nvme.createIoQueue(depth);
+      await Promise.all(parts.map((part) => ns.write(memory, { ...part, queue })));
+      bytes.fill(0);
+      await Promise.all(parts.map((part) => ns.read(memory, { ...part, queue })));
+      expect(same(bytes, data)).toBe(true);
+      await queue.close();
+    }
+  });
 });
 
 test('transfers above the limit are split', async () => {

@@ -12,7 +12,10 @@ function world(id = 3) {
   const queue = new QueuePair(
     { id, entries: ENTRIES, submissionOffset: 0, completionOffset: COMPLETIONS },
     memory,
-    { write: (slot, value) => rung.push([slot, value]) },
+    {
+      tail: (queueId, value) => rung.push([queueId * 2, value]),
+      head: (queueId, value) => rung.push([queueId * 2 + 1, value]),
+    },
   );
   const completions = new Uint32Array(memory, COMPLETIONS);
   let head = 0;
@@ -137,7 +140,8 @@ test.each([
   const words = new Uint32Array(128);
   const doorbells = new MappedDoorbells(words, dstrd);
   [0, 1, 2, 7].forEach((slot, index) => {
-    doorbells.write(slot, index + 1);
+    if (slot % 2 === 0) doorbells.tail(slot / 2, index + 1);
+    else doorbells.head((slot - 1) / 2, index + 1);
   });
   expect([...words.entries()].filter(([, value]) => value !== 0)).toEqual(
     indexes.map((index, value) => [index, value + 1]),
@@ -146,7 +150,7 @@ test.each([
 
 test('a doorbell beyond what is mapped throws', () => {
   expect(() => {
-    new MappedDoorbells(new Uint32Array(2), 0).write(2, 1);
+    new MappedDoorbells(new Uint32Array(2), 0).tail(1, 1);
   }).toThrow(RangeError);
 });
 
@@ -156,6 +160,11 @@ test.each([
 ])('doorbells by message with a stride of %s', (dstrd, offset) => {
   const writeSync = jest.fn();
   // Nothing else of a region is used.
-  new MessageDoorbells({ writeSync } as Partial<DeviceRegion> as DeviceRegion, dstrd).write(5, 9);
-  expect(writeSync.mock.calls).toEqual([[offset, 4, 9]]);
+  const doorbells = new MessageDoorbells({ writeSync } as Partial<DeviceRegion> as DeviceRegion, dstrd);
+  doorbells.head(2, 9);
+  doorbells.tail(2, 8);
+  expect(writeSync.mock.calls).toEqual([
+    [offset, 4, 9],
+    [offset - (4 << dstrd), 4, 8],
+  ]);
 });
