@@ -139,7 +139,9 @@ export class AdminCommands {
 
   async #sendSlowly(bytes: Uint8Array, prp1: number, prp2: number, alive: Alive): Promise<AdminReply> {
     const { view } = this.#context;
-    const parts = await resolveParts(view, prp1, prp2, bytes.length, true, alive);
+    const parts = await resolveParts(view, bytes.length, alive, (pointer, lists) =>
+      pointer.resolve(prp1, prp2, bytes.length, true, lists),
+    );
     if (parts.outcome !== Outcome.success) return reply(parts.outcome);
     return reply(await writeParts(view, parts, bytes, alive));
   }

@@ -2,6 +2,7 @@
 import { ConfigSpace } from '../../pci/builder';
 import { PciIrq, PciRegion } from '../../pci/device';
 import type { Client, ClientRange, PciDeviceModel, ServedRegion } from '../../server/device-model';
+import { type MsixLayout, MsixTable } from '../../server/msix-table';
 import {
   AsyncErrorEvent,
   AsyncEventType,
@@ -20,7 +21,6 @@ import { FeatureSet } from './feature-set';
 import { Identify, NVME_VERSION, PciIds } from './identify';
 import { IoCommands } from './io-commands';
 import { LogPages } from './log-pages';
-import { MSIX_BAR_BYTES, MsixBar, PBA_OFFSET } from './msix-bar';
 import { type NvmeControllerOptions, type ResolvedOptions, resolveOptions } from './options';
 import { Outcome } from './outcome';
 import { Poller } from './poller';
@@ -33,6 +33,8 @@ import { type ControllerStatistics, type Counters, newCounters } from './statist
 const READY_TIMEOUT = 15_000;
 /** Class code of an NVMe I/O controller. */
 const CLASS_CODE = 0x010802;
+/** BAR 4. The pending bits have a page of their own, so that a hypervisor can trap it alone. */
+const MSIX_BAR: MsixLayout = { size: 0x2000, table: 0, pba: 0x1000 };
 
 /**
  * An NVMe controller with one namespace, to be served to a vfio-user client: a hypervisor, SPDK, this package.
@@ -54,7 +56,7 @@ export class NvmeControllerModel implements PciDeviceModel {
   readonly #view = new ClientView();
   readonly #errors = new ErrorLog();
   readonly #config: ConfigSpace;
-  readonly #msix: MsixBar;
+  readonly #msix: MsixTable;
   readonly #bar: DoorbellBar;
   readonly #registers: Registers;
   readonly #queues: QueueSet;
@@ -62,6 +64,7 @@ export class NvmeControllerModel implements PciDeviceModel {
   readonly #features: FeatureSet;
   readonly #admin: AdminCommands;
   readonly #poller: Poller;
+  readonly #onFault: (reason: string) => void;
   #client: Client | null = null;
   #fault: string | null = null;
   #closed = false;
@@ -79,6 +82,7 @@ export class NvmeControllerModel implements PciDeviceModel {
     const [view, counters] = [this.#view, this.#counters];
     this.name = resolved.name;
     this.#backend = backend;
+    this.#onFault = resolved.onFault;
     this.#events = new AsyncEvents((cid, dw0) => {
       this.#queues.completeHeld(cid, Outcome.success, dw0);
     });
@@ -115,7 +119,7 @@ export class NvmeControllerModel implements PciDeviceModel {
       badDoorbell: (info) => {
         this.#badDoorbell(info);
       },
-      interrupt: (vector) => this.#client?.trigger(PciIrq.msix, vector) ?? false,
+      interrupt: (vector) => this.#msix.trigger(vector),
       fatal: (reason) => {
         this.#fail(reason);
       },
@@ -155,13 +159,17 @@ export class NvmeControllerModel implements PciDeviceModel {
       keepAlive: () => this.#keepAlive?.refresh(),
     });
     this.#config = buildConfigSpace(vectors, this.#bar.size);
-    this.#msix = new MsixBar(vectors);
+    this.#msix = new MsixTable(vectors);
     this.regions = new Map<number, ServedRegion>([
       [PciRegion.bar0, this.#bar],
-      [PciRegion.bar4, this.#msix],
+      [PciRegion.bar4, this.#msix.region(MSIX_BAR)],
       [PciRegion.config, this.#configRegion()],
     ]);
-    this.irqs = new Map([[PciIrq.msix, vectors]]);
+    this.irqs = new Map([
+      [PciIrq.msix, vectors],
+      // Never signalled. Without it, QEMU warns that there is no error recovery.
+      [PciIrq.err, 1],
+    ]);
     this.#poller = new Poller(() => this.#round(), resolved.pollSlice, resolved.idleAfter);
   }
 
@@ -183,6 +191,7 @@ export class NvmeControllerModel implements PciDeviceModel {
 
   attach(client: Client): void {
     this.#client = client;
+    this.#msix.attach(client);
     this.#view.attach(client.memory);
   }
 
@@ -198,6 +207,7 @@ export class NvmeControllerModel implements PciDeviceModel {
 
   detach(): void {
     this.#client = null;
+    this.#msix.detach();
     this.#resetAll();
     this.#view.detach();
   }
@@ -223,6 +233,7 @@ export class NvmeControllerModel implements PciDeviceModel {
       },
       write: (offset, data) => {
         for (const effect of this.#config.write(offset, data)) {
+          this.#msix.configure(effect);
           if (effect.kind === 'function-level-reset') this.#resetAll();
         }
       },
@@ -245,7 +256,9 @@ export class NvmeControllerModel implements PciDeviceModel {
       this.#bar.word(0),
     );
     if (!this.#queues.addCompletionQueue(completions) || !this.#queues.addSubmissionQueue(submissions)) {
-      this.#fail('The admin queues are not in mapped memory of the client that may be read and written');
+      this.#fail(
+        'The admin queues are not in memory that the client shares for reading and writing; a guest of QEMU needs a memory backend with share=on',
+      );
       return;
     }
     this.#registers.ready();
@@ -299,6 +312,7 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.#queues.drop();
     this.#registers.fail();
     this.#fault = reason;
+    this.#onFault(reason);
   }
 
   #round(): number {
@@ -374,7 +388,7 @@ function buildConfigSpace(vectors: number, barSize: number): ConfigSpace {
       undefined,
       undefined,
       undefined,
-      { type: 'memory32', size: MSIX_BAR_BYTES },
+      { type: 'memory32', size: MSIX_BAR.size },
     ],
     capabilities: [
       { kind: 'power-management' },
@@ -382,8 +396,8 @@ function buildConfigSpace(vectors: number, barSize: number): ConfigSpace {
       {
         kind: 'msix',
         vectors,
-        table: { bar: PciRegion.bar4, offset: 0 },
-        pba: { bar: PciRegion.bar4, offset: PBA_OFFSET },
+        table: { bar: PciRegion.bar4, offset: MSIX_BAR.table },
+        pba: { bar: PciRegion.bar4, offset: MSIX_BAR.pba },
       },
     ],
   });

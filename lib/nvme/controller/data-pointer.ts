@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { walkPrp } from '../spec/prp';
+import { MAX_SGL_DESCRIPTORS, walkSgl } from '../spec/sgl';
 import type { ClientView, ViewRange } from './client-view';
-import { Outcome, prpOutcome } from './outcome';
+import { Outcome, pointerOutcome } from './outcome';
 
 /** Memory pages of the controller: CAP.MPSMIN and CAP.MPSMAX are both 4 KiB. */
 export const PAGE_BYTES = 4096;
@@ -10,7 +11,7 @@ const SUCCESS = Outcome.success;
 /** Of the first byte of a page. */
 const MAX_ADDRESS = Number.MAX_SAFE_INTEGER - PAGE_BYTES;
 
-/** PRP lists that had to be fetched by message, by address. */
+/** PRP lists and SGL segments that had to be fetched by message, by address. */
 export type FetchedLists = Map<number, Uint32Array>;
 
 /**
@@ -28,10 +29,10 @@ export class DataPointer {
   readonly ranges: (ViewRange | null)[];
   /** Whether each part is mapped here and may be accessed as asked for. */
   mapped = true;
-  /** Address of the PRP list that is not mapped here; -1 when that is not what stopped {@link resolve}. */
+  /** Address of the PRP list or SGL segment that is not mapped here; -1 when that is not what stopped {@link resolve}. */
   missingList = -1;
-  /** Entries of that list. */
-  missingEntries = 0;
+  /** Bytes of that list. */
+  missingBytes = 0;
 
   readonly #view: ClientView;
   #toClient = false;
@@ -40,12 +41,14 @@ export class DataPointer {
     this.#add(address, length);
   };
   readonly #readList = (address: number, count: number): Uint32Array | undefined =>
-    this.#list(address, count);
+    this.#list(address, count * 2);
+  readonly #readSegment = (address: number, words: number): Uint32Array | undefined =>
+    this.#list(address, words);
 
   /** @param maxTransfer greatest length of the data in bytes */
   constructor(view: ClientView, maxTransfer: number) {
     this.#view = view;
-    const parts = maxTransfer / PAGE_BYTES + 1;
+    const parts = Math.max(maxTransfer / PAGE_BYTES + 1, MAX_SGL_DESCRIPTORS);
     this.addresses = new Float64Array(parts);
     this.lengths = new Int32Array(parts);
     this.ranges = new Array<ViewRange | null>(parts).fill(null);
@@ -60,19 +63,41 @@ export class DataPointer {
    * @returns an {@link Outcome}. When it is success, look at {@link mapped} too
    */
   resolve(prp1: number, prp2: number, length: number, toClient: boolean, lists?: FetchedLists): number {
-    this.count = 0;
-    this.mapped = true;
-    this.missingList = -1;
-    this.#toClient = toClient;
-    this.#lists = lists;
+    this.#begin(toClient, lists);
     // Most commands have one page. The remainder of a double is slow: a product of a floor is not.
     const inPage = prp1 - Math.floor(prp1 / PAGE_BYTES) * PAGE_BYTES;
     if (inPage + length <= PAGE_BYTES && (inPage & 3) === 0 && prp1 <= MAX_ADDRESS) {
       this.#add(prp1, length);
       return SUCCESS;
     }
-    const sc = walkPrp(prp1, prp2, length, PAGE_BYTES, this.#readList, this.#visit);
-    return prpOutcome(sc);
+    return pointerOutcome(walkPrp(prp1, prp2, length, PAGE_BYTES, this.#readList, this.#visit));
+  }
+
+  /**
+   * Resolves the SGL descriptor of a command, as {@link resolve} does PRPs.
+   *
+   * @param address first two words of the descriptor
+   * @param size its third word
+   * @param lastWord its fourth word
+   */
+  resolveSgl(
+    address: number,
+    size: number,
+    lastWord: number,
+    length: number,
+    toClient: boolean,
+    lists?: FetchedLists,
+  ): number {
+    this.#begin(toClient, lists);
+    return pointerOutcome(walkSgl(address, size, lastWord, length, this.#readSegment, this.#visit));
+  }
+
+  #begin(toClient: boolean, lists: FetchedLists | undefined): void {
+    this.count = 0;
+    this.mapped = true;
+    this.missingList = -1;
+    this.#toClient = toClient;
+    this.#lists = lists;
   }
 
   #add(address: number, length: number): void {
@@ -93,16 +118,16 @@ export class DataPointer {
     this.count++;
   }
 
-  #list(address: number, count: number): Uint32Array | undefined {
+  #list(address: number, words: number): Uint32Array | undefined {
     const fetched = this.#lists?.get(address);
     if (fetched !== undefined) return fetched;
-    const range = this.#view.find(address, count * 8);
+    const range = this.#view.find(address, words * 4);
     const offset = range === null ? 0 : range.bias + address;
     if (range !== null && range.readable && offset % 4 === 0) {
-      return new Uint32Array(range.buffer, offset, count * 2);
+      return new Uint32Array(range.buffer, offset, words);
     }
     this.missingList = address;
-    this.missingEntries = count;
+    this.missingBytes = words * 4;
     return undefined;
   }
 }

@@ -113,6 +113,8 @@ function controllerData(options: ResolvedOptions, blocks: number): Uint8Array {
     optionalNvmCommands: compare | writeZeroes | saveSelectFeatures,
     // Flush takes the broadcast namespace id: bits 2:1 are 3.
     volatileWriteCache: options.backend.volatileCache ? 0x07 : 0x06,
+    // Data blocks and segments at any address; no bit buckets, and no list that is longer than the data.
+    sglSupport: 1,
     subsystemNqn: options.subsystemNqn,
     powerStates: [{ maxPower: 2500 }],
   });

@@ -3,7 +3,7 @@ import { BROADCAST_NSID, NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
 import type { Backend } from './backend';
 import type { ClientView, ViewRange } from './client-view';
-import { DataPointer } from './data-pointer';
+import { DataPointer, type FetchedLists } from './data-pointer';
 import { Outcome } from './outcome';
 import type { Counters } from './statistics';
 import { type Alive, readParts, resolveParts, writeParts } from './transfer';
@@ -24,8 +24,10 @@ const SUCCESS = Outcome.success;
 const TWO_32 = 0x1_0000_0000;
 /** FUA, bit 30 of CDW12. */
 const FORCE_UNIT_ACCESS = 1 << 30;
-/** FUSE and PSDT, bits 9:8 and 15:14 of CDW0: neither fused commands nor SGLs are offered. */
-const UNSUPPORTED_FLAGS = 0xc300;
+/** FUSE, bits 9:8 of CDW0, and the upper bit of PSDT, 15:14: neither fused commands nor SGLs of metadata are offered. */
+const UNSUPPORTED_FLAGS = 0x8300;
+/** PSDT of 1: the data pointer is an SGL descriptor. */
+const SGL = 0x4000;
 
 /** What {@link IoCommands} needs. */
 export interface IoContext {
@@ -107,12 +109,7 @@ export class IoCommands {
     if (length > this.#maxTransfer) return Outcome.invalidField;
     if (opcode === WRITE && this.#isDurable(cdw12)) return DEFERRED;
     const pointer = this.#pointer;
-    const outcome = pointer.resolve(
-      address(words, at + PRP1),
-      address(words, at + PRP2),
-      length,
-      opcode === READ,
-    );
+    const outcome = resolve(pointer, words, at, cdw0, length);
     if (pointer.missingList >= 0) return DEFERRED;
     if (outcome !== SUCCESS) return outcome;
     if (!pointer.mapped) return DEFERRED;
@@ -194,17 +191,13 @@ export class IoCommands {
   }
 
   async #transferSlowly(words: Int32Array, alive: Alive): Promise<number> {
-    const opcode = (words[0] as number) & 0xff;
+    const cdw0 = words[0] as number;
+    const opcode = cdw0 & 0xff;
     const cdw12 = words[CDW12] as number;
     const offset = startBlock(words, 0) * this.#blockSize;
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
-    const parts = await resolveParts(
-      this.#view,
-      address(words, PRP1),
-      address(words, PRP2),
-      length,
-      opcode === READ,
-      alive,
+    const parts = await resolveParts(this.#view, length, alive, (pointer, lists) =>
+      resolve(pointer, words, 0, cdw0, length, lists),
     );
     if (parts.outcome !== SUCCESS) return parts.outcome;
     if (opcode === READ) {
@@ -269,6 +262,22 @@ export class IoCommands {
     if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
     return words[at + NSID] === NAMESPACE_ID ? Outcome.lbaOutOfRange : Outcome.invalidNamespace;
   }
+}
+
+/** Finds the data of the command at word `at`; an {@link Outcome}. Each word is read once. */
+function resolve(
+  pointer: DataPointer,
+  words: Int32Array,
+  at: number,
+  cdw0: number,
+  length: number,
+  lists?: FetchedLists,
+): number {
+  const toClient = (cdw0 & 0xff) === READ;
+  const first = address(words, at + PRP1);
+  if ((cdw0 & SGL) === 0) return pointer.resolve(first, address(words, at + PRP2), length, toClient, lists);
+  const size = (words[at + PRP2] as number) >>> 0;
+  return pointer.resolveSgl(first, size, words[at + PRP2 + 1] as number, length, toClient, lists);
 }
 
 /** A 64-bit address of two words; exact below 2^53, and not below 2^53 when it is not. */

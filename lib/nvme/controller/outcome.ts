@@ -40,8 +40,8 @@ export const Outcome = {
   compareFailure: permanent(MediaStatus.compareFailure, media),
 } as const;
 
-/** The outcome for a generic status code of `walkPrp`. */
-export function prpOutcome(sc: number): number {
+/** The outcome for a generic status code of `walkPrp` or `walkSgl`. */
+export function pointerOutcome(sc: number): number {
   if (sc === GenericStatus.success) return Outcome.success;
-  return sc === GenericStatus.prpOffsetInvalid ? Outcome.prpOffsetInvalid : Outcome.dataTransferError;
+  return sc === GenericStatus.dataTransferError ? Outcome.dataTransferError : permanent(sc);
 }

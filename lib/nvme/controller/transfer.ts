@@ -17,20 +17,23 @@ export interface Parts {
 /** Lists that one command may need: 511 pages of 4 KiB each, for at most 1 MiB. More means that the host moves them. */
 const MAX_LISTS = 4;
 
-/** Resolves PRPs whose lists may have to be fetched by message. */
+/**
+ * Resolves a data pointer whose lists may have to be fetched by message.
+ *
+ * @param length bytes of data
+ * @param resolve resolves it, with the lists that were fetched so far
+ */
 export async function resolveParts(
   view: ClientView,
-  prp1: number,
-  prp2: number,
   length: number,
-  toClient: boolean,
   alive: Alive,
+  resolve: (pointer: DataPointer, lists: FetchedLists) => number,
 ): Promise<Parts> {
   const pointer = new DataPointer(view, Math.ceil(length / 4096) * 4096);
   const lists: FetchedLists = new Map();
   for (;;) {
-    const outcome = pointer.resolve(prp1, prp2, length, toClient, lists);
-    const { missingList, missingEntries, count } = pointer;
+    const outcome = resolve(pointer, lists);
+    const { missingList, missingBytes, count } = pointer;
     if (missingList < 0) {
       return {
         outcome,
@@ -39,7 +42,7 @@ export async function resolveParts(
       };
     }
     const bytes =
-      lists.size < MAX_LISTS ? await readMemory(view.memory, missingList, missingEntries * 8) : undefined;
+      lists.size < MAX_LISTS ? await readMemory(view.memory, missingList, missingBytes) : undefined;
     if (bytes === undefined || !alive()) {
       return { outcome: Outcome.dataTransferError, addresses: [], lengths: [] };
     }

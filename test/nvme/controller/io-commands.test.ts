@@ -58,7 +58,9 @@ describe('Read and Write', () => {
     ['namespace 2', { opcode: READ, nsid: 2 }, '00/0b DNR'],
     ['the broadcast namespace', { opcode: READ, nsid: 0xffff_ffff }, '00/0b DNR'],
     ['more than MDTS', { opcode: READ, cdw12: 256 }, '00/02 DNR'],
-    ['an SGL', { opcode: READ, psdt: 1 }, '00/02 DNR'],
+    ['an SGL of metadata', { opcode: READ, psdt: 2 }, '00/02 DNR'],
+    ['the reserved PSDT', { opcode: READ, psdt: 3 }, '00/02 DNR'],
+    ['an SGL that is empty', { opcode: READ, psdt: 1 }, '00/0f DNR'],
     ['a fused command', { opcode: WRITE, fuse: 2 }, '00/02 DNR'],
     ['PRP1 that is misaligned', { opcode: READ, prp1: Address.data + 1 }, '00/13 DNR'],
     ['PRP2 that is misaligned', { opcode: READ, cdw12: 15, prp2: Address.data + 4 }, '00/13 DNR'],
@@ -170,7 +172,9 @@ test('Flush takes namespace 1 and all namespaces', async () => {
   expect(await status({ opcode: 0, nsid: 1 })).toBe('00/00');
   expect(await status({ opcode: 0, nsid: 0xffff_ffff })).toBe('00/00');
   expect(await status({ opcode: 0, nsid: 2 })).toBe('00/0b DNR');
-  expect(await status({ opcode: 0, psdt: 1 })).toBe('00/02 DNR');
+  expect(await status({ opcode: 0, psdt: 2 })).toBe('00/02 DNR');
+  // Without data it does not matter how data would be described.
+  expect(await status({ opcode: 0, psdt: 1 })).toBe('00/00');
 });
 
 test('a backend that fails gives media errors', async () => {
