@@ -1,183 +1,161 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { VfioUserError } from '../errors';
 import type { Device } from '../pci';
 import { NVME_PAGE, NvmeController, type CreatedQueuePair, type NvmeNamespace } from '../nvme/host';
-import { CQE_BYTES, SQE_BYTES, decodeStatus, nvmOpcodeName, statusText } from '../nvme/spec';
-import { LatencyHistogram } from './histogram';
+import { CQE_BYTES, SQE_BYTES } from '../nvme/spec';
+import { checkOptions, checkRegion, pickNamespace } from './benchmark-checks';
+import type { BenchmarkOptions, BenchmarkResult, BenchmarkTarget, EndpointResult } from './benchmark-types';
+import { failureOf, jobResult } from './job-result';
 import { runJobHere, runJobInWorker, type JobReport } from './job-runner';
-import { JOB_STATE_BYTES, JobState, writes, type JobPlan, type Workload } from './plan';
-import type { DirectionResult, JobResult } from './results';
-import { DEPTH_SLOTS, depthSlot } from './results';
-import { formatSize } from './units';
+import { JOB_STATE_BYTES, JobState, type JobPlan } from './plan';
+import { ProgressWatch } from './progress-watch';
 
-/** What to run. Sizes are in bytes. */
-export interface BenchmarkOptions {
-  readonly workload: Workload;
-  /** Bytes of one I/O. */
-  readonly blockSize: number;
-  /** I/Os in flight of each job. */
-  readonly depth: number;
-  /** Jobs, each with a queue pair and a thread of its own. */
-  readonly jobs: number;
-  /** Seconds; undefined to run until every block of the region was touched once. */
-  readonly runtime?: number | undefined;
-  /** Bytes of the namespace to use, from its start. Default: all. */
-  readonly size?: number | undefined;
-  /** Write a pattern, read back what was written, and compare. */
-  readonly verify: boolean;
-  /** Share of reads of `randrw`, 0 to 1. Default 0.5. */
-  readonly readShare?: number;
-  /** Seed of the random order and of the pattern. */
-  readonly seed: number;
-  /** Namespace id. Default: the first. */
-  readonly nsid?: number | undefined;
-  /** Ends the run early; what was measured so far is the result. */
-  readonly signal?: AbortSignal;
-  /** Called once when all options have been checked, before the first I/O. */
-  readonly onStart?: () => void;
-  /** Called about twice a second. */
-  readonly onProgress?: (progress: BenchmarkProgress) => void;
-}
+export type * from './benchmark-types';
 
-/** How a run stands. */
-export interface BenchmarkProgress {
-  /** Since the last call, in I/Os per second. */
-  readonly readIops: number;
-  readonly writeIops: number;
-  /** Part of the run that is over, 0 to 1. */
-  readonly part: number;
-  readonly secondsLeft: number;
-  /** True while what was written is read back. */
-  readonly verifying: boolean;
-}
-
-/** Who was measured. */
-export interface BenchmarkTarget {
-  readonly endpoint: string;
-  readonly model: string;
-  readonly serial: string;
-  readonly firmware: string;
-  /** NVMe version. */
-  readonly version: string;
-  readonly nsid: number;
-  readonly lbaSize: number;
-  /** Bytes. */
-  readonly capacity: number;
-  /** True when doorbells are plain stores, false when each is a message. */
-  readonly mappedDoorbells: boolean;
-}
-
-/** The result of a run, also of one that failed or was ended early. */
-export interface BenchmarkResult {
-  readonly target: BenchmarkTarget;
-  readonly jobs: readonly JobResult[];
-  /** I/O-sized blocks read back and compared, and those that differed. */
-  readonly verified: number;
-  readonly mismatches: number;
-  /** Why the run failed; undefined when it did not. */
-  readonly failure?: VfioUserError | undefined;
-  /** True when {@link BenchmarkOptions.signal} ended the run. */
-  readonly interrupted: boolean;
-}
-
-const PROGRESS_MILLISECONDS = 500;
 /** Pages for the admin queue, Identify data and the rounding of queues. */
 const SPARE_PAGES = 32;
+/** Longer than a completion takes on most devices, and about what waking up costs. */
+const DEFAULT_SPIN_MICROSECONDS = 50;
+
+/** A controller that is measured. */
+interface Endpoint {
+  readonly controller: NvmeController;
+  readonly namespace: NvmeNamespace;
+  readonly jobs: PreparedJob[];
+  /** Why the connection ended during the run, null when this side closed it; undefined when it did not. */
+  lost?: Error | null;
+}
+
+interface PreparedJob {
+  readonly queue: CreatedQueuePair;
+  readonly plan: JobPlan;
+  readonly state: JobState;
+}
 
 /**
- * Measures an NVMe controller behind a device: brings it up, runs the jobs, shuts it down. The device stays open.
+ * Measures NVMe controllers, all at the same time: brings them up, runs the jobs, shuts them down. The devices stay open.
  *
- * @throws RangeError or TypeError for options that the controller cannot satisfy, before anything is written
+ * @throws RangeError or TypeError for options that a controller cannot satisfy, before anything is written
  */
-export async function benchmark(device: Device, options: BenchmarkOptions): Promise<BenchmarkResult> {
-  const { blockSize, depth, jobs } = options;
-  checkCounts(options);
-  const queueBytes = pages((depth + 1) * SQE_BYTES) + pages((depth + 1) * CQE_BYTES);
-  const dataBytes = pages(depth * blockSize);
-  const listBytes = blockSize > NVME_PAGE ? depth * NVME_PAGE : 0;
-  const arenaSize = jobs * (queueBytes + dataBytes + listBytes) + SPARE_PAGES * NVME_PAGE;
-  const controller = await NvmeController.attach(device, { arenaSize });
+export async function benchmark(
+  devices: readonly Device[],
+  options: BenchmarkOptions,
+): Promise<BenchmarkResult> {
+  checkOptions(options);
+  const controllers: NvmeController[] = [];
   try {
-    return await measure(controller, options, dataBytes, listBytes);
+    for (const device of devices) controllers.push(await attach(device, options));
+    const endpoints: Endpoint[] = [];
+    for (const controller of controllers) endpoints.push(await prepare(controller, options));
+    options.onStart?.();
+    return await measure(endpoints, options);
   } finally {
-    await controller.close();
+    await Promise.all(controllers.map((controller) => controller.close()));
   }
 }
 
-async function measure(
-  controller: NvmeController,
-  options: BenchmarkOptions,
-  dataBytes: number,
-  listBytes: number,
-): Promise<BenchmarkResult> {
-  const { device } = controller;
+function attach(device: Device, options: BenchmarkOptions): Promise<NvmeController> {
+  const { blockSize, depth, jobs, completion } = options;
+  const queueBytes = pages((depth + 1) * SQE_BYTES) + pages((depth + 1) * CQE_BYTES);
+  const arenaSize =
+    jobs * (queueBytes + pages(depth * blockSize) + listBytes(options)) + SPARE_PAGES * NVME_PAGE;
+  // Vector 0 is the admin queue's.
+  const vectors = completion === undefined || completion === 'poll' ? 0 : jobs + 1;
+  return NvmeController.attach(device, { arenaSize, vectors, vectorTarget: 'eventfd' });
+}
+
+/** Creates the queues of a controller's jobs, and plans the jobs. */
+async function prepare(controller: NvmeController, options: BenchmarkOptions): Promise<Endpoint> {
+  const { blockSize, depth, runtime, completion = 'poll' } = options;
   const namespace = pickNamespace(controller, options.nsid);
   const region = checkRegion(controller, namespace, options);
-  const queues: CreatedQueuePair[] = [];
-  for (let job = 0; job < options.jobs; job++)
-    queues.push(await controller.createQueuePair(options.depth + 1));
-
-  const plans = queues.map((created, index): JobPlan => {
+  const jobs: PreparedJob[] = [];
+  for (let index = 0; index < options.jobs; index++) {
+    const queue = await controller.createQueuePair(depth + 1, completion === 'poll' ? undefined : 'eventfd');
+    const { arena } = controller;
     const share = region.share(index);
-    const { memory } = controller.arena;
-    return {
+    const byIoSize = options.ioSize === undefined ? Infinity : Math.floor(options.ioSize / blockSize);
+    const byRegion = runtime === undefined && byIoSize === Infinity ? share.ioBlocks : Infinity;
+    const state = new SharedArrayBuffer(JOB_STATE_BYTES);
+    const plan: JobPlan = {
       index,
       workload: options.workload,
       readShare: options.readShare ?? 0.5,
-      blockSize: options.blockSize,
-      depth: options.depth,
-      runtimeMs: options.runtime === undefined ? Infinity : options.runtime * 1000,
+      blockSize,
+      depth,
+      distribution: byRegion < Infinity ? { kind: 'once' } : (options.distribution ?? { kind: 'uniform' }),
+      rampMs: (options.rampTime ?? 0) * 1000,
+      runtimeMs: runtime === undefined ? Infinity : runtime * 1000,
+      ioLimit: Math.min(byIoSize, byRegion),
+      rate: options.rate ?? Infinity,
       verify: options.verify,
       seed: options.seed,
       nsid: namespace.id,
       lbaSize: namespace.blockSize,
       ...share,
-      queue: created.placement,
-      memory: { fd: memory.fd, offset: memory.fdOffset, size: memory.size },
-      iova: memory.iova,
-      dataOffset: controller.arena.allocate(dataBytes).offset,
-      listOffset: listBytes === 0 ? 0 : controller.arena.allocate(listBytes).offset,
+      queue: queue.placement,
+      memory: { fd: arena.memory.fd, offset: arena.memory.fdOffset, size: arena.memory.size },
+      iova: arena.memory.iova,
+      dataOffset: arena.allocate(depth * blockSize).offset,
+      sgl: controller.takesSgl,
+      listOffset: listBytes(options) === 0 ? 0 : arena.allocate(listBytes(options)).offset,
+      completion,
+      spinMicroseconds: options.spinMicroseconds ?? DEFAULT_SPIN_MICROSECONDS,
+      interruptFd: queue.interruptFd ?? null,
       doorbells: sharedDoorbells(controller),
       dstrd: controller.capabilities.dstrd,
-      state: new SharedArrayBuffer(JOB_STATE_BYTES),
+      state,
     };
-  });
+    jobs.push({ queue, plan, state: new JobState(state) });
+  }
+  return { controller, namespace, jobs };
+}
 
-  options.onStart?.();
-  const states = plans.map((plan) => new JobState(plan.state));
-  let lost: Error | null | undefined;
-  let interrupted = false;
-  const onClose = (error: Error | null): void => {
-    lost = error;
-    for (const state of states) state.abandon();
+async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions): Promise<BenchmarkResult> {
+  const jobs = endpoints.flatMap((endpoint) => endpoint.jobs);
+  const stopAll = (): void => {
+    for (const { state } of jobs) state.stop();
   };
+  let interrupted = false;
   const onAbort = (): void => {
     interrupted = true;
-    for (const state of states) state.stop();
+    stopAll();
   };
-  device.once('close', onClose);
+  const watched = endpoints.map((endpoint) => {
+    const onClose = (error: Error | null): void => {
+      endpoint.lost = error;
+      for (const { state } of endpoint.jobs) state.abandon();
+      // The others would be measured under another load than was asked for.
+      stopAll();
+    };
+    return { device: endpoint.controller.device, onClose };
+  });
+  for (const { device, onClose } of watched) device.once('close', onClose);
   options.signal?.addEventListener('abort', onAbort);
   if (options.signal?.aborted === true) onAbort();
-  const watch = new ProgressWatch(states, plans, options);
-  const before = process.resourceUsage();
+  const watch = new ProgressWatch(jobs, options);
   try {
-    const reports = await Promise.all(plans.map((plan) => run(controller, plan)));
+    const reports = await Promise.all(
+      endpoints.flatMap(({ controller, jobs: own }) => own.map(({ plan }) => run(controller, plan))),
+    );
     watch.stop();
-    if (lost === undefined) for (const created of queues) await deleteQueue(created);
     const results = reports.map((report, index) => jobResult(report, options, watch.samples(index), index));
+    for (const endpoint of endpoints) await deleteQueues(endpoint);
     return {
-      target: targetOf(controller, namespace),
-      jobs: withCpu(results, before),
+      endpoints: endpoints.map((endpoint, index): EndpointResult => {
+        const first = index * options.jobs;
+        return { target: targetOf(endpoint), jobs: results.slice(first, first + options.jobs) };
+      }),
       verified: sum(reports.map((report) => report.outcome.verified)),
       mismatches: sum(reports.map((report) => report.outcome.mismatches)),
-      failure: failureOf(reports, lost, device.name),
+      failure: firstFailure(endpoints, reports),
       interrupted,
     };
   } finally {
     watch.stop();
     // Where one thread failed, the others run on.
-    for (const state of states) state.abandon();
-    device.off('close', onClose);
+    for (const { state } of jobs) state.abandon();
+    for (const { device, onClose } of watched) device.off('close', onClose);
     options.signal?.removeEventListener('abort', onAbort);
   }
 }
@@ -188,12 +166,33 @@ function run(controller: NvmeController, plan: JobPlan): Promise<JobReport> {
 }
 
 /** Queues whose commands never completed cannot be deleted in time; the shutdown that follows ends them too. */
-async function deleteQueue(created: CreatedQueuePair): Promise<void> {
+async function deleteQueues({ jobs, lost }: Endpoint): Promise<void> {
+  if (lost !== undefined) return;
   try {
-    await created.delete();
+    for (const { queue } of jobs) await queue.delete();
   } catch (error) {
     if (!(error instanceof VfioUserError)) throw error;
   }
+}
+
+function firstFailure(
+  endpoints: readonly Endpoint[],
+  reports: readonly JobReport[],
+): VfioUserError | undefined {
+  for (const { lost, controller } of endpoints) {
+    if (lost === undefined) continue;
+    return new VfioUserError(
+      'ERR_VFIO_USER_DISCONNECTED',
+      `${controller.device.name} went away during the run: ${lost?.message ?? 'closed by this side'}`,
+      { cause: lost },
+    );
+  }
+  const names = endpoints.flatMap(({ controller, jobs }) => jobs.map(() => controller.device.name));
+  for (const [index, report] of reports.entries()) {
+    const failure = failureOf(report, names[index] ?? '');
+    if (failure !== undefined) return failure;
+  }
+  return undefined;
 }
 
 function sharedDoorbells(controller: NvmeController): JobPlan['doorbells'] {
@@ -201,253 +200,7 @@ function sharedDoorbells(controller: NvmeController): JobPlan['doorbells'] {
   return area === null ? null : { fd: area.fd, offset: area.fdOffset, size: area.size };
 }
 
-function checkCounts({ blockSize, depth, jobs, runtime, readShare, size }: BenchmarkOptions): void {
-  const whole = (name: string, value: number, most: number): void => {
-    if (!Number.isInteger(value) || value < 1 || value > most) {
-      throw outOfRange(`${name} is ${String(value)}; it is a whole number from 1 to ${String(most)}`);
-    }
-  };
-  whole('the block size', blockSize, 1 << 30);
-  whole('the I/O depth', depth, 65535);
-  whole('the number of jobs', jobs, 1024);
-  if (runtime !== undefined && !(runtime > 0))
-    throw outOfRange(`the run time is ${String(runtime)} s; it must be above 0`);
-  if (readShare !== undefined && !(readShare >= 0 && readShare <= 1))
-    throw outOfRange('the share of reads is between 0 and 1');
-  if (size !== undefined && !(size > 0))
-    throw outOfRange('a size of 0 leaves nothing to measure; leave --size out to use the whole namespace');
-}
-
-function pickNamespace(controller: NvmeController, nsid: number | undefined): NvmeNamespace {
-  const namespace = nsid === undefined ? controller.namespaces[0] : controller.namespace(nsid);
-  if (namespace === undefined) {
-    throw new VfioUserError(
-      'ERR_VFIO_USER_UNSUPPORTED',
-      `${controller.device.name} has no active namespace to measure; attach one to its subsystem (nvmf_subsystem_add_ns with SPDK)`,
-    );
-  }
-  if (namespace.format.metadataSize > 0) {
-    throw new VfioUserError(
-      'ERR_VFIO_USER_UNSUPPORTED',
-      `namespace ${String(namespace.id)} has ${String(namespace.format.metadataSize)} bytes of metadata per block; only formats without metadata can be measured`,
-    );
-  }
-  return namespace;
-}
-
-/** The part of the namespace that each job uses. */
-interface Region {
-  share(job: number): Pick<JobPlan, 'firstLba' | 'ioBlocks' | 'startBlock'>;
-}
-
-function checkRegion(
-  controller: NvmeController,
-  namespace: NvmeNamespace,
-  options: BenchmarkOptions,
-): Region {
-  const { blockSize, depth, jobs, verify, workload } = options;
-  const lbaSize = namespace.blockSize;
-  if (blockSize % lbaSize !== 0) {
-    throw invalidArgument(
-      `a block size of ${formatSize(blockSize)} is no multiple of the namespace's block of ${String(lbaSize)} bytes`,
-    );
-  }
-  if (blockSize > controller.maxTransferSize) {
-    throw outOfRange(
-      `a block size of ${formatSize(blockSize)} is above the controller's largest transfer, ${formatSize(controller.maxTransferSize)}`,
-    );
-  }
-  if (depth + 1 > controller.capabilities.maxQueueEntries) {
-    throw outOfRange(
-      `an I/O depth of ${String(depth)} is too much; the controller's queues hold ${String(controller.capabilities.maxQueueEntries - 1)}`,
-    );
-  }
-  const size = options.size ?? namespace.size;
-  if (size > namespace.size) {
-    throw outOfRange(
-      `a size of ${formatSize(size)} is beyond namespace ${String(namespace.id)}, which has ${formatSize(namespace.size)}`,
-    );
-  }
-  const ioBlocks = Math.floor(size / blockSize);
-  if (ioBlocks < jobs) {
-    throw outOfRange(
-      `a size of ${formatSize(size)} is too small: ${String(jobs)} jobs need at least one block of ${formatSize(blockSize)} each`,
-    );
-  }
-  if (verify && !writes(workload)) {
-    throw invalidArgument(
-      'verifying needs a workload that writes (write, randwrite, randrw): it reads back what the run has written',
-    );
-  }
-  const perJob = Math.floor(ioBlocks / jobs);
-  // Jobs that verify must not write over each other, and those that touch every block once share the work;
-  // others share the region, sequential ones from different places.
-  const split = verify || options.runtime === undefined;
-  return {
-    share: (job) =>
-      split
-        ? { firstLba: (job * perJob * blockSize) / lbaSize, ioBlocks: perJob, startBlock: 0 }
-        : { firstLba: 0, ioBlocks, startBlock: job * perJob },
-  };
-}
-
-/** Counts the progress of the jobs while they run. */
-class ProgressWatch {
-  readonly #states: readonly JobState[];
-  readonly #plans: readonly JobPlan[];
-  readonly #options: BenchmarkOptions;
-  readonly #samples: { reads: number[]; writes: number[] }[];
-  readonly #last: { reads: number; writes: number }[];
-  readonly #timer: NodeJS.Timeout;
-  #time = performance.now();
-
-  constructor(states: readonly JobState[], plans: readonly JobPlan[], options: BenchmarkOptions) {
-    this.#states = states;
-    this.#plans = plans;
-    this.#options = options;
-    this.#samples = states.map(() => ({ reads: [], writes: [] }));
-    this.#last = states.map(() => ({ reads: 0, writes: 0 }));
-    this.#timer = setInterval(() => {
-      this.#tick();
-    }, PROGRESS_MILLISECONDS);
-  }
-
-  stop(): void {
-    clearInterval(this.#timer);
-  }
-
-  /** I/Os per second of a job in each interval. */
-  samples(job: number): { reads: number[]; writes: number[] } {
-    return this.#samples[job] ?? { reads: [], writes: [] };
-  }
-
-  #tick(): void {
-    const now = performance.now();
-    const seconds = (now - this.#time) / 1000;
-    this.#time = now;
-    let readIops = 0;
-    let writeIops = 0;
-    this.#states.forEach((state, job) => {
-      const last = this.#last[job];
-      const samples = this.#samples[job];
-      if (last === undefined || samples === undefined) return;
-      const [reads, written] = [state.reads, state.writes];
-      const rates = [(reads - last.reads) / seconds, (written - last.writes) / seconds] as const;
-      last.reads = reads;
-      last.writes = written;
-      readIops += rates[0];
-      writeIops += rates[1];
-      if (state.verifying) return;
-      samples.reads.push(rates[0]);
-      samples.writes.push(rates[1]);
-    });
-    this.#options.onProgress?.({ readIops, writeIops, ...this.#part(readIops + writeIops) });
-  }
-
-  #part(iops: number): Pick<BenchmarkProgress, 'part' | 'secondsLeft' | 'verifying'> {
-    const verifying = this.#states.some((state) => state.verifying);
-    if (this.#options.runtime !== undefined) {
-      const elapsed = Math.max(0, ...this.#states.map((state) => state.elapsedMs)) / 1000;
-      return {
-        part: elapsed / this.#options.runtime,
-        secondsLeft: Math.max(0, this.#options.runtime - elapsed),
-        verifying,
-      };
-    }
-    const all = sum(this.#plans.map((plan) => plan.ioBlocks));
-    const done = sum(this.#states.map((state) => state.reads + state.writes));
-    return { part: done / all, secondsLeft: iops > 0 ? (all - done) / iops : 0, verifying };
-  }
-}
-
-function jobResult(
-  report: JobReport,
-  options: BenchmarkOptions,
-  samples: { reads: number[]; writes: number[] },
-  index: number,
-): JobResult {
-  const direction = (ios: number, latency: ArrayBufferLike, rates: number[]): DirectionResult => ({
-    ios,
-    bytes: ios * options.blockSize,
-    runtimeMs: ios > 0 ? report.elapsedMs : 0,
-    latency: new LatencyHistogram(latency),
-    iopsSamples: rates,
-    bandwidthSamples: rates.map((rate) => rate * options.blockSize),
-  });
-  const depthCounts = new Float64Array(DEPTH_SLOTS);
-  depthCounts[depthSlot(options.depth)] = report.reads + report.writes;
-  return {
-    name: `job${String(index)}`,
-    jobs: 1,
-    read: direction(report.reads, report.readLatency, samples.reads),
-    write: direction(report.writes, report.writeLatency, samples.writes),
-    runtimeMs: report.elapsedMs,
-    errors: report.outcome.mismatches + (report.outcome.status === 0 ? 0 : 1),
-    firstError: report.outcome.firstMismatch ?? statusOf(report),
-    cpu: { userMs: 0, systemMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
-    depthCounts,
-    submitCounts: report.batchCounts,
-    completeCounts: report.batchCounts,
-  };
-}
-
-/** The processor time is known for the process only; it goes to the first job, since merging adds. */
-function withCpu(results: readonly JobResult[], before: NodeJS.ResourceUsage): JobResult[] {
-  const after = process.resourceUsage();
-  const cpu = {
-    userMs: (after.userCPUTime - before.userCPUTime) / 1000,
-    systemMs: (after.systemCPUTime - before.systemCPUTime) / 1000,
-    contextSwitches:
-      after.voluntaryContextSwitches +
-      after.involuntaryContextSwitches -
-      before.voluntaryContextSwitches -
-      before.involuntaryContextSwitches,
-    majorFaults: after.majorPageFault - before.majorPageFault,
-    minorFaults: after.minorPageFault - before.minorPageFault,
-  };
-  return results.map((result, index) => (index === 0 ? { ...result, cpu } : result));
-}
-
-function statusOf({ outcome }: JobReport): string | undefined {
-  if (outcome.status === 0) return undefined;
-  const { sct, sc } = decodeStatus(outcome.status);
-  return `${nvmOpcodeName(outcome.failedOpcode)} at LBA ${String(outcome.failedLba)}: ${statusText(sct, sc)}`;
-}
-
-function failureOf(
-  reports: readonly JobReport[],
-  lost: Error | null | undefined,
-  name: string,
-): VfioUserError | undefined {
-  if (lost !== undefined) {
-    return new VfioUserError(
-      'ERR_VFIO_USER_DISCONNECTED',
-      `${name} went away during the run: ${lost?.message ?? 'closed by this side'}`,
-      { cause: lost },
-    );
-  }
-  for (const report of reports) {
-    const status = statusOf(report);
-    if (status !== undefined)
-      return new VfioUserError('ERR_VFIO_USER_NVME_STATUS', `${name} failed ${status}`);
-    const { mismatches, verified, firstMismatch, stalled } = report.outcome;
-    if (mismatches > 0) {
-      return new VfioUserError(
-        'ERR_VFIO_USER_VERIFY',
-        `${String(mismatches)} of ${String(verified)} blocks read back differ from what was written; the first: ${firstMismatch ?? ''}`,
-      );
-    }
-    if (stalled) {
-      return new VfioUserError(
-        'ERR_VFIO_USER_TIMEOUT',
-        `${name} stopped completing commands; look at the log of its server`,
-      );
-    }
-  }
-  return undefined;
-}
-
-function targetOf(controller: NvmeController, namespace: NvmeNamespace): BenchmarkTarget {
+function targetOf({ controller, namespace }: Endpoint): BenchmarkTarget {
   const { identify } = controller;
   return {
     endpoint: controller.device.name,
@@ -460,6 +213,11 @@ function targetOf(controller: NvmeController, namespace: NvmeNamespace): Benchma
     capacity: namespace.size,
     mappedDoorbells: controller.mappedDoorbells,
   };
+}
+
+/** PRP lists, a page for each I/O in flight. */
+function listBytes({ blockSize, depth }: BenchmarkOptions): number {
+  return blockSize > NVME_PAGE ? depth * NVME_PAGE : 0;
 }
 
 function pages(bytes: number): number {

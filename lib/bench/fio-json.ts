@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { LatencyHistogram } from './histogram';
+import { FIO_PERCENTILES } from './percentiles';
 import { bandwidth, emptyDirection, iops, summarize } from './results';
-import type { DirectionResult, JobOptions, JobResult } from './results';
-
-/** Percentiles that fio reports unless told otherwise (fio, `percentile_list`). */
-export const FIO_PERCENTILES = [
-  1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99,
-] as const;
+import type { DirectionResult, JobOptions, ReportPart } from './results';
 
 /** Statistics of a latency in ns. `percentile` and `bins` are only there when `N` is above 0. */
 export interface FioLatency {
@@ -99,8 +95,10 @@ export interface FioReportInput {
   /** When the run started and when it ended. */
   readonly started: Date;
   readonly ended: Date;
-  readonly options: JobOptions;
-  readonly jobs: readonly JobResult[];
+  /** Each becomes an entry of `jobs`. */
+  readonly parts: readonly ReportPart[];
+  /** What to put into `percentile`, 0 … 100. Default: {@link FIO_PERCENTILES}. */
+  readonly percentiles?: readonly number[];
   /** Adds the buckets of the histograms, as `--output-format=json+` does. */
   readonly bins?: boolean;
 }
@@ -124,17 +122,20 @@ export function fioReport(input: FioReportInput): FioReport {
     timestamp_ms: milliseconds,
     time: input.ended.toString().replace(/ \(.*\)$/, ''),
     'global options': {},
-    jobs: input.jobs.map((job) => fioJob(job, input)),
+    jobs: input.parts.map((part) => fioJob(part, input)),
   };
 }
 
-function fioJob(job: JobResult, input: FioReportInput): FioJob {
-  const bins = input.bins === true;
+function fioJob({ options, result: job }: ReportPart, input: FioReportInput): FioJob {
+  const latency: LatencyContents = {
+    percentiles: input.percentiles ?? FIO_PERCENTILES,
+    bins: input.bins === true,
+  };
   const jobTime = job.runtimeMs * job.jobs;
   const percent = (ms: number): number => (jobTime > 0 ? (ms * 100) / jobTime : 0);
   const limits = latencyMaps([job.read.latency, job.write.latency]);
-  const groupMean = (pick: (each: JobResult) => DirectionResult): number =>
-    input.jobs.reduce((sum, each) => sum + summarize(pick(each).bandwidthSamples).mean, 0);
+  const groupMean = (direction: 'read' | 'write'): number =>
+    input.parts.reduce((sum, { result }) => sum + summarize(result[direction].bandwidthSamples).mean, 0);
   const failed = job.errors > 0;
   return {
     jobname: job.name,
@@ -143,19 +144,11 @@ function fioJob(job: JobResult, input: FioReportInput): FioJob {
     error: failed ? EIO : 0,
     eta: 0,
     elapsed: Math.ceil((input.ended.getTime() - input.started.getTime()) / 1000),
-    'job options': input.options,
-    read: fioDirection(
-      job.read,
-      groupMean((each) => each.read),
-      bins,
-    ),
-    write: fioDirection(
-      job.write,
-      groupMean((each) => each.write),
-      bins,
-    ),
-    trim: fioDirection(emptyDirection(), 0, bins),
-    sync: { total_ios: 0, lat_ns: fioLatency(new LatencyHistogram(), bins) },
+    'job options': options,
+    read: fioDirection(job.read, groupMean('read'), latency),
+    write: fioDirection(job.write, groupMean('write'), latency),
+    trim: fioDirection(emptyDirection(), 0, latency),
+    sync: { total_ios: 0, lat_ns: fioLatency(new LatencyHistogram(), latency) },
     job_runtime: Math.round(jobTime),
     usr_cpu: percent(job.cpu.userMs),
     sys_cpu: percent(job.cpu.systemMs),
@@ -170,7 +163,17 @@ function fioJob(job: JobResult, input: FioReportInput): FioJob {
   };
 }
 
-function fioDirection(direction: DirectionResult, groupBandwidth: number, bins: boolean): FioDirection {
+/** What a latency tells beyond its statistics. */
+interface LatencyContents {
+  readonly percentiles: readonly number[];
+  readonly bins: boolean;
+}
+
+function fioDirection(
+  direction: DirectionResult,
+  groupBandwidth: number,
+  contents: LatencyContents,
+): FioDirection {
   const bytesPerSecond = Math.floor(bandwidth(direction));
   const bw = summarize(direction.bandwidthSamples);
   const rate = summarize(direction.iopsSamples);
@@ -184,9 +187,9 @@ function fioDirection(direction: DirectionResult, groupBandwidth: number, bins: 
     total_ios: direction.ios,
     short_ios: 0,
     drop_ios: 0,
-    slat_ns: fioLatency(new LatencyHistogram(), bins),
-    clat_ns: fioLatency(direction.latency, bins),
-    lat_ns: fioLatency(direction.latency, bins),
+    slat_ns: fioLatency(new LatencyHistogram(), contents),
+    clat_ns: fioLatency(direction.latency, contents),
+    lat_ns: fioLatency(direction.latency, contents),
     bw_min: Math.round(bw.min / 1024),
     bw_max: Math.round(bw.max / 1024),
     // Share of the group's mean bandwidth, in percent.
@@ -202,7 +205,7 @@ function fioDirection(direction: DirectionResult, groupBandwidth: number, bins: 
   };
 }
 
-function fioLatency(histogram: LatencyHistogram, bins: boolean): FioLatency {
+function fioLatency(histogram: LatencyHistogram, { percentiles, bins }: LatencyContents): FioLatency {
   const latency: FioLatency = {
     min: Math.floor(histogram.min),
     max: Math.floor(histogram.max),
@@ -212,7 +215,7 @@ function fioLatency(histogram: LatencyHistogram, bins: boolean): FioLatency {
   };
   if (histogram.count === 0) return latency;
   latency.percentile = Object.fromEntries(
-    FIO_PERCENTILES.map((percent) => [percent.toFixed(6), Math.floor(histogram.percentile(percent))]),
+    percentiles.map((percent) => [percent.toFixed(6), Math.floor(histogram.percentile(percent))]),
   );
   if (bins) {
     latency.bins = Object.fromEntries(

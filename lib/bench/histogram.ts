@@ -28,11 +28,15 @@ export const HISTOGRAM_BYTES = (BUCKETS + HISTOGRAM_BUCKETS) * Float64Array.BYTE
  */
 export function bucketIndex(ns: number): number {
   if (ns < LINEAR_LIMIT) return ns >>> 0;
-  if (ns >= RANGE) return HISTOGRAM_BUCKETS - 1;
-  // Two more bits than an integer operation has: a quarter of the value lies two groups lower.
-  if (ns >= 2 ** 32) return bucketIndex(Math.floor(ns / 4)) + 2 * SUB_BUCKETS;
+  if (ns >= 2 ** 31) return farBucketIndex(ns);
   const shift = 25 - Math.clz32(ns);
   return (shift + 1) * SUB_BUCKETS + ((ns >>> shift) & (SUB_BUCKETS - 1));
+}
+
+/** The same for latencies that are no 31-bit integers: an eighth of the value lies three groups lower. */
+function farBucketIndex(ns: number): number {
+  if (ns >= RANGE) return HISTOGRAM_BUCKETS - 1;
+  return bucketIndex(Math.floor(ns / 8)) + 3 * SUB_BUCKETS;
 }
 
 /**
@@ -102,6 +106,18 @@ export class LatencyHistogram {
     if (value > (slots[MAX] as number)) slots[MAX] = value;
     const slot = BUCKETS + bucketIndex(value);
     slots[slot] = (slots[slot] as number) + count;
+  }
+
+  /**
+   * Counts the latencies of a batch that ended at one moment. One call for all, so that no number is boxed for each.
+   *
+   * @param end in milliseconds
+   * @param starts beginning of each I/O, in milliseconds
+   * @param ids indexes in `starts` of those to count, in the first `count` elements
+   */
+  recordBatch(end: number, starts: Float64Array, ids: Int32Array, count: number): void {
+    for (let index = 0; index < count; index++)
+      this.recordMany((end - (starts[ids[index] as number] as number)) * 1e6, 1);
   }
 
   /** Adds the samples of another histogram to this one. */

@@ -4,4 +4,4 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { runJob } from './job-runner';
 import type { JobPlan } from './plan';
 
-parentPort?.postMessage(runJob(workerData as JobPlan));
+void runJob(workerData as JobPlan).then((report) => parentPort?.postMessage(report));

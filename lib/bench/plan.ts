@@ -23,6 +23,28 @@ export function isRandom(workload: Workload): boolean {
   return workload.startsWith('rand');
 }
 
+/**
+ * How a random workload chooses blocks: each equally likely; each once before any comes again; or by Zipf's law, in which
+ * the block of rank n is drawn in proportion to 1 / n^theta.
+ */
+export type Distribution =
+  | { readonly kind: 'uniform' }
+  | { readonly kind: 'once' }
+  | { readonly kind: 'zipf'; readonly theta: number };
+
+/**
+ * How a job learns of completions. `poll` looks for them without pause; `interrupt` sleeps until the controller signals
+ * the vector of the queue; `adaptive` looks for a while after each completion, then sleeps.
+ */
+export type CompletionMode = 'poll' | 'adaptive' | 'interrupt';
+
+/** All modes, in the order in which help texts name them. */
+export const COMPLETION_MODES = [
+  'poll',
+  'adaptive',
+  'interrupt',
+] as const satisfies readonly CompletionMode[];
+
 /** A file to be mapped by the thread that runs a job; descriptors are the same in all threads of a process. */
 export interface SharedFile {
   readonly fd: number;
@@ -41,8 +63,16 @@ export interface JobPlan {
   readonly blockSize: number;
   /** I/Os in flight. */
   readonly depth: number;
-  /** Length of the run in milliseconds; Infinity to run until every block of the region was touched once. */
+  /** How random workloads choose blocks. */
+  readonly distribution: Distribution;
+  /** Milliseconds that run before what is measured. */
+  readonly rampMs: number;
+  /** Length of the measured run in milliseconds; Infinity for a run that ends by {@link ioLimit}. */
   readonly runtimeMs: number;
+  /** I/Os after which the run ends, with those of the ramp; Infinity for a run that ends by {@link runtimeMs}. */
+  readonly ioLimit: number;
+  /** Most I/Os per second, on the average from the beginning; Infinity for no limit. */
+  readonly rate: number;
   /** Write a pattern, then read back everything that was written and compare. */
   readonly verify: boolean;
   readonly seed: number;
@@ -62,8 +92,15 @@ export interface JobPlan {
   readonly iova: number;
   /** Where in `memory` the data buffers are, `depth` times `blockSize` bytes, page-aligned. */
   readonly dataOffset: number;
-  /** Where in `memory` the PRP lists are, a page for each I/O in flight. */
+  /** Describe data by SGL descriptors, not by PRPs. */
+  readonly sgl: boolean;
+  /** Where in `memory` the PRP lists are, a page for each I/O in flight. Not used with {@link sgl}. */
   readonly listOffset: number;
+  readonly completion: CompletionMode;
+  /** Of mode `adaptive`: how long to look for completions before sleeping, in microseconds. */
+  readonly spinMicroseconds: number;
+  /** The eventfd of the completion queue's vector; null in mode `poll`. */
+  readonly interruptFd: number | null;
   /** The doorbells, null when they can only be written by message. */
   readonly doorbells: SharedFile | null;
   /** CAP.DSTRD */
@@ -96,6 +133,11 @@ const SLOT_PHASE = 4;
 
 const REST_MILLISECONDS = 0.05;
 
+/** Before the measured run, in it, reading back what was written, or done. */
+export type JobPhase = 'ramp' | 'run' | 'verify' | 'done';
+
+const JOB_PHASES: readonly JobPhase[] = ['ramp', 'run', 'verify', 'done'];
+
 /** Size of the memory of a {@link JobState}, in bytes. A job has a cache line pair of its own. */
 export const JOB_STATE_BYTES = 128;
 
@@ -109,9 +151,9 @@ export class JobState {
     this.#stop = new Int32Array(memory, SLOT_STOP, 1);
   }
 
-  /** Asks the job to finish what is in flight, and end. */
+  /** Asks the job to finish what is in flight, and end; it does not take back {@link abandon}. */
   stop(): void {
-    Atomics.store(this.#stop, 0, 1);
+    Atomics.compareExchange(this.#stop, 0, 0, 1);
   }
 
   /** Tells the job that the device is gone: it ends at once. */
@@ -148,12 +190,12 @@ export class JobState {
     return this.#values[SLOT_ELAPSED] ?? 0;
   }
 
-  /** True while what was written is being read back. */
-  get verifying(): boolean {
-    return this.#values[SLOT_PHASE] === 1;
+  /** What the job is at. */
+  get phase(): JobPhase {
+    return JOB_PHASES[this.#values[SLOT_PHASE] ?? 0] ?? 'run';
   }
 
-  set verifying(on: boolean) {
-    this.#values[SLOT_PHASE] = on ? 1 : 0;
+  set phase(phase: JobPhase) {
+    this.#values[SLOT_PHASE] = JOB_PHASES.indexOf(phase);
   }
 }

@@ -59,6 +59,11 @@ export class Xoshiro128 {
     return Math.imul((scrambled << 7) | (scrambled >>> 25), 9);
   }
 
+  /** A uniform number from 0 to 1, less than 1. */
+  fraction(): number {
+    return ((this.#draw() >>> 5) * 2 ** 26 + (this.#draw() >>> 6)) / 2 ** 53;
+  }
+
   /**
    * A uniform integer from 0 to `n` - 1. Up to 2^32 no value is more than 2^-21 likelier than another; above, all are equally likely.
    *
@@ -66,8 +71,7 @@ export class Xoshiro128 {
    */
   below(n: number): number {
     if (n <= 2 ** 32) {
-      const fraction = ((this.#draw() >>> 5) * 2 ** 26 + (this.#draw() >>> 6)) / 2 ** 53;
-      return Math.floor(fraction * n);
+      return Math.floor(this.fraction() * n);
     }
     const highest = Math.floor((n - 1) / 2 ** 32);
     const mask = 0xffffffff >>> Math.clz32(highest);
@@ -103,36 +107,27 @@ export class RandomSequence implements BlockSequence {
 const ROUNDS = 4;
 
 /**
- * Every block once, in random order; then the same order again. A Feistel network over the next power of four permutes
- * the numbers without a table; numbers that are no blocks are permuted on until they are one.
+ * A permutation of the numbers below `count` without a table: a Feistel network over the next power of four, and what
+ * it maps to a number that is not below `count` is mapped on until it is.
  */
-export class ShuffledSequence implements BlockSequence {
-  readonly #blocks: number;
+class Permutation {
+  readonly #count: number;
   readonly #halfMask: number;
   readonly #half: number;
   readonly #keys: Int32Array;
-  #next = 0;
 
-  /**
-   * @param blocks number of blocks, 1 … 2^53
-   * @param seed 32 bits; the same seed gives the same order
-   * @throws ERR_OUT_OF_RANGE
-   */
-  constructor(blocks: number, seed: number) {
-    checkBlocks(blocks);
-    this.#blocks = blocks;
-    const halfBits = Math.max(1, Math.ceil(Math.log2(blocks) / 2));
+  constructor(count: number, random: Xoshiro128) {
+    this.#count = count;
+    const halfBits = Math.max(1, Math.ceil(Math.log2(count) / 2));
     this.#half = 2 ** halfBits;
     this.#halfMask = this.#half - 1;
-    const random = Xoshiro128.fromSeed(seed);
     this.#keys = Int32Array.from({ length: ROUNDS }, () => random.next());
   }
 
-  next(): number {
-    let block = this.#permute(this.#next);
-    this.#next = this.#next + 1 === this.#blocks ? 0 : this.#next + 1;
-    while (block >= this.#blocks) block = this.#permute(block);
-    return block;
+  at(index: number): number {
+    let value = this.#permute(index);
+    while (value >= this.#count) value = this.#permute(value);
+    return value;
   }
 
   #permute(value: number): number {
@@ -146,6 +141,90 @@ export class ShuffledSequence implements BlockSequence {
       right = swapped;
     }
     return left * this.#half + right;
+  }
+}
+
+/** Every block once, in random order; then the same order again. */
+export class ShuffledSequence implements BlockSequence {
+  readonly #blocks: number;
+  readonly #order: Permutation;
+  #next = 0;
+
+  /**
+   * @param blocks number of blocks, 1 … 2^53
+   * @param seed 32 bits; the same seed gives the same order
+   * @throws ERR_OUT_OF_RANGE
+   */
+  constructor(blocks: number, seed: number) {
+    checkBlocks(blocks);
+    this.#blocks = blocks;
+    this.#order = new Permutation(blocks, Xoshiro128.fromSeed(seed));
+  }
+
+  next(): number {
+    const block = this.#order.at(this.#next);
+    this.#next = this.#next + 1 === this.#blocks ? 0 : this.#next + 1;
+    return block;
+  }
+}
+
+/**
+ * Blocks by Zipf's law: the one of rank n is drawn in proportion to 1 / n^theta (fio: `random_distribution=zipf`). The
+ * ranks are strewn over the region, so that those drawn often do not lie together.
+ *
+ * Drawn by rejection-inversion (Hörmann and Derflinger, ACM TOMACS 6(3), 1996), which needs no table, however many
+ * blocks there are.
+ */
+export class ZipfSequence implements BlockSequence {
+  readonly #blocks: number;
+  readonly #theta: number;
+  readonly #random: Xoshiro128;
+  readonly #order: Permutation;
+  /** The integral of the density from just below the first rank, and to just above the last one. */
+  readonly #low: number;
+  readonly #high: number;
+  /** So near to the rank a draw is always taken. */
+  readonly #squeeze: number;
+
+  /**
+   * @param blocks number of blocks, 1 … 2^53
+   * @param theta skew, above 0 and up to 10; 1 is Zipf's own law
+   * @param seed 32 bits; the same seed gives the same sequence
+   * @throws ERR_OUT_OF_RANGE
+   */
+  constructor(blocks: number, theta: number, seed: number) {
+    checkBlocks(blocks);
+    if (!(theta > 0 && theta <= 10)) {
+      throw outOfRange(`The skew of a Zipf distribution is above 0 and at most 10, not ${String(theta)}`);
+    }
+    this.#blocks = blocks;
+    this.#theta = theta;
+    this.#random = Xoshiro128.fromSeed(seed);
+    this.#order = new Permutation(blocks, this.#random);
+    this.#low = this.#integral(1.5) - 1;
+    this.#high = this.#integral(blocks + 0.5);
+    this.#squeeze = 2 - this.#inverse(this.#integral(2.5) - 2 ** -theta);
+  }
+
+  next(): number {
+    for (;;) {
+      const u = this.#high + this.#random.fraction() * (this.#low - this.#high);
+      const x = this.#inverse(u);
+      const rank = Math.min(this.#blocks, Math.max(1, Math.round(x)));
+      if (rank - x <= this.#squeeze || u >= this.#integral(rank + 0.5) - rank ** -this.#theta)
+        return this.#order.at(rank - 1);
+    }
+  }
+
+  /** The integral of x^-theta, from 1. */
+  #integral(x: number): number {
+    const power = 1 - this.#theta;
+    return power === 0 ? Math.log(x) : Math.expm1(power * Math.log(x)) / power;
+  }
+
+  #inverse(area: number): number {
+    const power = 1 - this.#theta;
+    return power === 0 ? Math.exp(area) : Math.exp(Math.log1p(Math.max(-1, power * area)) / power);
   }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { bandwidth, iops, mergeDirections } from './results';
-import type { DirectionResult, JobOptions, JobResult } from './results';
+import { latencyBins } from './latency-bins';
+import { bandwidth, iops, mergeDirections, mergeJobs } from './results';
+import type { DirectionResult, JobResult, ReportPart } from './results';
+import { formatLatency } from './units';
 
 const WIDTH = 110;
 const LATENCY_COLUMNS = ['min us', 'avg us', 'p50 us', 'p99 us', 'p99.9 us', 'max us'] as const;
@@ -8,18 +10,50 @@ const LABEL_WIDTH = 5;
 const IOPS_WIDTH = 12;
 const BANDWIDTH_WIDTH = 12;
 const LATENCY_WIDTH = 13;
+const PERCENTILE_WIDTH = 12;
+/** Most lines of a histogram. */
+const HISTOGRAM_LINES = 40;
+const BAR_WIDTH = 50;
+
+/** What {@link formatReport} shows beyond its table. */
+export interface ReportContents {
+  /** Adds a table of these percentiles, 0 … 100. */
+  readonly percentiles?: readonly number[] | undefined;
+  /** Adds a histogram of the latencies. */
+  readonly histogram?: boolean;
+}
+
+type Rows = readonly (readonly [label: string, direction: DirectionResult])[];
 
 /**
- * The final report for a terminal: what ran, a table with a row for each direction used and their total, the cost, the errors.
- * At most 110 columns wide; ends in a line feed. Latencies are in microseconds.
- *
- * @param target what was measured: a socket path and namespace
+ * The final report for a terminal: for each part what ran, a table with a row for each direction used and their total, the cost, the errors;
+ * after several parts the same of all together. At most 110 columns wide; ends in a line feed. Latencies are in microseconds.
  */
-export function formatReport(target: string, options: JobOptions, job: JobResult): string {
-  const directions: [string, DirectionResult][] = [];
-  if (job.read.ios > 0) directions.push(['read', job.read]);
-  if (job.write.ios > 0) directions.push(['write', job.write]);
-  if (directions.length !== 1) directions.push(['total', mergeDirections([job.read, job.write])]);
+export function formatReport(parts: readonly ReportPart[], contents: ReportContents = {}): string {
+  const blocks = parts.map(({ target, options, result }) => [
+    `${result.name}: ${target}`,
+    ...wrap(Object.entries(options).map(([name, value]) => `${name}=${value}`)),
+    '',
+    ...resultLines(result, contents),
+  ]);
+  if (parts.length > 1) {
+    const all = mergeJobs(
+      'all',
+      parts.map(({ result }) => result),
+    );
+    blocks.push([`all: ${String(parts.length)} together`, '', ...resultLines(all, contents)]);
+  }
+  return blocks
+    .map((lines) => lines.map((line) => (line.length > WIDTH ? `${line.slice(0, WIDTH - 1)}…` : line)))
+    .map((lines) => `${lines.join('\n')}\n`)
+    .join('\n');
+}
+
+function resultLines(job: JobResult, { percentiles, histogram }: ReportContents): string[] {
+  const rows: [string, DirectionResult][] = [];
+  if (job.read.ios > 0) rows.push(['read', job.read]);
+  if (job.write.ios > 0) rows.push(['write', job.write]);
+  if (rows.length !== 1) rows.push(['total', mergeDirections([job.read, job.write])]);
   const header = [
     ''.padEnd(LABEL_WIDTH),
     'IOPS'.padStart(IOPS_WIDTH),
@@ -27,19 +61,51 @@ export function formatReport(target: string, options: JobOptions, job: JobResult
     ...LATENCY_COLUMNS.map((name) => name.padStart(LATENCY_WIDTH)),
   ].join('');
   return [
-    `${job.name}: ${target}`,
-    wrap(Object.entries(options).map(([name, value]) => `${name}=${value}`)),
-    '',
     header,
-    ...directions.map(([label, direction]) => row(label, direction)),
+    ...rows.map(([label, direction]) => row(label, direction)),
     '',
+    ...(percentiles === undefined ? [] : [...percentileTable(rows, percentiles), '']),
+    ...(histogram === true ? [...histogramTable(job), ''] : []),
     costLine(job),
     errorLine(job),
-  ]
-    .flat()
-    .map((line) => (line.length > WIDTH ? `${line.slice(0, WIDTH - 1)}…` : line))
-    .join('\n')
-    .concat('\n');
+  ];
+}
+
+function percentileTable(rows: Rows, percentiles: readonly number[]): string[] {
+  return [
+    `${'percentile'.padStart(PERCENTILE_WIDTH)}${rows.map(([label]) => `${label} us`.padStart(LATENCY_WIDTH)).join('')}`,
+    ...percentiles.map((percent) =>
+      [
+        String(percent).padStart(PERCENTILE_WIDTH),
+        ...rows.map(([, { latency }]) =>
+          (latency.percentile(percent) / 1000).toFixed(2).padStart(LATENCY_WIDTH),
+        ),
+      ].join(''),
+    ),
+  ];
+}
+
+/** Reads and writes in one histogram: a line for each interval, its share, what lies below its end, and a bar. */
+function histogramTable(job: JobResult): string[] {
+  const count = job.read.latency.count + job.write.latency.count;
+  const bins = latencyBins([job.read.latency, job.write.latency], HISTOGRAM_LINES).map(
+    ({ from, to, counts }) => ({
+      range: `${formatLatency(from).padStart(8)} - ${formatLatency(to).padEnd(8)}`,
+      ios: counts.reduce((sum, each) => sum + each, 0),
+    }),
+  );
+  const longest = bins.reduce((most, { ios }) => Math.max(most, ios), 0);
+  let below = 0;
+  return [
+    `${'latency'.padStart(13)}${'I/Os'.padStart(20)}${'share %'.padStart(11)}${'below %'.padStart(11)}`,
+    ...bins.map(({ range, ios }) => {
+      below += ios;
+      const share = (part: number): string => ((part * 100) / count).toFixed(3).padStart(11);
+      // The least bar is a dot: one I/O of millions is an outlier that must be seen.
+      const bar = '#'.repeat(Math.round((ios * BAR_WIDTH) / longest)) || (ios > 0 ? '.' : '');
+      return `${range}${String(ios).padStart(14)}${share(ios)}${share(below)}  ${bar}`.trimEnd();
+    }),
+  ];
 }
 
 function row(label: string, direction: DirectionResult): string {

@@ -26,7 +26,7 @@ export interface DirectionResult {
   readonly bandwidthSamples: readonly number[];
 }
 
-/** What the run cost the processor. Sums over threads; a value known only for the process belongs to one job alone. */
+/** What the run cost the processor, sums over the threads of the jobs. */
 export interface CpuUsage {
   readonly userMs: number;
   readonly systemMs: number;
@@ -56,6 +56,17 @@ export interface JobResult {
   readonly submitCounts: Float64Array;
   /** Polls by the number of completions each found; see {@link batchSlot}. */
   readonly completeCounts: Float64Array;
+}
+
+/**
+ * What a report shows by itself: an endpoint with its jobs, or a group of jobs. A run of one endpoint has one part. All
+ * parts of a report ran at the same time.
+ */
+export interface ReportPart {
+  /** What was measured, such as a path and a namespace. Printable. */
+  readonly target: string;
+  readonly options: JobOptions;
+  readonly result: JobResult;
 }
 
 /** Minimum, maximum, mean and standard deviation (divisor n - 1) of a series; all 0 when it is empty. */

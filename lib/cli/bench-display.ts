@@ -22,7 +22,8 @@ export class BenchDisplay {
     this.#run = run;
   }
 
-  update({ readIops, writeIops, part, secondsLeft, verifying }: BenchmarkProgress): void {
+  update({ readIops, writeIops, part, secondsLeft, phase }: BenchmarkProgress): void {
+    const verifying = phase === 'verify';
     const { rw, bs, numjobs } = this.#run;
     const rate = (iops: number): { iops: number; bytesPerSecond: number } => ({
       iops,

@@ -116,7 +116,7 @@ async function measure(
   const { workload: rw, blockSize: bs, jobs: numjobs, verify } = options;
   const display = new BenchDisplay(process.stderr, { rw, bs, numjobs, verify });
   try {
-    const result = await benchmark(device, {
+    const result = await benchmark([device], {
       ...options,
       signal,
       onProgress: (progress) => {
@@ -130,8 +130,11 @@ async function measure(
   }
 }
 
-function rates({ jobs }: BenchmarkResult): string {
-  const { read, write } = mergeJobs('demo', jobs);
+function rates({ endpoints }: BenchmarkResult): string {
+  const { read, write } = mergeJobs(
+    'demo',
+    endpoints.flatMap(({ jobs }) => jobs),
+  );
   const all = mergeDirections([read, write]);
   const perSecond = iops(all);
   const latency = `p50 ${formatLatency(all.latency.percentile(50))}, p99 ${formatLatency(all.latency.percentile(99))}`;

@@ -54,11 +54,13 @@ export interface BooleanOption extends OptionBase {
 /** How an option is written and what it accepts. */
 export type OptionSpec = StringOption | NumberOption | ChoiceOption | BooleanOption;
 
-/** An argument without a name. Optional ones come last. */
+/** An argument without a name. Optional ones come last, and the last may come several times. */
 export interface PositionalSpec {
   readonly name: string;
   readonly help: string;
   readonly optional?: boolean;
+  /** Any number of them; only the last may be so. */
+  readonly many?: boolean;
 }
 
 /** A command with its arguments and options. Write it `as const satisfies CommandSpec`, so that the values get their types. */
@@ -240,6 +242,7 @@ function checkPositionals(command: CommandSpec, found: readonly string[]): void 
   if (missing !== undefined) {
     throw new UsageError(`Missing <${missing.name}>: ${missing.help} Usage: ${usage(command)}`);
   }
+  if (specs.at(-1)?.many === true) return;
   const surplus = found[specs.length];
   if (surplus !== undefined) {
     throw new UsageError(`Unexpected argument '${surplus}'. Usage: ${usage(command)}`);
@@ -270,9 +273,10 @@ export function renderHelp(command: CommandSpec): string {
 }
 
 function usage(command: CommandSpec): string {
-  const positionals = (command.positionals ?? []).map(({ name, optional }) =>
-    optional === true ? `[${name}]` : `<${name}>`,
-  );
+  const positionals = (command.positionals ?? []).map(({ name, optional, many }) => {
+    const text = many === true ? `${name}...` : name;
+    return optional === true ? `[${text}]` : `<${text}>`;
+  });
   return [PROGRAM, command.name, ...positionals, '[options]'].join(' ');
 }
 

@@ -1,63 +1,11 @@
 // SPDX-License-Identifier: MIT
 /** The benchmark end to end, over dist/: the jobs run in worker threads, the controller in another process. */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { join } from 'node:path';
-import { childController, dist, type ChildServer } from '../client/child-server';
+import { childController } from '../client/child-server';
+import { run } from './run-benchmark';
 
 jest.setTimeout(60_000);
 
 const SIZE = 16 << 20;
-
-interface Told {
-  readonly error?: { name: string; code: string; message: string };
-  readonly result?: {
-    verified: number;
-    mismatches: number;
-    interrupted: boolean;
-    failure?: { code: string; message: string };
-    target: Record<string, unknown>;
-    jobs: {
-      runtimeMs: number;
-      errors: number;
-      read: { ios: number; bytes: number };
-      write: { ios: number; bytes: number };
-    }[];
-  };
-  readonly progress: number;
-}
-
-/** Runs benchmarks one after the other in a process of their own, over one connection; what each told. */
-async function run(server: ChildServer, runs: Record<string, unknown>[], extra = ''): Promise<Told[]> {
-  const script = `
-    const { connect } = require(${JSON.stringify(dist)});
-    const { benchmark } = require(${JSON.stringify(join(dist, 'bench', 'benchmark'))});
-    (async () => {
-      const told = [];
-      const device = await connect(${JSON.stringify(server.path)});
-      for (const options of ${JSON.stringify(runs)}) {
-        const one = { progress: 0 };
-        const defaults = { workload: 'randread', blockSize: 4096, depth: 8, jobs: 1, verify: false, seed: 1, onProgress: () => { one.progress++; } };
-        try {
-          ${extra}
-          const result = await benchmark(device, { ...defaults, ...options });
-          const failure = result.failure && { code: result.failure.code, message: result.failure.message };
-          one.result = { ...result, failure };
-        } catch ({ name, code, message }) {
-          one.error = { name, code, message };
-        }
-        told.push(one);
-      }
-      await device.close();
-      process.stdout.write(JSON.stringify(told));
-    })();`;
-  const client = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'pipe', 'inherit'] });
-  let text = '';
-  client.stdout.setEncoding('utf8').on('data', (part: string) => (text += part));
-  const [code] = (await once(client, 'close')) as [number | null];
-  expect(code).toBe(0);
-  return JSON.parse(text) as Told[];
-}
 
 test('all workloads, for a time', async () => {
   const workloads = ['read', 'write', 'randread', 'randwrite', 'randrw'];

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { FIO_PERCENTILES, fioReport } from '../../lib/bench/fio-json';
+import { fioReport } from '../../lib/bench/fio-json';
+import { FIO_PERCENTILES } from '../../lib/bench/percentiles';
+import { mergeJobs } from '../../lib/bench/results';
 import { sampleDirection, sampleJob } from './sample-job';
 
 const started = new Date('2026-01-02T03:04:05.000Z');
@@ -19,8 +21,9 @@ const job = sampleJob({
   completeCounts: Float64Array.of(3, 1, 0, 0, 0, 0, 0),
 });
 
+const part = (result: typeof job) => ({ target: 'x', options, result });
 const report = (bins = false): ReturnType<typeof fioReport> =>
-  fioReport({ version: '0.1.0', started, ended, options, jobs: [job], bins });
+  fioReport({ version: '0.1.0', started, ended, parts: [part(job)], bins });
 const first = (bins = false) => report(bins).jobs[0] as ReturnType<typeof report>['jobs'][number];
 
 test('the top level has the keys of fio', () => {
@@ -165,8 +168,7 @@ test('a limit belongs to the interval above it', () => {
     version: '1',
     started,
     ended,
-    options,
-    jobs: [edge],
+    parts: [part(edge)],
   }).jobs[0] as ReturnType<typeof first>;
   expect(ns).toMatchObject({ '2': 12.5, '4': 25, '10': 12.5, '100': 12.5, '250': 12.5 });
   expect(ms).toMatchObject({ '2': 12.5, '1000': 0, '2000': 12.5, '>=2000': 0 });
@@ -188,19 +190,55 @@ test('depths and batches are shares in percent', () => {
 
 test('failed I/Os are counted, with EIO', () => {
   const failed = sampleJob({ errors: 3, firstError: 'x' });
-  const [only] = fioReport({ version: '1', started, ended, options, jobs: [failed] }).jobs;
+  const [only] = fioReport({ version: '1', started, ended, parts: [part(failed)] }).jobs;
   expect(only).toMatchObject({ error: 5, total_err: 3, first_error: 5, usr_cpu: 0 });
   expect(only?.iodepth_level).toEqual({ '1': 0, '2': 0, '4': 0, '8': 0, '16': 0, '32': 0, '>=64': 0 });
 });
 
 test('bw_agg is the share of a job in the bandwidth of all', () => {
-  const jobs = [1, 3].map((rate) => sampleJob({ write: sampleDirection([1], 1, [rate]) }));
-  const shares = fioReport({ version: '1', started, ended, options, jobs }).jobs.map(
-    (each) => each.write.bw_agg,
-  );
+  const parts = [1, 3].map((rate) => part(sampleJob({ write: sampleDirection([1], 1, [rate]) })));
+  const shares = fioReport({ version: '1', started, ended, parts }).jobs.map((each) => each.write.bw_agg);
   expect(shares).toEqual([25, 75]);
 });
 
 test('the report survives JSON', () => {
   expect(JSON.parse(JSON.stringify(report(true)))).toEqual(report(true));
+});
+
+test('percentiles on request take the place of those of fio', () => {
+  const [only] = fioReport({
+    version: '1',
+    started,
+    ended,
+    parts: [part(job)],
+    percentiles: [0, 99.9999, 100],
+  }).jobs;
+  expect(only?.read.clat_ns.percentile).toEqual({
+    '0.000000': 127,
+    '99.999900': 3e9,
+    '100.000000': 3e9,
+  });
+});
+
+test('several endpoints are several jobs, each with its options and its share', () => {
+  const parts = ['a', 'b'].map((name, index) => ({
+    target: name,
+    options: { ...options, filename: `/run/${name}` },
+    result: mergeJobs(name, [
+      sampleJob({ read: sampleDirection([1000], 1000, [index + 1]), runtimeMs: 1000 }),
+      sampleJob({ read: sampleDirection([2000], 1000, [index + 1]), runtimeMs: 1000 }),
+    ]),
+  }));
+  const { jobs } = fioReport({ version: '1', started, ended, parts });
+  expect(jobs).toMatchObject([
+    {
+      jobname: 'a',
+      groupid: 0,
+      'job options': { filename: '/run/a', rw: 'randread' },
+      // Two jobs of a second each, at the same time.
+      job_runtime: 2000,
+      read: { total_ios: 2, runtime: 1000, iops: 2, bw: 8, bw_agg: 100 / 3, clat_ns: { N: 2 } },
+    },
+    { jobname: 'b', groupid: 0, 'job options': { filename: '/run/b' }, read: { iops: 2, bw_agg: 200 / 3 } },
+  ]);
 });

@@ -26,13 +26,22 @@ const LAYOUT = [
   { ns: 1000, index: 317, value: 1004 },
   // Group 14: width 8192 from 524288; (1000000 - 524288) / 8192 = 58.07, and 14 * 64 + 58 = 954.
   { ns: 1_000_000, index: 954, value: 1_003_520 },
+  // Group 25: width 2^24 from 2^30, up to 2^31; group 26: width 2^25 from there.
+  { ns: 2 ** 31 - 2 ** 24 - 1, index: 1662, value: 2 ** 31 - 1.5 * 2 ** 24 },
+  { ns: 2 ** 31 - 1, index: 1663, value: 2 ** 31 - 2 ** 23 },
+  { ns: 2 ** 31 - 0.25, index: 1663, value: 2 ** 31 - 2 ** 23 },
+  { ns: 2 ** 31, index: 1664, value: 2 ** 31 + 2 ** 24 },
+  { ns: 2 ** 31 + 2 ** 25 - 0.25, index: 1664, value: 2 ** 31 + 2 ** 24 },
+  { ns: 2 ** 31 + 2 ** 25, index: 1665, value: 2 ** 31 + 1.5 * 2 ** 25 },
   { ns: 2 ** 32 - 1, index: 1727, value: 2 ** 32 - 2 ** 24 },
   // Group 27: width 2^26 from 2^32; (5e9 - 2^32) / 2^26 = 10.5.
   { ns: 2 ** 32, index: 1728, value: 2 ** 32 + 2 ** 25 },
   { ns: 5e9, index: 1738, value: 2 ** 32 + 10.5 * 2 ** 26 },
   // Group 28, the last: width 2^27 from 2^33.
   { ns: 2 ** 33, index: 1792, value: 2 ** 33 + 2 ** 26 },
+  { ns: 2 ** 33 - 0.5, index: 1791, value: 2 ** 33 - 2 ** 25 },
   { ns: 2 ** 34 - 1, index: 1855, value: 17_112_760_320 },
+  { ns: 2 ** 34 - 0.5, index: 1855, value: 17_112_760_320 },
   { ns: 2 ** 34, index: 1855, value: 17_112_760_320 },
   { ns: 1e15, index: 1855, value: 17_112_760_320 },
   { ns: Infinity, index: 1855, value: 17_112_760_320 },
@@ -152,6 +161,35 @@ test('merging equals recording into one', () => {
       expect(a.stddev).toBeCloseTo(both.stddev, 3);
     }),
   );
+});
+
+test('a batch equals its latencies one by one', () => {
+  const time = fc.double({ min: 0, max: 1e7, noNaN: true });
+  fc.assert(
+    fc.property(
+      time,
+      fc.array(time, { minLength: 1, maxLength: 40 }),
+      fc.infiniteStream(fc.nat()),
+      (end, times, order) => {
+        const starts = Float64Array.from(times);
+        const ids = Int32Array.from(times, () => order.next().value % times.length);
+        const count = Math.ceil(times.length / 2);
+        const [batch, single] = [new LatencyHistogram(), new LatencyHistogram()];
+        batch.recordBatch(end, starts, ids, count);
+        for (const id of ids.subarray(0, count)) single.record((end - starts[id]!) * 1e6);
+        expect(new Float64Array(batch.buffer)).toEqual(new Float64Array(single.buffer));
+      },
+    ),
+  );
+});
+
+test('a batch counts only as many as it is told', () => {
+  const histogram = new LatencyHistogram();
+  // 5 ms since 10, 2.5 ms since 12.5; index 1 is not among the first two.
+  histogram.recordBatch(15, Float64Array.of(10, 0, 12.5), Int32Array.of(2, 0, 1), 2);
+  expect([histogram.count, histogram.min, histogram.max, histogram.sum]).toEqual([2, 2.5e6, 5e6, 7.5e6]);
+  histogram.recordBatch(15, new Float64Array(1), new Int32Array(1), 0);
+  expect(histogram.count).toBe(2);
 });
 
 test('shared memory carries a histogram to another owner', () => {

@@ -21,11 +21,11 @@ test('hexadecimal', () => {
 
 describe('the status line', () => {
   const run = { rw: 'randrw', bs: 4096, numjobs: 2, verify: true } as const;
-  const progress = { readIops: 1000, writeIops: 2000, part: 0.25, secondsLeft: 3, verifying: false };
+  const progress = { readIops: 1000, writeIops: 2000, part: 0.25, secondsLeft: 3, phase: 'run' as const };
   const show = (isTTY: boolean, verifying: boolean): string[] => {
     const written: string[] = [];
     const display = new BenchDisplay({ isTTY, columns: 200, write: (text) => written.push(text) }, run);
-    display.update({ ...progress, verifying });
+    display.update({ ...progress, phase: verifying ? 'verify' : 'run' });
     display.clear();
     return written;
   };

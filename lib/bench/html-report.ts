@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT
+import { html, type Markup } from './html';
+import { SERIES_COLOURS, chartFigure } from './html-report-chart';
+import {
+  bandwidthChart,
+  histogramChart,
+  iopsChart,
+  percentileChart,
+  type NamedResult,
+} from './html-report-charts';
+import { latencyText, spaced } from './html-report-axes';
+import { STYLE } from './html-report-style';
+import { FIO_PERCENTILES } from './percentiles';
+import { bandwidth, iops, mergeDirections, type DirectionResult, type ReportPart } from './results';
+import { formatBandwidth, formatCount, formatSize } from './units';
+
+/** A table of names and values, such as who a controller is. Any text; it is escaped. */
+export interface Facts {
+  readonly title: string;
+  readonly rows: readonly (readonly [name: string, value: string])[];
+}
+
+/** Something that a reader must know before the numbers. */
+export interface Remark {
+  readonly kind: 'good' | 'warning' | 'bad';
+  /** One word, such as `Verified`. */
+  readonly heading: string;
+  readonly text: string;
+}
+
+/** What {@link htmlReport} is made of. Any text may come from a peer; it is escaped. */
+export interface HtmlReportInput {
+  /** Name and version of the program. */
+  readonly program: string;
+  readonly started: Date;
+  /** At least one. */
+  readonly parts: readonly ReportPart[];
+  /** Time in ms between two samples of the results. */
+  readonly sampleIntervalMs: number;
+  /** Percentiles to be listed beside fio's. */
+  readonly percentiles?: readonly number[] | undefined;
+  readonly remarks: readonly Remark[];
+  /** Both ends of the measurement. */
+  readonly ends: readonly Facts[];
+}
+
+const NOTHING = '–';
+
+/** Listed beside fio's, as far as the number of I/Os tells them apart from the maximum. */
+const DEEP_PERCENTILES = [99.999, 99.9999, 99.99999] as const;
+
+/**
+ * A run as a page of HTML that needs nothing else: no script, no font, no picture, no network. It can be opened from a file and
+ * attached to a mail. Follows the reader's choice of a light or dark screen; readable on a telephone.
+ */
+export function htmlReport(input: HtmlReportInput): string {
+  const { parts, program, started } = input;
+  const total = mergeDirections(parts.flatMap(({ result }) => [result.read, result.write]));
+  const measured = Math.max(...parts.map(({ result }) => result.runtimeMs));
+  const results = comparedResults(parts);
+  const title = headline(input);
+  // Even if a way were found around the escaping, a browser runs no script and loads nothing.
+  return `<!DOCTYPE html>\n${String(
+    html`<html lang="en">
+      <head>
+        <meta charset="utf-8" />
+        <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'" />
+        <meta name="viewport" content="width=device-width, initial-scale=1" />
+        <meta name="color-scheme" content="light dark" />
+        <title>${title}</title>
+        <style>
+          ${STYLE}
+        </style>
+      </head>
+      <body>
+        <main>
+          <header>
+            <h1>${title}</h1>
+            <p>${parts.map(({ target }) => target).join(' · ')}</p>
+            <p class="quiet">${timeText(started)}, measured for ${(measured / 1000).toFixed(1)} s</p>
+          </header>
+          ${input.remarks.map(({ kind, heading, text }) => html`<p class="remark ${kind}"><b>${heading}</b>: ${text}</p>`)}
+          ${tiles(total)} ${resultTable(parts, total)} ${charts(results, input.sampleIntervalMs)}
+          ${percentileTable(results, total, input.percentiles ?? [])}
+          <h2>Configuration</h2>
+          ${factTable({ title: 'Options', rows: configuration(parts) })}
+          <h2>Both ends</h2>
+          ${input.ends.map(factTable)}
+          <footer>
+            ${program}. Latency is from submission to the moment at which the completion is seen, in buckets
+            1.6 % wide; minimum, average and maximum are exact.
+          </footer>
+        </main>
+      </body>
+    </html>`,
+  )}\n`;
+}
+
+/** What ran, in a line. Options are in fio's spelling, sizes in bytes or as they were given. */
+function headline({ parts }: HtmlReportInput): string {
+  const words = parts.map(({ options: { rw, bs, iodepth, numjobs } }) => {
+    const size = /^\d+$/.test(bs) ? spaced(formatSize(Number(bs)).replace(/\.0+(?=\D)/, '')) : bs;
+    return `${rw}, ${size}, ${iodepth} in flight${numjobs === '1' ? '' : ` in each of ${numjobs} jobs`}`;
+  });
+  return [...new Set(words)].join('; ');
+}
+
+/** One part is told by its directions, several are compared as wholes; more than there are colours, in one sum. */
+function comparedResults(parts: readonly ReportPart[]): NamedResult[] {
+  const named = ({ result }: ReportPart): NamedResult[] => [
+    { name: 'read', result: result.read },
+    { name: 'write', result: result.write },
+  ];
+  const names = partNames(parts);
+  const whole = parts.map((part, index) => ({
+    name: names[index] ?? '',
+    result: mergeDirections(named(part).map(({ result }) => result)),
+  }));
+  const all = { name: 'all', result: mergeDirections(whole.map(({ result }) => result)) };
+  const several = parts.length > SERIES_COLOURS ? [all] : whole;
+  return (parts.length === 1 ? parts.flatMap(named) : several).filter(({ result }) => result.ios > 0);
+}
+
+/** The names of the jobs; where they are the same, as in a run over several endpoints, what was measured. */
+function partNames(parts: readonly ReportPart[]): string[] {
+  const names = parts.map(({ result }) => result.name);
+  return new Set(names).size === parts.length ? names : parts.map(({ target }) => target);
+}
+
+function tiles({ latency, ...total }: DirectionResult): Markup {
+  const tile = (name: string, value: string): Markup =>
+    html`<div>
+      <dt>${name}</dt>
+      <dd>${value}</dd>
+    </div>`;
+  const at = (percent: number): string =>
+    latency.count > 0 ? latencyText(latency.percentile(percent)) : NOTHING;
+  return html`<dl class="tiles">
+    ${tile('IOPS', formatCount(Math.round(iops({ latency, ...total }))))}
+    ${tile('Bandwidth', bandwidthText({ latency, ...total }))}
+    ${[50, 99, 99.9].map((percent) => tile(`p${String(percent)} latency`, at(percent)))}
+    ${tile('Slowest I/O', latency.count > 0 ? latencyText(latency.max) : NOTHING)}
+  </dl>`;
+}
+
+function resultTable(parts: readonly ReportPart[], total: DirectionResult): Markup {
+  const names = partNames(parts);
+  const rows = parts.flatMap(({ result }, index) =>
+    (['read', 'write'] as const).flatMap((direction) =>
+      result[direction].ios > 0
+        ? [
+            {
+              name: parts.length > 1 ? `${names[index] ?? ''}, ${direction}` : direction,
+              result: result[direction],
+            },
+          ]
+        : [],
+    ),
+  );
+  if (rows.length !== 1) rows.push({ name: 'total', result: total });
+  const cells = (result: DirectionResult): string[] => {
+    const { latency } = result;
+    const values = [
+      latency.min,
+      latency.mean,
+      ...[50, 99, 99.9].map((at) => latency.percentile(at)),
+      latency.max,
+    ];
+    return [
+      grouped(result.ios),
+      grouped(iops(result)),
+      bandwidthText(result),
+      ...values.map((ns) => (latency.count > 0 ? latencyText(ns) : NOTHING)),
+    ];
+  };
+  const columns = ['I/Os', 'IOPS', 'Bandwidth', 'min', 'average', 'p50', 'p99', 'p99.9', 'max'];
+  return numberTable(
+    'results',
+    'Results',
+    ['', ...columns],
+    rows.map(({ name, result }) => [name, ...cells(result)]),
+  );
+}
+
+function charts(results: readonly NamedResult[], intervalMs: number): Markup {
+  if (results.length === 0)
+    return html`<h2>Latency</h2>
+      <p>No I/O was completed, so that there is nothing to draw.</p>`;
+  const sampled = results.some(({ result }) => result.iopsSamples.length > 0);
+  return html`<h2>Latency</h2>
+    ${chartFigure(percentileChart(results))} ${chartFigure(histogramChart(results))}
+    <h2>Over time</h2>
+    ${
+      sampled
+        ? html`<div class="charts">
+              ${chartFigure(iopsChart(results, intervalMs), true)}${chartFigure(bandwidthChart(results, intervalMs), true)}
+            </div>
+            <p class="quiet">
+              Each step is the average of ${intervalMs} ms or, in long runs, of several such intervals.
+            </p>`
+        : html`<p>The run was shorter than an interval of ${intervalMs} ms.</p>`
+    }`;
+}
+
+function percentileTable(
+  results: readonly NamedResult[],
+  total: DirectionResult,
+  wanted: readonly number[],
+): Markup | '' {
+  if (results.length === 0) return '';
+  const deep = DEEP_PERCENTILES.filter((percent) => total.ios * (1 - percent / 100) >= 1);
+  const percentiles = [...new Set([...FIO_PERCENTILES, ...deep, ...wanted])].sort((a, b) => a - b);
+  const columns = results.length > 1 ? [...results, { name: 'total', result: total }] : results;
+  return html`<h2>Percentiles</h2>
+    ${numberTable(
+      'percentiles',
+      'Latency by percentile',
+      ['Percentile', ...columns.map(({ name }) => name)],
+      percentiles.map((percent) => [
+        `${String(percent)}\u00a0%`,
+        ...columns.map(({ result }) => latencyText(result.latency.percentile(percent))),
+      ]),
+    )}`;
+}
+
+/** The options of all parts; where parts differ, one value for each. */
+function configuration(parts: readonly ReportPart[]): Facts['rows'] {
+  const names = new Set(parts.flatMap(({ options }) => Object.keys(options)));
+  return [...names].map((name) => {
+    const values = parts.map(({ options }) => options[name] ?? NOTHING);
+    return [name, new Set(values).size === 1 ? (values[0] ?? '') : values.join(', ')] as const;
+  });
+}
+
+/** A table of numbers may be wider than a telephone; then it scrolls, also by keys. */
+function numberTable(
+  kind: string,
+  caption: string,
+  head: readonly string[],
+  rows: readonly (readonly string[])[],
+): Markup {
+  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0">
+    <table class="${kind}">
+      <caption>
+        ${caption}
+      </caption>
+      <thead>
+        <tr>
+          ${head.map((name) => (name === '' ? html`<td></td>` : html`<th scope="col">${name}</th>`))}
+        </tr>
+      </thead>
+      <tbody>
+        ${rows.map(
+          ([name = '', ...cells]) =>
+            html`<tr>
+              <th scope="row">${name}</th>
+              ${cells.map((cell) => html`<td>${cell}</td>`)}
+            </tr> `,
+        )}
+      </tbody>
+    </table>
+  </div>`;
+}
+
+function factTable({ title, rows }: Facts): Markup {
+  return html`<table class="facts">
+    <caption>
+      ${title}
+    </caption>
+    <tbody>
+      ${rows.map(
+        ([name, value]) =>
+          html`<tr>
+            <th scope="row">${name}</th>
+            <td>${value}</td>
+          </tr> `,
+      )}
+    </tbody>
+  </table> `;
+}
+
+function bandwidthText(result: DirectionResult): string {
+  return spaced(formatBandwidth(Math.round(bandwidth(result))));
+}
+
+/** `1,234,567` */
+function grouped(value: number): string {
+  return Math.round(value).toLocaleString('en-US');
+}
+
+function timeText(time: Date): string {
+  return `${time.toISOString().slice(0, 19).replace('T', ' ')} UTC`;
+}

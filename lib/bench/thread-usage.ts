@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+import { readFileSync } from 'node:fs';
+import type { CpuUsage } from './results';
+
+/** Ticks of `/proc/…/stat` per second: fixed for user space (proc(5), `sysconf(_SC_CLK_TCK)`). */
+const MILLISECONDS_PER_TICK = 10;
+
+/** What the calling thread has cost the processor since its start (proc(5)); all 0 where `/proc` does not tell. */
+export function threadUsage(): CpuUsage {
+  try {
+    return {
+      ...times(
+        readFileSync('/proc/thread-self/stat', 'utf8'),
+        readFileSync('/proc/thread-self/schedstat', 'utf8'),
+      ),
+      contextSwitches: switches(readFileSync('/proc/thread-self/status', 'utf8')),
+    };
+  } catch {
+    return { userMs: 0, systemMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 };
+  }
+}
+
+/** `later` less `earlier`. */
+export function usageBetween(earlier: CpuUsage, later: CpuUsage): CpuUsage {
+  return {
+    userMs: later.userMs - earlier.userMs,
+    systemMs: later.systemMs - earlier.systemMs,
+    contextSwitches: later.contextSwitches - earlier.contextSwitches,
+    majorFaults: later.majorFaults - earlier.majorFaults,
+    minorFaults: later.minorFaults - earlier.minorFaults,
+  };
+}
+
+function times(stat: string, schedstat: string): Omit<CpuUsage, 'contextSwitches'> {
+  // The name of the thread, in parentheses, may hold anything; after it come state, and numbers from the fourth field on.
+  const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+  const field = (number: number): number => Number(fields[number - 3] ?? 0);
+  const system = field(15) * MILLISECONDS_PER_TICK;
+  // Nanoseconds, where user and system time are sampled.
+  const total = Number(schedstat.split(' ')[0]) / 1e6;
+  return {
+    userMs: Math.max(0, total - system),
+    systemMs: Math.min(system, total),
+    minorFaults: field(10),
+    majorFaults: field(12),
+  };
+}
+
+function switches(status: string): number {
+  let sum = 0;
+  for (const match of status.matchAll(/^(?:non)?voluntary_ctxt_switches:\s*(\d+)$/gm))
+    sum += Number(match[1]);
+  return sum;
+}

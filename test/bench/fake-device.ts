@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT
+import { Job } from '../../lib/bench/job';
+import { JOB_STATE_BYTES, JobState, type JobPlan } from '../../lib/bench/plan';
+
+/** Device address of the fake memory, and where in it things are. */
+export const BASE = 0x2_0000_0000;
+export const LBA = 512;
+export const LISTS = 0x1_0000;
+export const DATA = 0x4_0000;
+
+export interface Io {
+  readonly cid: number;
+  readonly write: boolean;
+  readonly nsid: number;
+  readonly lba: number;
+  readonly blocks: number;
+  /** Words 6 to 9 of the entry, PRP1 and PRP2 or an SGL descriptor, and PSDT. */
+  readonly pointer: readonly number[];
+  readonly psdt: number;
+}
+
+/** A device in this thread, which completes what is submitted when its doorbell is rung. */
+export class FakeDevice {
+  readonly memory = new ArrayBuffer(0x20_0000);
+  readonly log: Io[] = [];
+  readonly disk = new Uint8Array(0x20_0000);
+  /** Most commands that were in flight at once. */
+  deepest = 0;
+  /** Status of a command; undefined to leave it without an answer. */
+  answer: (io: Io, device: FakeDevice) => number | undefined = () => 0;
+  /** Where a write really goes. */
+  redirect: (lba: number) => number = (lba) => lba;
+  /** Commands are kept until so many are there. */
+  hold = 1;
+  readonly #plan: JobPlan;
+  readonly #words = new Uint32Array(this.memory);
+  readonly #kept: Io[] = [];
+  #head = 0;
+  #completed = 0;
+
+  constructor(plan: JobPlan) {
+    this.#plan = plan;
+  }
+
+  readonly head = (): void => undefined;
+
+  tail(_queueId: number, value: number): void {
+    for (; this.#head !== value; this.#head = (this.#head + 1) % this.#plan.queue.entries) {
+      const at = (this.#plan.queue.submissionOffset + this.#head * 64) / 4;
+      const word = (index: number): number => this.#words[at + index]!;
+      const io = {
+        cid: word(0) >>> 16,
+        write: (word(0) & 0xff) === 1,
+        nsid: word(1),
+        lba: word(10) + word(11) * 2 ** 32,
+        blocks: (word(12) & 0xffff) + 1,
+        pointer: [word(6), word(7), word(8), word(9)],
+        psdt: (word(0) >>> 14) & 3,
+      };
+      this.log.push(io);
+      this.#kept.push(io);
+      this.#transfer(io);
+    }
+    this.deepest = Math.max(this.deepest, this.#kept.length);
+    if (this.#kept.length < this.hold) return;
+    for (const io of this.#kept.splice(0)) {
+      const status = this.answer(io, this);
+      if (status !== undefined) this.complete(io.cid, status);
+    }
+  }
+
+  /** NVMe base 2.0, 3.3.3.2: dword 3 has the command id, the phase tag in bit 16, the status from bit 17. */
+  complete(cid: number, status = 0): void {
+    const { entries, completionOffset } = this.#plan.queue;
+    const phase = 1 - (Math.floor(this.#completed / entries) % 2);
+    const at = (completionOffset + (this.#completed++ % entries) * 16) / 4;
+    this.#words[at + 3] = ((status << 17) | (phase << 16) | cid) >>> 0;
+  }
+
+  /** Parts of the memory, address and length: NVMe base 2.0, 4.1.1 (PRP1, then PRP2 as a page or a list), or 4.1.2. */
+  #parts({ pointer, psdt, blocks }: Io): (readonly [number, number])[] {
+    const [low, high, third, fourth] = pointer as [number, number, number, number];
+    const length = blocks * LBA;
+    const first = low + high * 2 ** 32;
+    if (psdt === 1) return [[first, third]];
+    const pages = [first];
+    const second = third + fourth * 2 ** 32;
+    const more = Math.ceil((length - (4096 - (first % 4096))) / 4096);
+    for (let index = 0; index < more; index++) {
+      const at = (second - BASE) / 4 + index * 2;
+      pages.push(more === 1 ? second : this.#words[at]! + this.#words[at + 1]! * 2 ** 32);
+    }
+    let done = 0;
+    return pages.map((page) => {
+      const part = Math.min(length - done, 4096 - (page % 4096));
+      done += part;
+      return [page, part];
+    });
+  }
+
+  #transfer(io: Io): void {
+    const at = (io.write ? this.redirect(io.lba) : io.lba) * LBA;
+    let done = 0;
+    for (const [address, part] of this.#parts(io)) {
+      const memory = new Uint8Array(this.memory, address - BASE, part);
+      if (io.write) this.disk.set(memory, at + done);
+      else memory.set(this.disk.subarray(at + done, at + done + part));
+      done += part;
+    }
+  }
+}
+
+/** A job over 64 blocks of 4 KiB, to the end of them; and its device. */
+export function world(changes: Partial<JobPlan> = {}) {
+  const depth = changes.depth ?? 4;
+  const plan: JobPlan = {
+    index: 0,
+    workload: 'read',
+    readShare: 0.5,
+    blockSize: 4096,
+    depth,
+    distribution: { kind: 'once' },
+    rampMs: 0,
+    runtimeMs: Infinity,
+    ioLimit: changes.runtimeMs === undefined ? (changes.ioBlocks ?? 64) : Infinity,
+    rate: Infinity,
+    verify: false,
+    seed: 42,
+    nsid: 7,
+    lbaSize: LBA,
+    firstLba: 80,
+    ioBlocks: 64,
+    startBlock: 0,
+    queue: { id: 1, entries: depth + 1, submissionOffset: 0, completionOffset: 0x8000 },
+    memory: { fd: -1, offset: 0, size: 0 },
+    iova: BASE,
+    dataOffset: DATA,
+    sgl: false,
+    listOffset: LISTS,
+    completion: 'poll',
+    spinMicroseconds: 0,
+    interruptFd: null,
+    doorbells: null,
+    dstrd: 0,
+    state: new SharedArrayBuffer(JOB_STATE_BYTES),
+    ...changes,
+  };
+  const device = new FakeDevice(plan);
+  const job = new Job(plan, device.memory, device);
+  return { plan, device, job, state: new JobState(plan.state) };
+}
+
+/** Runs a job to its end, which must come. */
+export function finish(job: Job): void {
+  for (let slices = 0; job.slice(1) !== 'done'; slices++)
+    if (slices > 5000) throw new Error('the job does not end');
+}
