@@ -1,177 +1,243 @@
 // SPDX-License-Identifier: MIT
 /**
- * Measures SPDK's vfio-user endpoints with `vfio-user bench` and with `spdk_nvme_perf`, in turn, in one run, and prints
- * the ratios: `npm run bench:peers -- --spdk-dir DIR [--rounds 5] [--seconds 2] [--json FILE]`.
+ * Measures SPDK's vfio-user endpoints with `vfio-user bench` and with `spdk_nvme_perf`, and the controller of this package
+ * with `spdk_nvme_perf`, in turn, in one run, and prints the ratios:
  *
- * The target polls core 0, both clients are bound to core 1; on a machine with other work the figures mean nothing.
+ *     npm run bench:peers -- --spdk-dir DIR [--rounds 5] [--seconds 1] [--json FILE] [--scaling] [--only TEXT]
+ *     npm run bench:peers -- --spdk-dir DIR --malloc DIR,NQN --null DIR,NQN
+ *
+ * The second form uses a target that runs already. The target polls core 0, clients are bound to core 1; on a machine with
+ * other work the figures mean nothing. With `--scaling` it measures how the cost grows instead.
  */
-import { execFileSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { median } from './micro-statistics';
+import {
+  OurServer,
+  countMessages,
+  runOurs,
+  runPromises,
+  runSpdkPerf,
+  type Endpoints,
+  type Measured,
+  type Workload,
+} from './peers-clients';
+import { measureScaling } from './peers-scaling';
 import { SpdkTarget, whyNoSpdk } from './spdk-target';
 
-const MAIN = join(__dirname, '../../../dist/cli/main.js');
-const CLIENT_CORE = 1;
-
-/** What is measured: a backend, a workload, and the bar of the ratio of IOPS, ours to SPDK's. */
-interface Case {
-  readonly bdev: 'malloc' | 'null';
-  readonly blockSize: number;
-  readonly depth: number;
-  readonly workload: 'randread' | 'read';
+/** Two things to measure in turn. */
+interface Comparison {
+  readonly name: string;
+  /** Least ratio of I/Os per second, ours to SPDK's. */
+  readonly bar: number;
+  /** Largest ratio of the 99.9th percentile. */
+  readonly p999Bar?: number;
+  ours(): Measured | Promise<Measured>;
+  spdk(): Measured;
 }
 
-const CASES: readonly Case[] = [
-  { bdev: 'malloc', blockSize: 4096, depth: 1, workload: 'randread' },
-  { bdev: 'malloc', blockSize: 4096, depth: 32, workload: 'randread' },
-  { bdev: 'malloc', blockSize: 4096, depth: 128, workload: 'randread' },
-  { bdev: 'null', blockSize: 512, depth: 1, workload: 'randread' },
-  { bdev: 'null', blockSize: 512, depth: 32, workload: 'randread' },
-  { bdev: 'null', blockSize: 512, depth: 128, workload: 'randread' },
-  { bdev: 'null', blockSize: 4096, depth: 1, workload: 'randread' },
-  { bdev: 'null', blockSize: 4096, depth: 32, workload: 'randread' },
-  { bdev: 'null', blockSize: 4096, depth: 128, workload: 'randread' },
-  { bdev: 'malloc', blockSize: 131072, depth: 16, workload: 'read' },
-];
-
-interface Measured {
-  readonly iops: number;
-  /** Microseconds. */
-  readonly p999: number;
+interface Row {
+  readonly name: string;
+  readonly bar: number;
+  readonly met: boolean;
+  readonly iopsRatio: number;
+  readonly p999Ratio: number;
+  readonly ours: Measured;
+  readonly spdk: Measured;
+  readonly rounds: readonly { readonly ours: Measured; readonly spdk: Measured }[];
 }
 
-interface FioJson {
-  readonly jobs: readonly {
-    readonly read: {
-      readonly iops: number;
-      readonly clat_ns: { readonly percentile: Readonly<Record<string, number>> };
+/** Messages of the shortest bring-up that is known (VERSION, one region info, one map, 8 register accesses). */
+const LEAST_MESSAGES = 11;
+/** As large as the target's malloc bdev. */
+const SERVER_SIZE = '64m';
+
+function* comparisons(directory: string, endpoints: Endpoints, seconds: number): Generator<Comparison> {
+  const pair = (bdev: 'malloc' | 'null', workload: Workload, bar: number, p999Bar?: number): Comparison => {
+    const { path, nqn } = endpoints[bdev];
+    const { rw, blockSize, depth } = workload;
+    return {
+      name: `${bdev}, ${rw} ${String(blockSize)}, depth ${String(depth)}`,
+      bar,
+      ...(p999Bar === undefined ? {} : { p999Bar }),
+      ours: () => runOurs([path], workload, seconds),
+      spdk: () => runSpdkPerf(directory, path, nqn, workload, seconds),
     };
-  }[];
+  };
+  const randread = (blockSize: number, depth: number): Workload => ({ rw: 'randread', blockSize, depth });
+  yield pair('malloc', randread(4096, 1), 1.2, 1.2);
+  yield pair('malloc', randread(4096, 32), 1);
+  yield pair('malloc', randread(4096, 128), 1);
+  for (const blockSize of [512, 4096]) {
+    yield pair('null', randread(blockSize, 1), 1.3);
+    yield pair('null', randread(blockSize, 32), 1);
+    yield pair('null', randread(blockSize, 128), 1);
+  }
+  yield pair('malloc', { rw: 'read', blockSize: 131072, depth: 16 }, 1);
+  const { path, nqn } = endpoints.malloc;
+  yield {
+    name: 'malloc, await read() 4096, depth 32',
+    bar: 0.35,
+    ours: () => runPromises(path, 32, seconds),
+    spdk: () => runSpdkPerf(directory, path, nqn, randread(4096, 32), seconds),
+  };
+  const { target } = endpoints;
+  if (target === undefined) {
+    console.log("the controller of this package is not measured: SPDK's target would share its core");
+    return;
+  }
+  for (const [backend, bdev, bar] of [
+    ['memory', 'malloc', 0.5],
+    ['null', 'null', 0.35],
+  ] as const) {
+    const other = endpoints[bdev];
+    yield {
+      name: `serve nvme ${backend}, randread 4096, depth 32`,
+      bar,
+      ours: async () => {
+        // The target polls the same core without pause.
+        target.pause();
+        const server = await OurServer.start(backend, SERVER_SIZE);
+        try {
+          return runSpdkPerf(directory, server.folder, server.nqn, randread(4096, 32), seconds);
+        } finally {
+          await server.stop();
+          target.resume();
+        }
+      },
+      spdk: () => runSpdkPerf(directory, other.path, other.nqn, randread(4096, 32), seconds),
+    };
+  }
 }
 
-function ours(endpoint: string, { blockSize, depth, workload }: Case, seconds: number): Measured {
-  const options = [
-    '--rw',
-    workload,
-    '--bs',
-    String(blockSize),
-    '--iodepth',
-    String(depth),
-    '--runtime',
-    String(seconds),
-  ];
-  const command = [process.execPath, MAIN, 'bench', endpoint, ...options, '--output-format', 'json'];
-  const text = execFileSync('taskset', ['-c', String(CLIENT_CORE), ...command], { encoding: 'utf8' });
-  const read = (JSON.parse(text) as FioJson).jobs[0]?.read;
-  if (read === undefined) throw new Error('vfio-user bench reported no job');
-  return { iops: read.iops, p999: (read.clat_ns.percentile['99.900000'] ?? NaN) / 1000 };
+async function compare({ name, bar, p999Bar = Infinity, ...both }: Comparison, rounds: number): Promise<Row> {
+  const pairs: { ours: Measured; spdk: Measured }[] = [];
+  for (let round = 0; round < rounds; round++) pairs.push({ ours: await both.ours(), spdk: both.spdk() });
+  const of = (pick: (pair: { ours: Measured; spdk: Measured }) => number): number => median(pairs.map(pick));
+  const side = (which: 'ours' | 'spdk'): Measured => ({
+    iops: of((each) => each[which].iops),
+    p999: of((each) => each[which].p999),
+    cpu: of((each) => each[which].cpu),
+  });
+  const iopsRatio = of(({ ours, spdk }) => ours.iops / spdk.iops);
+  const p999Ratio = of(({ ours, spdk }) => ours.p999 / spdk.p999);
+  return {
+    name,
+    bar,
+    met: iopsRatio >= bar && (p999Bar === Infinity || p999Ratio <= p999Bar),
+    iopsRatio,
+    p999Ratio,
+    ours: side('ours'),
+    spdk: side('spdk'),
+    rounds: pairs,
+  };
 }
 
-function spdk(
-  directory: string,
-  endpoint: string,
-  nqn: string,
-  { blockSize, depth, workload }: Case,
-  seconds: number,
-): Measured {
-  const address = `trtype:VFIOUSER traddr:${endpoint} subnqn:${nqn}`;
-  const options = [
-    '-q',
-    depth,
-    '-o',
-    blockSize,
-    '-w',
-    workload,
-    '-t',
-    seconds,
-    '-c',
-    `0x${(1 << CLIENT_CORE).toString(16)}`,
-  ];
-  const text = execFileSync(
-    join(directory, 'build/bin/spdk_nvme_perf'),
-    ['-r', address, ...options.map(String), '-s', '256', '-g', '-L'],
-    { encoding: 'utf8', stdio: ['ignore', 'pipe', 'ignore'] },
+const COLUMNS = [40, 11, 11, 8, 7, 11, 11, 8, 6] as const;
+
+function line(cells: readonly string[]): string {
+  return cells
+    .map((cell, index) => (index === 0 ? cell.padEnd(COLUMNS[0]) : cell.padStart(COLUMNS[index] ?? 0)))
+    .join('');
+}
+
+function print(row: Row): void {
+  const us = (value: number): string => (Number.isNaN(value) ? '-' : value.toFixed(1));
+  const ratio = (value: number): string => (Number.isNaN(value) ? '-' : value.toFixed(2));
+  console.log(
+    line([
+      row.name,
+      row.ours.iops.toFixed(0),
+      row.spdk.iops.toFixed(0),
+      ratio(row.iopsRatio),
+      row.bar.toFixed(2),
+      us(row.ours.p999),
+      us(row.spdk.p999),
+      ratio(row.p999Ratio),
+      row.met ? 'yes' : 'NO',
+    ]),
   );
-  const iops = Number(/^Total\s+:\s+([\d.]+)/m.exec(text)?.[1]);
-  const p999 = Number(/^\s*99\.90000%\s*:\s+([\d.]+)us/m.exec(text)?.[1]);
-  if (!(iops > 0)) throw new Error(`spdk_nvme_perf printed no result:\n${text}`);
-  return { iops, p999 };
-}
-
-function median(values: readonly number[]): number {
-  const sorted = [...values].sort((a, b) => a - b);
-  const middle = sorted.length >> 1;
-  const upper = sorted[middle] ?? NaN;
-  return sorted.length % 2 === 1 ? upper : (upper + (sorted[middle - 1] ?? NaN)) / 2;
 }
 
 async function main(): Promise<void> {
   const { values } = parseArgs({
     options: {
       'spdk-dir': { type: 'string' },
+      malloc: { type: 'string' },
+      null: { type: 'string' },
       rounds: { type: 'string', default: '5' },
-      seconds: { type: 'string', default: '2' },
+      seconds: { type: 'string', default: '1' },
+      only: { type: 'string', default: '' },
+      scaling: { type: 'boolean', default: false },
       json: { type: 'string' },
     },
   });
   const directory = values['spdk-dir'] ?? process.env['SPDK_DIR'];
-  const problem = whyNoSpdk(directory);
+  const running =
+    values.malloc !== undefined && values.null !== undefined
+      ? { malloc: endpoint(values.malloc), null: endpoint(values.null), target: undefined }
+      : undefined;
+  const problem = whyNoSpdk(directory, running !== undefined);
   if (directory === undefined || problem !== undefined)
-    throw new Error(`SPDK cannot be measured: ${problem ?? ''}`);
-  const rounds = Number(values.rounds);
-  const seconds = Number(values.seconds);
+    throw new Error(`SPDK cannot be measured: ${problem ?? 'its folder is not given'}`);
+  const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
+  if (!(rounds >= 1 && seconds > 0)) throw new Error('--rounds and --seconds are numbers above 0');
 
+  const machine = `${cpus()[0]?.model ?? 'unknown processor'}, ${String(availableParallelism())} cores, Linux ${release()}, Node ${process.version}`;
   console.log(
-    `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Linux ${release()}, Node ${process.version}`,
+    `${machine}\nmedians of ${String(rounds)} rounds of ${String(seconds)} s, after 1 s of warm-up`,
   );
-  console.log(`medians of ${rounds} rounds of ${seconds} s; ratio: ours / SPDK's`);
-  const target = await SpdkTarget.start(directory);
-  const results = [];
+  const endpoints = running ?? (await startTarget(directory));
+  let result: object;
   try {
-    console.log(
-      `${'case'.padEnd(28)}${'ours IOPS'.padStart(12)}${'SPDK IOPS'.padStart(12)}${'ratio'.padStart(8)}${'ours p99.9'.padStart(12)}${'SPDK p99.9'.padStart(12)}${'ratio'.padStart(8)}`,
-    );
-    for (const measured of CASES) {
-      const endpoint = target[measured.bdev];
-      const nqn = target.nqn(measured.bdev);
-      const pairs: { ours: Measured; spdk: Measured }[] = [];
-      for (let round = 0; round < rounds; round++) {
-        pairs.push({
-          ours: ours(endpoint, measured, seconds),
-          spdk: spdk(directory, endpoint, nqn, measured, seconds),
-        });
-      }
-      const of = (pick: (pair: { ours: Measured; spdk: Measured }) => number): number =>
-        median(pairs.map(pick));
-      const row = {
-        ...measured,
-        oursIops: of((pair) => pair.ours.iops),
-        spdkIops: of((pair) => pair.spdk.iops),
-        iopsRatio: of((pair) => pair.ours.iops / pair.spdk.iops),
-        oursP999: of((pair) => pair.ours.p999),
-        spdkP999: of((pair) => pair.spdk.p999),
-        p999Ratio: of((pair) => pair.ours.p999 / pair.spdk.p999),
-        pairs,
-      };
-      results.push(row);
-      const name = `${measured.bdev} ${measured.blockSize} ${measured.workload} qd${measured.depth}`;
-      console.log(
-        name.padEnd(28) +
-          row.oursIops.toFixed(0).padStart(12) +
-          row.spdkIops.toFixed(0).padStart(12) +
-          row.iopsRatio.toFixed(2).padStart(8) +
-          `${row.oursP999.toFixed(1)} us`.padStart(12) +
-          `${row.spdkP999.toFixed(1)} us`.padStart(12) +
-          row.p999Ratio.toFixed(2).padStart(8),
-      );
-    }
+    result = values.scaling
+      ? { scaling: measureScaling(endpoints, rounds, seconds) }
+      : await compareAll(directory, endpoints, rounds, seconds, values.only);
   } finally {
-    await target.stop();
+    await endpoints.target?.stop();
   }
   if (values.json !== undefined)
-    writeFileSync(values.json, JSON.stringify({ rounds, seconds, results }, null, 2));
+    writeFileSync(values.json, `${JSON.stringify({ machine, rounds, seconds, ...result }, null, 2)}\n`);
+}
+
+async function compareAll(
+  directory: string,
+  endpoints: Endpoints,
+  rounds: number,
+  seconds: number,
+  only: string,
+): Promise<object> {
+  console.log(
+    line(['', 'ours IOPS', 'SPDK IOPS', 'ratio', 'bar', 'ours p99.9', 'SPDK p99.9', 'ratio', 'met']),
+  );
+  const rows: Row[] = [];
+  for (const comparison of comparisons(directory, endpoints, seconds)) {
+    if (!comparison.name.includes(only)) continue;
+    const row = await compare(comparison, rounds);
+    rows.push(row);
+    print(row);
+  }
+  const messages = countMessages(endpoints.malloc.path);
+  console.log(
+    `messages from connect to the first completed I/O: ${String(messages)} (bar: at most ${String(LEAST_MESSAGES)})`,
+  );
+  return { rows, messages };
+}
+
+function endpoint(text: string): Endpoints['malloc'] {
+  const [path = '', nqn] = text.split(',');
+  if (nqn === undefined) throw new Error(`an endpoint is written DIR,NQN, not ${text}`);
+  return { path, nqn };
+}
+
+async function startTarget(directory: string): Promise<Endpoints> {
+  const target = await SpdkTarget.start(directory);
+  return {
+    malloc: { path: target.malloc, nqn: target.nqn('malloc') },
+    null: { path: target.null, nqn: target.nqn('null') },
+    target,
+  };
 }
 
 main().catch((error: unknown) => {

@@ -13,11 +13,13 @@ const HUGE_PAGES_NEEDED = 512;
  * Why SPDK cannot run here; undefined when it can.
  *
  * @param directory folder of a built SPDK (`--with-vfio-user`)
+ * @param running a target runs already, and has its huge pages
  */
-export function whyNoSpdk(directory: string | undefined): string | undefined {
+export function whyNoSpdk(directory: string | undefined, running = false): string | undefined {
   if (directory === undefined) return 'SPDK_DIR is not set';
   if (!existsSync(join(directory, 'build/bin/nvmf_tgt')))
     return `there is no build/bin/nvmf_tgt in ${directory}`;
+  if (running) return undefined;
   const free = Number(/HugePages_Free:\s+(\d+)/.exec(readFileSync('/proc/meminfo', 'utf8'))?.[1] ?? 0);
   if (free < HUGE_PAGES_NEEDED) return `${free} free huge pages, ${HUGE_PAGES_NEEDED} needed`;
   return undefined;
@@ -74,6 +76,15 @@ export class SpdkTarget {
   /** NVMe qualified name of the subsystem behind an endpoint; SPDK's clients need it. */
   nqn(endpoint: 'malloc' | 'null' | 'aio'): string {
     return `nqn.2019-07.io.spdk:cnode${['malloc', 'null', 'aio'].indexOf(endpoint) + 1}`;
+  }
+
+  /** Stops it as it is, until {@link resume}, so that it leaves its core to others. */
+  pause(): void {
+    this.#child.kill('SIGSTOP');
+  }
+
+  resume(): void {
+    this.#child.kill('SIGCONT');
   }
 
   /** Kills the target as a crash would. */

@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: MIT
+// server PATH: a vfio-user server to measure clients against. Blocking, one client after the other, nothing
+// but what the measurements need. Prints a line when it listens; ends with the process that started it.
+#define _GNU_SOURCE
+#include <linux/vfio.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/un.h>
+
+#include "message.h"
+
+enum { kMostMaps = 4096, kVectors = 1 };
+
+struct mapping {
+  uint64_t address;
+  uint64_t size;
+  void* memory;
+};
+
+static struct mapping maps[kMostMaps];
+static int map_count;
+static int bar0_fd;
+static uint8_t* bar0;
+static uint8_t config[256] = {0x34, 0x12, 0x11, 0x11};
+static int event_fd = -1;
+
+static void remove_map(int index) {
+  if (maps[index].memory != MAP_FAILED) munmap(maps[index].memory, maps[index].size);
+  maps[index] = maps[--map_count];
+}
+
+/** Signals the vector `signals` times; the time of each stands in the page that can be mapped. */
+static void signal_client(uint32_t signals) {
+  uint32_t pause = 0;
+  memcpy(&pause, bar0 + kPauseRegister, sizeof(pause));
+  volatile int64_t* stamp = (volatile int64_t*)(bar0 + kPage);
+  const uint64_t one = 1;
+  for (uint32_t signal = 0; signal < signals; signal++) {
+    usleep(pause);
+    *stamp = nanoseconds();
+    if (event_fd < 0 || write(event_fd, &one, sizeof(one)) < 0) return;
+  }
+}
+
+/** Each function below turns a request into its reply: it returns the size of the payload, or -errno. */
+
+static int version(struct message* message) {
+  static const char kJson[] =
+      "{\"capabilities\":{\"max_msg_fds\":8,\"max_data_xfer_size\":1048576,\"max_dma_maps\":4096}}";
+  memcpy(message->payload + 4, kJson, sizeof(kJson));
+  return 4 + sizeof(kJson);
+}
+
+static int get_info(struct message* message) {
+  const struct vfio_device_info info = {
+      .argsz = 16, .flags = VFIO_DEVICE_FLAGS_PCI, .num_regions = 9, .num_irqs = 5};
+  memcpy(message->payload, &info, 16);
+  return 16;
+}
+
+static int get_region_info(struct message* message) {
+  struct vfio_region_info info;
+  memcpy(&info, message->payload, sizeof(info));
+  info = (struct vfio_region_info){.argsz = sizeof(info), .index = info.index};
+  if (info.index == kConfig) {
+    info.size = sizeof(config);
+    info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE;
+  } else if (info.index == kBar0) {
+    const struct {
+      struct vfio_region_info_cap_sparse_mmap sparse;
+      struct vfio_region_sparse_mmap_area area;
+    } capability = {
+        {.header = {.id = VFIO_REGION_INFO_CAP_SPARSE_MMAP, .version = 1}, .nr_areas = 1},
+        {.offset = kPage, .size = kPage},
+    };
+    info.argsz += sizeof(capability);
+    info.size = kBar0Size;
+    info.cap_offset = sizeof(info);
+    info.flags = VFIO_REGION_INFO_FLAG_READ | VFIO_REGION_INFO_FLAG_WRITE | VFIO_REGION_INFO_FLAG_MMAP |
+                 VFIO_REGION_INFO_FLAG_CAPS;
+    memcpy(message->payload + sizeof(info), &capability, sizeof(capability));
+    message->fd = bar0_fd;
+  }
+  memcpy(message->payload, &info, sizeof(info));
+  return (int)info.argsz;
+}
+
+static int get_irq_info(struct message* message) {
+  struct vfio_irq_info info;
+  memcpy(&info, message->payload, sizeof(info));
+  info.flags = info.index == kMsix ? VFIO_IRQ_INFO_EVENTFD : 0;
+  info.count = info.index == kMsix ? kVectors : 0;
+  memcpy(message->payload, &info, sizeof(info));
+  return sizeof(info);
+}
+
+static int set_irqs(struct message* message) {
+  if (event_fd >= 0) close(event_fd);
+  event_fd = message->fd;
+  message->fd = -1;
+  return 0;
+}
+
+/** The bytes of an access, NULL when there are none. */
+static uint8_t* accessed(const struct region_access* access) {
+  const uint64_t size = access->region == kBar0 ? kBar0Size : access->region == kConfig ? sizeof(config) : 0;
+  if (access->count > size || access->offset > size - access->count) return NULL;
+  if (access->count > sizeof(((struct message*)0)->payload) - sizeof(*access)) return NULL;
+  return (access->region == kBar0 ? bar0 : config) + access->offset;
+}
+
+static int region_read(struct message* message) {
+  struct region_access access;
+  memcpy(&access, message->payload, sizeof(access));
+  const uint8_t* bytes = accessed(&access);
+  if (bytes == NULL) return -EINVAL;
+  memcpy(message->payload + sizeof(access), bytes, access.count);
+  return (int)(sizeof(access) + access.count);
+}
+
+static int region_write(struct message* message) {
+  struct region_access access;
+  memcpy(&access, message->payload, sizeof(access));
+  uint8_t* bytes = accessed(&access);
+  if (bytes == NULL) return -EINVAL;
+  memcpy(bytes, message->payload + sizeof(access), access.count);
+  return sizeof(access);
+}
+
+static int dma_map(struct message* message) {
+  struct dma_map request;
+  memcpy(&request, message->payload, sizeof(request));
+  if (map_count == kMostMaps) return -EINVAL;
+  struct mapping* mapping = &maps[map_count];
+  *mapping = (struct mapping){request.address, request.size, MAP_FAILED};
+  if (message->fd >= 0) {
+    const int protection = PROT_READ | PROT_WRITE;
+    mapping->memory = mmap(NULL, request.size, protection, MAP_SHARED, message->fd, (off_t)request.offset);
+    if (mapping->memory == MAP_FAILED) return -errno;
+  }
+  map_count++;
+  return 0;
+}
+
+static int dma_unmap(struct message* message) {
+  struct dma_unmap request;
+  memcpy(&request, message->payload, sizeof(request));
+  for (int index = 0; index < map_count; index++) {
+    if (maps[index].address != request.address || maps[index].size != request.size) continue;
+    remove_map(index);
+    return sizeof(request);
+  }
+  return -ENOENT;
+}
+
+static int handle(struct message* message) {
+  switch (message->header.command) {
+    case kVersion:
+      return version(message);
+    case kGetInfo:
+      return get_info(message);
+    case kGetRegionInfo:
+      return get_region_info(message);
+    case kGetIrqInfo:
+      return get_irq_info(message);
+    case kSetIrqs:
+      return set_irqs(message);
+    case kRegionRead:
+      return region_read(message);
+    case kRegionWrite:
+      return region_write(message);
+    case kDmaMap:
+      return dma_map(message);
+    case kDmaUnmap:
+      return dma_unmap(message);
+    default:
+      return -ENOTSUP;
+  }
+}
+
+static void serve(int sock) {
+  static struct message message;
+  for (;;) {
+    message.fd = -1;
+    struct header* header = &message.header;
+    if (!receive_part(sock, &message, 0, sizeof(*header))) return;
+    if (header->size < sizeof(*header) || header->size > sizeof(*header) + sizeof(message.payload)) return;
+    if (!receive_part(sock, &message, sizeof(*header), header->size)) return;
+
+    struct region_access access;
+    memcpy(&access, message.payload, sizeof(access));
+    uint32_t value = 0;
+    memcpy(&value, message.payload + sizeof(access), sizeof(value));
+    const int begins =
+        header->command == kRegionWrite && access.region == kBar0 && access.offset == kSignalsRegister;
+
+    const int received = message.fd;
+    const int size = handle(&message);
+    // A descriptor of the client's is mapped, or kept, or not needed.
+    if (received >= 0 && received != event_fd) close(received);
+    if (message.fd == received) message.fd = -1;
+    if ((header->flags & kNoReply) == 0) {
+      header->flags = size < 0 ? kReply | kError : kReply;
+      header->error = size < 0 ? (uint32_t)-size : 0;
+      header->size = (uint32_t)(sizeof(*header) + (size < 0 ? 0 : (size_t)size));
+      send_message(sock, &message);
+    }
+    if (begins) signal_client(value);
+  }
+}
+
+int main(int argc, char** argv) {
+  if (argc != 2 || strlen(argv[1]) >= sizeof(((struct sockaddr_un*)0)->sun_path)) {
+    fprintf(stderr, "usage: server PATH\n");
+    return 2;
+  }
+  prctl(PR_SET_PDEATHSIG, SIGKILL);
+  bar0_fd = memfd_create("bar0", MFD_CLOEXEC);
+  if (bar0_fd < 0 || ftruncate(bar0_fd, kBar0Size) < 0) die("memfd_create");
+  bar0 = mmap(NULL, kBar0Size, PROT_READ | PROT_WRITE, MAP_SHARED, bar0_fd, 0);
+  if (bar0 == MAP_FAILED) die("mmap");
+
+  const int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  strcpy(address.sun_path, argv[1]);
+  if (bind(listener, (struct sockaddr*)&address, sizeof(address)) < 0 || listen(listener, 4) < 0) die("bind");
+  puts("listening");
+  fflush(stdout);
+  for (;;) {
+    const int sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
+    if (sock < 0) die("accept");
+    serve(sock);
+    close(sock);
+    while (map_count > 0) remove_map(map_count - 1);
+    if (event_fd >= 0) close(event_fd);
+    event_fd = -1;
+  }
+}

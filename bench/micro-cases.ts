@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: MIT
+import { connect, type IrqOptions, type VfioUserDevice } from 'vfio-user';
+import type { Programs } from './micro-programs';
+import { median } from './micro-statistics';
+
+/** One row: ours against the C client. Both return nanoseconds. */
+export interface Case {
+  readonly id: string;
+  readonly name: string;
+  /** Largest ratio, ours to C's, that is good enough; null for a row that only tells. */
+  readonly bar: number | null;
+  ours(): Promise<number>;
+  c(): Promise<number>;
+}
+
+/** How much is measured in a round. */
+export interface Counts {
+  /** Round trips of which the median counts. */
+  readonly roundTrips: number;
+  /** Reads in flight at a time. */
+  readonly pipelined: number;
+  /** Times that {@link LOADS} registers are read. */
+  readonly loads: number;
+  readonly interrupts: number;
+  readonly maps: number;
+}
+
+export const FULL: Counts = {
+  roundTrips: 2000,
+  pipelined: 1000,
+  loads: 100,
+  interrupts: 300,
+  maps: 1024,
+};
+
+/** To try the script, not to measure. */
+export const QUICK: Counts = { roundTrips: 20, pipelined: 20, loads: 2, interrupts: 5, maps: 16 };
+
+/** Of bench/c/message.h: the registers of the server's BAR 0, and its page that can be mapped. */
+const PAUSE_REGISTER = 0;
+const SIGNALS_REGISTER = 4;
+const PAGE = 4096;
+
+/** Microseconds between signals: long enough for the receiver to fall asleep. */
+const PAUSE = 1000;
+/** Microseconds that the adaptive mode spins; more than {@link PAUSE}, as its documentation says. */
+const SPIN = 2000;
+const IOVA = 2 ** 40;
+/** Of bench/c/client.c: loads that are timed together. */
+const LOADS = 100_000;
+
+/** The rows that any vfio-user server can be measured with: they read the first word of configuration space. */
+export function messageCases(programs: Programs, path: string, counts: Counts): Case[] {
+  const { roundTrips, pipelined } = counts;
+  return [
+    {
+      id: 'sync-read',
+      name: 'region.readSync() by message, p50',
+      bar: 0.8,
+      ours: () =>
+        using(path, async (device) => {
+          const region = await device.region('config');
+          return median(timesOf(roundTrips, () => region.readSync(0, 4)));
+        }),
+      c: async () => median(await programs.measure('read', path, roundTrips)),
+    },
+    {
+      id: 'pipelined-reads',
+      name: `${pipelined} x region.read() in flight, total`,
+      bar: 0.25,
+      ours: () =>
+        using(path, async (device) => {
+          const region = await device.region('config');
+          return timeOf(() => Promise.all(Array.from({ length: pipelined }, () => region.read(0, 4))));
+        }),
+      c: async () => total(await programs.measure('reads', path, pipelined)),
+    },
+  ];
+}
+
+/** The rows that need the device of bench/c/server.c. */
+export function deviceCases(programs: Programs, path: string, counts: Counts): Case[] {
+  const { roundTrips, loads, interrupts, maps } = counts;
+  const cLoad = async (): Promise<number> => median(await programs.measure('loads', path, loads)) / LOADS;
+  const cInterrupt = async (): Promise<number> =>
+    median(await programs.measure('interrupts', path, interrupts, PAUSE));
+  return [
+    {
+      id: 'mapped-read',
+      name: 'mapped register, Uint32Array',
+      bar: 3,
+      ours: () =>
+        using(path, async (device) => {
+          const registers = new Uint32Array((await device.region('bar0')).map(PAGE, PAGE).buffer);
+          return median(Array.from({ length: loads }, () => loadTime(registers))) / LOADS;
+        }),
+      c: cLoad,
+    },
+    {
+      id: 'mapped-read-sync',
+      name: 'the same by region.readSync(), a message',
+      bar: null,
+      ours: () =>
+        using(path, async (device) => {
+          const region = await device.region('bar0');
+          region.map(PAGE, PAGE);
+          return median(timesOf(roundTrips, () => region.readSync(PAGE, 4)));
+        }),
+      c: cLoad,
+    },
+    {
+      id: 'interrupt',
+      name: 'interrupt to handler, mode interrupt, p50',
+      bar: 1.3,
+      ours: () => using(path, async (device) => median(await interruptTimes(device, interrupts, {}))),
+      c: cInterrupt,
+    },
+    {
+      id: 'interrupt-adaptive',
+      name: 'interrupt to handler, mode adaptive, p50',
+      bar: 0.3,
+      ours: () =>
+        using(path, async (device) =>
+          median(await interruptTimes(device, interrupts, { mode: 'adaptive', spin: SPIN })),
+        ),
+      c: cInterrupt,
+    },
+    {
+      id: 'dma-batch',
+      name: `${maps} DMA maps in a batch, total`,
+      bar: 0.25,
+      ours: () => using(path, (device) => mapTime(device, maps)),
+      c: async () => total(await programs.measure('maps', path, maps)),
+    },
+  ];
+}
+
+async function using(path: string, measure: (device: VfioUserDevice) => Promise<number>): Promise<number> {
+  // Maps of 4 KiB pages are measured, which huge pages cannot be cut into.
+  await using device = await connect(path, { dma: { hugePages: 'never' } });
+  return await measure(device);
+}
+
+function timesOf(count: number, action: () => void): number[] {
+  const times: number[] = [];
+  for (let index = 0; index < count; index++) {
+    const start = performance.now();
+    action();
+    times.push((performance.now() - start) * 1e6);
+  }
+  return times;
+}
+
+async function timeOf(action: () => Promise<unknown>): Promise<number> {
+  const start = performance.now();
+  await action();
+  return (performance.now() - start) * 1e6;
+}
+
+function total([time = NaN]: readonly number[]): number {
+  return time;
+}
+
+/** The inner loop of `measure_loads` in bench/c/client.c. */
+function loadTime(registers: Uint32Array): number {
+  let value = 0;
+  const start = performance.now();
+  for (let load = 0; load < LOADS; load++) value ^= registers[0] as number;
+  const time = (performance.now() - start) * 1e6;
+  // Used, so that the loop has to be run.
+  return value === 0.5 ? NaN : time;
+}
+
+/** From the moment that the server stored before each signal to the handler. Both clocks are CLOCK_MONOTONIC. */
+async function interruptTimes(device: VfioUserDevice, count: number, options: IrqOptions): Promise<number[]> {
+  const bar0 = await device.region('bar0');
+  const stamp = new BigInt64Array(bar0.map(PAGE, PAGE).buffer);
+  const times: number[] = [];
+  const irq = await device.irq('msix');
+  let left = count;
+  await new Promise<void>((resolve, reject) => {
+    const handler = (signals: number): void => {
+      times.push(Number(process.hrtime.bigint() - (stamp[0] as bigint)));
+      left -= signals;
+      if (left <= 0) resolve();
+    };
+    device.once('close', () => {
+      reject(new Error('The server closed the connection'));
+    });
+    irq
+      .enable([handler], options)
+      .then(() => bar0.write(PAUSE_REGISTER, 4, PAUSE))
+      .then(() => bar0.write(SIGNALS_REGISTER, 4, count))
+      .catch(reject);
+  });
+  return times;
+}
+
+async function mapTime(device: VfioUserDevice, count: number): Promise<number> {
+  const memory = await device.dma.allocate(count * PAGE);
+  return timeOf(() => {
+    const batch = device.dma.batch();
+    for (let page = 0; page < count; page++) {
+      batch.map({
+        iova: IOVA + page * PAGE,
+        size: PAGE,
+        fd: memory.fd,
+        offset: memory.fdOffset + page * PAGE,
+      });
+    }
+    return batch.commit();
+  });
+}

@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT
+import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const SOURCES = join(__dirname, '../../../bench/c');
+const CLIENT_CORE = 0;
+const SERVER_CORE = 1;
+
+/** What the C client can measure; see bench/c/client.c. */
+export type Measurement = 'read' | 'reads' | 'loads' | 'interrupts' | 'maps';
+
+/** The C compiler: `$CC`, else `cc` or `gcc`; undefined when there is none. */
+export function findCompiler(): string | undefined {
+  const named = process.env['CC'];
+  const candidates = named === undefined || named === '' ? ['cc', 'gcc'] : [named];
+  return candidates.find((name) => spawnSync(name, ['--version'], { stdio: 'ignore' }).status === 0);
+}
+
+/** The C server and client, compiled into a folder of their own, and the processes that run them. */
+export class Programs {
+  readonly #folder = mkdtempSync(join(tmpdir(), 'vfio-user-micro-'));
+  readonly #children = new Set<ChildProcess>();
+  readonly #bound: boolean;
+
+  /** @param bind whether client and server get a processor each */
+  constructor(bind: boolean) {
+    this.#bound = bind && availableParallelism() > SERVER_CORE && bindCurrentProcess();
+  }
+
+  /** Whether client and server have a processor each. */
+  get bound(): boolean {
+    return this.#bound;
+  }
+
+  compile(): void {
+    const compiler = findCompiler();
+    if (compiler === undefined) {
+      throw new Error(
+        'The micro-benchmark compares with small C programs and needs a C compiler, but neither cc nor gcc runs. ' +
+          'Install one, or name one with the environment variable CC',
+      );
+    }
+    for (const name of ['server', 'client']) {
+      execFileSync(compiler, ['-O2', '-o', this.#path(name), join(SOURCES, `${name}.c`)], {
+        stdio: 'inherit',
+      });
+    }
+  }
+
+  /** Starts the server; its socket. */
+  async serve(): Promise<string> {
+    const path = this.#path('socket');
+    const child = this.#start(SERVER_CORE, [this.#path('server'), path]);
+    await new Promise((resolve, reject) => {
+      child.stdout?.once('data', resolve);
+      child.once('error', reject);
+      child.once('exit', (code) => {
+        reject(new Error(`The C server ended with ${String(code)}`));
+      });
+    });
+    return path;
+  }
+
+  /** Runs the C client: nanoseconds, one number for each event or one for all. */
+  async measure(what: Measurement, path: string, count: number, pause = 0): Promise<number[]> {
+    const child = this.#start(CLIENT_CORE, [this.#path('client'), what, path, String(count), String(pause)]);
+    let text = '';
+    child.stdout?.on('data', (data: Buffer) => (text += data.toString()));
+    const code = await new Promise((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', resolve);
+    });
+    if (code !== 0) throw new Error(`The C client could not measure ${what}: it ended with ${String(code)}`);
+    return text.trimEnd().split('\n').map(Number);
+  }
+
+  /** Ends the processes and removes the folder. Idempotent, and synchronous for handlers of the exit. */
+  close(): void {
+    for (const child of this.#children) child.kill('SIGKILL');
+    rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  #path(name: string): string {
+    return join(this.#folder, name);
+  }
+
+  #start(core: number, [command = '', ...args]: string[]): ChildProcess {
+    const stdio = ['ignore', 'pipe', 'inherit'] as const;
+    const child = this.#bound
+      ? spawn('taskset', ['-c', String(core), command, ...args], { stdio: [...stdio] })
+      : spawn(command, args, { stdio: [...stdio] });
+    this.#children.add(child);
+    child.once('close', () => this.#children.delete(child));
+    return child;
+  }
+}
+
+/** Binds the thread that runs JavaScript, and so what it starts; false when taskset(1) or the processor is not there. */
+function bindCurrentProcess(): boolean {
+  const taskset = (...args: string[]): boolean =>
+    spawnSync('taskset', args, { stdio: 'ignore' }).status === 0;
+  return (
+    taskset('-c', String(SERVER_CORE), 'true') &&
+    taskset('-c', '-p', String(CLIENT_CORE), String(process.pid))
+  );
+}

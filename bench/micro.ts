@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT
+/**
+ * Measures registers, interrupts, DMA maps and codecs against small C programs (bench/c), in turn, in one run, and prints
+ * the ratios: `npm run bench:micro -- [--rounds 5] [--json FILE] [--endpoint PATH] [--quick]`.
+ *
+ * Client and server get a processor each. On a machine with other work the figures mean nothing; how idle it was is told.
+ * With `--endpoint`, the rows that only read configuration space are measured at that server's socket instead.
+ */
+import { writeFileSync } from 'node:fs';
+import { constants, cpus, release } from 'node:os';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { parseArgs } from 'node:util';
+import { FULL, QUICK, deviceCases, messageCases, type Case } from './micro-cases';
+import { measureCodecs } from './micro-codecs';
+import { Programs } from './micro-programs';
+import { median, timeText } from './micro-statistics';
+
+/** Nanoseconds of one round. */
+interface Sample {
+  readonly ours: number;
+  readonly c: number;
+}
+
+interface Row extends Sample {
+  readonly id: string;
+  readonly name: string;
+  readonly bar: number | null;
+  /** Median of the ratios of the rounds. */
+  readonly ratio: number;
+  readonly met: boolean | null;
+  readonly samples: readonly Sample[];
+}
+
+const CODEC_CALLS = { full: 200_000, quick: 100 };
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      rounds: { type: 'string', default: '5' },
+      json: { type: 'string' },
+      endpoint: { type: 'string' },
+      quick: { type: 'boolean', default: false },
+    },
+  });
+  const rounds = Number(values.rounds);
+  if (!Number.isInteger(rounds) || rounds < 1)
+    throw new Error(`--rounds is a number from 1 on, got ${values.rounds}`);
+
+  const programs = new Programs(!values.quick);
+  process.once('exit', () => {
+    programs.close();
+  });
+  programs.compile();
+  const idle = await idleShare();
+  const machine = {
+    cpu: cpus()[0]?.model ?? 'unknown processor',
+    cores: cpus().length,
+    kernel: release(),
+    node: process.version,
+    idle,
+    bound: programs.bound,
+  };
+  const where = programs.bound ? 'client and server on a processor each' : 'client and server not bound';
+  console.log(
+    `${machine.cpu}, ${machine.cores} cores, ${(idle * 100).toFixed(0)} % idle, Linux ${machine.kernel}, Node ${machine.node}`,
+  );
+  console.log(`medians of ${rounds} rounds, ${where}; ratio: ours / C`);
+
+  const counts = values.quick ? QUICK : FULL;
+  const path = values.endpoint ?? (await programs.serve());
+  const cases = messageCases(programs, path, counts);
+  if (values.endpoint === undefined) cases.push(...deviceCases(programs, path, counts));
+  const rows = await measure(cases, rounds);
+  printRows(rows);
+  const codecs = measureCodecs(rounds, values.quick ? CODEC_CALLS.quick : CODEC_CALLS.full);
+  for (const { name, nanoseconds } of codecs)
+    console.log(`${name.padEnd(44)}${timeText(nanoseconds).padStart(10)}`);
+  if (values.json !== undefined)
+    writeFileSync(values.json, JSON.stringify({ machine, rounds, rows, codecs }, null, 2));
+}
+
+/** Ours and C's in turn, so that what else the machine does meets both. A round before them warms up. */
+async function measure(cases: readonly Case[], rounds: number): Promise<Row[]> {
+  const samples = cases.map((): Sample[] => []);
+  for (let round = 0; round <= rounds; round++) {
+    for (const [index, measured] of cases.entries()) {
+      const sample = { ours: await measured.ours(), c: await measured.c() };
+      if (round > 0) samples[index]?.push(sample);
+    }
+  }
+  return cases.map(({ id, name, bar }, index) => {
+    const all = samples[index] ?? [];
+    const ratio = median(all.map(({ ours, c }) => ours / c));
+    return {
+      id,
+      name,
+      bar,
+      ours: median(all.map(({ ours }) => ours)),
+      c: median(all.map(({ c }) => c)),
+      ratio,
+      met: bar === null ? null : ratio <= bar,
+      samples: all,
+    };
+  });
+}
+
+function printRows(rows: readonly Row[]): void {
+  const line = (name: string, ...columns: string[]): void => {
+    console.log(name.padEnd(44) + columns.map((column) => column.padStart(10)).join(''));
+  };
+  line('', 'ours', 'C', 'ratio', 'bar');
+  for (const { name, ours, c, ratio, bar, met } of rows) {
+    const limit = bar === null ? '' : `<= ${bar}${met === true ? '' : ' !'}`;
+    line(name, timeText(ours), timeText(c), ratio.toFixed(2), limit);
+  }
+}
+
+/** Share of the processors' time that nobody used just now, 0 to 1. */
+async function idleShare(): Promise<number> {
+  const sum = (): { idle: number; all: number } => {
+    const times = cpus().map((cpu) => cpu.times);
+    return {
+      idle: times.reduce((part, { idle }) => part + idle, 0),
+      all: times.reduce((part, { user, nice, sys, idle, irq }) => part + user + nice + sys + idle + irq, 0),
+    };
+  };
+  const before = sum();
+  await sleep(300);
+  const after = sum();
+  return Math.min(1, (after.idle - before.idle) / Math.max(1, after.all - before.all));
+}
+
+// Ends through the handlers of the exit, which remove what is left.
+for (const name of SIGNALS) process.on(name, () => process.exit(128 + constants.signals[name]));
+
+main().then(
+  () => process.exit(),
+  (error: unknown) => {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  },
+);
