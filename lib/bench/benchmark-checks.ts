@@ -91,7 +91,7 @@ export function checkRegion(
   const ioBlocks = Math.floor(size / blockSize);
   if (ioBlocks < jobs) {
     throw outOfRange(
-      `a size of ${formatSize(size)} is too small: ${String(jobs)} jobs need at least one block of ${formatSize(blockSize)} each`,
+      `a size of ${formatSize(size)} is too small: ${jobs === 1 ? 'a job needs' : `${String(jobs)} jobs need`} at least one block of ${formatSize(blockSize)}${jobs === 1 ? '' : ' each'}`,
     );
   }
   if (verify && !writes(workload)) {

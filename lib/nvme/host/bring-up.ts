@@ -93,7 +93,9 @@ export async function enableVectors(
   if (vectors === 0) return null;
   const irq = await device.irq('msix');
   if (capability === undefined || vectors > irq.count) {
-    throw outOfRange(`${String(vectors)} MSI-X vectors are wanted; ${device.name} has ${String(irq.count)}`);
+    throw outOfRange(
+      `${String(vectors)} MSI-X vectors are wanted, one for each queue pair and the admin queue; ${device.name} has ${String(irq.count)}. Use fewer queue pairs, or poll them`,
+    );
   }
   handlers.length = vectors;
   const call = (vector: number, signals: number): void => {
