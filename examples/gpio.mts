@@ -10,7 +10,10 @@ class Gpio implements PciDeviceModel {
   #client: Client | null = null;
 
   readonly regions = new Map<number, ServedRegion>([
-    [PciRegion.config, configRegion(new ConfigSpace({ vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0 }))],
+    [
+      PciRegion.config,
+      configRegion(new ConfigSpace({ vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0, interruptPin: 1 })),
+    ],
     [PciRegion.bar2, { size: 0x100, read: this.#read.bind(this), write: this.#write.bind(this) }],
   ]);
 

@@ -34,6 +34,9 @@ export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeS
       blockSize,
       ...(dstrd === undefined ? {} : { dstrd }),
       ...(queuePairs === undefined ? {} : { queuePairs }),
+      onFault: (reason) => {
+        complain(`The controller stopped until it is reset (CSTS.CFS): ${reason}`);
+      },
     });
     const server = await serve(socket, model, {
       onError: (error) => {

@@ -50,7 +50,12 @@ export interface MappedPlace {
   readonly offset: number;
 }
 
-/** The client's memory, as a device model uses it. */
+/**
+ * The client's memory, as a device model uses it.
+ *
+ * QEMU serves no DMA_READ or DMA_WRITE while it waits for an answer: what a handler of a region, `reset` or `unmapping`
+ * awaits of {@link ClientMemory.read} or {@link ClientMemory.write} comes too late when it goes by message. Answer first.
+ */
 export interface ClientMemory {
   /** Changes whenever a range is mapped or unmapped; a model that keeps {@link MappedPlace}s compares it. */
   readonly generation: number;

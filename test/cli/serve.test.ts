@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { connect } from '../../lib/client';
 import { fakeServer } from './fake-server';
 import { Scratch, cli, failure, startCli } from './run-cli';
 
@@ -55,6 +56,21 @@ test('a directory gets a socket as SPDK wants it; the lines to use it are printe
     ]),
   );
   expect(scratch.entries()).toEqual([]);
+});
+
+test('a controller that its client has stopped says why', async () => {
+  const running = startCli(scratch, ...serveNvme('--socket', scratch.file('nvme.sock'), '--size', '1m'));
+  await running.said('Ctrl-C ends it.');
+  {
+    await using device = await connect(scratch.file('nvme.sock'));
+    const bar0 = await device.region('bar0');
+    await bar0.write(0x24, 4, 0x001f_001f);
+    await bar0.write(0x14, 4, 0x0046_0001); // CC.EN, with queues in memory that is not there
+    expect(await bar0.read(0x1c, 4)).toBe(2);
+  }
+  running.kill('SIGTERM');
+  const { stderr } = await running.ended;
+  expect(stderr).toMatch(/^vfio-user: The controller stopped .*CSTS\.CFS.*share=on\n$/);
 });
 
 test('a socket of another name is not for SPDK, and that is said', async () => {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import { constants as limits } from 'node:buffer';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { closeFd, createSharedMemory } from '../../lib/native';
 import { useServer } from './fixture';
 import { dmaMap, hex, join, message, u16, u32, u64 } from './support';
@@ -13,21 +12,18 @@ describe('DMA_READ and DMA_WRITE', () => {
     expect(await t.raw.errnoOf(2, dmaMap(0x10_0000, 0x30_0000))).toBe(0);
   });
 
-  test('reads in chunks that the client takes', async () => {
-    const result = t.model.client?.memory.read(0x10_0800, 0x10_0000 + 3);
+  // QEMU loses what does not fit into its socket's send buffer (hw/vfio-user/proxy.c, vfio_user_send_one).
+  test('reads in chunks that a socket takes whole', async () => {
+    const result = t.model.client?.memory.read(0x10_0800, 0x8000 + 3);
     const first = await t.raw.receive();
     expect([first.command, first.flags]).toEqual([11, 0]);
-    expect(first.payload).toEqual(u64(0x10_0800, 0x10_0000));
-    const data = new Uint8Array(0x10_0000).fill(9);
-    const reply = message(11, join(first.payload, data), first.id, 1);
-    for (let sent = 0; sent < reply.length;) {
-      sent += t.raw.socket.send(new Uint8Array(0), 0, reply, sent, null);
-      await sleep(0);
-    }
+    expect(first.payload).toEqual(u64(0x10_0800, 0x8000));
+    const data = new Uint8Array(0x8000).fill(9);
+    t.raw.send(message(11, join(first.payload, data), first.id, 1));
     const second = await t.raw.receive();
-    expect(second.payload).toEqual(u64(0x20_0800, 3));
+    expect(second.payload).toEqual(u64(0x10_8800, 3));
     t.raw.send(message(11, join(second.payload, Uint8Array.of(1, 2, 3)), second.id, 1));
-    expect((await result)?.subarray(0xf_ffff)).toEqual(Uint8Array.of(9, 1, 2, 3));
+    expect((await result)?.subarray(0x7fff)).toEqual(Uint8Array.of(9, 1, 2, 3));
   });
 
   test('writes', async () => {

@@ -90,6 +90,9 @@ export class NvmeControllerModel implements PciDeviceModel {
       enable: (queues) => {
         this.#enable(queues);
       },
+      refused: (reason) => {
+        this.#fail(`The controller was not enabled (CSTS.CFS): ${reason}`);
+      },
       disable: () => {
         this.#stop();
         if (!this.#queues.draining) this.#registers.stopped();

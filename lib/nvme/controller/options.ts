@@ -35,6 +35,8 @@ export interface NvmeControllerOptions {
   readonly pollSlice?: number;
   /** Milliseconds without work after which the loop looks at the doorbells once a millisecond only. Default 10. */
   readonly idleAfter?: number;
+  /** Told why the controller cannot go on (CSTS.CFS): the client sees nothing but the bit. */
+  readonly onFault?: (reason: string) => void;
 }
 
 /** Options with their defaults, checked. */
@@ -96,6 +98,7 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     queuePairs: checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64),
     dstrd: checkInteger('dstrd', options.dstrd ?? 0, 0, 4),
     mappableDoorbells: options.mappableDoorbells ?? true,
+    onFault: options.onFault ?? (() => undefined),
     nguid: derivedUuid('namespace', serial).replaceAll('-', ''),
     uuid: derivedUuid('namespace', serial),
     subsystemNqn: `nqn.2014-08.org.nvmexpress:uuid:${derivedUuid('subsystem', serial)}`,

@@ -22,6 +22,8 @@ export interface AdminQueues {
 export interface RegisterEvents {
   /** CC.EN was set. Answer with {@link Registers.ready} or {@link Registers.fail}. */
   enable(queues: AdminQueues): void;
+  /** CC.EN was set with values that this controller does not have. Answer with {@link Registers.fail}. */
+  refused(reason: string): void;
   /** CC.EN was cleared: a controller reset. Answer with {@link Registers.stopped}. */
   disable(): void;
   /** CC.SHN was set. Answer with {@link Registers.shutDown}. */
@@ -196,8 +198,12 @@ export class Registers {
       completionAddress: joinWords(this.#word(Register.acq), this.#word(Register.acq + 4)),
     };
     // Entry sizes are not looked at: hosts may set them as late as before the first I/O queue.
-    if (mps !== 0 || commandSet !== 0 || arbitration !== 0) this.fail();
-    else if (sizes.submissionEntries < 2 || sizes.completionEntries < 2) this.fail();
+    if (mps !== 0 || commandSet !== 0 || arbitration !== 0)
+      this.#events.refused(
+        `CC asks for MPS ${mps}, CSS ${commandSet}, AMS ${arbitration}; all of them must be 0`,
+      );
+    else if (sizes.submissionEntries < 2 || sizes.completionEntries < 2)
+      this.#events.refused('AQA makes an admin queue of fewer than two entries');
     else this.#events.enable(queues);
   }
 }

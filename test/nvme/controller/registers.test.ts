@@ -194,6 +194,24 @@ describe('CSTS.CFS', () => {
     expect(host.read32(0x1c)).toBe(2);
     expect(host.controller.fault).toMatch(/admin queues/);
   });
+
+  test('queues in memory that came without a descriptor; who serves the controller is told', () => {
+    const faults: string[] = [];
+    host.close();
+    host = new Host({ onFault: (reason) => faults.push(reason) });
+    host.memory.add(0x1000_0000, 0x2000, { distant: true });
+    host.write32(0x24, 0x001f_001f);
+    host.write32(0x28, 0x1000_0000);
+    host.write32(0x30, 0x1000_1000);
+    host.write32(0x14, 0x0046_0001);
+    expect(host.read32(0x1c)).toBe(2);
+    expect(faults).toEqual([host.controller.fault]);
+    expect(faults[0]).toMatch(/share=on/);
+    host.write32(0x14, 0);
+    host.enable();
+    expect(host.read32(0x1c)).toBe(1);
+    expect(faults).toHaveLength(1);
+  });
 });
 
 describe('doorbells', () => {
@@ -252,7 +270,7 @@ describe('configuration space and MSI-X', () => {
     expect(host.read32(0x10, 7)).toBe(0xffff_c004);
     host.write32(0x20, 0xffff_ffff, 7);
     expect(host.read32(0x20, 7)).toBe(0xffff_e000);
-    expect(host.controller.irqs.get(2)).toBe(65);
+    expect(Object.fromEntries(host.controller.irqs)).toEqual({ 2: 65, 3: 1 });
     expect(host.read(0, 4096, 7)).toHaveLength(4096);
   });
 

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync } from 'node:fs';
+import { createInterface } from 'node:readline';
+
+/** QEMU 10.1 or later (`qemu-system-x86_64`, or a script that executes it), from the environment. */
+const BINARY = process.env['QEMU_BINARY'];
+/** A kernel and an initramfs for the guest; see qemu.test.ts. */
+const KERNEL = process.env['QEMU_KERNEL'];
+const INITRD = process.env['QEMU_INITRD'];
+
+/** Why QEMU cannot run here; undefined when it can. */
+export function whyNoQemu(): string | undefined {
+  return whyNot('QEMU_BINARY', BINARY);
+}
+
+/** Why no guest can run here; undefined when one can. */
+export function whyNoGuest(): string | undefined {
+  return whyNoQemu() ?? whyNot('QEMU_KERNEL', KERNEL) ?? whyNot('QEMU_INITRD', INITRD);
+}
+
+function whyNot(name: string, path: string | undefined): string | undefined {
+  if (path === undefined) return `${name} is not set`;
+  return existsSync(path) ? undefined : `${name} is ${path}, which does not exist`;
+}
+
+/** Options that boot the guest, with its console on `console`, a file. */
+export function guestOptions(console: string): string[] {
+  return [
+    '-kernel',
+    KERNEL ?? '',
+    '-initrd',
+    INITRD ?? '',
+    '-append',
+    'console=ttyS0 panic=-1',
+    '-serial',
+    `file:${console}`,
+    '-no-reboot',
+  ];
+}
+
+/** Memory of a guest: as a file that is shared with the device, or QEMU's own. */
+export const Memory = {
+  shared: 'memory-backend-memfd,share=on',
+  own: 'memory-backend-ram',
+} as const;
+
+/** A device of the machine, as `query-pci` of QMP tells it. */
+export interface QemuPciDevice {
+  readonly slot: number;
+  readonly irq_pin: number;
+  readonly class_info: { readonly class: number };
+  readonly id: Readonly<Record<'vendor' | 'device' | 'subsystem' | 'subsystem-vendor', number>>;
+  readonly regions: readonly { readonly bar: number; readonly size: number }[];
+}
+
+/** Slot of the device under test. */
+const SLOT = 5;
+const MEGABYTES = 256;
+/** QEMU emulates the processor: hardware that virtualizes may not be there. */
+const MACHINE = ['-accel', 'tcg', '-nodefaults', '-no-user-config', '-display', 'none', '-qmp', 'stdio'];
+
+/** A QEMU that has a vfio-user device, and is talked to by QMP. */
+export class QemuMachine {
+  /** What it has complained of. */
+  stderr = '';
+  /** Exit code; null when it was killed. */
+  readonly ended: Promise<number | null>;
+  readonly #child: ChildProcess;
+  readonly #lines: AsyncIterator<string>;
+
+  private constructor(options: readonly string[]) {
+    this.#child = spawn(BINARY ?? '', options, { stdio: 'pipe' });
+    this.#child.stderr?.on('data', (text: Buffer) => (this.stderr += text.toString()));
+    this.#lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream })[
+      Symbol.asyncIterator
+    ]();
+    this.ended = once(this.#child, 'close').then(() => this.#child.exitCode);
+  }
+
+  /**
+   * Starts it.
+   * @param socket of the device's server
+   * @param memory one of {@link Memory}
+   * @throws Error with what it said when it does not start, which is when the device is refused
+   */
+  static async start(socket: string, memory: string, ...options: string[]): Promise<QemuMachine> {
+    const device = { driver: 'vfio-user-pci', addr: `0x${SLOT.toString(16)}`, socket: unix(socket) };
+    const size = `${String(MEGABYTES)}M`;
+    const machine = new QemuMachine([
+      ...MACHINE,
+      ...['-m', size, '-object', `${memory},id=mem,size=${size}`, '-machine', 'q35,memory-backend=mem'],
+      ...['-device', JSON.stringify(device)],
+      ...options,
+    ]);
+    const { done } = await machine.#lines.next(); // the greeting
+    if (done === true) throw new Error(`QEMU does not start: ${machine.stderr}`);
+    await machine.execute('qmp_capabilities');
+    return machine;
+  }
+
+  /** Executes a command of QMP. */
+  async execute(command: string, args: object = {}): Promise<unknown> {
+    this.#child.stdin?.write(`${JSON.stringify({ execute: command, arguments: args })}\n`);
+    for (;;) {
+      const { value, done } = await this.#lines.next();
+      if (done === true) throw new Error(`QEMU ended at ${command}: ${this.stderr}`);
+      const answer = JSON.parse(value) as { return?: unknown; error?: { desc: string } };
+      if (answer.error !== undefined) throw new Error(`${command}: ${answer.error.desc}`);
+      if ('return' in answer) return answer.return; // others are events
+    }
+  }
+
+  /** The device under test. */
+  async device(): Promise<QemuPciDevice> {
+    const [bus] = (await this.execute('query-pci')) as { devices: QemuPciDevice[] }[];
+    const device = bus?.devices.find(({ slot }) => slot === SLOT);
+    if (device === undefined) throw new Error('query-pci does not know the device');
+    return device;
+  }
+
+  /** Writes a register of the device's configuration space, as a processor does by the ports CF8h and CFCh. */
+  async writeConfig(offset: number, value: number): Promise<void> {
+    await this.#monitor(`o /w 0xcf8 0x${(0x8000_0000 + (SLOT << 11) + offset).toString(16)}`);
+    await this.#monitor(`o /w 0xcfc 0x${value.toString(16)}`);
+  }
+
+  /** Reads 32-bit words at a physical address: of the guest's memory, or of a BAR. */
+  async words(address: number, count: number): Promise<number[]> {
+    const text = await this.#monitor(`xp /${String(count)}xw 0x${address.toString(16)}`);
+    return [...text.matchAll(/ 0x([0-9a-f]{8})/g)].map(([, digits]) => parseInt(digits ?? '', 16));
+  }
+
+  /** Ends it as its user does. */
+  async quit(): Promise<number | null> {
+    await this.execute('quit');
+    return this.ended;
+  }
+
+  /** Ends it whatever it does. */
+  async kill(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.ended;
+  }
+
+  /** A command of the human monitor. */
+  async #monitor(line: string): Promise<string> {
+    return String(await this.execute('human-monitor-command', { 'command-line': line }));
+  }
+}
+
+function unix(path: string): object {
+  return { type: 'unix', path };
+}
