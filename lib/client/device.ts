@@ -23,7 +23,7 @@ import {
   type NegotiatedLimits,
   type RegionInfo,
 } from '../protocol';
-import type { Connection, ConnectionStatistics, FdList } from '../transport';
+import type { Connection, ConnectionStatistics, FdList, Reply } from '../transport';
 import { DeviceFeatures } from './device-feature';
 import { DirtyLog } from './dirty-log';
 import type { DmaContainer } from './dma-container';
@@ -209,7 +209,7 @@ export class VfioUserDevice
   }
 
   /** Tells the server of a DMA range. Use {@link dma} instead. */
-  async mapDma(range: DmaRange): Promise<void> {
+  mapDma(range: DmaRange): Promise<void> {
     const readable = range.access !== 'write' ? DmaMapFlag.read : 0;
     const writable = range.access !== 'read' ? DmaMapFlag.write : 0;
     // A server that takes no descriptors reaches the memory by message.
@@ -220,8 +220,9 @@ export class VfioUserDevice
       address: range.iova,
       size: range.size,
     });
-    const fds = fd === null ? [] : [fd];
-    await this.#command(Command.dmaMap, payload, this.#timeouts.quiesce, fds);
+    const fds = fd === null ? undefined : [fd];
+    const timeout = this.#timeouts.quiesce;
+    return this.#connection.request({ command: Command.dmaMap, payload, timeout, fds }).then(closeFds);
   }
 
   /** Takes a DMA range from the server. Use {@link dma} instead. */
@@ -386,6 +387,11 @@ export class VfioUserDevice
     reply.fds.close();
     return reply.payload;
   }
+}
+
+/** Closes what a reply brought that brings nothing. */
+function closeFds({ fds }: Reply): void {
+  fds.close();
 }
 
 /** The smallest of page sizes that are or'ed together. */

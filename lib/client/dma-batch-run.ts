@@ -19,9 +19,8 @@ export async function runBatch(
   const ranges = prepare(table, plan, rangeFor);
   // A range that takes the place of others enters the table when those have left it.
   let unmapped: Promise<unknown> = Promise.resolve();
-  const results = await pipelined([...plan.entries()], ([index, { kind }]) => {
-    const range = ranges[index] as DmaRange;
-    if (kind === 'map') return table.enterAfter(range, unmapped);
+  const results = await pipelined(ranges, (range, index) => {
+    if (plan[index]?.kind === 'map') return table.enterAfter(range, unmapped);
     const left = table.leave(range);
     unmapped = Promise.allSettled([unmapped, left]);
     return left;

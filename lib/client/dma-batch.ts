@@ -98,7 +98,9 @@ export interface BatchLimits {
   /** Ranges at a time that each device takes. */
   readonly maxDmaMaps: number;
   /** Size of the pages that a map must be made of, in bytes. */
-  pageSize(options: DmaMapOptions): number;
+  readonly pageSize: number;
+  /** The same of a map with memory. */
+  readonly memoryPageSize: number;
 }
 
 /** One operation, with the index of the map of this batch that an unmap undoes, or the range of the container. */
@@ -114,15 +116,16 @@ export type PlannedOperation =
 export function planBatch(operations: readonly DmaOperation[], limits: BatchLimits): PlannedOperation[] {
   const table = new IovaMap<IovaRange & { readonly target: DmaRange | number }>();
   for (const range of limits.ranges) table.add({ iova: range.iova, size: range.size, target: range });
+  const numberOf = (index: number): string =>
+    `operation ${String(index + 1)} of ${String(operations.length)}`;
   return operations.map((operation, index) => {
-    const number = `operation ${String(index + 1)} of ${String(operations.length)}`;
     if (operation.kind === 'map') {
       const { options } = operation;
-      checkPages(options, limits.pageSize(options));
+      checkPages(options, options.fd === undefined ? limits.pageSize : limits.memoryPageSize);
       if (table.size >= limits.maxDmaMaps) {
         throw new VfioUserError(
           'ERR_VFIO_USER_DMA',
-          `${number}: ${String(table.size)} ranges would be mapped, no more are taken`,
+          `${numberOf(index)}: ${String(table.size)} ranges would be mapped, no more are taken`,
         );
       }
       table.add({ iova: BigInt(options.iova), size: options.size, target: index });
@@ -132,7 +135,7 @@ export function planBatch(operations: readonly DmaOperation[], limits: BatchLimi
     if (mapped === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
-        `${number}: ${formatRange(operation)} would not be mapped; address and size must be those of one mapping. Mapped: ${table.dump()}`,
+        `${numberOf(index)}: ${formatRange(operation)} would not be mapped; address and size must be those of one mapping. Mapped: ${table.dump()}`,
       );
     }
     table.delete(mapped);

@@ -6,7 +6,7 @@ import type { DirtyBitmap } from '../protocol';
 import { DmaBatch, DmaBatchError, planBatch, type DmaBatchOutcome, type DmaOperation } from './dma-batch';
 import { runBatch } from './dma-batch-run';
 import { placeOf, readMemory, writeMemory } from './dma-lookup';
-import { HUGE_PAGE, borrowMemory, createMemory, type HugePages, type OwnedMemory } from './dma-memory';
+import { BorrowedFiles, HUGE_PAGE, createMemory, type HugePages, type RangeMemory } from './dma-memory';
 import {
   checkPages,
   type DmaMapOptions,
@@ -97,7 +97,7 @@ export class DmaContainer implements DeviceDma {
     while (this.#exclusive !== null) await this.#exclusive;
     checkPages(options, this.#pageSizeFor(options));
     this.#table.check({ iova: BigInt(options.iova), size: options.size });
-    const range = this.#rangeFor(options);
+    const range = this.#rangeFor(options, new BorrowedFiles());
     await this.#enter(range);
     return this.#mappingOf(range);
   }
@@ -233,22 +233,26 @@ export class DmaContainer implements DeviceDma {
 
   /** Memory that is mapped here is made of our own pages too. */
   #pageSizeFor({ fd }: DmaMapOptions): number {
-    return Math.max(fd === undefined ? 0 : pageSize, this.#table.pageSize);
+    return fd === undefined ? this.#table.pageSize : this.#memoryPageSize;
   }
 
-  #rangeFor(options: DmaMapOptions): DmaRange {
+  get #memoryPageSize(): number {
+    return Math.max(pageSize, this.#table.pageSize);
+  }
+
+  #rangeFor(options: DmaMapOptions, files: BorrowedFiles): DmaRange {
     const { fd, offset = 0, size } = options;
-    return this.#rangeOf(options, fd === undefined ? null : borrowMemory(fd, offset, size));
+    return this.#rangeOf(options, fd === undefined ? null : files.take(fd, offset, size));
   }
 
-  #rangeOf(options: DmaMapOptions, memory: OwnedMemory | null): DmaRange {
+  #rangeOf(options: DmaMapOptions, memory: RangeMemory | null): DmaRange {
     return {
       iova: BigInt(options.iova),
       size: options.size,
       access: options.access ?? 'readwrite',
       fd: memory?.fd ?? null,
       fdOffset: memory === null ? 0 : (options.offset ?? 0),
-      mapping: memory?.mapping ?? null,
+      memory,
       direct: options.direct ?? this.#directDma,
     };
   }
@@ -268,9 +272,13 @@ export class DmaContainer implements DeviceDma {
     const plan = planBatch(operations, {
       ranges: this.#table.staying,
       maxDmaMaps: this.#table.maxDmaMaps,
-      pageSize: (options) => this.#pageSizeFor(options),
+      pageSize: this.#table.pageSize,
+      memoryPageSize: this.#memoryPageSize,
     });
-    const { ranges, outcomes } = await runBatch(this.#table, plan, (options) => this.#rangeFor(options));
+    const files = new BorrowedFiles();
+    const { ranges, outcomes } = await runBatch(this.#table, plan, (options) =>
+      this.#rangeFor(options, files),
+    );
     this.#settle(outcomes);
     return ranges.filter((_, index) => plan[index]?.kind === 'map').map((range) => this.#mappingOf(range));
   }
@@ -281,25 +289,28 @@ export class DmaContainer implements DeviceDma {
   }
 
   #mappingOf(range: DmaRange): DmaMapping {
+    const { iova, size, memory } = range;
     return {
-      iova: range.iova,
-      size: range.size,
-      buffer: range.mapping?.buffer ?? null,
+      iova,
+      size,
+      get buffer() {
+        return memory?.buffer ?? null;
+      },
       close: async () => {
         if (this.#table.ranges.get(range.iova, range.size) === range) await this.#table.leave(range);
       },
     };
   }
 
-  #memoryOf(range: DmaRange, { mapping, fd }: OwnedMemory): DmaMemory {
+  #memoryOf(range: DmaRange, memory: RangeMemory): DmaMemory {
     return {
-      buffer: mapping.buffer,
+      buffer: memory.buffer,
       iova: Number(range.iova),
       size: range.size,
-      fd,
+      fd: memory.fd,
       fdOffset: range.fdOffset,
       close: async () => {
-        if (!mapping.closed) await this.#table.leave(range);
+        if (!memory.closed) await this.#table.leave(range);
       },
     };
   }

@@ -29,9 +29,9 @@ function accessible(
   return segments.map(({ range, offset, length: part }) => {
     if (range.access !== 'readwrite' && range.access !== access)
       throw new VfioUserError('ERR_VFIO_USER_DMA', `${asked} is mapped for ${range.access} only`);
-    if (range.mapping === null)
+    if (range.memory === null)
       throw new VfioUserError('ERR_VFIO_USER_DMA', `${asked} was mapped without memory of this process`);
-    return { buffer: range.mapping.buffer, offset, length: part };
+    return { buffer: range.memory.buffer, offset, length: part };
   });
 }
 
@@ -40,7 +40,7 @@ export function placeOf(ranges: IovaMap<DmaRange>, iova: bigint, length: number)
   const [segment, other] = ranges.lookup(iova, length) ?? [];
   if (segment === undefined || other !== undefined) return undefined;
   const { range, offset } = segment;
-  return { range, offset, buffer: range.mapping?.buffer ?? null };
+  return { range, offset, buffer: range.memory?.buffer ?? null };
 }
 
 /** Copies what a DMA_READ asks for; errors as {@link accessible}. */

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, invalidArgument } from '../errors';
-import type { Mapping } from '../native';
 import type { IovaRange } from '../pci/iova-map';
 import type { DirtyBitmap } from '../protocol';
+import type { RangeMemory } from './dma-memory';
 
 /** What the device may do with a mapped range. */
 export type DmaAccess = 'read' | 'write' | 'readwrite';
@@ -42,8 +42,8 @@ export interface DmaRange extends IovaRange {
   /** Descriptor that the device may map, null when it has to send messages. Owned by the container. */
   readonly fd: number | null;
   readonly fdOffset: number;
-  /** Our own view of the memory, from which DMA_READ and DMA_WRITE messages are served; null when there is none. */
-  readonly mapping: Mapping | null;
+  /** The memory, from which DMA_READ and DMA_WRITE messages are served; null when there is none. */
+  readonly memory: RangeMemory | null;
   /** Whether the devices get the descriptor. */
   readonly direct: boolean;
 }
@@ -66,7 +66,10 @@ export interface DmaMapOptions {
 
 /** A range that was mapped. */
 export interface DmaMapping extends IovaRange {
-  /** Our view of the memory, null for a range without descriptor. Detached after {@link close}. */
+  /**
+   * Our view of the memory, null for a range without descriptor. Detached after {@link close}. The memory of a batch is
+   * mapped when this is read first, which throws a VfioUserError ERR_VFIO_USER_SYSTEM when its file has shrunk since.
+   */
   readonly buffer: ArrayBuffer | null;
   /** Takes the range from the devices. Idempotent. */
   close(): Promise<void>;
@@ -88,13 +91,20 @@ export interface DmaPlace {
  * @throws TypeError ERR_INVALID_ARG_VALUE
  */
 export function checkPages({ iova, size, offset = 0 }: DmaMapOptions, unit: number): void {
-  for (const [name, value] of Object.entries({ iova, size, offset })) {
-    if ((typeof value === 'number' && !Number.isInteger(value)) || BigInt(value) % BigInt(unit) !== 0n) {
-      throw invalidArgument(
-        `${name} ${String(value)} is not a multiple of the page size, ${String(unit)} bytes`,
-      );
-    }
-  }
+  if (!isMultiple(iova, unit)) throw notPages('iova', iova, unit);
+  if (!isMultiple(size, unit)) throw notPages('size', size, unit);
+  if (!isMultiple(offset, unit)) throw notPages('offset', offset, unit);
+}
+
+function isMultiple(value: number | bigint, unit: number): boolean {
+  // The remainder of a double is exact, however large it is, and NaN for what is no number.
+  return typeof value === 'bigint' ? value % BigInt(unit) === 0n : value % unit === 0;
+}
+
+function notPages(name: string, value: number | bigint, unit: number): Error {
+  return invalidArgument(
+    `${name} ${String(value)} is not a multiple of the page size, ${String(unit)} bytes`,
+  );
 }
 
 /**

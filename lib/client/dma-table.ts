@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
-import { closeFd } from '../native';
 import { IovaMap, formatRange, type IovaRange } from '../pci/iova-map';
 import { DirtyBitmap, MIN_DIRTY_PAGE_SIZE } from '../protocol';
 import type { DmaBatchOutcome } from './dma-batch';
 import { mayStillHold, type DmaRange, type DmaTarget } from './dma-range';
 import { pipelined } from './pipeline';
+
+/** A device that did not do what it was told. */
+interface Failure {
+  readonly target: DmaTarget;
+  readonly error: unknown;
+}
 
 /** The protocol knows none below (vfio-user, VFIO_USER_VERSION, "pgsizes"). */
 const SMALLEST_PAGE = 4096;
@@ -104,28 +109,20 @@ export class DmaTable {
     try {
       this.check(range);
       this.#ranges.add(range);
-      await this.#show(range);
     } catch (error) {
       this.release(range);
       throw error;
     }
+    await this.#show(range);
   }
 
   /**
-   * The same for a range that may take the place of others, which `left` waits for: it enters when they have left.
+   * The same for a checked range that may take the place of others, which `left` waits for: it enters when they have left.
    */
-  async enterAfter(range: DmaRange, left: Promise<unknown>): Promise<void> {
-    try {
-      const free = this.#ranges.overlap(range.iova, range.size) === undefined;
-      if (free) this.#ranges.add(range);
-      await this.#show(range);
-      if (free) return;
-      await left;
-      if (!this.#leaving.has(range)) this.#ranges.add(range);
-    } catch (error) {
-      this.release(range);
-      throw error;
-    }
+  enterAfter(range: DmaRange, left: Promise<unknown>): Promise<void> {
+    if (this.#ranges.overlap(range.iova, range.size) !== undefined) return this.#replace(range, left);
+    this.#ranges.add(range);
+    return this.#show(range);
   }
 
   /** The range leaves the table only when every device has let go of it (vfio-user, VFIO_USER_DMA_UNMAP, "Reply"). */
@@ -166,12 +163,10 @@ export class DmaTable {
     });
   }
 
-  /** Forgets a range without a message, and closes its memory and descriptor, which are open together. Idempotent. */
+  /** Forgets a range without a message, and closes its memory. Idempotent. */
   release(range: DmaRange): void {
     this.#ranges.delete(range);
-    if (range.mapping === null || range.mapping.closed) return;
-    range.mapping.close();
-    if (range.fd !== null) closeFd(range.fd);
+    range.memory?.close();
   }
 
   /** Forgets all devices and ranges without a message. */
@@ -180,8 +175,30 @@ export class DmaTable {
     for (const range of [...this.#ranges]) this.release(range);
   }
 
-  async #show(range: DmaRange): Promise<void> {
-    const failures = await this.#tell((target) => target.mapDma(shown(range)));
+  async #replace(range: DmaRange, left: Promise<unknown>): Promise<void> {
+    await this.#show(range);
+    await left;
+    if (this.#leaving.has(range)) return;
+    try {
+      this.#ranges.add(range);
+    } catch (error) {
+      this.release(range);
+      throw error;
+    }
+  }
+
+  /** Tells every device; when one refuses, the others forget the range again, and so does the table. */
+  #show(range: DmaRange): Promise<void> {
+    const [target] = this.#targets;
+    const map = (each: DmaTarget): Promise<void> => each.mapDma(shown(range));
+    // Of many ranges that one device is told of, as few promises as can be.
+    if (target !== undefined && this.#targets.size === 1)
+      return map(target).catch((error: unknown) => this.#unshow(range, [{ target, error }]));
+    return this.#tell(map).then((failures) => this.#unshow(range, failures));
+  }
+
+  /** Takes a range back from the devices that have taken it, when one has not. */
+  async #unshow(range: DmaRange, failures: readonly Failure[]): Promise<void> {
     const [first] = failures;
     if (first === undefined) return;
     // Also those that were attached meanwhile, and found the range in the table.
@@ -189,6 +206,7 @@ export class DmaTable {
       (target) => !failures.some((failure) => failure.target === target),
     );
     await Promise.allSettled(told.map((target) => target.unmapDma(shown(range))));
+    this.release(range);
     throw first.error;
   }
 
@@ -206,7 +224,7 @@ export class DmaTable {
   }
 
   /** Tells every device of now at once; returns those that failed. */
-  async #tell(tell: (target: DmaTarget) => Promise<void>): Promise<{ target: DmaTarget; error: unknown }[]> {
+  async #tell(tell: (target: DmaTarget) => Promise<void>): Promise<Failure[]> {
     const targets = [...this.#targets];
     const results = await Promise.allSettled(targets.map(tell));
     return targets.flatMap((target, index) => {

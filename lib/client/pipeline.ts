@@ -11,19 +11,28 @@ const WINDOW = 64;
  *
  * @returns by item, what its promise was rejected with, or null
  */
-export async function pipelined<T>(
+export function pipelined<T>(
   items: readonly T[],
-  send: (item: T) => Promise<void>,
+  send: (item: T, index: number) => Promise<void>,
 ): Promise<({ error: unknown } | null)[]> {
-  const results: Promise<{ error: unknown } | null>[] = [];
-  for (const [index, item] of items.entries()) {
-    if (index >= WINDOW) await results[index - WINDOW];
-    results.push(
-      send(item).then(
-        () => null,
-        (error: unknown) => ({ error }),
-      ),
-    );
-  }
-  return Promise.all(results);
+  return new Promise((resolve) => {
+    const results = items.map((): { error: unknown } | null => null);
+    let sent = 0;
+    let settled = 0;
+    const settle = (): void => {
+      settled++;
+      advance();
+    };
+    const advance = (): void => {
+      while (sent < items.length && sent - settled < WINDOW) {
+        const index = sent++;
+        send(items[index] as T, index).then(settle, (error: unknown) => {
+          results[index] = { error };
+          settle();
+        });
+      }
+      if (settled === items.length) resolve(results);
+    };
+    advance();
+  });
 }
