@@ -2,10 +2,45 @@
 #include "readiness.h"
 
 #include <fcntl.h>
+#include <poll.h>
+
+#include <algorithm>
 
 #include "addon.h"
 #include "arguments.h"
 #include "eventfd.h"
+
+namespace {
+
+/**
+ * Longest time for which a watcher keeps a turn of the event loop to itself, in nanoseconds. Only a loop that
+ * has nothing else to do gives it. What descriptors and other threads bring meanwhile ends it; timers, which
+ * count milliseconds, may be late by it.
+ */
+constexpr uint64_t kSlice = 50'000;
+
+/** Makes a handle that does not keep the loop alive, as what does that is the descriptor. 0 or -errno. */
+template <typename Handle>
+int MakeHandle(uv_loop_t* loop, int (*init)(uv_loop_t*, Handle*), void* data, Handle** made) {
+  auto handle = std::make_unique<Handle>();
+  const int result = init(loop, handle.get());
+  if (result < 0) return result;
+  handle->data = data;
+  uv_unref(reinterpret_cast<uv_handle_t*>(handle.get()));
+  *made = handle.release();
+  return 0;
+}
+
+/** Closes a handle, if there is one. The loop needs it until it has called back, which is after its owner is
+ * gone. */
+template <typename Handle>
+void CloseHandle(Handle** handle) {
+  if (*handle == nullptr) return;
+  uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(*handle, nullptr)),
+           [](uv_handle_t* closed) { delete reinterpret_cast<Handle*>(closed); });
+}
+
+}  // namespace
 
 Watcher::Watcher(Napi::Env env, UniqueFd duplicate, bool drain, Napi::Function callback)
     : env_(env), fd_(std::move(duplicate)), drain_(drain), callback_(Napi::Persistent(callback)) {
@@ -38,16 +73,12 @@ int Watcher::SetEvents(int events) {
 
 int Watcher::SetSpin(uint64_t nanoseconds) {
   spin_ = nanoseconds;
-  if (idle_ == nullptr && spin_ > 0) {
-    auto idle = std::make_unique<uv_idle_t>();
-    const int result = uv_idle_init(poll_->loop, idle.get());
-    if (result < 0) return result;
-    idle_ = idle.release();
-    idle_->data = this;
-    // What keeps the loop alive is the descriptor.
-    uv_unref(reinterpret_cast<uv_handle_t*>(idle_));
-  }
-  if (idle_ != nullptr) Spin();
+  int result = 0;
+  if (spin_ > 0 && awake_ == nullptr) result = MakeHandle(poll_->loop, uv_idle_init, this, &awake_);
+  if (spin_ > 0 && turn_ == nullptr && result == 0)
+    result = MakeHandle(poll_->loop, uv_prepare_init, this, &turn_);
+  if (result < 0) return result;
+  Spin();
   return 0;
 }
 
@@ -61,23 +92,17 @@ void Watcher::SetRef(bool on) {
 }
 
 void Watcher::Close() {
-  if (poll_ != nullptr) {
-    // The loop needs the handle until it has called back, which is after this object is gone.
-    uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(poll_, nullptr)),
-             [](uv_handle_t* handle) { delete reinterpret_cast<uv_poll_t*>(handle); });
-  }
-  if (idle_ != nullptr) {
-    uv_close(reinterpret_cast<uv_handle_t*>(std::exchange(idle_, nullptr)),
-             [](uv_handle_t* handle) { delete reinterpret_cast<uv_idle_t*>(handle); });
-  }
+  CloseHandle(&poll_);
+  CloseHandle(&awake_);
+  CloseHandle(&turn_);
   fd_.Reset();
 }
 
 void Watcher::OnReady(uv_poll_t* poll, int status, int events) {
   auto* watcher = static_cast<Watcher*>(poll->data);
-  const Napi::HandleScope scope(watcher->env_);
   // The callback may close the watcher.
   const std::shared_ptr<Watcher> self = watcher->shared_from_this();
+  const Napi::HandleScope scope(self->env_);
   if (status < 0) {
     // libuv stops a descriptor in an error state (EPOLLERR, such as a reset connection). Report it as ready
     // and go on: the next call on the descriptor tells the error, after the data that came before it.
@@ -88,25 +113,62 @@ void Watcher::OnReady(uv_poll_t* poll, int status, int events) {
     self->Deliver(events);
     return;
   }
+  self->Drain();
+}
+
+bool Watcher::Drain() {
   uint64_t count = 0;
-  if (ReadCounter(self->fd_.get(), &count) != 0 || count == 0) return;
-  self->Deliver(static_cast<double>(count));
-  self->Spin();
+  if (ReadCounter(fd_.get(), &count) != 0 || count == 0) return false;
+  Deliver(static_cast<double>(count));
+  Spin();
+  return true;
 }
 
 void Watcher::Spin() {
-  if (idle_ == nullptr) return;
+  if (turn_ == nullptr) return;
   if (spin_ == 0) {
-    uv_idle_stop(idle_);
+    StopSpinning();
     return;
   }
   spin_end_ = uv_hrtime() + spin_;
-  // An active idle handle makes the loop ask for events without waiting (libuv, uv_idle_t), and serve timers
-  // and other descriptors as ever.
-  uv_idle_start(idle_, [](uv_idle_t* idle) {
-    const auto* watcher = static_cast<Watcher*>(idle->data);
-    if (uv_hrtime() > watcher->spin_end_) uv_idle_stop(idle);
-  });
+  uv_idle_start(awake_, [](uv_idle_t*) {});
+  uv_prepare_start(turn_, OnTurn);
+}
+
+void Watcher::StopSpinning() {
+  uv_idle_stop(awake_);
+  uv_prepare_stop(turn_);
+}
+
+bool Watcher::LoopIsIdle() {
+  uv_idle_stop(awake_);
+  const bool idle = uv_backend_timeout(poll_->loop) != 0;
+  uv_idle_start(awake_, [](uv_idle_t*) {});
+  return idle;
+}
+
+/**
+ * Looks for a signal without a whole turn of the loop for each look. The loop's own descriptor tells of all
+ * that it waits for, the eventfd among them.
+ */
+void Watcher::OnTurn(uv_prepare_t* turn) {
+  auto* watcher = static_cast<Watcher*>(turn->data);
+  uint64_t now = uv_hrtime();
+  if (now > watcher->spin_end_) {
+    watcher->StopSpinning();
+    return;
+  }
+  if (!watcher->LoopIsIdle()) return;
+  pollfd events = {uv_backend_fd(turn->loop), POLLIN, 0};
+  for (const uint64_t end = std::min(watcher->spin_end_, now + kSlice); now < end; now = uv_hrtime()) {
+    const int ready = poll(&events, 1, 0);
+    if (ready == 0) continue;
+    if (ready < 0) return;
+    const std::shared_ptr<Watcher> self = watcher->shared_from_this();
+    const Napi::HandleScope scope(self->env_);
+    self->Drain();
+    return;
+  }
 }
 
 void Watcher::Deliver(double value) {

@@ -39,9 +39,15 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
 
  private:
   static void OnReady(uv_poll_t* poll, int status, int events);
+  static void OnTurn(uv_prepare_t* turn);
   void Deliver(double value);
+  /** Takes the counter and delivers it; false when it is 0. The callback may close the watcher. */
+  bool Drain();
   /** Keeps the event loop from sleeping until the time to spin is over. */
   void Spin();
+  void StopSpinning();
+  /** Whether nothing but this watcher keeps the event loop from sleeping now. */
+  bool LoopIsIdle();
 
   Napi::Env env_;
   UniqueFd fd_;
@@ -49,7 +55,10 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
   Napi::FunctionReference callback_;
   napi_async_context context_ = nullptr;
   uv_poll_t* poll_ = nullptr;
-  uv_idle_t* idle_ = nullptr;
+  /** While active, the loop asks for events without waiting (libuv, uv_idle_t). */
+  uv_idle_t* awake_ = nullptr;
+  /** Called in each turn of the loop, right before it asks for events. */
+  uv_prepare_t* turn_ = nullptr;
   uint64_t spin_ = 0;
   uint64_t spin_end_ = 0;
   int events_ = 0;

@@ -16,7 +16,8 @@ export type IrqHandler = (signals: number) => unknown;
  * - `poll`: it never sleeps
  *
  * Waking a thread takes 10 to 50 µs, looking for a signal about one; but a loop that does not sleep keeps a processor busy.
- * In each mode the loop serves everything else too.
+ * In each mode the loop serves everything else too: while it has other work, it looks once a turn; while it has none, it
+ * does nothing but look, for 50 µs at most, or until a descriptor is ready.
  */
 export type IrqMode = 'interrupt' | 'adaptive' | 'poll';
 
@@ -38,6 +39,8 @@ export interface VectorOwner {
   readonly index: number;
   act(action: IrqAction, vector: number): Promise<void>;
   bind(action: 'mask' | 'unmask', vector: number, eventFd: EventFd | null): Promise<void>;
+  /** Whether {@link handled} has anything to do. */
+  unmasks(): boolean;
   /** A signal has been handled. */
   handled(vector: number): void;
 }
@@ -202,29 +205,35 @@ export class IrqVector {
     this.#watcher?.close();
     this.#watcher = null;
     if (!wanted || this.#eventFd === null) return;
+    const owner = this.#owner;
+    const streams = this.#streams;
+    // As little as can be before the handler: a processor that was asleep has none of this code in its caches.
     this.#watcher = this.#eventFd.watch(
       (signals) => {
-        this.#deliver(signals);
+        if (irqChannel.hasSubscribers) this.#trace(signals);
+        if (streams.size > 0) for (const stream of streams) stream.push(signals);
+        const handler = this.#handler;
+        if (handler === null) return;
+        if (owner.unmasks()) this.#handle(handler, signals);
+        else handler(signals);
       },
       { spin: this.#spin },
     );
     if (!this.#ref) this.#watcher.unref();
   }
 
-  #deliver(signals: number): void {
-    const { vector } = this;
-    if (irqChannel.hasSubscribers) {
-      const { endpoint, index } = this.#owner;
-      irqChannel.publish({ endpoint, index, vector, signals } satisfies IrqTrace);
-    }
-    for (const stream of this.#streams) stream.push(signals);
-    if (this.#handler === null) return;
+  #trace(signals: number): void {
+    const { endpoint, index } = this.#owner;
+    irqChannel.publish({ endpoint, index, vector: this.vector, signals } satisfies IrqTrace);
+  }
+
+  #handle(handler: IrqHandler, signals: number): void {
     let running: unknown;
     const handled = (): void => {
-      this.#owner.handled(vector);
+      this.#owner.handled(this.vector);
     };
     try {
-      running = this.#handler(signals);
+      running = handler(signals);
     } finally {
       // A handler that fails, which ends the process or reaches its handler of such, leaves no masked interrupt behind.
       if (running instanceof Promise) void running.finally(handled);

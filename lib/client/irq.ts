@@ -78,6 +78,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
           index: this.index,
           act: (action, start) => this.#act(action, { start, count: 1 }),
           bind: (action, start, eventFd) => this.#bind(action, start, eventFd),
+          unmasks: () => this.#unmasks,
           handled: (start) => {
             this.#handled(start);
           },

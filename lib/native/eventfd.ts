@@ -11,8 +11,9 @@ const EPROTOTYPE = 91;
 export interface EventWatchOptions {
   /**
    * Microseconds, from now on and from each call of the handler, during which the event loop looks for the next signal
-   * instead of sleeping, and so keeps a processor busy. A signal that comes meanwhile is there within one turn of the
-   * loop, without the 10 to 50 µs that waking a sleeping thread takes. 0 to Infinity. Default 0.
+   * instead of sleeping, and so keeps a processor busy. A signal that comes meanwhile is there without the 10 to 50 µs
+   * that waking a sleeping thread takes. A loop that has other work does it, and looks once a turn. One that has none only
+   * looks, for up to 50 µs a turn, which a descriptor that becomes ready ends. 0 to Infinity. Default 0.
    */
   readonly spin?: number;
 }
