@@ -74,7 +74,8 @@ export function runOurs(endpoints: readonly string[], workload: Workload, second
   const iops = parts.reduce((sum, { read }) => sum + read.iops, 0);
   const percent = parts.reduce((sum, { usr_cpu, sys_cpu }) => sum + usr_cpu + sys_cpu, 0);
   const p999 = Math.max(...parts.map(({ read }) => read.clat_ns.percentile['99.900000'] ?? NaN));
-  return { iops, p999: p999 / 1000, cpu: (percent / 100 / iops) * 1e6 };
+  // fio's percentages are those of a job.
+  return { iops, p999: p999 / 1000, cpu: ((percent * jobs) / 100 / iops) * 1e6 };
 }
 
 /** `await namespace.read()`, in `depth` loops. */

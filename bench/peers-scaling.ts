@@ -33,7 +33,7 @@ export function measureScaling(endpoints: Endpoints, rounds: number, seconds: nu
     ['null', nothing],
     ['malloc', malloc],
   ] as const) {
-    for (const depth of [1, 2, 4, 8, 16, 32, 64, 128, 256])
+    for (const depth of [1, 2, 4, 8, 16, 32, 64, 128, 255])
       measure(`${name}, depth ${String(depth)}`, [path], { depth });
     for (const blockSize of [512, 4096, 16384, 65536, 131072])
       measure(`${name}, block size ${String(blockSize)}`, [path], { blockSize });
