@@ -3,6 +3,8 @@
 import { ConfigSpace, PciIrq, PciRegion } from 'vfio-user/pci';
 import { configRegion, serve, type Client, type PciDeviceModel, type ServedRegion } from 'vfio-user/server';
 
+const IDENTITY = { vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0, interruptPin: 1 };
+
 class Gpio implements PciDeviceModel {
   readonly name = 'gpio';
   readonly irqs = new Map([[PciIrq.intx, 1]]);
@@ -10,10 +12,7 @@ class Gpio implements PciDeviceModel {
   #client: Client | null = null;
 
   readonly regions = new Map<number, ServedRegion>([
-    [
-      PciRegion.config,
-      configRegion(new ConfigSpace({ vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0, interruptPin: 1 })),
-    ],
+    [PciRegion.config, configRegion(new ConfigSpace(IDENTITY))],
     [PciRegion.bar2, { size: 0x100, read: this.#read.bind(this), write: this.#write.bind(this) }],
   ]);
 

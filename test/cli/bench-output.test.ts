@@ -39,7 +39,7 @@ test('percentiles and a histogram in the text, and both files beside it', async 
   const { stdout, ...rest } = await cli(scratch, 'bench', ...QUICK, '--rw', 'randrw', ...args);
   expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
   expect(stdout).toMatch(/\n {2}percentile {6}read us {5}write us {5}total us\n {10}50 /);
-  expect(stdout).toMatch(/\n +latency +I\/Os +share % +below %\n.*#/);
+  expect(stdout).toMatch(/\n +latency +I\/Os +share % +below %\n(?:.*\n)*?.*#/);
   const ios = /\n(\d+) I\/Os in /.exec(stdout)?.[1] ?? '';
   expect(scratch.entries().sort()).toEqual(['out.hgrm', 'out.html']);
   const distribution = readFileSync(hgrm, 'utf8');
