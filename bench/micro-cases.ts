@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { connect, type IrqOptions, type VfioUserDevice } from 'vfio-user';
 import type { Programs } from './micro-programs';
-import { median } from './micro-statistics';
+import { median } from './statistics';
 
 /** One row: ours against the C client. Both return nanoseconds. */
 export interface Case {

@@ -7,7 +7,7 @@ import {
   encodeHeader,
   encodeRegionReadRequest,
 } from '../lib/protocol';
-import { median } from './micro-statistics';
+import { median } from './statistics';
 
 /** Time of one call. */
 export interface CodecTime {

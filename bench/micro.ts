@@ -13,7 +13,7 @@ import { parseArgs } from 'node:util';
 import { FULL, QUICK, deviceCases, messageCases, type Case } from './micro-cases';
 import { measureCodecs } from './micro-codecs';
 import { Programs } from './micro-programs';
-import { median, timeText } from './micro-statistics';
+import { median, timeText } from './statistics';
 
 /** Nanoseconds of one round. */
 interface Sample {

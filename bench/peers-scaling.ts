@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { median } from './micro-statistics';
+import { median } from './statistics';
 import { runOurs, type Endpoints, type Measured, type Workload } from './peers-clients';
 
 /** One measurement of `vfio-user bench`. */

@@ -12,7 +12,7 @@
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
-import { median } from './micro-statistics';
+import { median } from './statistics';
 import {
   OurServer,
   countMessages,

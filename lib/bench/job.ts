@@ -408,7 +408,7 @@ export class Job {
     return workload !== 'randrw' || this.#mix.fraction() >= this.#plan.readShare;
   }
 
-  /** What does not change from I/O to I/O: namespace and length in the entries; data that no device stores for free. */
+  /** What does not change from I/O to I/O: namespace and length in the entries. */
   #prefill(): void {
     const { queue, nsid } = this.#plan;
     const words = this.#queue.submissions;
