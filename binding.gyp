@@ -9,6 +9,7 @@
         "native/descriptor.cc",
         "native/eventfd.cc",
         "native/memory.cc",
+        "native/queue-exchange.cc",
         "native/readiness.cc",
         "native/socket-message.cc",
         "native/socket.cc",

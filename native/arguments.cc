@@ -36,6 +36,12 @@ int Arguments::Natural(size_t index) { return static_cast<int>(Integer(index, 0,
 
 size_t Arguments::Size(size_t index) { return static_cast<size_t>(Integer(index, 0, kMaxSafeInteger)); }
 
+double Arguments::Double(size_t index) {
+  double value = 0;
+  if (napi_get_value_double(info_.Env(), info_[index], &value) != napi_ok) FailType(index, "a number");
+  return value;
+}
+
 bool Arguments::Boolean(size_t index) {
   bool value = false;
   if (napi_get_value_bool(info_.Env(), info_[index], &value) != napi_ok) FailType(index, "a boolean");

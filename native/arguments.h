@@ -33,6 +33,7 @@ class Arguments {
   int Natural(size_t index);
   /** A byte count or offset, up to 2^53 - 1. */
   size_t Size(size_t index);
+  double Double(size_t index);
   bool Boolean(size_t index);
   std::string String(size_t index);
   Napi::Function Function(size_t index);

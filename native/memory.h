@@ -29,7 +29,9 @@ class Mapping {
   int Open(const Request& request);
   /** Idempotent. */
   void Close();
+  /** Null once closed. */
   void* address() const { return address_; }
+  size_t length() const { return length_; }
   int slot() const { return slot_; }
 
  private:

@@ -7,6 +7,7 @@ import { checkOptions, checkRegion, pickNamespace } from './benchmark-checks';
 import type { BenchmarkOptions, BenchmarkResult, BenchmarkTarget, EndpointResult } from './benchmark-types';
 import { failureOf, jobResult } from './job-result';
 import { runJobHere, runJobInWorker, type JobReport } from './job-runner';
+import { queueEntries } from './entries-ahead';
 import { JOB_STATE_BYTES, JobState, type JobPlan } from './plan';
 import { ProgressWatch } from './progress-watch';
 
@@ -58,7 +59,8 @@ export async function benchmark(
 
 function attach(device: Device, options: BenchmarkOptions): Promise<NvmeController> {
   const { blockSize, depth, jobs, completion } = options;
-  const queueBytes = pages((depth + 1) * SQE_BYTES) + pages((depth + 1) * CQE_BYTES);
+  const entries = queueEntries(depth, Infinity);
+  const queueBytes = pages(entries * SQE_BYTES) + pages(entries * CQE_BYTES);
   const needed =
     jobs * (queueBytes + pages(depth * blockSize) + listBytes(options)) + SPARE_PAGES * NVME_PAGE;
   const arenaSize = Math.max(needed, HUGE_PAGE);
@@ -74,7 +76,8 @@ async function prepare(controller: NvmeController, options: BenchmarkOptions): P
   const region = checkRegion(controller, namespace, options);
   const jobs: PreparedJob[] = [];
   for (let index = 0; index < options.jobs; index++) {
-    const queue = await controller.createQueuePair(depth + 1, completion === 'poll' ? undefined : 'eventfd');
+    const entries = queueEntries(depth, controller.capabilities.maxQueueEntries);
+    const queue = await controller.createQueuePair(entries, completion === 'poll' ? undefined : 'eventfd');
     const { arena } = controller;
     const share = region.share(index);
     const byIoSize = options.ioSize === undefined ? Infinity : Math.floor(options.ioSize / blockSize);

@@ -120,6 +120,11 @@ export class LatencyHistogram {
       this.recordMany((end - (starts[ids[index] as number] as number)) * 1e6, 1);
   }
 
+  /** Counts the first `count` latencies of an array, in ns. */
+  recordAll(latencies: Float64Array, count: number): void {
+    for (let index = 0; index < count; index++) this.recordMany(latencies[index] as number, 1);
+  }
+
   /** Adds the samples of another histogram to this one. */
   merge(other: LatencyHistogram): void {
     const from = other.#slots;

@@ -3,8 +3,9 @@ import { Worker } from 'node:worker_threads';
 import { setImmediate as turn } from 'node:timers/promises';
 import { join } from 'node:path';
 import { VfioUserError } from '../errors';
-import { EventFd, Mapping } from '../native';
+import { EventFd, Mapping, QueueExchange } from '../native';
 import { MappedDoorbells, type Doorbells } from '../nvme/host';
+import { MOST_AHEAD } from './entries-ahead';
 import { Job } from './job';
 import type { CpuUsage } from './results';
 import { JobState, type JobOutcome, type JobPlan } from './plan';
@@ -39,8 +40,17 @@ export async function runJob(plan: JobPlan): Promise<JobReport> {
   const memory = Mapping.map(plan.memory.fd, plan.memory.offset, plan.memory.size);
   const doorbells = Mapping.map(plan.doorbells.fd, plan.doorbells.offset, plan.doorbells.size);
   try {
-    const words = new Uint32Array(doorbells.buffer);
-    const job = new Job(plan, memory.buffer, new MappedDoorbells(words, plan.dstrd));
+    const mapped = new MappedDoorbells(new Uint32Array(doorbells.buffer), plan.dstrd);
+    const exchange = new QueueExchange({
+      memory,
+      ...plan.queue,
+      doorbells,
+      tailIndex: mapped.tailIndex(plan.queue.id),
+      headIndex: mapped.headIndex(plan.queue.id),
+      depth: plan.depth,
+      room: MOST_AHEAD,
+    });
+    const job = new Job(plan, memory.buffer, mapped, exchange);
     if (plan.interruptFd !== null) await runOnInterrupts(job, plan, plan.interruptFd);
     else runPolling(job, new JobState(plan.state));
     return reportOf(job);

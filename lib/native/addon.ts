@@ -52,6 +52,21 @@ export interface NativeAddon {
   setWatcherRef(watcher: number, on: boolean): number;
   unwatch(watcher: number): number;
 
+  queueExchange(
+    memory: ArrayBuffer,
+    submissionOffset: number,
+    completionOffset: number,
+    entries: number,
+    doorbells: ArrayBuffer,
+    tailIndex: number,
+    headIndex: number,
+    depth: number,
+    room: number,
+    origin: number,
+  ): [run: () => number, log: ArrayBuffer] | number;
+  /** The clock of `queueExchange`, CLOCK_MONOTONIC. */
+  monotonicMilliseconds(): number;
+
   createMemory(name: string, size: number, hugePageSize: number, sealShrink: boolean): number;
   lostEvent(): number;
   map(

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { queueEntries } from '../../lib/bench/entries-ahead';
 import { Job } from '../../lib/bench/job';
 import { JOB_STATE_BYTES, JobState, type JobPlan } from '../../lib/bench/plan';
 
@@ -7,6 +8,7 @@ export const BASE = 0x2_0000_0000;
 export const LBA = 512;
 export const LISTS = 0x1_0000;
 export const DATA = 0x4_0000;
+export const MEMORY_BYTES = 0x20_0000;
 
 export interface Io {
   readonly cid: number;
@@ -21,7 +23,7 @@ export interface Io {
 
 /** A device in this thread, which completes what is submitted when its doorbell is rung. */
 export class FakeDevice {
-  readonly memory = new ArrayBuffer(0x20_0000);
+  readonly memory: ArrayBuffer;
   readonly log: Io[] = [];
   readonly disk = new Uint8Array(0x20_0000);
   /** Most commands that were in flight at once. */
@@ -33,13 +35,15 @@ export class FakeDevice {
   /** Commands are kept until so many are there. */
   hold = 1;
   readonly #plan: JobPlan;
-  readonly #words = new Uint32Array(this.memory);
+  readonly #words: Uint32Array;
   readonly #kept: Io[] = [];
   #head = 0;
   #completed = 0;
 
-  constructor(plan: JobPlan) {
+  constructor(plan: JobPlan, memory = new ArrayBuffer(MEMORY_BYTES)) {
     this.#plan = plan;
+    this.memory = memory;
+    this.#words = new Uint32Array(memory);
   }
 
   readonly head = (): void => undefined;
@@ -110,9 +114,13 @@ export class FakeDevice {
   }
 }
 
-/** A job over 64 blocks of 4 KiB, to the end of them; and its device. */
-export function world(changes: Partial<JobPlan> = {}) {
+/**
+ * A job over 64 blocks of 4 KiB, to the end of them; and its device. The queues have room for entries written ahead, or
+ * only for those in flight, so that the job looks around after each batch.
+ */
+export function world(changes: Partial<JobPlan> = {}, ahead: 'ahead' | 'each turn' = 'ahead') {
   const depth = changes.depth ?? 4;
+  const entries = ahead === 'ahead' ? queueEntries(depth, 256) : depth + 1;
   const plan: JobPlan = {
     index: 0,
     workload: 'read',
@@ -131,7 +139,7 @@ export function world(changes: Partial<JobPlan> = {}) {
     firstLba: 80,
     ioBlocks: 64,
     startBlock: 0,
-    queue: { id: 1, entries: depth + 1, submissionOffset: 0, completionOffset: 0x8000 },
+    queue: { id: 1, entries, submissionOffset: 0, completionOffset: 0x8000 },
     memory: { fd: -1, offset: 0, size: 0 },
     iova: BASE,
     dataOffset: DATA,

@@ -4,8 +4,8 @@ import { JOB_STATE_BYTES, JobState, type JobPlan } from '../../lib/bench/plan';
 import { finish, world } from './fake-device';
 
 /** A job that has sent `depth` commands, to a device that completes none by itself. */
-function held(changes: Partial<JobPlan> = {}) {
-  const one = world({ runtimeMs: Infinity, ioLimit: 1000, depth: 4, ...changes });
+function held(changes: Partial<JobPlan> = {}, ahead?: 'ahead' | 'each turn') {
+  const one = world({ runtimeMs: Infinity, ioLimit: 1000, depth: 4, ...changes }, ahead);
   one.device.answer = () => undefined;
   expect(one.job.slice(1, 0)).toBe('quiet');
   return { ...one, cids: one.device.log.map((io) => io.cid) };
@@ -109,18 +109,21 @@ describe('a command that fails', () => {
     });
   });
 
-  test('in one batch with others that succeed', () => {
-    const { job, device, cids } = held({ workload: 'write' });
+  test.each([
+    // What completed before it in the batch is followed by another command.
+    ['ahead', 5, 3],
+    ['each turn', 4, 2],
+  ] as const)('in one batch with others that succeed, %s', (ahead, sent, done) => {
+    const { job, device, cids } = held({ workload: 'write' }, ahead);
     const [a, b, c, d] = cids as [number, number, number, number];
     device.complete(a);
     device.complete(b, 0x4080);
     device.complete(c);
     device.complete(d, 0x0281);
-    // Those that take the place of the first batch's, if it was not stopped before they were sent.
     device.answer = () => 0;
     finish(job);
-    expect(device.log).toHaveLength(4);
-    expect(job.writes).toBe(2);
+    expect(device.log).toHaveLength(sent);
+    expect(job.writes).toBe(done);
     expect(job.outcome).toMatchObject({ status: 0x4080, failedOpcode: 1, failedLba: 80 + 8 });
   });
 

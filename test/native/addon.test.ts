@@ -72,7 +72,9 @@ describe('arguments that do not fit', () => {
     10n,
     new Uint8Array(1),
   ];
-  const functions = Object.keys(addon()).filter((name) => name !== 'lostEvent');
+  const functions = Object.keys(addon()).filter(
+    (name) => !['lostEvent', 'monotonicMilliseconds'].includes(name),
+  );
 
   test.each(functions)('%s without arguments throws a TypeError', (name) => {
     expect(thrownBy(() => call(name, []))).toBe('TypeError');

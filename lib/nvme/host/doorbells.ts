@@ -24,9 +24,19 @@ export class MappedDoorbells implements Doorbells {
     this.#shift = dstrd;
   }
 
+  /** Index in the mapped words of a submission queue's tail. */
+  tailIndex(queueId: number): number {
+    return (queueId * 2) << this.#shift;
+  }
+
+  /** Index in the mapped words of a completion queue's head. */
+  headIndex(queueId: number): number {
+    return (queueId * 2 + 1) << this.#shift;
+  }
+
   /** Atomics.store orders the doorbell after the submission entries on every architecture (NVMe base 2.0, 3.3.1.1). */
   tail(queueId: number, value: number): void {
-    Atomics.store(this.#words, (queueId * 2) << this.#shift, value);
+    Atomics.store(this.#words, this.tailIndex(queueId), value);
   }
 
   /**
@@ -34,7 +44,7 @@ export class MappedDoorbells implements Doorbells {
    * them. Where a tail follows, both leave together; they share a cache line, which the controller polls.
    */
   head(queueId: number, value: number): void {
-    this.#words[(queueId * 2 + 1) << this.#shift] = value;
+    this.#words[this.headIndex(queueId)] = value;
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord, SQE_WORDS } from '../spec';
 import type { Doorbells } from './doorbells';
+import type { Exchange } from './exchange';
 
 // Constants of this module: what is imported through a barrel is read through a getter at every use.
 const STATUS_WORD = CqeWord.status;
@@ -63,14 +64,14 @@ export class QueuePair {
     this.#doorbells = doorbells;
   }
 
-  /** Index in {@link submissions} of the entry that {@link claim} gives next. It may be written before. */
-  get next(): number {
-    return this.#tail * COMMAND_WORDS;
+  /** Number of the entry that {@link claim} gives next. It may be written before. */
+  get tail(): number {
+    return this.#tail;
   }
 
   /** Index in {@link submissions} of the next entry, which the caller fills with all 16 words before {@link ring}. */
   claim(): number {
-    const index = this.next;
+    const index = this.#tail * COMMAND_WORDS;
     this.#tail = this.#tail + 1 === this.entries ? 0 : this.#tail + 1;
     this.outstanding++;
     return index;
@@ -124,6 +125,28 @@ export class QueuePair {
       handler(completion & 0xffff, completion >>> 16, this.result);
     }
     this.#release();
+    return count;
+  }
+
+  /**
+   * Takes completions, and submits one of the entries that are `ready` from {@link tail} on for each; see {@link Exchange}.
+   * Entries that were claimed must have been rung.
+   *
+   * @returns number of completions taken, and of entries submitted
+   */
+  exchange(exchange: Exchange, ready: number, polls: number): number {
+    // Entries further on may not have been fetched yet.
+    const room = Math.min(ready, this.capacity - this.outstanding);
+    const count = exchange.run(this.#tail, this.#head, this.#phase, room, polls);
+    if (count === 0) return 0;
+    const entries = this.entries;
+    const tail = this.#tail + count;
+    this.#tail = tail < entries ? tail : tail - entries;
+    this.#rung = this.#tail;
+    const head = this.#head + count;
+    if (head >= entries) this.#phase ^= 1;
+    this.#head = head < entries ? head : head - entries;
+    this.#released = this.#head;
     return count;
   }
 

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: MIT
+#include <algorithm>
+#include <cerrno>
+#include <ctime>
+#include <memory>
+#include <vector>
+
+#include "addon.h"
+#include "arguments.h"
+
+namespace {
+
+// NVMe base 2.0, 3.3.3: sizes of the entries, and the words of them that are used here.
+constexpr size_t kSubmissionWords = 16;
+constexpr size_t kDataPointerWord = 6;
+constexpr size_t kDataPointerWords = 4;
+constexpr size_t kCompletionWords = 4;
+constexpr size_t kStatusWord = 3;
+constexpr uint32_t kPhaseShift = 16;
+constexpr uint32_t kStatusShift = 17;
+constexpr uint32_t kCidMask = 0xffff;
+constexpr int64_t kMaxEntries = 1 << 16;
+
+double Milliseconds() {
+  timespec time = {};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
+}
+
+/** What JavaScript says before a run, at the beginning of the log. */
+struct Control {
+  uint32_t tail;
+  uint32_t head;
+  uint32_t phase;
+  uint32_t ready;
+  uint32_t polls;
+  uint32_t reserved[3];
+};
+
+/** The loop of a queue pair that is kept full; lib/nvme/host/exchange.ts tells what it does. */
+class QueueExchange {
+ public:
+  struct Place {
+    std::shared_ptr<Mapping> memory;
+    size_t submission_offset;
+    size_t completion_offset;
+    size_t entries;
+    std::shared_ptr<Mapping> doorbells;
+    size_t tail_index;
+    size_t head_index;
+    size_t depth;
+    size_t room;
+    /** Zero of the times that are logged, by CLOCK_MONOTONIC. */
+    double origin;
+  };
+
+  /** Whether all that the exchange reaches lies within the mappings. */
+  static bool Fits(const Place& place) {
+    const size_t memory = place.memory->length();
+    const size_t submission = place.entries * kSubmissionWords * sizeof(uint32_t);
+    const size_t completion = place.entries * kCompletionWords * sizeof(uint32_t);
+    const size_t words = place.doorbells->length() / sizeof(uint32_t);
+    const bool aligned = (place.submission_offset | place.completion_offset) % sizeof(uint32_t) == 0;
+    return aligned && submission <= memory && place.submission_offset <= memory - submission &&
+           completion <= memory && place.completion_offset <= memory - completion &&
+           place.tail_index < words && place.head_index < words;
+  }
+
+  explicit QueueExchange(Place place)
+      : place_(std::move(place)),
+        log_((sizeof(Control) + place_.room * (sizeof(double) + sizeof(uint32_t)) +
+              place_.depth * kDataPointerWords * sizeof(uint32_t) + sizeof(double) - 1) /
+             sizeof(double)),
+        control_(reinterpret_cast<Control*>(log_.data())),
+        times_(reinterpret_cast<double*>(control_ + 1)),
+        cids_(reinterpret_cast<uint32_t*>(times_ + place_.room)),
+        pointers_(cids_ + place_.room) {}
+
+  /** The control, then a time and a command id for each completion, then the data pointers by command id. */
+  void* log() { return log_.data(); }
+  size_t log_size() const { return log_.size() * sizeof(double); }
+
+  /** The number of completions taken; 0 when a mapping was closed, or the control is out of range. */
+  uint32_t Run() {
+    auto* const memory = static_cast<char*>(place_.memory->address());
+    doorbells_ = static_cast<uint32_t*>(place_.doorbells->address());
+    tail_ = control_->tail;
+    head_ = control_->head;
+    phase_ = control_->phase;
+    if (memory == nullptr || doorbells_ == nullptr || tail_ >= place_.entries || head_ >= place_.entries)
+      return 0;
+    submissions_ = reinterpret_cast<uint32_t*>(memory + place_.submission_offset);
+    completions_ = reinterpret_cast<uint32_t*>(memory + place_.completion_offset);
+    const auto ready = static_cast<uint32_t>(std::min<size_t>(control_->ready, place_.room));
+    uint32_t count = 0;
+    for (uint32_t empty = 0; count < ready && empty < control_->polls;) {
+      const uint32_t first = count;
+      while (count < ready && Take(count)) count++;
+      empty = count == first ? empty + 1 : 0;
+      if (count == first) continue;
+      Ring();
+      const double now = Milliseconds() - place_.origin;
+      for (uint32_t index = first; index < count; index++) times_[index] = now;
+    }
+    return count;
+  }
+
+ private:
+  /** Takes a completion, whose command id and data pointer the next entry gets; false when none can be taken.
+   */
+  bool Take(uint32_t index) {
+    const uint32_t word =
+        __atomic_load_n(&completions_[head_ * kCompletionWords + kStatusWord], __ATOMIC_ACQUIRE);
+    const uint32_t cid = word & kCidMask;
+    const bool usual = word >> kStatusShift == 0 && cid < place_.depth;
+    if (((word >> kPhaseShift) & 1) != phase_ || !usual) return false;
+    if (++head_ == place_.entries) {
+      head_ = 0;
+      phase_ ^= 1;
+    }
+    uint32_t* const entry = submissions_ + tail_ * kSubmissionWords;
+    const uint32_t* const pointer = pointers_ + cid * kDataPointerWords;
+    entry[0] = cid << 16 | (entry[0] & 0xffff);
+    for (size_t word_index = 0; word_index < kDataPointerWords; word_index++)
+      entry[kDataPointerWord + word_index] = pointer[word_index];
+    if (++tail_ == place_.entries) tail_ = 0;
+    cids_[index] = cid;
+    return true;
+  }
+
+  /** The head first: both leave in one cache line, which the controller polls. */
+  void Ring() const {
+    __atomic_store_n(&doorbells_[place_.head_index], head_, __ATOMIC_RELAXED);
+    __atomic_store_n(&doorbells_[place_.tail_index], tail_, __ATOMIC_RELEASE);
+  }
+
+  const Place place_;
+  std::vector<double> log_;
+  Control* const control_;
+  double* const times_;
+  uint32_t* const cids_;
+  uint32_t* const pointers_;
+
+  // Of the run.
+  uint32_t* submissions_ = nullptr;
+  uint32_t* completions_ = nullptr;
+  uint32_t* doorbells_ = nullptr;
+  uint32_t tail_ = 0;
+  uint32_t head_ = 0;
+  uint32_t phase_ = 0;
+};
+
+using Owner = std::shared_ptr<QueueExchange>;
+
+/** run(): nothing but the function's own data crosses, since a call per batch of I/Os is on the hot path. */
+napi_value Run(napi_env env, napi_callback_info info) {
+  void* data = nullptr;
+  napi_value result = nullptr;
+  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
+  napi_create_uint32(env, (*static_cast<Owner*>(data))->Run(), &result);
+  return result;
+}
+
+void Finalize(napi_env, void*, void* owner) { delete static_cast<Owner*>(owner); }
+
+/** The live mapping behind an ArrayBuffer, or null. */
+std::shared_ptr<Mapping> FindMapping(Napi::Env env, Napi::ArrayBuffer buffer) {
+  for (const auto& [slot, reference] : env.GetInstanceData<AddonData>()->mappings) {
+    const auto mapping = reference.lock();
+    if (mapping != nullptr && mapping->address() != nullptr && mapping->address() == buffer.Data())
+      return mapping;
+  }
+  return nullptr;
+}
+
+/**
+ * queueExchange(memory, submissionOffset, completionOffset, entries, doorbells, tailIndex, headIndex, depth,
+ * room, origin): [run, log]; or -EINVAL when it does not fit the mappings; or 0 when this runtime does not
+ * allow an ArrayBuffer over memory of ours.
+ */
+Napi::Value CreateQueueExchange(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const Napi::ArrayBuffer memory = arguments.ArrayBuffer(0);
+  QueueExchange::Place place = {};
+  place.submission_offset = arguments.Size(1);
+  place.completion_offset = arguments.Size(2);
+  place.entries = static_cast<size_t>(arguments.Integer(3, 2, kMaxEntries));
+  const Napi::ArrayBuffer doorbells = arguments.ArrayBuffer(4);
+  place.tail_index = arguments.Size(5);
+  place.head_index = arguments.Size(6);
+  place.depth = static_cast<size_t>(arguments.Integer(7, 1, kMaxEntries));
+  place.room = static_cast<size_t>(arguments.Integer(8, 1, kMaxEntries));
+  place.origin = arguments.Double(9);
+  if (!arguments.ok()) return env.Undefined();
+  place.memory = FindMapping(env, memory);
+  place.doorbells = FindMapping(env, doorbells);
+  if (place.memory == nullptr || place.doorbells == nullptr || !QueueExchange::Fits(place))
+    return Napi::Number::New(env, -EINVAL);
+
+  const Owner exchange = std::make_shared<QueueExchange>(std::move(place));
+  auto* const log_owner = new Owner(exchange);
+  napi_value log = nullptr;
+  if (napi_create_external_arraybuffer(env, exchange->log(), exchange->log_size(), Finalize, log_owner,
+                                       &log) != napi_ok) {
+    // As in map(): better lost than freed twice.
+    return Napi::Number::New(env, 0);
+  }
+  auto* const run_owner = new Owner(exchange);
+  napi_value run = nullptr;
+  if (napi_create_function(env, "run", NAPI_AUTO_LENGTH, Run, run_owner, &run) != napi_ok ||
+      napi_add_finalizer(env, run, run_owner, Finalize, run_owner, nullptr) != napi_ok) {
+    delete run_owner;
+    return Napi::Number::New(env, -ENOMEM);
+  }
+  Napi::Array result = Napi::Array::New(env, 2);
+  result.Set(0U, Napi::Value(env, run));
+  result.Set(1U, Napi::Value(env, log));
+  return result;
+}
+
+/** monotonicMilliseconds(): the clock of the exchange. */
+Napi::Value MonotonicMilliseconds(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), Milliseconds());
+}
+
+}  // namespace
+
+void InitQueueExchange(Napi::Env env, Napi::Object exports) {
+  Export<CreateQueueExchange>(env, exports, "queueExchange");
+  Export<MonotonicMilliseconds>(env, exports, "monotonicMilliseconds");
+}
