@@ -21,6 +21,22 @@ constexpr uint32_t kStatusShift = 17;
 constexpr uint32_t kCidMask = 0xffff;
 constexpr int64_t kMaxEntries = 1 << 16;
 
+/** Looks at an empty queue between two looks at the clock. */
+constexpr uint32_t kLooksPerClock = 64;
+/** From so many commands on, looks at the queue are apart by so many milliseconds for each of them; see
+ * Run(). */
+constexpr size_t kRestDepth = 8;
+constexpr double kRestPerCommand = 4e-6;
+
+/** Lets a moment pass without memory traffic. */
+void Pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("isb" ::: "memory");
+#endif
+}
+
 double Milliseconds() {
   timespec time = {};
   clock_gettime(CLOCK_MONOTONIC, &time);
@@ -33,7 +49,8 @@ struct Control {
   uint32_t head;
   uint32_t phase;
   uint32_t ready;
-  uint32_t polls;
+  /** Microseconds without a completion after which the run ends. */
+  uint32_t patience;
   uint32_t reserved[3];
 };
 
@@ -68,6 +85,7 @@ class QueueExchange {
 
   explicit QueueExchange(Place place)
       : place_(std::move(place)),
+        rest_(place_.depth < kRestDepth ? 0 : static_cast<double>(place_.depth) * kRestPerCommand),
         log_((sizeof(Control) + place_.room * (sizeof(double) + sizeof(uint32_t)) +
               place_.depth * kDataPointerWords * sizeof(uint32_t) + sizeof(double) - 1) /
              sizeof(double)),
@@ -92,15 +110,25 @@ class QueueExchange {
     submissions_ = reinterpret_cast<uint32_t*>(memory + place_.submission_offset);
     completions_ = reinterpret_cast<uint32_t*>(memory + place_.completion_offset);
     const auto ready = static_cast<uint32_t>(std::min<size_t>(control_->ready, place_.room));
+    const double patience = control_->patience / 1e3;
+    double now = Milliseconds();
+    double last = now;
     uint32_t count = 0;
-    for (uint32_t empty = 0; count < ready && empty < control_->polls;) {
+    for (uint32_t looks = 1; count < ready; looks++) {
       const uint32_t first = count;
       while (count < ready && Take(count)) count++;
-      empty = count == first ? empty + 1 : 0;
-      if (count == first) continue;
-      Ring();
-      const double now = Milliseconds() - place_.origin;
-      for (uint32_t index = first; index < count; index++) times_[index] = now;
+      if (count > first) {
+        Ring();
+        last = now = Milliseconds();
+        for (uint32_t index = first; index < count; index++) times_[index] = now - place_.origin;
+      } else {
+        if (rest_ == 0 && looks % kLooksPerClock == 0) now = Milliseconds();
+        if (now - last >= patience) break;
+      }
+      // With many commands in flight a look too early is dear: the controller's core has to get back the
+      // cache line of the next completion, four of which share it, and finds the doorbell changed for every
+      // single I/O.
+      for (const double next = now + rest_; now < next; now = Milliseconds()) Pause();
     }
     return count;
   }
@@ -135,6 +163,8 @@ class QueueExchange {
   }
 
   const Place place_;
+  /** Milliseconds between two looks. */
+  const double rest_;
   std::vector<double> log_;
   Control* const control_;
   double* const times_;

@@ -18,10 +18,12 @@ const { free: FREE, reading: READING, writing: WRITING } = CommandUse;
 const POINTER_WORDS = DATA_POINTER_WORDS;
 const CID_MASK = 0xffff;
 /**
- * The addon looks as often in the time of one look from here, and so waits some 20 µs: as long as SPDK's target takes, a thousand
- * times a second, to look for messages on its socket.
+ * An exchange waits so long for a completion, in microseconds: longer than SPDK's target takes, a thousand times a second, to look for
+ * messages on its socket. After that colder code goes on.
  */
-const EXCHANGE_POLLS = 8;
+const EXCHANGE_PATIENCE = 20;
+/** Polls that find nothing between two looks at the clock and at the wish to stop. */
+const IDLE_POLLS = 1024;
 
 /** A command that failed. */
 export interface FailedCommand {
@@ -145,17 +147,17 @@ export class JobQueue {
   /**
    * Takes completions, records them, and sends I/Os in their place.
    *
-   * @param polls times that the queue may be found empty
+   * @param patient whether to wait a little for completions
    * @returns number of I/Os that are done
    */
-  work(polls: number): number {
+  work(patient: boolean): number {
     const full = this.#mostAhead > 0 && this.#freeCount === 0 && this.remaining > 0;
     if (full) {
-      const count = this.#exchangeAhead(polls === 1 ? 1 : polls * EXCHANGE_POLLS);
+      const count = this.#exchangeAhead(patient ? EXCHANGE_PATIENCE : 0);
       if (count > 0) return count;
     }
     // After an exchange there is nothing, or what it does not take.
-    for (let poll = full ? 1 : polls; poll > 0; poll--) {
+    for (let polls = full || !patient ? 1 : IDLE_POLLS; polls > 0; polls--) {
       const count = this.#reap();
       if (count === 0) continue;
       if (this.verification !== null) this.#recordAndCheck(this.verification);
@@ -195,7 +197,7 @@ export class JobQueue {
   }
 
   /** The queue is full: each completion is followed by an entry that was written ahead. */
-  #exchangeAhead(polls: number): number {
+  #exchangeAhead(patience: number): number {
     const ahead = this.#ahead;
     const { cids, times } = this.#exchange;
     const entries = this.#queue.entries;
@@ -203,7 +205,7 @@ export class JobQueue {
     const sent = this.#sent;
     ahead.prepare(Math.min(this.#mostAhead, this.remaining));
     let slot = this.#queue.tail;
-    const count = this.#queue.exchange(this.#exchange, ahead.ready, polls);
+    const count = this.#queue.exchange(this.#exchange, ahead.ready, patience);
     if (count === 0) return 0;
     let reads = 0;
     let written = 0;

@@ -7,8 +7,6 @@ import { JobState, writes, type JobOutcome, type JobPlan } from './plan';
 import type { CpuUsage } from './results';
 import { threadUsage, usageBetween } from './thread-usage';
 
-/** Polls that find nothing between two looks at the clock and at the wish to stop. */
-const IDLE_POLLS = 1024;
 /** A device that completes nothing for so long has failed. */
 const STALL_MILLISECONDS = 30_000;
 
@@ -94,9 +92,8 @@ export class Job {
     queue.now = clock.now();
     if (queue.started === 0) this.#begin();
     const until = queue.now + milliseconds;
-    const polls = patience > 0 ? IDLE_POLLS : 1;
     for (;;) {
-      if (queue.work(polls) > 0) {
+      if (queue.work(patience > 0) > 0) {
         this.#lastProgress = queue.now;
         if (!this.#readingBack) this.elapsedMs = queue.now - this.#measured;
         if (queue.now < this.#deadline && queue.now < until && !queue.idle && !queue.astray) continue;

@@ -74,16 +74,16 @@ export class QueueExchange {
   /**
    * @param tail entry of the submission queue from which on `ready` entries are written
    * @param head entry of the completion queue that comes next, with this `phase`
-   * @param polls times in a row that the queue may be found empty
+   * @param patience microseconds without a completion after which the run ends; with 0 it ends when the queue is found empty
    * @returns number of completions taken
    */
-  run(tail: number, head: number, phase: number, ready: number, polls: number): number {
+  run(tail: number, head: number, phase: number, ready: number, patience: number): number {
     const control = this.#control;
     control[0] = tail;
     control[1] = head;
     control[2] = phase;
     control[3] = ready;
-    control[4] = polls;
+    control[4] = patience;
     return this.#run();
   }
 }

@@ -20,6 +20,9 @@ const SUBMISSION_WORDS = SQE_WORDS;
 const { cdw0: CDW0, prp1Low: DATA_POINTER } = SqeWord;
 const POINTER_WORDS = DATA_POINTER_WORDS;
 
+/** Looks at an empty queue between two looks at the clock. */
+const LOOKS_PER_CLOCK = 64;
+
 /**
  * Takes completions, and submits an entry for each: the loop of a queue that is kept full.
  *
@@ -41,10 +44,10 @@ export interface Exchange {
    * @param tail index of the entry of the submission queue from which on `ready` entries are written
    * @param head index of the entry of the completion queue that comes next, with this `phase` tag
    * @param ready entries that may be submitted; `cids` and `times` have room for as many
-   * @param polls times in a row that the queue may be found empty before the run ends
+   * @param patience microseconds without a completion after which the run ends; with 0 it ends when the queue is found empty
    * @returns number of completions taken, and of entries submitted
    */
-  run(tail: number, head: number, phase: number, ready: number, polls: number): number;
+  run(tail: number, head: number, phase: number, ready: number, patience: number): number;
 }
 
 /** A queue pair as an exchange sees it. */
@@ -77,12 +80,13 @@ export class ScriptExchange implements Exchange {
     this.times = new Float64Array(room);
   }
 
-  run(tail: number, head: number, phase: number, ready: number, polls: number): number {
+  run(tail: number, head: number, phase: number, ready: number, patience: number): number {
     const { id, entries, submissions, completions } = this.#queue;
     const { pointers, cids } = this;
     const most = Math.min(ready, cids.length);
     let count = 0;
-    for (let empty = 0; count < most && empty < polls; empty++) {
+    let last = clock.now();
+    for (let looks = 1; count < most; looks++) {
       const first = count;
       while (count < most) {
         const word = completions[head * COMPLETION_WORDS + STATUS_WORD] as number;
@@ -103,11 +107,13 @@ export class ScriptExchange implements Exchange {
         if (++tail === entries) tail = 0;
         cids[count++] = cid;
       }
-      if (count === first) continue;
-      this.#doorbells.head(id, head);
-      this.#doorbells.tail(id, tail);
-      this.times.fill(clock.now(), first, count);
-      empty = -1;
+      if (count > first) {
+        this.#doorbells.head(id, head);
+        this.#doorbells.tail(id, tail);
+        last = clock.now();
+        this.times.fill(last, first, count);
+      } else if (patience === 0) break;
+      else if (looks % LOOKS_PER_CLOCK === 0 && (clock.now() - last) * 1000 >= patience) break;
     }
     return count;
   }

@@ -134,10 +134,10 @@ export class QueuePair {
    *
    * @returns number of completions taken, and of entries submitted
    */
-  exchange(exchange: Exchange, ready: number, polls: number): number {
+  exchange(exchange: Exchange, ready: number, patience: number): number {
     // Entries further on may not have been fetched yet.
     const room = Math.min(ready, this.capacity - this.outstanding);
-    const count = exchange.run(this.#tail, this.#head, this.#phase, room, polls);
+    const count = exchange.run(this.#tail, this.#head, this.#phase, room, patience);
     if (count === 0) return 0;
     const entries = this.entries;
     const tail = this.#tail + count;

@@ -138,10 +138,22 @@ describe.each(['addon', 'TypeScript'] as const)('the loop in the %s', (form) => 
     expect(one.rung()).toEqual([2, 3]);
   });
 
-  test('an empty queue is given up after so many polls', () => {
-    expect(one.queue.exchange(one.exchange, 6, 1000)).toBe(0);
-    expect(one.queue.exchange(one.exchange, 6, 0)).toBe(0);
+  test.each([0, 1, 5000])('an empty queue is given up after %i µs', (patience) => {
+    const before = performance.now();
+    expect(one.queue.exchange(one.exchange, 6, patience)).toBe(0);
+    // The clocks of the two sides are not read at the same moment.
+    expect((performance.now() - before) * 1000).toBeGreaterThanOrEqual(patience - 1);
     expect(one.rung()).toEqual([0, 0]);
+  });
+
+  test('from 8 commands in flight on, the queue is not looked at all the time, but as long', () => {
+    const deep = world(form, 32, 16, 16);
+    deep.queue.completions[3] = completion(15, 1);
+    const before = performance.now();
+    expect(deep.queue.exchange(deep.exchange, 16, 5000)).toBe(1);
+    expect((performance.now() - before) * 1000).toBeGreaterThanOrEqual(5000 - 1);
+    expect(deep.rung()).toEqual([1, 1]);
+    deep.close();
   });
 });
 
