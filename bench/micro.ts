@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /**
  * Measures registers, interrupts, DMA maps and codecs against small C programs (bench/c), in turn, in one run, and prints
- * the ratios: `npm run bench:micro -- [--rounds 5] [--json FILE] [--endpoint PATH] [--quick]`.
+ * the ratios: `npm run bench:micro -- [--rounds 5] [--rows ID,…] [--json FILE] [--endpoint PATH] [--quick]`.
  *
  * Client and server get a processor each. On a machine with other work the figures mean nothing; how idle it was is told.
  * With `--endpoint`, the rows that only read configuration space are measured at that server's socket instead.
@@ -32,6 +32,8 @@ interface Row extends Sample {
 }
 
 const CODEC_CALLS = { full: 200_000, quick: 100 };
+/** Rounds before those that count, until the code of all rows has been optimized. */
+const WARM_UP = { full: 8, quick: 1 };
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 async function main(): Promise<void> {
@@ -40,6 +42,7 @@ async function main(): Promise<void> {
       rounds: { type: 'string', default: '5' },
       json: { type: 'string' },
       endpoint: { type: 'string' },
+      rows: { type: 'string' },
       quick: { type: 'boolean', default: false },
     },
   });
@@ -71,7 +74,15 @@ async function main(): Promise<void> {
   const path = values.endpoint ?? (await programs.serve());
   const cases = messageCases(programs, path, counts);
   if (values.endpoint === undefined) cases.push(...deviceCases(programs, path, counts));
-  const rows = await measure(cases, rounds);
+  const wanted = values.rows?.split(',') ?? cases.map(({ id }) => id);
+  const unknown = wanted.find((id) => !cases.some((measured) => measured.id === id));
+  if (unknown !== undefined)
+    throw new Error(`--rows knows ${cases.map(({ id }) => id).join(', ')}, but not ${unknown}`);
+  const rows = await measure(
+    cases.filter(({ id }) => wanted.includes(id)),
+    rounds,
+    values.quick ? WARM_UP.quick : WARM_UP.full,
+  );
   printRows(rows);
   const codecs = measureCodecs(rounds, values.quick ? CODEC_CALLS.quick : CODEC_CALLS.full);
   for (const { name, nanoseconds } of codecs)
@@ -80,13 +91,13 @@ async function main(): Promise<void> {
     writeFileSync(values.json, JSON.stringify({ machine, rounds, rows, codecs }, null, 2));
 }
 
-/** Ours and C's in turn, so that what else the machine does meets both. A round before them warms up. */
-async function measure(cases: readonly Case[], rounds: number): Promise<Row[]> {
+/** Ours and C's in turn, so that what else the machine does meets both. Some rounds before them warm up, both. */
+async function measure(cases: readonly Case[], rounds: number, warmUp: number): Promise<Row[]> {
   const samples = cases.map((): Sample[] => []);
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = 0; round < warmUp + rounds; round++) {
     for (const [index, measured] of cases.entries()) {
       const sample = { ours: await measured.ours(), c: await measured.c() };
-      if (round > 0) samples[index]?.push(sample);
+      if (round >= warmUp) samples[index]?.push(sample);
     }
   }
   return cases.map(({ id, name, bar }, index) => {

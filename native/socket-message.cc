@@ -40,16 +40,17 @@ int WaitUntil(int fd, int16_t events, int64_t deadline) {
 }
 
 /**
- * send(fd, head, headLength, body, bodyOffset, bodyLength, fds): one sendmsg(2) of two parts. Bytes taken or
- * -errno. `body` and `fds` may be null.
+ * send(fd, head, headLength, body, bodyOffset, fds): one sendmsg(2) of the first bytes of `head` and the last
+ * ones of `body`. Bytes taken or -errno. `body` and `fds` may be null.
  */
 Napi::Value Send(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   const View<uint8_t> head = arguments.Part(arguments.Bytes(1), 0, arguments.Size(2));
   const View<uint8_t> whole = arguments.IsNull(3) ? View<uint8_t>{} : arguments.Bytes(3);
-  const View<uint8_t> body = arguments.Part(whole, arguments.Size(4), arguments.Size(5));
-  const View<int32_t> fds = arguments.IsNull(6) ? View<int32_t>{} : arguments.Integers(6, 0);
+  const size_t offset = arguments.Size(4);
+  const View<uint8_t> body = arguments.Part(whole, offset, whole.length - std::min(offset, whole.length));
+  const View<int32_t> fds = arguments.IsNull(5) ? View<int32_t>{} : arguments.Integers(5, 0);
   if (!arguments.ok()) return info.Env().Undefined();
   if (fds.length > kMaxDescriptors) return Napi::Number::New(info.Env(), -EINVAL);
 

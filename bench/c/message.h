@@ -88,37 +88,54 @@ static inline _Noreturn void die(const char* what) {
   exit(1);
 }
 
-/** Sends `message->header.size` bytes, and its descriptor. A socket that blocks takes all of a message. */
-static inline void send_message(int sock, const struct message* message) {
+/** Sends `size` bytes, and a descriptor unless it is -1. A socket that blocks takes all of it. */
+static inline void send_bytes(int sock, const void* bytes, size_t size, int fd) {
   char control[CMSG_SPACE(sizeof(int))] = {0};
-  struct iovec part = {(void*)message, message->header.size};
+  struct iovec part = {(void*)bytes, size};
   struct msghdr msg = {.msg_iov = &part, .msg_iovlen = 1};
-  if (message->fd >= 0) {
+  if (fd >= 0) {
     msg.msg_control = control;
     msg.msg_controllen = sizeof(control);
     struct cmsghdr* rights = CMSG_FIRSTHDR(&msg);
     rights->cmsg_level = SOL_SOCKET;
     rights->cmsg_type = SCM_RIGHTS;
     rights->cmsg_len = CMSG_LEN(sizeof(int));
-    memcpy(CMSG_DATA(rights), &message->fd, sizeof(int));
+    memcpy(CMSG_DATA(rights), &fd, sizeof(int));
   }
-  if (sendmsg(sock, &msg, MSG_NOSIGNAL) != (ssize_t)message->header.size) die("sendmsg");
+  if (sendmsg(sock, &msg, MSG_NOSIGNAL) != (ssize_t)size) die("sendmsg");
 }
 
-/** Receives `[have, until)` of a message; 0 at the end of the stream. */
-static inline int receive_part(int sock, struct message* message, size_t have, size_t until) {
+/** Sends a message and its descriptor. */
+static inline void send_message(int sock, const struct message* message) {
+  send_bytes(sock, message, message->header.size, message->fd);
+}
+
+/**
+ * One recvmsg(2) of up to `size` bytes: how many came, 0 at the end of the stream, -1 when nothing is there
+ * and `flags` say not to wait. A descriptor that comes along is stored.
+ */
+static inline ssize_t receive(int sock, void* bytes, size_t size, int flags, int* fd) {
+  char control[CMSG_SPACE(sizeof(int))];
+  struct iovec part = {bytes, size};
+  struct msghdr msg = {
+      .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
+  ssize_t count = 0;
+  do {
+    count = recvmsg(sock, &msg, flags | MSG_CMSG_CLOEXEC);
+  } while (count < 0 && errno == EINTR);
+  if (count < 0 && errno == EAGAIN) return -1;
+  if (count < 0 && errno != ECONNRESET) die("recvmsg");
+  if (count <= 0) return 0;
+  const struct cmsghdr* rights = CMSG_FIRSTHDR(&msg);
+  if (rights != NULL && rights->cmsg_type == SCM_RIGHTS) memcpy(fd, CMSG_DATA(rights), sizeof(int));
+  return count;
+}
+
+/** Receives bytes `[have, until)`; 0 at the end of the stream. */
+static inline int receive_part(int sock, void* bytes, size_t have, size_t until, int* fd) {
   while (have < until) {
-    char control[CMSG_SPACE(sizeof(int))];
-    struct iovec part = {(char*)message + have, until - have};
-    struct msghdr msg = {
-        .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof(control)};
-    const ssize_t count = recvmsg(sock, &msg, MSG_CMSG_CLOEXEC);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno != ECONNRESET) die("recvmsg");
+    const ssize_t count = receive(sock, (char*)bytes + have, until - have, 0, fd);
     if (count <= 0) return 0;
-    const struct cmsghdr* rights = CMSG_FIRSTHDR(&msg);
-    if (rights != NULL && rights->cmsg_type == SCM_RIGHTS)
-      memcpy(&message->fd, CMSG_DATA(rights), sizeof(int));
     have += (size_t)count;
   }
   return 1;

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
-// server PATH: a vfio-user server to measure clients against. Blocking, one client after the other, nothing
-// but what the measurements need. Prints a line when it listens; ends with the process that started it.
+// server PATH: a vfio-user server to measure clients against. One client after the other, nothing but what
+// the measurements need. Prints a line when it listens; ends with the process that started it.
+//
+// It takes all that the client has sent with one recvmsg(2), and sends its replies together when nothing more
+// waits: a client with many requests in flight does not pay for each with the system calls and wake-ups of
+// one that has one. Of the latter, it takes as many system calls as a server that reads header and payload
+// one after the other.
 #define _GNU_SOURCE
 #include <linux/vfio.h>
 #include <signal.h>
@@ -179,34 +184,88 @@ static int handle(struct message* message) {
   }
 }
 
-static void serve(int sock) {
+/** Replies without descriptors that wait to be sent. */
+static uint8_t replies[16 << 10];
+static size_t replies_size;
+
+static void send_replies(int sock) {
+  if (replies_size > 0) send_bytes(sock, replies, replies_size, -1);
+  replies_size = 0;
+}
+
+static void reply(int sock, const struct message* message) {
+  const size_t size = message->header.size;
+  if (message->fd >= 0 || replies_size + size > sizeof(replies)) send_replies(sock);
+  if (message->fd >= 0) {
+    send_message(sock, message);
+  } else {
+    memcpy(replies + replies_size, message, size);
+    replies_size += size;
+  }
+}
+
+static void serve_message(int sock, struct message* message) {
+  struct header* header = &message->header;
+  struct region_access access;
+  memcpy(&access, message->payload, sizeof(access));
+  uint32_t value = 0;
+  memcpy(&value, message->payload + sizeof(access), sizeof(value));
+  const int begins =
+      header->command == kRegionWrite && access.region == kBar0 && access.offset == kSignalsRegister;
+
+  const int received = message->fd;
+  const int size = handle(message);
+  // A descriptor of the client's is mapped, or kept, or not needed.
+  if (received >= 0 && received != event_fd) close(received);
+  if (message->fd == received) message->fd = -1;
+  if ((header->flags & kNoReply) == 0) {
+    header->flags = size < 0 ? kReply | kError : kReply;
+    header->error = size < 0 ? (uint32_t)-size : 0;
+    header->size = (uint32_t)(sizeof(*header) + (size < 0 ? 0 : (size_t)size));
+    reply(sock, message);
+  }
+  if (begins) {
+    send_replies(sock);
+    signal_client(value);
+  }
+}
+
+/** What was received at once; behind it, room for the rest of a message that is cut. */
+static uint8_t input[(64 << 10) + sizeof(struct message)];
+
+/**
+ * Serves the first `have` bytes of `input`; 0 when the client has gone. `fd` is of the last message in them,
+ * as a recvmsg(2) that takes a descriptor takes nothing behind it (unix(7)).
+ */
+static int serve_input(int sock, size_t have, int fd) {
   static struct message message;
+  for (size_t start = 0; start < have;) {
+    uint8_t* bytes = input + start;
+    size_t there = have - start;
+    if (!receive_part(sock, bytes, there, sizeof(struct header), &fd)) return 0;
+    if (there < sizeof(struct header)) there = sizeof(struct header);
+    memcpy(&message.header, bytes, sizeof(struct header));
+    const size_t size = message.header.size;
+    if (size < sizeof(struct header) || size > sizeof(struct header) + sizeof(message.payload)) return 0;
+    if (!receive_part(sock, bytes, there, size, &fd)) return 0;
+    memcpy(message.payload, bytes + sizeof(struct header), size - sizeof(struct header));
+    start += size;
+    message.fd = start >= have ? fd : -1;
+    serve_message(sock, &message);
+  }
+  return 1;
+}
+
+static void serve(int sock) {
+  const size_t room = sizeof(input) - sizeof(struct message);
   for (;;) {
-    message.fd = -1;
-    struct header* header = &message.header;
-    if (!receive_part(sock, &message, 0, sizeof(*header))) return;
-    if (header->size < sizeof(*header) || header->size > sizeof(*header) + sizeof(message.payload)) return;
-    if (!receive_part(sock, &message, sizeof(*header), header->size)) return;
-
-    struct region_access access;
-    memcpy(&access, message.payload, sizeof(access));
-    uint32_t value = 0;
-    memcpy(&value, message.payload + sizeof(access), sizeof(value));
-    const int begins =
-        header->command == kRegionWrite && access.region == kBar0 && access.offset == kSignalsRegister;
-
-    const int received = message.fd;
-    const int size = handle(&message);
-    // A descriptor of the client's is mapped, or kept, or not needed.
-    if (received >= 0 && received != event_fd) close(received);
-    if (message.fd == received) message.fd = -1;
-    if ((header->flags & kNoReply) == 0) {
-      header->flags = size < 0 ? kReply | kError : kReply;
-      header->error = size < 0 ? (uint32_t)-size : 0;
-      header->size = (uint32_t)(sizeof(*header) + (size < 0 ? 0 : (size_t)size));
-      send_message(sock, &message);
+    int fd = -1;
+    ssize_t count = receive(sock, input, room, MSG_DONTWAIT, &fd);
+    if (count < 0) {
+      send_replies(sock);
+      count = receive(sock, input, room, 0, &fd);
     }
-    if (begins) signal_client(value);
+    if (count <= 0 || !serve_input(sock, (size_t)count, fd)) return;
   }
 }
 
@@ -232,6 +291,7 @@ int main(int argc, char** argv) {
     if (sock < 0) die("accept");
     serve(sock);
     close(sock);
+    replies_size = 0;
     while (map_count > 0) remove_map(map_count - 1);
     if (event_fd >= 0) close(event_fd);
     event_fd = -1;

@@ -4,7 +4,8 @@ import { Mapping, closeFd } from '../native';
 import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
 import { Command, RegionFlag } from '../protocol/constants';
 import {
-  decodeRegionReadReply,
+  REGION_READ_DATA,
+  checkRegionReadReply,
   decodeRegionWriteReply,
   encodeRegionReadRequest,
   encodeRegionWriteRequest,
@@ -115,11 +116,12 @@ export class VfioUserRegion implements DeviceRegion {
   async read(offset: number, width: 1 | 2 | 4): Promise<number> {
     // Not by way of another async function: of these, many are in flight at once.
     const reply = await this.#connection.request(this.#readRequest(this.#aligned(offset, width), width));
-    return toNumber(this.#readReply(reply, offset, width), width);
+    return this.#register(reply, offset, width);
   }
 
   readSync(offset: number, width: 1 | 2 | 4): number {
-    return toNumber(this.#readOnceSync(this.#aligned(offset, width), width), width);
+    const reply = this.#connection.requestSync(this.#readRequest(this.#aligned(offset, width), width));
+    return this.#register(reply, offset, width);
   }
 
   async read64(offset: number): Promise<bigint> {
@@ -274,10 +276,23 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   #readReply(reply: Reply, offset: number, count: number): Uint8Array {
+    this.#checkRead(reply, offset, count);
+    return reply.payload.subarray(REGION_READ_DATA, REGION_READ_DATA + count);
+  }
+
+  /** The same as a number. */
+  #register(reply: Reply, offset: number, width: number): number {
+    this.#checkRead(reply, offset, width);
+    let value = 0;
+    for (let index = width - 1; index >= 0; index--)
+      value = value * 256 + (reply.payload[REGION_READ_DATA + index] as number);
+    return value;
+  }
+
+  #checkRead(reply: Reply, offset: number, count: number): void {
     reply.fds.close();
-    const { data } = decodeRegionReadReply(reply.payload, { offset, region: this.index, count });
-    this.#complete('REGION_READ', offset, count, data.length);
-    return data;
+    const done = checkRegionReadReply(reply.payload, { offset, region: this.index, count });
+    this.#complete('REGION_READ', offset, count, done);
   }
 
   /** Writes with messages of at most `most` bytes. */
@@ -411,12 +426,6 @@ function chunks(length: number, limit: number): { start: number; size: number }[
   for (let start = 0; start < length; start += limit)
     list.push({ start, size: Math.min(limit, length - start) });
   return list;
-}
-
-function toNumber(data: Uint8Array, width: 1 | 2 | 4): number {
-  let value = 0;
-  for (let index = width - 1; index >= 0; index--) value = value * 256 + (data[index] as number);
-  return value;
 }
 
 function toBigInt(data: Uint8Array): bigint {

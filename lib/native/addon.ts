@@ -32,7 +32,6 @@ export interface NativeAddon {
     headLength: number,
     body: Uint8Array | null,
     bodyOffset: number,
-    bodyLength: number,
     fds: Int32Array | null,
   ): number;
   receive(

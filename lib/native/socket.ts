@@ -187,7 +187,7 @@ export class Socket {
       descriptors.set(fds);
     }
     const offset = body === null ? 0 : bodyOffset;
-    const result = addon().send(this.fd, head, headLength, body, offset, bodyLength, descriptors);
+    const result = addon().send(this.fd, head, headLength, body, offset, descriptors);
     if (result >= 0) return result;
     if (result === -EAGAIN) return 0;
     throw systemError('sendmsg', -result, 'Sending to the peer');

@@ -55,14 +55,15 @@ export class IovaMap<Range extends IovaRange> {
         `DMA range ${formatRange(range)} is empty or not within 64 bits of address`,
       );
     }
-    const other = this.overlap(iova, size);
-    if (other !== undefined) {
+    const index = this.#firstEndingAfter(iova);
+    const other = this.#ranges[index];
+    if (other !== undefined && other.iova < iova + BigInt(size)) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
         `DMA range ${formatRange(range)} overlaps ${formatRange(other)}, which is mapped. Mapped: ${this.dump()}`,
       );
     }
-    this.#ranges.splice(this.#firstEndingAfter(iova), 0, range);
+    this.#ranges.splice(index, 0, range);
   }
 
   /** The range that begins at `iova` and has exactly `size` bytes. */
@@ -127,6 +128,9 @@ export class IovaMap<Range extends IovaRange> {
   #firstEndingAfter(address: bigint): number {
     let low = 0;
     let high = this.#ranges.length;
+    // Ranges often come in the order of their addresses.
+    const last = this.#ranges[high - 1];
+    if (last !== undefined && last.iova + BigInt(last.size) <= address) return high;
     while (low < high) {
       const middle = (low + high) >>> 1;
       const range = this.#ranges[middle];

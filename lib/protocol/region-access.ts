@@ -5,7 +5,6 @@ import {
   checkLength,
   checkLimit,
   checkU32,
-  dataOf,
   getU32,
   newPayload,
   protocolError,
@@ -96,16 +95,30 @@ export function encodeRegionReadReply(reply: Readonly<RegionAccess>): Uint8Array
   return encodeAccess(reply);
 }
 
-/** Decodes a REGION_READ reply. `count` may be less than what `asked`, the request, wanted. Throws `ERR_VFIO_USER_PROTOCOL`. */
+/** Where the data of a REGION_READ reply begins, in bytes. */
+export const REGION_READ_DATA = SIZE;
+
+/**
+ * Checks a REGION_READ reply, which may have fewer bytes than `asked`, the request, wanted. Throws `ERR_VFIO_USER_PROTOCOL`.
+ *
+ * @returns number of bytes from {@link REGION_READ_DATA} on
+ */
+export function checkRegionReadReply(payload: Uint8Array, asked: Readonly<RegionAccess>): number {
+  const what = 'REGION_READ reply';
+  const { count } = decodeAnswer(what, payload, asked);
+  if (count > 0) checkLength(what, payload, SIZE + count);
+  return count;
+}
+
+/** Decodes a REGION_READ reply: {@link checkRegionReadReply}, and a view of its data. */
 export function decodeRegionReadReply(
   payload: Uint8Array,
   asked: Readonly<RegionAccess>,
 ): RegionAccessWithData {
-  const what = 'REGION_READ reply';
-  const access = decodeAnswer(what, payload, asked);
+  const count = checkRegionReadReply(payload, asked);
   const start = Math.min(SIZE, payload.byteLength);
-  const { offset, region, count } = access;
-  return { offset, region, count, data: dataOf(what, payload, start, count) };
+  const data = payload.subarray(start, start + count);
+  return { offset: asked.offset, region: asked.region, count, data };
 }
 
 /** Encodes the fixed part of a REGION_WRITE request; `count` bytes of data follow it. */

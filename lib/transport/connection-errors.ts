@@ -42,9 +42,12 @@ export function closedError(endpoint: string, command: string, when: 'is' | 'was
 /** What is wrong with a reply; null when nothing is. */
 export function replyError(
   endpoint: string,
-  pending: Pending,
+  pending: Pick<Pending, 'command' | 'maxReply'>,
   { header, payload }: Message,
 ): VfioUserError | null {
+  const isRight =
+    header.command === pending.command && !isError(header.flags) && payload.length <= pending.maxReply;
+  if (isRight) return null;
   const command = commandName(pending.command);
   const wrong = (problem: string): VfioUserError =>
     new VfioUserError('ERR_VFIO_USER_PROTOCOL', `${endpoint} answered ${command} ${problem}`, { command });
@@ -52,8 +55,5 @@ export function replyError(
     return wrong(`(message ${String(header.id)}) with a reply to ${commandName(header.command)}`);
   }
   if (isError(header.flags)) return remoteError(endpoint, command, header.error);
-  if (payload.length > pending.maxReply) {
-    return wrong(`with ${String(payload.length)} bytes; at most ${String(pending.maxReply)} were asked for`);
-  }
-  return null;
+  return wrong(`with ${String(payload.length)} bytes; at most ${String(pending.maxReply)} were asked for`);
 }

@@ -2,16 +2,17 @@
 import { performance } from 'node:perf_hooks';
 import { VfioUserError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
-import { HEADER_SIZE, HeaderFlag, commandName } from '../protocol/constants';
+import { HeaderFlag, commandName } from '../protocol/constants';
 import { isReply } from '../protocol/header';
 import { CommandQueue } from './command-queue';
 import { closedError, disconnectedError, errorFor, replyError } from './connection-errors';
 import type { ConnectionOptions, ConnectionStatistics, Request } from './connection-types';
+import { DeadlineTimer } from './deadline-timer';
 import { Fifo } from './fifo';
 import type { LaneQueue } from './lane-queue';
 import { MessageReader, type Message } from './message-reader';
-import { MessageWriter, type OutgoingMessage } from './message-writer';
-import { PendingTable, type Pending, type Reply } from './pending-table';
+import { MessageWriter, requestMessage, type OutgoingMessage } from './message-writer';
+import { PendingTable, replyBringsFds, type Pending, type Reply } from './pending-table';
 import type { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
 
@@ -19,8 +20,6 @@ const DEFAULT_TIMEOUT = 5000;
 const DEFAULT_MAX_MESSAGE = (1 << 20) + (1 << 16);
 /** Above this many queued bytes, requests wait for their turn. */
 const HIGH_WATER = 4 << 20;
-/** Longest time of a timer, in milliseconds; when it fires early, it is set again. */
-const MAX_TIMER = 2 ** 31 - 1;
 /** Messages handled per readiness event, so that one peer cannot keep the event loop to itself. */
 const MESSAGES_PER_EVENT = 256;
 /** How long the synchronous form spins before it sleeps in poll(2). A reply from an idle core takes 15 to 30 µs. */
@@ -77,8 +76,7 @@ export class Connection {
   };
   /** Sends what {@link hold} keeps back. */
   #held: (() => void) | null = null;
-  #timer: NodeJS.Timeout | undefined;
-  #timerDeadline = Infinity;
+  readonly #timer = new DeadlineTimer((now) => this.#pending.expire(now));
   #closed = false;
   #paused = false;
   #error: VfioUserError | null = null;
@@ -105,8 +103,8 @@ export class Connection {
         this.#end(error);
       },
     });
-    this.#watcher = socket.watch((events) => {
-      this.#onEvents(events);
+    this.#watcher = socket.watch(() => {
+      this.#onEvents();
     });
   }
 
@@ -136,7 +134,7 @@ export class Connection {
 
   /** Whether so much is queued that senders should wait for {@link drained}. */
   get full(): boolean {
-    return this.#isFull();
+    return this.#outgoing.bytes > HIGH_WATER || this.#unsent.length > 0;
   }
 
   /** The order of the peer's commands, for work of the peer that comes by other ways. */
@@ -167,11 +165,12 @@ export class Connection {
   request(request: Request): Promise<Reply> {
     return new Promise<Reply>((resolve, reject) => {
       const { signal } = request;
+      const settle: Pending['settle'] = (error, reply) => {
+        if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
+        else resolve(reply);
+      };
       if (signal === undefined) {
-        this.#start(request, true, (error, reply) => {
-          if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
-          else resolve(reply);
-        });
+        this.#start(request, true, settle);
         return;
       }
       signal.throwIfAborted();
@@ -183,8 +182,7 @@ export class Connection {
       };
       id = this.#start(request, true, (error, reply) => {
         signal.removeEventListener('abort', onAbort);
-        if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
-        else resolve(reply);
+        settle(error, reply);
       });
       if (this.#pending.get(id) !== undefined) signal.addEventListener('abort', onAbort, { once: true });
     });
@@ -195,14 +193,28 @@ export class Connection {
    * meanwhile, so a device that reads our memory by message before it answers does not deadlock.
    */
   requestSync(request: Request): Reply {
-    const outcome: { error: Error | null; reply: Reply | null } = { error: null, reply: null };
-    this.#start(request, false, (error, reply) => {
-      outcome.error = error;
-      outcome.reply = reply;
+    this.#emitHeld();
+    this.#assertOpen(request.command);
+    if (!this.#quiet) return this.#awaitSync((settle) => this.#start(request, false, settle));
+    // Nearly always the next message is the reply. Only when it is not, the request enters the table, with its deadline.
+    const id = this.#pending.claim(request.command);
+    this.#transmit(requestMessage(id, request), false);
+    this.#reader.readAhead = this.#readAhead && !replyBringsFds(request.command);
+    const message = this.#next(SPIN_MICROSECONDS, 0);
+    if (message !== null && message.header.id === id && isReply(message.header.flags)) {
+      // What was read ahead behind it.
+      this.#receive(0, 0, 0);
+      const { command, maxReply = this.#reader.maxPayload } = request;
+      const error = replyError(this.name, { command, maxReply }, message);
+      if (error === null) return message;
+      message.fds.close();
+      throw error;
+    }
+    return this.#awaitSync((settle) => {
+      this.#assertOpen(request.command);
+      this.#enter(id, request, settle);
+      if (message !== null) this.#dispatch(message);
     });
-    while (outcome.error === null && outcome.reply === null) this.#waitOnce();
-    if (outcome.reply === null) throw outcome.error as Error;
-    return outcome.reply;
   }
 
   /**
@@ -218,14 +230,14 @@ export class Connection {
       const flags = HeaderFlag.noReply;
       this.#transmit({ id, command, flags, errno: 0, payload: fixed, data: bulk, fds: undefined }, false);
     };
-    if (!this.#isFull()) send(payload, data);
+    if (!this.full) send(payload, data);
     else {
       const copies = [payload.slice(), data?.slice()] as const;
       this.#unsent.push(() => {
         send(...copies);
       });
     }
-    return !this.#isFull();
+    return !this.full;
   }
 
   /**
@@ -239,7 +251,7 @@ export class Connection {
 
   /** Resolves when there is room for more messages, or the connection has ended. */
   async drained(): Promise<void> {
-    while (!this.#closed && this.#isFull()) {
+    while (!this.#closed && this.full) {
       await new Promise<void>((resolve) => this.#turns.push(resolve));
     }
   }
@@ -251,7 +263,7 @@ export class Connection {
    */
   drainSync(): void {
     const deadline = performance.now() + this.messageTimeout;
-    while (!this.#closed && this.#isFull()) {
+    while (!this.#closed && this.full) {
       if (performance.now() > deadline) {
         throw new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
@@ -276,22 +288,12 @@ export class Connection {
   #start(request: Request, gather: boolean, settle: Pending['settle']): number {
     this.#emitHeld();
     this.#assertOpen(request.command);
-    const timeout = request.timeout ?? this.messageTimeout;
-    const deadline = performance.now() + timeout;
-    const pending: Pending = {
-      command: request.command,
-      deadline,
-      timeout,
-      maxReply: request.maxReply ?? this.#reader.maxMessageSize - HEADER_SIZE,
-      settle,
-    };
-    const id = this.#pending.add(pending);
-    this.#arm(deadline);
-    const { command, payload, data, fds } = request;
+    const id = this.#pending.claim(request.command);
+    const pending = this.#enter(id, request, settle);
     const send = (): void => {
-      this.#transmit({ id, command, flags: HeaderFlag.command, errno: 0, payload, data, fds }, gather);
+      this.#transmit(requestMessage(id, request), gather);
     };
-    if (!this.#isFull()) send();
+    if (!this.full) send();
     else {
       this.#unsent.push(() => {
         // One that was given up before it left gets no late reply: its id is free at once.
@@ -302,14 +304,33 @@ export class Connection {
     return id;
   }
 
+  /** Enters a request with its deadline. */
+  #enter(id: number, request: Request, settle: Pending['settle']): Pending {
+    const { command, timeout = this.messageTimeout, maxReply = this.#reader.maxPayload } = request;
+    const pending: Pending = { command, deadline: performance.now() + timeout, timeout, maxReply, settle };
+    this.#pending.enter(id, pending);
+    this.#timer.arm(pending.deadline);
+    return pending;
+  }
+
+  /** Blocks until what `start` begins has called back. */
+  #awaitSync(start: (settle: Pending['settle']) => unknown): Reply {
+    const outcome: { error: Error | null; reply: Reply | null } = { error: null, reply: null };
+    start((error, reply) => Object.assign(outcome, { error, reply }));
+    while (outcome.error === null && outcome.reply === null) this.#waitOnce();
+    if (outcome.reply === null) throw outcome.error as Error;
+    return outcome.reply;
+  }
+
+  /** Nothing is under way in either direction, as far as is known. */
+  get #quiet(): boolean {
+    return this.#pending.size === 0 && !this.backlogged && !this.#reader.partial && this.companion === null;
+  }
+
   #emitHeld(): void {
     const emit = this.#held;
     this.#held = null;
     emit?.();
-  }
-
-  #isFull(): boolean {
-    return this.#outgoing.bytes > HIGH_WATER || this.#unsent.length > 0;
   }
 
   #transmit(message: OutgoingMessage, gather: boolean): void {
@@ -325,11 +346,7 @@ export class Connection {
     if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
   }
 
-  #onEvents(events: number): void {
-    if (events < 0) {
-      this.#end(this.#disconnected(undefined));
-      return;
-    }
+  #onEvents(): void {
     this.#flush();
     this.#receive(MESSAGES_PER_EVENT, 0, 0);
   }
@@ -345,7 +362,7 @@ export class Connection {
     if (!this.#pauseReading()) this.#commands.turns.advance();
     while (this.#outgoing.bytes <= HIGH_WATER && this.#unsent.length > 0) this.#unsent.shift()?.();
     if (!this.backlogged) this.#emitHeld();
-    if (!this.#isFull()) this.#wakeTurns();
+    if (!this.full) this.#wakeTurns();
   }
 
   #wakeTurns(): void {
@@ -357,7 +374,10 @@ export class Connection {
   #waitOnce(): void {
     this.#release();
     const now = performance.now();
+    const inFlight = this.#pending.size;
     const earliest = this.#pending.expire(now);
+    // One that expired may be what is waited for.
+    if (this.#pending.size < inFlight) return;
     const sleep = Math.max(0, Math.min(earliest - now, SLEEP_MILLISECONDS));
     if (this.#outgoing.bytes > 0) {
       // Both directions are open questions: the peer may not read before we have read, so neither wait is long.
@@ -369,11 +389,8 @@ export class Connection {
     } else {
       // Two sockets are not awaited by one system call, so this one is slept on briefly, and not while the other is busy.
       const served = this.companion.#serveNow();
-      this.#receive(
-        1,
-        SPIN_MICROSECONDS,
-        served ? 0 : Math.min(Math.ceil(sleep), COMPANION_SLEEP_MILLISECONDS),
-      );
+      const nap = served ? 0 : Math.min(Math.ceil(sleep), COMPANION_SLEEP_MILLISECONDS);
+      this.#receive(1, SPIN_MICROSECONDS, nap);
     }
   }
 
@@ -400,26 +417,34 @@ export class Connection {
     for (let count = 0; (count < limit || this.#reader.buffered) && !this.#closed; count++) {
       if (this.#pauseReading()) return;
       this.#reader.readAhead = this.#readAhead && count < limit && !this.#pending.expectsFds;
-      let message;
-      try {
-        message = this.#reader.next(spinMicroseconds, timeoutMilliseconds);
-      } catch (error) {
-        this.#end(
-          error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM'
-            ? error
-            : this.#disconnected(error),
-        );
-        return;
-      }
+      const message = this.#next(spinMicroseconds, timeoutMilliseconds);
       if (message === null) return;
-      if (message === 'end') {
-        this.#end(this.#disconnected(undefined));
-        return;
-      }
-      this.statistics.messagesReceived++;
-      if (tracing()) traceMessage(this.name, 'received', message.header, message.fds.length);
       this.#dispatch(message);
     }
+  }
+
+  /** The next message; null when none is complete in time, or the connection has ended. */
+  #next(spinMicroseconds: number, timeoutMilliseconds: number): Message | null {
+    if (this.#closed) return null;
+    let message;
+    try {
+      message = this.#reader.next(spinMicroseconds, timeoutMilliseconds);
+    } catch (error) {
+      this.#end(
+        error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM'
+          ? error
+          : this.#disconnected(error),
+      );
+      return null;
+    }
+    if (message === 'end') {
+      this.#end(this.#disconnected(undefined));
+      return null;
+    }
+    if (message === null) return null;
+    this.statistics.messagesReceived++;
+    if (tracing()) traceMessage(this.name, 'received', message.header, message.fds.length);
+    return message;
   }
 
   #dispatch(message: Message): void {
@@ -438,27 +463,8 @@ export class Connection {
     }
     this.#pending.remove(id);
     const error = replyError(this.name, pending, message);
-    if (error !== null) {
-      message.fds.close();
-      pending.settle(error, null);
-    } else {
-      pending.settle(null, { payload: message.payload, fds: message.fds });
-    }
-  }
-
-  /** One lazy timer serves all deadlines. */
-  #arm(deadline: number): void {
-    if (deadline >= this.#timerDeadline || deadline === Infinity) return;
-    clearTimeout(this.#timer);
-    this.#timerDeadline = deadline;
-    this.#timer = setTimeout(
-      () => {
-        this.#timerDeadline = Infinity;
-        this.#arm(this.#pending.expire(performance.now()));
-      },
-      Math.min(Math.ceil(Math.max(1, deadline - performance.now())), MAX_TIMER),
-    );
-    this.#timer.unref();
+    if (error !== null) message.fds.close();
+    pending.settle(error, error === null ? message : null);
   }
 
   #assertOpen(command: number): void {
@@ -475,7 +481,7 @@ export class Connection {
     if (this.#closed) return;
     this.#closed = true;
     this.#error = error;
-    clearTimeout(this.#timer);
+    this.#timer.clear();
     this.#watcher.close();
     this.#outgoing.clear();
     this.#unsent = new Fifo();

@@ -5,6 +5,7 @@ import { MAX_FDS_PER_MESSAGE } from '../native';
 import { HEADER_SIZE } from '../protocol/constants';
 import { checkHeader, decodeHeader, type Header } from '../protocol/header';
 import { newPayload } from '../protocol/wire';
+import { copyBytes } from './copy-bytes';
 import { FdList, NO_FDS } from './fd-list';
 
 /** Where a {@link MessageReader} takes bytes from: a socket, or a test. */
@@ -34,8 +35,8 @@ export interface Message {
 const EMPTY = new Uint8Array(0);
 /** Bytes read ahead at a time: replies to some hundred register reads. */
 const AHEAD_SIZE = 16 << 10;
-/** Up to here a loop copies faster than a call. */
-const SMALL = 64;
+/** A copy: what another module re-exports is read through a getter, and this is asked for with each message. */
+const MAX_FDS = MAX_FDS_PER_MESSAGE;
 
 /**
  * Cuts a byte stream into messages, over any split or merge of the bytes.
@@ -53,6 +54,7 @@ export class MessageReader {
   #have = 0;
   #fds: number[] = [];
   #ahead: Uint8Array = EMPTY;
+  #aheadView: DataView = new DataView(EMPTY.buffer);
   #aheadStart = 0;
   #aheadEnd = 0;
   /** Largest message accepted, in bytes with its header. */
@@ -63,6 +65,11 @@ export class MessageReader {
   constructor(source: ByteSource, maxMessageSize: number) {
     this.#source = source;
     this.maxMessageSize = maxMessageSize;
+  }
+
+  /** Largest payload accepted, in bytes. */
+  get maxPayload(): number {
+    return this.maxMessageSize - HEADER_SIZE;
   }
 
   /** Whether bytes were read ahead, so that a message may be there although the source is not ready. */
@@ -83,16 +90,24 @@ export class MessageReader {
    */
   next(spinMicroseconds = 0, timeoutMilliseconds = 0): Message | null | 'end' {
     for (;;) {
+      if (this.#header === null && this.#have === 0) {
+        const message = this.#nextAhead();
+        if (message !== null) return message;
+      }
       const target = this.#header === null ? this.#head : this.#payload;
-      if (this.#have < target.length) {
-        const count = this.#fill(target, spinMicroseconds, timeoutMilliseconds);
+      if (this.#have === target.length) {
+        if (this.#header !== null) return this.#finish(this.#header);
+        this.#header = this.#headerAt(this.#headView, 0);
+        // Bounded by maxMessageSize, one at a time per connection.
+        this.#payload = payloadOf(this.#header);
+        this.#have = 0;
+      } else if (this.buffered) {
+        this.#have += this.#takeAhead(target, this.#have);
+      } else {
+        const count = this.#receive(target, spinMicroseconds, timeoutMilliseconds);
         if (count === 0) return null;
         if (count < 0) return 'end';
-        this.#have += count;
-        if (this.#have < target.length) continue;
       }
-      if (this.#header === null) this.#beginPayload();
-      else return this.#finish(this.#header);
     }
   }
 
@@ -102,26 +117,50 @@ export class MessageReader {
     this.#fds = [];
   }
 
-  /** Puts bytes into `target`, from `#have` on: what was read ahead, else from the source. Results as of the source. */
-  #fill(target: Uint8Array, spinMicroseconds: number, timeoutMilliseconds: number): number {
+  /** Reads ahead, or else into `target`, from `#have` on. Results as of the source. */
+  #receive(target: Uint8Array, spinMicroseconds: number, timeoutMilliseconds: number): number {
     const wanted = target.length - this.#have;
-    if (!this.buffered) {
-      const ahead = this.readAhead && wanted < AHEAD_SIZE;
-      if (ahead && this.#ahead.length === 0) this.#ahead = new Uint8Array(AHEAD_SIZE);
-      const count = ahead
-        ? this.#source.receive(this.#ahead, 0, AHEAD_SIZE, spinMicroseconds, timeoutMilliseconds)
-        : this.#source.receive(target, this.#have, wanted, spinMicroseconds, timeoutMilliseconds);
-      this.#takeFds();
-      if (!ahead || count <= 0) return count;
+    const ahead = this.readAhead && wanted < AHEAD_SIZE;
+    if (ahead && this.#ahead.length === 0) {
+      this.#ahead = new Uint8Array(AHEAD_SIZE);
+      this.#aheadView = new DataView(this.#ahead.buffer);
+    }
+    const count = ahead
+      ? this.#source.receive(this.#ahead, 0, AHEAD_SIZE, spinMicroseconds, timeoutMilliseconds)
+      : this.#source.receive(target, this.#have, wanted, spinMicroseconds, timeoutMilliseconds);
+    this.#takeFds();
+    if (count > 0 && ahead) {
       this.#aheadStart = 0;
       this.#aheadEnd = count;
-    }
-    const start = this.#aheadStart;
-    const count = Math.min(wanted, this.#aheadEnd - start);
-    this.#aheadStart += count;
-    if (count > SMALL) target.set(this.#ahead.subarray(start, start + count), this.#have);
-    else for (let i = 0; i < count; i++) target[this.#have + i] = this.#ahead[start + i] as number;
+    } else if (count > 0) this.#have += count;
     return count;
+  }
+
+  /** The next message, if all of it was read ahead. */
+  #nextAhead(): Message | null {
+    const there = this.#aheadEnd - this.#aheadStart;
+    if (there < HEADER_SIZE) return null;
+    const header = this.#headerAt(this.#aheadView, this.#aheadStart);
+    if (there < header.size) return null;
+    this.#aheadStart += HEADER_SIZE;
+    this.#payload = payloadOf(header);
+    this.#takeAhead(this.#payload, 0);
+    return this.#finish(header);
+  }
+
+  /** Puts bytes that were read ahead into `target`, from `at` on; how many. */
+  #takeAhead(target: Uint8Array, at: number): number {
+    const start = this.#aheadStart;
+    const count = Math.min(target.length - at, this.#aheadEnd - start);
+    this.#aheadStart += count;
+    copyBytes(this.#ahead, start, count, target, at);
+    return count;
+  }
+
+  #headerAt(view: DataView, offset: number): Header {
+    const header = decodeHeader(view, offset);
+    checkHeader(header, this.maxMessageSize);
+    return header;
   }
 
   #takeFds(): void {
@@ -130,22 +169,12 @@ export class MessageReader {
     if (fds.length > 0) this.#fds.push(...fds);
     if (lost) throw systemError('recvmsg', constants.errno.EMFILE, 'Receiving the descriptors of a message');
     // They go with the first byte of a message. A peer that adds some to every byte must not use up all that we may have.
-    if (this.#fds.length > MAX_FDS_PER_MESSAGE) {
+    if (this.#fds.length > MAX_FDS) {
       throw new VfioUserError(
         'ERR_VFIO_USER_PROTOCOL',
-        `a message came with ${String(this.#fds.length)} descriptors, at most ${String(MAX_FDS_PER_MESSAGE)} are possible`,
+        `a message came with ${String(this.#fds.length)} descriptors, at most ${String(MAX_FDS)} are possible`,
       );
     }
-  }
-
-  #beginPayload(): void {
-    const header: Header = { id: 0, command: 0, size: 0, flags: 0, error: 0 };
-    decodeHeader(this.#headView, 0, header);
-    checkHeader(header, this.maxMessageSize);
-    this.#header = header;
-    // Bounded by maxMessageSize, one at a time per connection.
-    this.#payload = header.size === HEADER_SIZE ? EMPTY : newPayload(header.size - HEADER_SIZE);
-    this.#have = 0;
   }
 
   #finish(header: Header): Message {
@@ -160,4 +189,8 @@ export class MessageReader {
     this.#fds = [];
     return message;
   }
+}
+
+function payloadOf({ size }: Header): Uint8Array {
+  return size === HEADER_SIZE ? EMPTY : newPayload(size - HEADER_SIZE);
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { HEADER_SIZE } from '../protocol/constants';
+import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
 import { encodeHeader, isReply, type Header } from '../protocol/header';
+import type { Request } from './connection-types';
+import { copyBytes } from './copy-bytes';
 import { SendQueue, type ByteSink } from './send-queue';
 
 /** A message to send. */
@@ -14,6 +16,11 @@ export interface OutgoingMessage {
   /** Bulk data that follows it. */
   readonly data: Uint8Array | undefined;
   readonly fds: readonly number[] | undefined;
+}
+
+/** A request as it is sent. */
+export function requestMessage(id: number, { command, payload, data, fds }: Request): OutgoingMessage {
+  return { id, command, flags: HeaderFlag.command, errno: 0, payload, data, fds };
 }
 
 /** Turns messages into bytes for a {@link SendQueue}. */
@@ -52,7 +59,7 @@ export class MessageWriter {
     } else {
       encodeHeader(this.#headView, 0, header);
     }
-    head.set(payload, HEADER_SIZE);
+    copyBytes(payload, 0, payload.length, head, HEADER_SIZE);
     const alone = endOfTurn === null || (fds !== null && fds.length > 0);
     if (alone || !this.#gathering || !this.queue.gather(head, headLength, data))
       this.queue.push(head, headLength, data, fds, isReply(header.flags));

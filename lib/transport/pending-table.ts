@@ -24,7 +24,7 @@ export interface Pending {
 const ID_COUNT = 0x10000;
 
 /** Whether replies to a command may bring descriptors, by the specification: twin socket, mappable regions, I/O descriptors. */
-function replyBringsFds(command: number): boolean {
+export function replyBringsFds(command: number): boolean {
   return (
     command === Command.version ||
     command === Command.deviceGetRegionInfo ||
@@ -57,20 +57,27 @@ export class PendingTable {
     return this.#abandoned.size;
   }
 
-  /** Enters a request and returns its id. */
-  add(pending: Pending): number {
+  /**
+   * An id for a request, to be entered with {@link enter} before another one is asked for.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_TIMEOUT when all are in use
+   */
+  claim(command: number): number {
     if (this.#pending.size + this.#abandoned.size >= ID_COUNT) {
       throw new VfioUserError(
         'ERR_VFIO_USER_TIMEOUT',
         `all ${String(ID_COUNT)} message ids are in flight or wait for a late reply; ` +
-          `wait for replies before sending ${commandName(pending.command)}, or reconnect`,
-        { command: commandName(pending.command) },
+          `wait for replies before sending ${commandName(command)}, or reconnect`,
+        { command: commandName(command) },
       );
     }
-    const id = this.reserve();
+    return this.reserve();
+  }
+
+  /** Enters a request. */
+  enter(id: number, pending: Pending): void {
     this.#pending.set(id, pending);
     if (replyBringsFds(pending.command)) this.#bringFds++;
-    return id;
   }
 
   /**

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { closeFd, duplicateFd } from '../native';
+import { copyBytes } from './copy-bytes';
 import { Fifo } from './fifo';
 
 /** Where a {@link SendQueue} puts bytes: a socket, or a test. */
@@ -66,7 +67,7 @@ export class SendQueue {
     }
     if (this.#gathered.length === 0) this.#gathered = new Uint8Array(GATHERED_SIZE);
     const start = this.#gatheredBytes;
-    for (let i = 0; i < headLength; i++) this.#gathered[start + i] = head[i] as number;
+    copyBytes(head, 0, headLength, this.#gathered, start);
     if (data !== null) this.#gathered.set(data, start + headLength);
     this.#gatheredBytes += total;
     return true;

@@ -94,6 +94,7 @@ withCompiler('measures every row, writes JSON, and leaves nothing behind', () =>
       row('sync-read', 0.8),
       row('pipelined-reads', 0.25),
       row('mapped-read', 3),
+      row('mapped-read-chained', null),
       row('mapped-read-sync', null),
       row('interrupt', 1.3),
       row('interrupt-adaptive', 0.3),
@@ -155,5 +156,16 @@ test.each([
   expect(run.status).toBe(1);
   expect(run.stderr).toContain(told);
   expect(run.stderr.trim().split('\n')).toHaveLength(1);
+  expect(readdirSync(folder)).toEqual([]);
+});
+
+withCompiler('a row that does not exist is told, with those that do', () => {
+  const run = spawnSync(process.execPath, [script(), '--quick', '--rows', 'sync-read,x'], {
+    encoding: 'utf8',
+    env: environment(),
+    timeout: 15_000,
+  });
+  expect(run.status).toBe(1);
+  expect(run.stderr).toMatch(/sync-read, .*dma-batch, but not x/);
   expect(readdirSync(folder)).toEqual([]);
 });

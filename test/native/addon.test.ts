@@ -110,10 +110,11 @@ describe('arguments that do not fit', () => {
       [2 ** 53 - 1, 2 ** 53 - 1],
     ] as const) {
       expect(thrownBy(() => native.receive(0, bytes, offset, length, fds, 0, 0))).toBe('TypeError');
-      expect(thrownBy(() => native.send(0, bytes, 0, bytes, offset, length, null))).toBe('TypeError');
     }
-    expect(thrownBy(() => native.send(0, bytes, 17, null, 0, 0, null))).toBe('TypeError');
-    expect(thrownBy(() => native.send(0, bytes, 1, null, 0, 1, null))).toBe('TypeError');
+    expect(thrownBy(() => native.send(0, bytes, 0, bytes, 17, null))).toBe('TypeError');
+    expect(thrownBy(() => native.send(0, bytes, 0, bytes, 2 ** 53 - 1, null))).toBe('TypeError');
+    expect(thrownBy(() => native.send(0, bytes, 17, null, 0, null))).toBe('TypeError');
+    expect(thrownBy(() => native.send(0, bytes, 1, null, 1, null))).toBe('TypeError');
     expect(thrownBy(() => native.receive(0, bytes, 0, 1, new Int32Array(1), 0, 0))).toBe('TypeError');
   });
 

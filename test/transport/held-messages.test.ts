@@ -153,8 +153,8 @@ test('ids of posted messages are found also when all ids are in use', () => {
   ({ connection, peer } = connected());
   const table = new PendingTable();
   const pending = { command: READ, deadline: Infinity, timeout: 1, maxReply: 0, settle: () => undefined };
-  for (let i = 0; i < 0x10000; i++) table.add(pending);
-  expect(() => table.add(pending)).toThrow(
+  for (let i = 0; i < 0x10000; i++) table.enter(table.claim(pending.command), pending);
+  expect(() => table.claim(pending.command)).toThrow(
     expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
   );
   expect(table.reserve()).toBeGreaterThanOrEqual(0);
