@@ -134,8 +134,7 @@ class QueueExchange {
   }
 
  private:
-  /** Takes a completion, whose command id and data pointer the next entry gets; false when none can be taken.
-   */
+  /** Takes a completion, if there is a usual one: the next entry gets its command id and data pointer. */
   bool Take(uint32_t index) {
     const uint32_t word =
         __atomic_load_n(&completions_[head_ * kCompletionWords + kStatusWord], __ATOMIC_ACQUIRE);

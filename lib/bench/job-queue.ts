@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
-import { DATA_POINTER_WORDS, NvmOpcode, SqeWord } from '../nvme/spec';
-import { QueuePair, ScriptExchange, type Doorbells, type Exchange } from '../nvme/host';
+import { NvmOpcode } from '../nvme/spec';
+import { QueuePair, ScriptExchange, completeEntry, type Doorbells, type Exchange } from '../nvme/host';
 import { dataPointers } from './data-pointers';
 import { CommandUse, EntriesAhead, MOST_AHEAD } from './entries-ahead';
 import { LatencyHistogram } from './histogram';
@@ -12,10 +12,9 @@ import { Verification } from './verification';
 // Constants of this module: what is imported through a barrel is read through a getter at every use.
 const clock = performance;
 const slotOfBatch = batchSlot;
-const { cdw0: CDW0, prp1Low: DATA_POINTER } = SqeWord;
+const complete = completeEntry;
 const { read: READ, write: WRITE } = NvmOpcode;
 const { free: FREE, reading: READING, writing: WRITING } = CommandUse;
-const POINTER_WORDS = DATA_POINTER_WORDS;
 const CID_MASK = 0xffff;
 /**
  * An exchange waits so long for a completion, in microseconds: longer than SPDK's target takes, a thousand times a second, to look for
@@ -47,8 +46,8 @@ export class JobQueue {
   readonly writeLatency = new LatencyHistogram();
   /** Doorbell writes and polls by batch size; see `batchSlot`. */
   readonly batchCounts = new Float64Array(DEPTH_SLOTS);
-  /** I/Os that may still be sent. */
-  remaining: number;
+  /** I/Os that may still be sent. A double from the beginning, so that V8 changes it in place. */
+  remaining = Infinity;
   /** When the clock was read last, in milliseconds. */
   now = 0;
   /** When the job began. */
@@ -319,13 +318,7 @@ export class JobQueue {
     const at = this.#queue.claim();
     const block = ahead.block[slot] as number;
     const use = ahead.use[slot] as number;
-    const pointers = this.#pointers;
-    const pointer = cid * POINTER_WORDS;
-    words[at + CDW0] = (cid << 16) | ((words[at + CDW0] as number) & 0xffff);
-    words[at + DATA_POINTER] = pointers[pointer] as number;
-    words[at + DATA_POINTER + 1] = pointers[pointer + 1] as number;
-    words[at + DATA_POINTER + 2] = pointers[pointer + 2] as number;
-    words[at + DATA_POINTER + 3] = pointers[pointer + 3] as number;
+    complete(words, at, cid, this.#pointers);
     this.#block[cid] = block;
     this.#use[cid] = use;
     if (verification === null) return;

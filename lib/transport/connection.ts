@@ -202,8 +202,7 @@ export class Connection {
     this.#reader.readAhead = this.#readAhead && !replyBringsFds(request.command);
     const message = this.#next(SPIN_MICROSECONDS, 0);
     if (message !== null && message.header.id === id && isReply(message.header.flags)) {
-      // What was read ahead behind it.
-      this.#receive(0, 0, 0);
+      this.#receive(0, 0, 0); // What was read ahead behind it.
       const { command, maxReply = this.#reader.maxPayload } = request;
       const error = replyError(this.name, { command, maxReply }, message);
       if (error === null) return message;

@@ -212,3 +212,14 @@ test('memory that does not hold a histogram is refused', () => {
   expect(() => new LatencyHistogram(new ArrayBuffer(HISTOGRAM_BYTES + 8), 4)).toThrow(code);
   expect(() => new LatencyHistogram(new ArrayBuffer(HISTOGRAM_BYTES), -8)).toThrow(code);
 });
+
+test('latencies of an array are counted as if one by one, up to the count', () => {
+  const latencies = Float64Array.of(700, 1, -5, 2 ** 33, 99);
+  const one = new LatencyHistogram();
+  for (const latency of latencies.subarray(0, 4)) one.record(latency);
+  const all = new LatencyHistogram();
+  all.recordAll(latencies, 4);
+  expect(new Float64Array(all.buffer)).toEqual(new Float64Array(one.buffer));
+  all.recordAll(latencies, 0);
+  expect(all.count).toBe(4);
+});

@@ -50,6 +50,21 @@ export interface Exchange {
   run(tail: number, head: number, phase: number, ready: number, patience: number): number;
 }
 
+/** Gives the entry at word `at` its command id and its data pointer; the rest is written. */
+export function completeEntry(
+  submissions: Uint32Array,
+  at: number,
+  cid: number,
+  pointers: Uint32Array,
+): void {
+  const pointer = cid * POINTER_WORDS;
+  submissions[at + CDW0] = (cid << 16) | ((submissions[at + CDW0] as number) & 0xffff);
+  submissions[at + DATA_POINTER] = pointers[pointer] as number;
+  submissions[at + DATA_POINTER + 1] = pointers[pointer + 1] as number;
+  submissions[at + DATA_POINTER + 2] = pointers[pointer + 2] as number;
+  submissions[at + DATA_POINTER + 3] = pointers[pointer + 3] as number;
+}
+
 /** A queue pair as an exchange sees it. */
 export interface ExchangeQueue {
   readonly id: number;
@@ -97,13 +112,7 @@ export class ScriptExchange implements Exchange {
           head = 0;
           phase ^= 1;
         }
-        const at = tail * SUBMISSION_WORDS;
-        const pointer = cid * POINTER_WORDS;
-        submissions[at + CDW0] = (cid << 16) | ((submissions[at + CDW0] as number) & 0xffff);
-        submissions[at + DATA_POINTER] = pointers[pointer] as number;
-        submissions[at + DATA_POINTER + 1] = pointers[pointer + 1] as number;
-        submissions[at + DATA_POINTER + 2] = pointers[pointer + 2] as number;
-        submissions[at + DATA_POINTER + 3] = pointers[pointer + 3] as number;
+        completeEntry(submissions, tail * SUBMISSION_WORDS, cid, pointers);
         if (++tail === entries) tail = 0;
         cids[count++] = cid;
       }
