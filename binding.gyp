@@ -11,6 +11,7 @@
         "native/memory.cc",
         "native/queue-exchange.cc",
         "native/readiness.cc",
+        "native/socket-exchange.cc",
         "native/socket-message.cc",
         "native/socket.cc",
       ],

@@ -26,6 +26,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitQueueExchange(env, exports);
   InitReadiness(env, exports);
   InitSocket(env, exports);
+  InitSocketExchange(env, exports);
   InitSocketMessage(env, exports);
   return exports;
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cerrno>
-#include <ctime>
 #include <memory>
 #include <vector>
 
 #include "addon.h"
 #include "arguments.h"
+#include "bound-function.h"
+#include "clock.h"
 
 namespace {
 
@@ -37,11 +38,7 @@ void Pause() {
 #endif
 }
 
-double Milliseconds() {
-  timespec time = {};
-  clock_gettime(CLOCK_MONOTONIC, &time);
-  return static_cast<double>(time.tv_sec) * 1e3 + static_cast<double>(time.tv_nsec) / 1e6;
-}
+double Milliseconds() { return static_cast<double>(Nanoseconds()) / 1e6; }
 
 /** What JavaScript says before a run, at the beginning of the log. */
 struct Control {
@@ -95,11 +92,11 @@ class QueueExchange {
         pointers_(cids_ + place_.room) {}
 
   /** The control, then a time and a command id for each completion, then the data pointers by command id. */
-  void* log() { return log_.data(); }
-  size_t log_size() const { return log_.size() * sizeof(double); }
+  void* memory() { return log_.data(); }
+  size_t memory_size() const { return log_.size() * sizeof(double); }
 
   /** The number of completions taken; 0 when a mapping was closed, or the control is out of range. */
-  uint32_t Run() {
+  int32_t Run() {
     auto* const memory = static_cast<char*>(place_.memory->address());
     doorbells_ = static_cast<uint32_t*>(place_.doorbells->address());
     tail_ = control_->tail;
@@ -130,7 +127,7 @@ class QueueExchange {
       // single I/O.
       for (const double next = now + rest_; now < next; now = Milliseconds()) Pause();
     }
-    return count;
+    return static_cast<int32_t>(count);
   }
 
  private:
@@ -179,19 +176,6 @@ class QueueExchange {
   uint32_t phase_ = 0;
 };
 
-using Owner = std::shared_ptr<QueueExchange>;
-
-/** run(): nothing but the function's own data crosses, since a call per batch of I/Os is on the hot path. */
-napi_value Run(napi_env env, napi_callback_info info) {
-  void* data = nullptr;
-  napi_value result = nullptr;
-  napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
-  napi_create_uint32(env, (*static_cast<Owner*>(data))->Run(), &result);
-  return result;
-}
-
-void Finalize(napi_env, void*, void* owner) { delete static_cast<Owner*>(owner); }
-
 /** The live mapping behind an ArrayBuffer, or null. */
 std::shared_ptr<Mapping> FindMapping(Napi::Env env, Napi::ArrayBuffer buffer) {
   for (const auto& [slot, reference] : env.GetInstanceData<AddonData>()->mappings) {
@@ -227,25 +211,7 @@ Napi::Value CreateQueueExchange(const Napi::CallbackInfo& info) {
   if (place.memory == nullptr || place.doorbells == nullptr || !QueueExchange::Fits(place))
     return Napi::Number::New(env, -EINVAL);
 
-  const Owner exchange = std::make_shared<QueueExchange>(std::move(place));
-  auto* const log_owner = new Owner(exchange);
-  napi_value log = nullptr;
-  if (napi_create_external_arraybuffer(env, exchange->log(), exchange->log_size(), Finalize, log_owner,
-                                       &log) != napi_ok) {
-    // As in map(): better lost than freed twice.
-    return Napi::Number::New(env, 0);
-  }
-  auto* const run_owner = new Owner(exchange);
-  napi_value run = nullptr;
-  if (napi_create_function(env, "run", NAPI_AUTO_LENGTH, Run, run_owner, &run) != napi_ok ||
-      napi_add_finalizer(env, run, run_owner, Finalize, run_owner, nullptr) != napi_ok) {
-    delete run_owner;
-    return Napi::Number::New(env, -ENOMEM);
-  }
-  Napi::Array result = Napi::Array::New(env, 2);
-  result.Set(0U, Napi::Value(env, run));
-  result.Set(1U, Napi::Value(env, log));
-  return result;
+  return BindToMemory(env, std::make_shared<QueueExchange>(std::move(place)));
 }
 
 /** monotonicMilliseconds(): the clock of the exchange. */

@@ -19,12 +19,13 @@ export async function runBatch(
   const ranges = prepare(table, plan, rangeFor);
   // A range that takes the place of others enters the table when those have left it.
   let unmapped: Promise<unknown> = Promise.resolve();
-  const results = await pipelined(ranges, (range, index) => {
+  const act = (range: DmaRange, index: number): Promise<void> => {
     if (plan[index]?.kind === 'map') return table.enterAfter(range, unmapped);
     const left = table.leave(range);
     unmapped = Promise.allSettled([unmapped, left]);
     return left;
-  });
+  };
+  const results = await pipelined(ranges, act, table.deviceCount);
   const outcomes = plan.map(({ kind }, index) => {
     const { iova, size } = ranges[index] as DmaRange;
     return { operation: kind, iova, size, error: results[index]?.error ?? null };

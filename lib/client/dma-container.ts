@@ -99,7 +99,7 @@ export class DmaContainer implements DeviceDma {
     this.#table.check({ iova: BigInt(options.iova), size: options.size });
     const range = this.#rangeFor(options, new BorrowedFiles());
     await this.#enter(range);
-    return this.#mappingOf(range);
+    return new TableMapping(this.#table, range);
   }
 
   /**
@@ -280,26 +280,14 @@ export class DmaContainer implements DeviceDma {
       this.#rangeFor(options, files),
     );
     this.#settle(outcomes);
-    return ranges.filter((_, index) => plan[index]?.kind === 'map').map((range) => this.#mappingOf(range));
+    return ranges
+      .filter((_, index) => plan[index]?.kind === 'map')
+      .map((range) => new TableMapping(this.#table, range));
   }
 
   /** @throws DmaBatchError when an operation failed */
   #settle(outcomes: readonly DmaBatchOutcome[]): void {
     if (outcomes.some(({ error }) => error !== null)) throw new DmaBatchError(outcomes, this.dump());
-  }
-
-  #mappingOf(range: DmaRange): DmaMapping {
-    const { iova, size, memory } = range;
-    return {
-      iova,
-      size,
-      get buffer() {
-        return memory?.buffer ?? null;
-      },
-      close: async () => {
-        if (this.#table.ranges.get(range.iova, range.size) === range) await this.#table.leave(range);
-      },
-    };
   }
 
   #memoryOf(range: DmaRange, memory: RangeMemory): DmaMemory {
@@ -313,5 +301,29 @@ export class DmaContainer implements DeviceDma {
         if (!memory.closed) await this.#table.leave(range);
       },
     };
+  }
+}
+
+/** A range of the table, for who mapped it. */
+class TableMapping implements DmaMapping {
+  readonly iova: bigint;
+  readonly size: number;
+  readonly #table: DmaTable;
+  readonly #range: DmaRange;
+
+  constructor(table: DmaTable, range: DmaRange) {
+    this.iova = range.iova;
+    this.size = range.size;
+    this.#table = table;
+    this.#range = range;
+  }
+
+  get buffer(): ArrayBuffer | null {
+    return this.#range.memory?.buffer ?? null;
+  }
+
+  async close(): Promise<void> {
+    const { iova, size } = this.#range;
+    if (this.#table.ranges.get(iova, size) === this.#range) await this.#table.leave(this.#range);
   }
 }

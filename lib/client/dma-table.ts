@@ -35,6 +35,11 @@ export class DmaTable {
     return [...this.#ranges].filter((range) => !this.#leaving.has(range));
   }
 
+  /** How many devices are told of each range. */
+  get deviceCount(): number {
+    return this.#targets.size;
+  }
+
   /** The largest of the pages that devices take as their smallest, in bytes. */
   get pageSize(): number {
     return Math.max(SMALLEST_PAGE, ...[...this.#targets].map(({ dmaPageSize }) => dmaPageSize));

@@ -44,6 +44,7 @@ export interface NativeAddon {
     timeoutMilliseconds: number,
   ): number;
   wait(fd: number, events: number, timeoutMilliseconds: number): number;
+  socketExchange(fd: number): [run: () => number, memory: ArrayBuffer] | number;
 
   watch(fd: number, events: number, drain: boolean, callback: (value: number) => void): number;
   setWatcherEvents(watcher: number, events: number): number;
@@ -62,7 +63,7 @@ export interface NativeAddon {
     depth: number,
     room: number,
     origin: number,
-  ): [run: () => number, log: ArrayBuffer] | number;
+  ): [run: () => number, memory: ArrayBuffer] | number;
   /** The clock of `queueExchange`, CLOCK_MONOTONIC. */
   monotonicMilliseconds(): number;
 

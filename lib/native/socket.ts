@@ -2,6 +2,7 @@
 import { VfioUserError, invalidArgument, outOfRange, systemError } from '../errors';
 import { addon, checked } from './addon';
 import { checkFd, closeFd } from './fd';
+import { SocketExchange } from './socket-exchange';
 import { Ready, Watcher } from './watcher';
 
 /** Longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, with a NUL at the end). */
@@ -103,6 +104,7 @@ export class Socket {
   #received: number[] = [];
   #fdsTruncated = false;
   #watcher: SocketWatcher | undefined;
+  #exchange: SocketExchange | undefined;
   #closed = false;
 
   private constructor(fd: number) {
@@ -233,6 +235,11 @@ export class Socket {
     for (let index = 0; index < count; index++) this.#received.push(fdsOut[2 + index] as number);
     if (fdsOut[1] !== 0) this.#fdsTruncated = true;
     return result === 0 ? -1 : result;
+  }
+
+  /** To send and receive in one call, while the socket is open. */
+  exchange(): SocketExchange {
+    return (this.#exchange ??= new SocketExchange(this.fd));
   }
 
   /** Number of descriptors received and not yet taken. */

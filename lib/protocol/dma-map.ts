@@ -27,7 +27,7 @@ export function encodeDmaMapRequest(request: Readonly<DmaMapRequest>): Uint8Arra
   writeU64(view, 8, offset, 'offset');
   writeU64(view, 16, address, 'address');
   writeU64(view, 24, size, 'size');
-  if (BigInt(size) === 0n) throw outOfRange('size must be at least 1, not 0');
+  if (size === 0 || size === 0n) throw outOfRange('size must be at least 1, not 0');
   if (!fitsU64(address, size))
     throw outOfRange(`address ${hexU64(address)} plus size ${hexU64(size)} is above 2^64`);
   if (!fitsU64(offset, size)) {

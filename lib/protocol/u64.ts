@@ -12,6 +12,8 @@ const TWO_32 = 0x1_0000_0000;
 /** Upper halves below this make a value that a number holds exactly. */
 const SAFE_HIGH = 0x20_0000;
 const TWO_64 = 1n << 64n;
+/** From up to here on, any size that is a number ends below 2^64. */
+const SAFE_START = TWO_64 - (1n << 53n);
 
 /** Reads a 64-bit value: a number when it is at most 2^53 - 1, a bigint above. */
 export function readU64(view: DataView, offset: number): U64 {
@@ -60,7 +62,8 @@ export function sameU64(a: U64, b: U64): boolean {
 
 /** Whether a range that starts at `start` ends at or below 2^64. */
 export function fitsU64(start: U64, size: U64): boolean {
-  if (typeof start === 'number' && typeof size === 'number') return true;
+  // Without an addition of bigints where one look tells.
+  if (typeof size === 'number' && start <= SAFE_START) return true;
   return BigInt(start) + BigInt(size) <= TWO_64;
 }
 

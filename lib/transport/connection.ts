@@ -13,6 +13,7 @@ import type { LaneQueue } from './lane-queue';
 import { MessageReader, type Message } from './message-reader';
 import { MessageWriter, requestMessage, type OutgoingMessage } from './message-writer';
 import { PendingTable, replyBringsFds, type Pending, type Reply } from './pending-table';
+import { RequestExchange } from './request-exchange';
 import type { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
 
@@ -56,6 +57,8 @@ export class Connection {
   readonly #reader: MessageReader;
   readonly #writer: MessageWriter;
   readonly #outgoing: SendQueue;
+  /** Of the synchronous form, once it is used. */
+  #exchange: RequestExchange | null = null;
   readonly #pending = new PendingTable();
   readonly #commands: CommandQueue;
   readonly #onClose: (error: VfioUserError | null) => void;
@@ -198,9 +201,8 @@ export class Connection {
     if (!this.#quiet) return this.#awaitSync((settle) => this.#start(request, false, settle));
     // Nearly always the next message is the reply. Only when it is not, the request enters the table, with its deadline.
     const id = this.#pending.claim(request.command);
-    this.#transmit(requestMessage(id, request), false);
     this.#reader.readAhead = this.#readAhead && !replyBringsFds(request.command);
-    const message = this.#next(SPIN_MICROSECONDS, 0);
+    const message = this.#exchangeSync(requestMessage(id, request));
     if (message !== null && message.header.id === id && isReply(message.header.flags)) {
       this.#receive(0, 0, 0); // What was read ahead behind it.
       const { command, maxReply = this.#reader.maxPayload } = request;
@@ -312,6 +314,14 @@ export class Connection {
     return pending;
   }
 
+  /** Sends a message; the next one, if it comes soon. */
+  #exchangeSync(message: OutgoingMessage): Message | null {
+    const exchange = (this.#exchange ??= new RequestExchange(this.#socket, this.#reader, this.#outgoing));
+    const together = exchange.takes(message);
+    this.#transmit(message, false, together ? exchange : null);
+    return this.#next(together ? 0 : SPIN_MICROSECONDS, 0);
+  }
+
   /** Blocks until what `start` begins has called back. */
   #awaitSync(start: (settle: Pending['settle']) => unknown): Reply {
     const outcome: { error: Error | null; reply: Reply | null } = { error: null, reply: null };
@@ -332,10 +342,13 @@ export class Connection {
     emit?.();
   }
 
-  #transmit(message: OutgoingMessage, gather: boolean): void {
+  #transmit(message: OutgoingMessage, gather: boolean, exchange: RequestExchange | null = null): void {
     if (this.#closed) return;
     try {
-      const header = this.#writer.write(message, gather ? this.#release : null);
+      const header =
+        exchange === null
+          ? this.#writer.write(message, gather ? this.#release : null)
+          : exchange.run(message, SPIN_MICROSECONDS);
       this.statistics.messagesSent++;
       if (tracing()) traceMessage(this.name, 'sent', header, message.fds?.length ?? 0);
     } catch (error) {

@@ -111,6 +111,13 @@ export class MessageReader {
     }
   }
 
+  /** Takes bytes as read ahead that came another way, while nothing is {@link partial}; copied when they become messages. */
+  supply(bytes: Uint8Array, count: number): void {
+    this.#readInto(bytes);
+    this.#aheadStart = 0;
+    this.#aheadEnd = count;
+  }
+
   /** Closes descriptors of a message that will never be complete. */
   discard(): void {
     new FdList(this.#fds).close();
@@ -121,12 +128,9 @@ export class MessageReader {
   #receive(target: Uint8Array, spinMicroseconds: number, timeoutMilliseconds: number): number {
     const wanted = target.length - this.#have;
     const ahead = this.readAhead && wanted < AHEAD_SIZE;
-    if (ahead && this.#ahead.length === 0) {
-      this.#ahead = new Uint8Array(AHEAD_SIZE);
-      this.#aheadView = new DataView(this.#ahead.buffer);
-    }
+    if (ahead && this.#ahead.length === 0) this.#readInto(new Uint8Array(AHEAD_SIZE));
     const count = ahead
-      ? this.#source.receive(this.#ahead, 0, AHEAD_SIZE, spinMicroseconds, timeoutMilliseconds)
+      ? this.#source.receive(this.#ahead, 0, this.#ahead.length, spinMicroseconds, timeoutMilliseconds)
       : this.#source.receive(target, this.#have, wanted, spinMicroseconds, timeoutMilliseconds);
     this.#takeFds();
     if (count > 0 && ahead) {
@@ -136,6 +140,12 @@ export class MessageReader {
     return count;
   }
 
+  #readInto(bytes: Uint8Array): void {
+    if (this.#ahead === bytes) return;
+    this.#ahead = bytes;
+    this.#aheadView = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
   /** The next message, if all of it was read ahead. */
   #nextAhead(): Message | null {
     const there = this.#aheadEnd - this.#aheadStart;
@@ -143,9 +153,9 @@ export class MessageReader {
     const header = this.#headerAt(this.#aheadView, this.#aheadStart);
     if (there < header.size) return null;
     this.#aheadStart += HEADER_SIZE;
-    this.#payload = payloadOf(header);
-    this.#takeAhead(this.#payload, 0);
-    return this.#finish(header);
+    const payload = payloadOf(header);
+    this.#takeAhead(payload, 0);
+    return { header, payload, fds: this.#listFds() };
   }
 
   /** Puts bytes that were read ahead into `target`, from `at` on; how many. */
@@ -178,16 +188,19 @@ export class MessageReader {
   }
 
   #finish(header: Header): Message {
-    const message: Message = {
-      header,
-      payload: this.#payload,
-      fds: this.#fds.length === 0 ? NO_FDS : new FdList(this.#fds),
-    };
+    const payload = this.#payload;
     this.#header = null;
     this.#payload = EMPTY;
     this.#have = 0;
+    return { header, payload, fds: this.#listFds() };
+  }
+
+  /** The descriptors of the message that is complete. */
+  #listFds(): FdList {
+    if (this.#fds.length === 0) return NO_FDS;
+    const list = new FdList(this.#fds);
     this.#fds = [];
-    return message;
+    return list;
   }
 }
 

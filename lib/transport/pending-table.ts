@@ -85,8 +85,8 @@ export class PendingTable {
    * be unique (vfio-user, "Header").
    */
   reserve(): number {
-    const allTaken = this.#pending.size + this.#abandoned.size >= ID_COUNT;
-    while (!allTaken && this.#isTaken(this.#next)) this.#advance();
+    const taken = this.#pending.size + this.#abandoned.size;
+    while (taken > 0 && taken < ID_COUNT && this.#isTaken(this.#next)) this.#advance();
     const id = this.#next;
     this.#advance();
     return id;
