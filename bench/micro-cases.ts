@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { connect, type IrqOptions, type VfioUserDevice } from 'vfio-user';
-import type { Programs } from './micro-programs';
+import type { Measurement, OurLoads, Programs } from './micro-programs';
 import { median } from './statistics';
 
 /** One row: ours against the C client. Both return nanoseconds. */
@@ -43,13 +43,14 @@ const PAGE = 4096;
 
 /** Microseconds between signals: long enough for the receiver to fall asleep. */
 const PAUSE = 1000;
+/** As in bench/c/client.c: signals before those that are measured. */
+const WARM_UP_SIGNALS = 3000;
+const WARM_UP_PAUSE = 30;
 /** Microseconds that the adaptive mode spins; more than {@link PAUSE}, as its documentation says. */
 const SPIN = 2000;
 const IOVA = 2 ** 40;
 /** Of bench/c/client.c: loads that are timed together. */
 const LOADS = 100_000;
-/** Word of the mapped page that the server leaves 0. */
-const ZERO_WORD = 512;
 
 /** Kept, as `process` is a getter, which costs an idle processor as much as reading the clock. */
 const { hrtime } = process;
@@ -86,34 +87,27 @@ export function messageCases(programs: Programs, path: string, counts: Counts): 
 /** The rows that need the device of bench/c/server.c. */
 export function deviceCases(programs: Programs, path: string, counts: Counts): Case[] {
   const { roundTrips, loads, interrupts, maps } = counts;
-  const cLoad = async (): Promise<number> => median(await programs.measure('loads', path, loads)) / LOADS;
-  const cChainedLoad = async (): Promise<number> =>
-    median(await programs.measure('chained-loads', path, loads)) / LOADS;
+  const perLoad = async (times: Promise<number[]>): Promise<number> => median(await times) / LOADS;
+  const loadRow = (id: string, name: string, bar: number | null, ours: OurLoads, c: Measurement): Case => ({
+    id,
+    name,
+    bar,
+    ours: () => perLoad(programs.measureLoads(ours, path, loads)),
+    c: () => perLoad(programs.measure(c, path, loads)),
+  });
   const cInterrupt = async (): Promise<number> =>
     median(await programs.measure('interrupts', path, interrupts, PAUSE));
   return [
-    {
-      id: 'mapped-read',
-      name: 'mapped register, Uint32Array',
-      bar: 3,
-      ours: () =>
-        using(path, async (device) => {
-          const registers = new Uint32Array((await device.region('bar0')).map(PAGE, PAGE).buffer);
-          return median(Array.from({ length: loads }, () => loadTime(registers))) / LOADS;
-        }),
-      c: cLoad,
-    },
-    {
-      id: 'mapped-read-chained',
-      name: 'the same, each after the value of the last',
-      bar: null,
-      ours: () =>
-        using(path, async (device) => {
-          const registers = new Uint32Array((await device.region('bar0')).map(PAGE, PAGE).buffer);
-          return median(Array.from({ length: loads }, () => chainedLoadTime(registers))) / LOADS;
-        }),
-      c: cChainedLoad,
-    },
+    loadRow('mapped-read', 'mapped register, Uint32Array', 3, 'loads', 'loads'),
+    loadRow('mapped-read-single', 'the same, one in a turn of a loop', null, 'single-loads', 'single-loads'),
+    loadRow(
+      'mapped-read-chained',
+      'the same, each after the value of the last',
+      null,
+      'chained-loads',
+      'chained-loads',
+    ),
+    loadRow('mapped-read-closed', 'the same, once a mapping was closed', null, 'loads-after-close', 'loads'),
     {
       id: 'mapped-read-sync',
       name: 'the same by region.readSync(), a message',
@@ -124,7 +118,7 @@ export function deviceCases(programs: Programs, path: string, counts: Counts): C
           region.map(PAGE, PAGE);
           return median(timesOf(roundTrips, () => region.readSync(PAGE, 4)));
         }),
-      c: cLoad,
+      c: () => perLoad(programs.measure('loads', path, loads)),
     },
     {
       id: 'interrupt',
@@ -182,47 +176,33 @@ function total([time = NaN]: readonly number[]): number {
   return time;
 }
 
-/** The inner loop of `measure_loads` in bench/c/client.c. */
-function loadTime(registers: Uint32Array): number {
-  let value = 0;
-  const start = performance.now();
-  for (let load = 0; load < LOADS; load++) value ^= registers[0] as number;
-  const time = (performance.now() - start) * 1e6;
-  // Used, so that the loop has to be run.
-  return value === 0.5 ? NaN : time;
-}
-
-/** The chained one. */
-function chainedLoadTime(registers: Uint32Array): number {
-  let value = 0;
-  const start = performance.now();
-  for (let load = 0; load < LOADS; load++) value = registers[ZERO_WORD + value] as number;
-  const time = (performance.now() - start) * 1e6;
-  return value === 0.5 ? NaN : time;
-}
-
 /** From the moment that the server stored before each signal to the handler. Both clocks are CLOCK_MONOTONIC. */
 async function interruptTimes(device: VfioUserDevice, count: number, options: IrqOptions): Promise<number[]> {
   const bar0 = await device.region('bar0');
   const stamp = new BigInt64Array(bar0.map(PAGE, PAGE).buffer);
-  const times: number[] = [];
   const irq = await device.irq('msix');
-  let left = count;
-  await new Promise<void>((resolve, reject) => {
-    const handler = (signals: number): void => {
-      times.push(Number(hrtime.bigint() - (stamp[0] as bigint)));
-      left -= signals;
-      if (left <= 0) resolve();
-    };
-    device.once('close', () => {
-      reject(new Error('The server closed the connection'));
+  let times: number[] = [];
+  let left = 0;
+  let taken = (): void => undefined;
+  const handler = (signals: number): void => {
+    times.push(Number(hrtime.bigint() - (stamp[0] as bigint)));
+    left -= signals;
+    if (left <= 0) taken();
+  };
+  await irq.enable([handler], options);
+  const take = (signals: number, pause: number): Promise<void> =>
+    new Promise((resolve, reject) => {
+      [times, left, taken] = [[], signals, resolve];
+      device.once('close', () => {
+        reject(new Error('The server closed the connection'));
+      });
+      bar0
+        .write(PAUSE_REGISTER, 4, pause)
+        .then(() => bar0.write(SIGNALS_REGISTER, 4, signals))
+        .catch(reject);
     });
-    irq
-      .enable([handler], options)
-      .then(() => bar0.write(PAUSE_REGISTER, 4, PAUSE))
-      .then(() => bar0.write(SIGNALS_REGISTER, 4, count))
-      .catch(reject);
-  });
+  await take(WARM_UP_SIGNALS, WARM_UP_PAUSE);
+  await take(count, PAUSE);
   return times;
 }
 

@@ -9,7 +9,11 @@ const CLIENT_CORE = 0;
 const SERVER_CORE = 1;
 
 /** What the C client can measure; see bench/c/client.c. */
-export type Measurement = 'read' | 'reads' | 'loads' | 'chained-loads' | 'interrupts' | 'maps';
+export type Measurement =
+  'read' | 'reads' | 'loads' | 'single-loads' | 'chained-loads' | 'interrupts' | 'maps';
+
+/** What bench/mapped-reads.ts can measure. */
+export type OurLoads = 'loads' | 'single-loads' | 'chained-loads' | 'loads-after-close';
 
 /** The C compiler: `$CC`, else `cc` or `gcc`; undefined when there is none. */
 export function findCompiler(): string | undefined {
@@ -69,22 +73,31 @@ export class Programs {
   }
 
   /** Runs the C client: nanoseconds, one number for each event or one for all. */
-  async measure(what: Measurement, path: string, count: number, pause = 0): Promise<number[]> {
-    const child = this.#start(CLIENT_CORE, [this.#path('client'), what, path, String(count), String(pause)]);
-    let text = '';
-    child.stdout?.on('data', (data: Buffer) => (text += data.toString()));
-    const code = await new Promise((resolve, reject) => {
-      child.once('error', reject);
-      child.once('close', resolve);
-    });
-    if (code !== 0) throw new Error(`The C client could not measure ${what}: it ended with ${String(code)}`);
-    return text.trimEnd().split('\n').map(Number);
+  measure(what: Measurement, path: string, count: number, pause = 0): Promise<number[]> {
+    return this.#run(this.#path('client'), [what, path, String(count), String(pause)]);
+  }
+
+  /** Runs bench/mapped-reads.ts, where the C client is run too. */
+  measureLoads(what: OurLoads, path: string, count: number): Promise<number[]> {
+    return this.#run(process.execPath, [join(__dirname, 'mapped-reads.js'), what, path, String(count)]);
   }
 
   /** Ends the processes and removes the folder. Idempotent, and synchronous for handlers of the exit. */
   close(): void {
     for (const child of this.#children) child.kill('SIGKILL');
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  async #run(command: string, args: readonly string[]): Promise<number[]> {
+    const child = this.#start(CLIENT_CORE, [command, ...args]);
+    let text = '';
+    child.stdout?.on('data', (data: Buffer) => (text += data.toString()));
+    const code = await new Promise((resolve, reject) => {
+      child.once('error', reject);
+      child.once('close', resolve);
+    });
+    if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${String(code)}`);
+    return text.trimEnd().split('\n').map(Number);
   }
 
   #path(name: string): string {

@@ -202,7 +202,13 @@ export class Connection {
     // Nearly always the next message is the reply. Only when it is not, the request enters the table, with its deadline.
     const id = this.#pending.claim(request.command);
     this.#reader.readAhead = this.#readAhead && !replyBringsFds(request.command);
-    const message = this.#exchangeSync(requestMessage(id, request));
+    const exchange = (this.#exchange ??= new RequestExchange(this.#socket, this.#reader, this.#outgoing));
+    const together = !tracing() && exchange.takes(request);
+    if (together) {
+      const reply = this.#exchangeSync(exchange, id, request);
+      if (reply !== null) return reply;
+    } else this.#transmit(requestMessage(id, request), false);
+    const message = this.#next(together ? 0 : SPIN_MICROSECONDS, 0);
     if (message !== null && message.header.id === id && isReply(message.header.flags)) {
       this.#receive(0, 0, 0); // What was read ahead behind it.
       const { command, maxReply = this.#reader.maxPayload } = request;
@@ -314,12 +320,17 @@ export class Connection {
     return pending;
   }
 
-  /** Sends a message; the next one, if it comes soon. */
-  #exchangeSync(message: OutgoingMessage): Message | null {
-    const exchange = (this.#exchange ??= new RequestExchange(this.#socket, this.#reader, this.#outgoing));
-    const together = exchange.takes(message);
-    this.#transmit(message, false, together ? exchange : null);
-    return this.#next(together ? 0 : SPIN_MICROSECONDS, 0);
+  #exchangeSync(exchange: RequestExchange, id: number, request: Request): Reply | null {
+    try {
+      const reply = exchange.run(id, request, SPIN_MICROSECONDS);
+      this.statistics.messagesSent++;
+      if (reply !== null) this.statistics.messagesReceived++;
+      else if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
+      return reply;
+    } catch (error) {
+      this.#end(this.#disconnected(error));
+      return null;
+    }
   }
 
   /** Blocks until what `start` begins has called back. */
@@ -342,13 +353,10 @@ export class Connection {
     emit?.();
   }
 
-  #transmit(message: OutgoingMessage, gather: boolean, exchange: RequestExchange | null = null): void {
+  #transmit(message: OutgoingMessage, gather: boolean): void {
     if (this.#closed) return;
     try {
-      const header =
-        exchange === null
-          ? this.#writer.write(message, gather ? this.#release : null)
-          : exchange.run(message, SPIN_MICROSECONDS);
+      const header = this.#writer.write(message, gather ? this.#release : null);
       this.statistics.messagesSent++;
       if (tracing()) traceMessage(this.name, 'sent', header, message.fds?.length ?? 0);
     } catch (error) {

@@ -46,13 +46,20 @@ export class MessageWriter {
   write(message: OutgoingMessage, endOfTurn: (() => void) | null): Readonly<Header> {
     const { payload, data = null, fds = null } = message;
     const headLength = HEADER_SIZE + payload.length;
+    const header = this.#header;
+    header.id = message.id;
+    header.command = message.command;
+    header.flags = message.flags;
+    header.error = message.errno;
+    header.size = headLength + (data?.length ?? 0);
     let head = this.#head;
-    let view = this.#headView;
     if (headLength > head.length) {
       head = new Uint8Array(headLength);
-      view = new DataView(head.buffer);
+      encodeHeader(new DataView(head.buffer), 0, header);
+    } else {
+      encodeHeader(this.#headView, 0, header);
     }
-    const header = encodeHead(message, head, view, this.#header);
+    copyBytes(payload, 0, payload.length, head, HEADER_SIZE);
     const alone = endOfTurn === null || (fds !== null && fds.length > 0);
     if (alone || !this.#gathering || !this.queue.gather(head, headLength, data))
       this.queue.push(head, headLength, data, fds, isReply(header.flags));
@@ -65,25 +72,4 @@ export class MessageWriter {
     }
     return header;
   }
-}
-
-/** Header and fixed payload. */
-function encodeHead(message: OutgoingMessage, into: Uint8Array, view: DataView, header: Header): Header {
-  const { payload, data } = message;
-  header.id = message.id;
-  header.command = message.command;
-  header.flags = message.flags;
-  header.error = message.errno;
-  header.size = HEADER_SIZE + payload.length + (data?.length ?? 0);
-  encodeHeader(view, 0, header);
-  copyBytes(payload, 0, payload.length, into, HEADER_SIZE);
-  return header;
-}
-
-/** A whole message, its bulk data too, at the beginning of `into`, which `view` is of; returns its header. */
-export function encodeMessage(message: OutgoingMessage, into: Uint8Array, view: DataView): Header {
-  const header = encodeHead(message, into, view, { id: 0, command: 0, size: 0, flags: 0, error: 0 });
-  const { payload, data } = message;
-  if (data !== undefined) copyBytes(data, 0, data.length, into, HEADER_SIZE + payload.length);
-  return header;
 }

@@ -1,51 +1,90 @@
 // SPDX-License-Identifier: MIT
 import type { Socket, SocketExchange } from '../native';
-import { HEADER_SIZE } from '../protocol/constants';
-import type { Header } from '../protocol/header';
+import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
+import { encodeHeader, type Header } from '../protocol/header';
+import { newPayload } from '../protocol/wire';
+import type { Request } from './connection-types';
+import { copyBytes } from './copy-bytes';
+import { NO_FDS } from './fd-list';
 import type { MessageReader } from './message-reader';
-import { encodeMessage, type OutgoingMessage } from './message-writer';
+import type { Reply } from './pending-table';
 import type { SendQueue } from './send-queue';
 
-/** Sends a request and reads what comes next, in one call of the addon. */
+const NOTHING = new Uint8Array(0);
+
+/**
+ * Sends a request and takes its reply in one call of the addon, with as little as can be between a reply and the next
+ * request: a server that has just answered is still awake. What does not go as usual is left to queue and reader.
+ */
 export class RequestExchange {
   readonly #reader: MessageReader;
   readonly #queue: SendQueue;
   readonly #exchange: SocketExchange;
-  readonly #view: DataView;
+  readonly #outgoing: DataView;
+  readonly #incoming: DataView;
+  readonly #header: Header = { id: 0, command: 0, size: 0, flags: HeaderFlag.command, error: 0 };
 
   constructor(socket: Socket, reader: MessageReader, queue: SendQueue) {
     this.#reader = reader;
     this.#queue = queue;
     this.#exchange = socket.exchange();
-    const { buffer, byteOffset, byteLength } = this.#exchange.outgoing;
-    this.#view = new DataView(buffer, byteOffset, byteLength);
+    this.#outgoing = viewOf(this.#exchange.outgoing);
+    this.#incoming = viewOf(this.#exchange.incoming);
   }
 
   /**
-   * Whether a message can go this way now: it is small and brings no descriptors, nothing waits before it, and the reader
+   * Whether a request can go this way now: it is small and brings no descriptors, nothing waits before it, and the reader
    * may read ahead and has nothing.
    */
-  takes({ payload, data, fds }: OutgoingMessage): boolean {
-    const size = HEADER_SIZE + payload.length + (data?.length ?? 0);
+  takes({ payload, data = NOTHING, fds }: Request): boolean {
+    const size = HEADER_SIZE + payload.length + data.length;
     if (fds !== undefined || size > this.#exchange.outgoing.length) return false;
     this.#queue.release();
     return this.#queue.bytes === 0 && this.#reader.readAhead && !this.#reader.partial;
   }
 
   /**
-   * What the socket does not take waits in the queue.
-   *
-   * @returns the header that was sent
+   * @returns the reply; null when it did not come at once, or alone, or is not as it should be: what came is the reader's
+   *   then, and what the socket did not take is the queue's
    * @throws VfioUserError ERR_VFIO_USER_SYSTEM
    */
-  run(message: OutgoingMessage, spinMicroseconds: number): Header {
+  run(id: number, request: Request, spinMicroseconds: number): Reply | null {
+    const { command, payload, data = NOTHING, maxReply = this.#reader.maxPayload } = request;
     const exchange = this.#exchange;
-    const { outgoing } = exchange;
-    const header = encodeMessage(message, outgoing, this.#view);
+    const { outgoing, incoming } = exchange;
+    const header = this.#header;
+    header.id = id;
+    header.command = command;
+    header.size = HEADER_SIZE + payload.length + data.length;
+    encodeHeader(this.#outgoing, 0, header);
+    copyBytes(payload, 0, payload.length, outgoing, HEADER_SIZE);
+    copyBytes(data, 0, data.length, outgoing, HEADER_SIZE + payload.length);
+
     const count = exchange.run(header.size, spinMicroseconds);
-    if (count > 0) this.#reader.supply(exchange.incoming, count);
-    if (exchange.sent < header.size)
-      this.#queue.push(outgoing.subarray(exchange.sent), header.size - exchange.sent, null, null, false);
-    return header;
+    const length = count - HEADER_SIZE;
+    if (length >= 0 && length <= maxReply && this.#isReply(id, command, count)) {
+      const reply = newPayload(length);
+      copyBytes(incoming, HEADER_SIZE, length, reply, 0);
+      return { payload: reply, fds: NO_FDS };
+    }
+    if (count > 0) this.#reader.supply(incoming, count);
+    const { sent } = exchange;
+    if (sent < header.size) this.#queue.push(outgoing.subarray(sent), header.size - sent, null, null, false);
+    return null;
   }
+
+  /** Whether the bytes that came are one reply without error. */
+  #isReply(id: number, command: number, size: number): boolean {
+    const view = this.#incoming;
+    return (
+      view.getUint16(0, true) === id &&
+      view.getUint16(2, true) === command &&
+      view.getUint32(4, true) === size &&
+      view.getUint32(8, true) === HeaderFlag.reply
+    );
+  }
+}
+
+function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
+  return new DataView(buffer, byteOffset, byteLength);
 }

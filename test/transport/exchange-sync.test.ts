@@ -133,6 +133,41 @@ describe.each([true, false])('with readAhead %s', (readAhead) => {
     closeFd(memory);
   });
 
+  test.each([0, 100, 5000])('%d bytes of data follow the payload', (size) => {
+    const data = Uint8Array.from({ length: size }, (_, index) => index);
+    peer.send(reply(1));
+    connection.requestSync({ command: READ, payload: Uint8Array.of(7), data });
+    expect(peer.take()).toEqual({ id: 1, command: READ, flags: 0, payload: [7, ...data] });
+  });
+
+  test('a reply that is larger than what is read at once', () => {
+    const payload = Uint8Array.from({ length: 40_000 }, (_, index) => index);
+    peer.send(message(READ, payload, { id: 1, flags: REPLY }));
+    const { payload: got } = connection.requestSync({ command: READ, payload: Uint8Array.of(7) });
+    expect(Buffer.compare(got, payload)).toBe(0);
+  });
+
+  test('a request that the socket does not take, or not whole, is sent when there is room', async () => {
+    const size = 3000;
+    let taken = 0;
+    // As many as the socket takes; the last may have been taken in part.
+    while (connection.queuedBytes === 0) {
+      connection.post(READ, new Uint8Array(size));
+      taken++;
+    }
+    for (let bytes = taken * (16 + size); bytes > 0; bytes -= peer.drain()) await new Promise(setImmediate);
+    for (let sent = 1; sent < taken; sent++) connection.post(READ, new Uint8Array(size));
+    expect(connection.queuedBytes).toBe(0);
+
+    expect(() =>
+      connection.requestSync({ command: READ, payload: new Uint8Array(4000).fill(3), timeout: 5 }),
+    ).toThrow(coded('ERR_VFIO_USER_TIMEOUT'));
+    expect(connection.queuedBytes).toBeGreaterThan(0);
+    for (let sent = 1; sent < taken; sent++) peer.take();
+    await until(() => connection.queuedBytes === 0);
+    expect(peer.take().payload).toEqual(Array.from({ length: 4000 }, () => 3));
+  });
+
   test('a reply in two parts is waited for', () => {
     const bytes = reply(1);
     peer.send(bytes.subarray(0, 10));
