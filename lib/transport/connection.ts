@@ -10,25 +10,13 @@ import type { ConnectionOptions, ConnectionStatistics, Request } from './connect
 import { DeadlineTimer } from './deadline-timer';
 import { Fifo } from './fifo';
 import type { LaneQueue } from './lane-queue';
+import * as limits from './limits';
 import { MessageReader, type Message } from './message-reader';
 import { MessageWriter, requestMessage, type OutgoingMessage } from './message-writer';
 import { PendingTable, replyBringsFds, type Pending, type Reply } from './pending-table';
 import { RequestExchange } from './request-exchange';
 import type { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
-
-const DEFAULT_TIMEOUT = 5000;
-const DEFAULT_MAX_MESSAGE = (1 << 20) + (1 << 16);
-/** Above this many queued bytes, requests wait for their turn. */
-const HIGH_WATER = 4 << 20;
-/** Messages handled per readiness event, so that one peer cannot keep the event loop to itself. */
-const MESSAGES_PER_EVENT = 256;
-/** How long the synchronous form spins before it sleeps in poll(2). A reply from an idle core takes 15 to 30 µs. */
-const SPIN_MICROSECONDS = 50;
-/** Longest single sleep of the synchronous form, so that deadlines of other requests are kept meanwhile. */
-const SLEEP_MILLISECONDS = 100;
-/** The same with a companion, whose commands must not wait longer. */
-const COMPANION_SLEEP_MILLISECONDS = 1;
 
 /**
  * One vfio-user socket, in either role: sends requests and matches their replies, serves the peer's commands.
@@ -86,17 +74,17 @@ export class Connection {
 
   constructor(socket: Socket, options: ConnectionOptions) {
     this.name = options.name;
-    this.messageTimeout = options.messageTimeout ?? DEFAULT_TIMEOUT;
+    this.messageTimeout = options.messageTimeout ?? limits.DEFAULT_TIMEOUT;
     this.#socket = socket;
     this.#onClose = options.onClose ?? (() => undefined);
     this.#readAhead = options.readAhead ?? false;
-    this.#reader = new MessageReader(socket, options.maxMessageSize ?? DEFAULT_MAX_MESSAGE);
+    this.#reader = new MessageReader(socket, options.maxMessageSize ?? limits.DEFAULT_MAX_MESSAGE);
     this.#writer = new MessageWriter(socket);
     this.#outgoing = this.#writer.queue;
     const outgoing = this.#outgoing;
     this.#commands = new CommandQueue(options.onCommand, options.lane ?? (() => null), {
       get congested() {
-        return outgoing.replyBytes > HIGH_WATER;
+        return outgoing.replyBytes > limits.HIGH_WATER;
       },
       reply: (id, command, flags, errno, payload, data, fds) => {
         this.#emitHeld();
@@ -137,7 +125,7 @@ export class Connection {
 
   /** Whether so much is queued that senders should wait for {@link drained}. */
   get full(): boolean {
-    return this.#outgoing.bytes > HIGH_WATER || this.#unsent.length > 0;
+    return this.#outgoing.bytes > limits.HIGH_WATER || this.#unsent.length > 0;
   }
 
   /** The order of the peer's commands, for work of the peer that comes by other ways. */
@@ -198,30 +186,12 @@ export class Connection {
   requestSync(request: Request): Reply {
     this.#emitHeld();
     this.#assertOpen(request.command);
-    if (!this.#quiet) return this.#awaitSync((settle) => this.#start(request, false, settle));
+    const exchange = this.#exchangeFor(request);
+    if (exchange === null) return this.#awaitSync((settle) => this.#start(request, false, settle));
     // Nearly always the next message is the reply. Only when it is not, the request enters the table, with its deadline.
     const id = this.#pending.claim(request.command);
-    this.#reader.readAhead = this.#readAhead && !replyBringsFds(request.command);
-    const exchange = (this.#exchange ??= new RequestExchange(this.#socket, this.#reader, this.#outgoing));
-    const together = !tracing() && exchange.takes(request);
-    if (together) {
-      const reply = this.#exchangeSync(exchange, id, request);
-      if (reply !== null) return reply;
-    } else this.#transmit(requestMessage(id, request), false);
-    const message = this.#next(together ? 0 : SPIN_MICROSECONDS, 0);
-    if (message !== null && message.header.id === id && isReply(message.header.flags)) {
-      this.#receive(0, 0, 0); // What was read ahead behind it.
-      const { command, maxReply = this.#reader.maxPayload } = request;
-      const error = replyError(this.name, { command, maxReply }, message);
-      if (error === null) return message;
-      message.fds.close();
-      throw error;
-    }
-    return this.#awaitSync((settle) => {
-      this.#assertOpen(request.command);
-      this.#enter(id, request, settle);
-      if (message !== null) this.#dispatch(message);
-    });
+    const reply = this.#exchangeSync(exchange, id, request);
+    return reply ?? this.#awaitSync((settle) => this.#enter(id, request, settle));
   }
 
   /**
@@ -294,7 +264,6 @@ export class Connection {
 
   #start(request: Request, gather: boolean, settle: Pending['settle']): number {
     this.#emitHeld();
-    this.#assertOpen(request.command);
     const id = this.#pending.claim(request.command);
     const pending = this.#enter(id, request, settle);
     const send = (): void => {
@@ -313,6 +282,7 @@ export class Connection {
 
   /** Enters a request with its deadline. */
   #enter(id: number, request: Request, settle: Pending['settle']): Pending {
+    this.#assertOpen(request.command);
     const { command, timeout = this.messageTimeout, maxReply = this.#reader.maxPayload } = request;
     const pending: Pending = { command, deadline: performance.now() + timeout, timeout, maxReply, settle };
     this.#pending.enter(id, pending);
@@ -320,9 +290,16 @@ export class Connection {
     return pending;
   }
 
+  /** For a request after which nothing but its reply is expected; null when something else is under way. */
+  #exchangeFor(request: Request): RequestExchange | null {
+    if (!this.#readAhead || replyBringsFds(request.command) || tracing() || !this.#quiet) return null;
+    this.#exchange ??= new RequestExchange(this.#socket, this.#reader, this.#outgoing);
+    return this.#exchange.takes(request) ? this.#exchange : null;
+  }
+
   #exchangeSync(exchange: RequestExchange, id: number, request: Request): Reply | null {
     try {
-      const reply = exchange.run(id, request, SPIN_MICROSECONDS);
+      const reply = exchange.run(id, request, limits.SPIN_MICROSECONDS);
       this.statistics.messagesSent++;
       if (reply !== null) this.statistics.messagesReceived++;
       else if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
@@ -368,7 +345,7 @@ export class Connection {
 
   #onEvents(): void {
     this.#flush();
-    this.#receive(MESSAGES_PER_EVENT, 0, 0);
+    this.#receive(limits.MESSAGES_PER_EVENT, 0, 0);
   }
 
   #flush(): void {
@@ -380,7 +357,7 @@ export class Connection {
       return;
     }
     if (!this.#pauseReading()) this.#commands.turns.advance();
-    while (this.#outgoing.bytes <= HIGH_WATER && this.#unsent.length > 0) this.#unsent.shift()?.();
+    while (this.#outgoing.bytes <= limits.HIGH_WATER && this.#unsent.length > 0) this.#unsent.shift()?.();
     if (!this.backlogged) this.#emitHeld();
     if (!this.full) this.#wakeTurns();
   }
@@ -398,19 +375,19 @@ export class Connection {
     const earliest = this.#pending.expire(now);
     // One that expired may be what is waited for.
     if (this.#pending.size < inFlight) return;
-    const sleep = Math.max(0, Math.min(earliest - now, SLEEP_MILLISECONDS));
+    const sleep = Math.max(0, Math.min(earliest - now, limits.SLEEP_MILLISECONDS));
     if (this.#outgoing.bytes > 0) {
       // Both directions are open questions: the peer may not read before we have read, so neither wait is long.
       this.#flush();
       if (this.#outgoing.bytes > 0) this.#socket.waitWritable(1);
-      this.#receive(MESSAGES_PER_EVENT, 0, 0);
+      this.#receive(limits.MESSAGES_PER_EVENT, 0, 0);
     } else if (this.companion === null) {
-      this.#receive(1, SPIN_MICROSECONDS, Math.ceil(sleep));
+      this.#receive(1, limits.SPIN_MICROSECONDS, Math.ceil(sleep));
     } else {
       // Two sockets are not awaited by one system call, so this one is slept on briefly, and not while the other is busy.
       const served = this.companion.#serveNow();
-      const nap = served ? 0 : Math.min(Math.ceil(sleep), COMPANION_SLEEP_MILLISECONDS);
-      this.#receive(1, SPIN_MICROSECONDS, nap);
+      const nap = served ? 0 : Math.min(Math.ceil(sleep), limits.COMPANION_SLEEP_MILLISECONDS);
+      this.#receive(1, limits.SPIN_MICROSECONDS, nap);
     }
   }
 
@@ -418,13 +395,13 @@ export class Connection {
   #serveNow(): boolean {
     const before = this.statistics.messagesReceived;
     this.#flush();
-    this.#receive(MESSAGES_PER_EVENT, 0, 0);
+    this.#receive(limits.MESSAGES_PER_EVENT, 0, 0);
     return this.statistics.messagesReceived !== before;
   }
 
   /** A peer that sends commands but does not read our replies must not make us queue without bound. */
   #pauseReading(): boolean {
-    const pause = this.#outgoing.replyBytes > HIGH_WATER;
+    const pause = this.#outgoing.replyBytes > limits.HIGH_WATER;
     if (pause !== this.#paused) {
       this.#paused = pause;
       this.#watcher.setReadable(!pause);

@@ -33,14 +33,14 @@ export class RequestExchange {
   }
 
   /**
-   * Whether a request can go this way now: it is small and brings no descriptors, nothing waits before it, and the reader
-   * may read ahead and has nothing.
+   * Whether a request can go this way: it is small and brings no descriptors, and nothing waits before it.
+   * Only to be asked when the reader has nothing, and the reply can bring no descriptors either.
    */
   takes({ payload, data = NOTHING, fds }: Request): boolean {
     const size = HEADER_SIZE + payload.length + data.length;
     if (fds !== undefined || size > this.#exchange.outgoing.length) return false;
     this.#queue.release();
-    return this.#queue.bytes === 0 && this.#reader.readAhead && !this.#reader.partial;
+    return this.#queue.bytes === 0;
   }
 
   /**
