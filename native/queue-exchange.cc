@@ -24,10 +24,16 @@ constexpr int64_t kMaxEntries = 1 << 16;
 
 /** Looks at an empty queue between two looks at the clock. */
 constexpr uint32_t kLooksPerClock = 64;
-/** From so many commands on, looks at the queue are apart by so many milliseconds for each of them; see
- * Run(). */
+/** From so many commands on, looks at the queue are apart by so many milliseconds for each of them, up to a
+ * limit; see Run(). */
 constexpr size_t kRestDepth = 8;
-constexpr double kRestPerCommand = 4e-6;
+constexpr double kRestPerCommand = 16e-6;
+constexpr double kMostRest = 2e-3;
+
+/** Milliseconds between two looks at a queue of a depth. */
+double RestOf(size_t depth) {
+  return depth < kRestDepth ? 0 : std::min(static_cast<double>(depth) * kRestPerCommand, kMostRest);
+}
 
 /** Lets a moment pass without memory traffic. */
 void Pause() {
@@ -82,7 +88,7 @@ class QueueExchange {
 
   explicit QueueExchange(Place place)
       : place_(std::move(place)),
-        rest_(place_.depth < kRestDepth ? 0 : static_cast<double>(place_.depth) * kRestPerCommand),
+        rest_(RestOf(place_.depth)),
         log_((sizeof(Control) + place_.room * (sizeof(double) + sizeof(uint32_t)) +
               place_.depth * kDataPointerWords * sizeof(uint32_t) + sizeof(double) - 1) /
              sizeof(double)),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { fitsU64, hexU64, readSafeU64, readU64, sameU64, writeU64, type U64 } from './u64';
-import { checkLimit, dataOf, protocolError, viewOf, viewOfAtLeast } from './wire';
+import { fitsU64, hexU64, putU64, readSafeU64, readU64, sameU64, type U64 } from './u64';
+import { checkLimit, dataOf, protocolError, viewOfAtLeast } from './wire';
 
 /** The fixed part of DMA_READ and DMA_WRITE, requests and replies (vfio-user, VFIO_USER_DMA_READ). */
 export interface DmaAccess {
@@ -28,9 +28,8 @@ const SIZE = 16;
 
 function encodeAccess({ address, count }: Readonly<DmaAccess>): Uint8Array {
   const payload = new Uint8Array(SIZE);
-  const view = viewOf(payload);
-  writeU64(view, 0, address, 'address');
-  writeU64(view, 8, count, 'count');
+  putU64(payload, 0, address, 'address');
+  putU64(payload, 8, count, 'count');
   return payload;
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { outOfRange } from '../errors';
-import { fitsU64, hexU64, readU64, writeU64, type U64 } from './u64';
-import { newPayload, protocolError, readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
+import { fitsU64, hexU64, putU64, readU64, type U64 } from './u64';
+import { checkU32, newPayload, protocolError, putU32, readArgsz, viewOfAtLeast } from './wire';
 
 /** Payload of a DMA_MAP request (vfio-user, VFIO_USER_DMA_MAP). The reply has no payload. */
 export interface DmaMapRequest {
@@ -20,13 +20,13 @@ const SIZE = 32;
 /** Encodes the 32 bytes of a DMA_MAP request. Throws `ERR_OUT_OF_RANGE` for values that do not fit, and for a size of 0. */
 export function encodeDmaMapRequest(request: Readonly<DmaMapRequest>): Uint8Array {
   const { flags, offset, address, size } = request;
+  checkU32(flags, 'flags');
   const payload = newPayload(SIZE);
-  const view = viewOf(payload);
-  view.setUint32(0, SIZE, true);
-  writeU32(view, 4, flags, 'flags');
-  writeU64(view, 8, offset, 'offset');
-  writeU64(view, 16, address, 'address');
-  writeU64(view, 24, size, 'size');
+  putU32(payload, 0, SIZE);
+  putU32(payload, 4, flags);
+  putU64(payload, 8, offset, 'offset');
+  putU64(payload, 16, address, 'address');
+  putU64(payload, 24, size, 'size');
   if (size === 0 || size === 0n) throw outOfRange('size must be at least 1, not 0');
   if (!fitsU64(address, size))
     throw outOfRange(`address ${hexU64(address)} plus size ${hexU64(size)} is above 2^64`);

@@ -1,38 +1,56 @@
 // SPDX-License-Identifier: MIT
 import fc from 'fast-check';
 import { fitsU64, readSafeU64, readU64, sameU64, writeU64 } from '../../lib/protocol';
+import { putU64, type U64 } from '../../lib/protocol/u64';
 import { anyU64, expectProtocolError, hex, toHex } from './support';
 
 const view = new DataView(new ArrayBuffer(16));
 const bytes = new Uint8Array(view.buffer);
 
-test.each([
-  [0, '0000000000000000'],
-  [1, '0100000000000000'],
-  [0x1_2345_6789, '8967452301000000'],
-  [Number.MAX_SAFE_INTEGER, 'ffffffffffff1f00'],
-  [0x20_0000_0000_0000n, '0000000000002000'],
-  [0xffff_ffff_ffff_ffffn, 'ffffffffffffffff'],
-])('%s is little endian on the wire', (value, text) => {
-  writeU64(view, 4, value);
-  expect(toHex(bytes.subarray(4, 12))).toBe(text);
-  expect(readU64(view, 4)).toBe(value);
-});
+/** Both ways of writing; the second one without a view. */
+const writers: [string, (at: number, value: U64, name?: string) => void][] = [
+  ['writeU64', (at, value, name) => { writeU64(view, at, value, name); }],
+  ['putU64', (at, value, name) => { putU64(bytes, at, value, name); }],
+];
 
-test('a small bigint is read back as a number', () => {
-  writeU64(view, 0, 5n);
-  expect(readU64(view, 0)).toBe(5);
-});
+describe.each(writers)('%s', (_, write) => {
+  test.each([
+    [0, '0000000000000000'],
+    [1, '0100000000000000'],
+    [0x1_2345_6789, '8967452301000000'],
+    [Number.MAX_SAFE_INTEGER, 'ffffffffffff1f00'],
+    [0x20_0000_0000_0000n, '0000000000002000'],
+    [0xffff_ffff_ffff_ffffn, 'ffffffffffffffff'],
+  ])('%s is little endian on the wire', (value, text) => {
+    write(4, value);
+    expect(toHex(bytes.subarray(4, 12))).toBe(text);
+    expect(readU64(view, 4)).toBe(value);
+  });
 
-test.each([-1, 1.5, NaN, Infinity, 2 ** 53, -1n, 1n << 64n])('%s is refused', (value) => {
-  expect(() => {
-    writeU64(view, 0, value, 'address');
-  }).toThrow(
-    expect.objectContaining({
-      code: 'ERR_OUT_OF_RANGE',
-      message: expect.stringContaining('address') as string,
-    }) as Error,
-  );
+  test('a small bigint is read back as a number', () => {
+    write(0, 5n);
+    expect(readU64(view, 0)).toBe(5);
+  });
+
+  test.each([-1, 1.5, NaN, Infinity, 2 ** 53, -1n, 1n << 64n])('%s is refused', (value) => {
+    expect(() => {
+      write(0, value, 'address');
+    }).toThrow(
+      expect.objectContaining({
+        code: 'ERR_OUT_OF_RANGE',
+        message: expect.stringContaining('address') as string,
+      }) as Error,
+    );
+  });
+
+  test('every value comes back', () => {
+    fc.assert(
+      fc.property(anyU64, (value) => {
+        write(0, value);
+        expect(readU64(view, 0)).toBe(value);
+      }),
+    );
+  });
 });
 
 test('readSafeU64 refuses what a number cannot hold', () => {
@@ -42,15 +60,6 @@ test('readSafeU64 refuses what a number cannot hold', () => {
     () => readSafeU64(view, 8, 'REGION_READ reply', 'offset'),
     'REGION_READ',
     /offset is 0x20000000000000/,
-  );
-});
-
-test('every value comes back', () => {
-  fc.assert(
-    fc.property(anyU64, (value) => {
-      writeU64(view, 0, value);
-      expect(readU64(view, 0)).toBe(value);
-    }),
   );
 });
 
