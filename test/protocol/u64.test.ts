@@ -9,8 +9,18 @@ const bytes = new Uint8Array(view.buffer);
 
 /** Both ways of writing; the second one without a view. */
 const writers: [string, (at: number, value: U64, name?: string) => void][] = [
-  ['writeU64', (at, value, name) => { writeU64(view, at, value, name); }],
-  ['putU64', (at, value, name) => { putU64(bytes, at, value, name); }],
+  [
+    'writeU64',
+    (at, value, name) => {
+      writeU64(view, at, value, name);
+    },
+  ],
+  [
+    'putU64',
+    (at, value, name) => {
+      putU64(bytes, at, value, name);
+    },
+  ],
 ];
 
 describe.each(writers)('%s', (_, write) => {
