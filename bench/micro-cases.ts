@@ -9,8 +9,8 @@ export interface Case {
   readonly name: string;
   /** Largest ratio, ours to C's, that is good enough; null for a row that only tells. */
   readonly bar: number | null;
-  ours(): Promise<number>;
-  c(): Promise<number>;
+  readonly ours: () => Promise<number>;
+  readonly c: () => Promise<number>;
 }
 
 /** How much is measured in a round. */

@@ -13,22 +13,20 @@ import { parseArgs } from 'node:util';
 import { FULL, QUICK, deviceCases, messageCases, type Case } from './micro-cases';
 import { measureCodecs } from './micro-codecs';
 import { Programs } from './micro-programs';
+import { Rounds, warningOfStolen, type Round } from './rounds';
 import { median, timeText } from './statistics';
 
-/** Nanoseconds of one round. */
-interface Sample {
-  readonly ours: number;
-  readonly c: number;
-}
-
-interface Row extends Sample {
+/** Nanoseconds. */
+interface Row {
   readonly id: string;
   readonly name: string;
   readonly bar: number | null;
+  readonly ours: number;
+  readonly c: number;
   /** Median of the ratios of the rounds. */
   readonly ratio: number;
   readonly met: boolean | null;
-  readonly samples: readonly Sample[];
+  readonly samples: readonly Round<number>[];
 }
 
 const CODEC_CALLS = { full: 200_000, quick: 100 };
@@ -84,6 +82,8 @@ async function main(): Promise<void> {
     values.quick ? WARM_UP.quick : WARM_UP.full,
   );
   printRows(rows);
+  const warning = warningOfStolen(rows.flatMap(({ samples }) => samples));
+  if (warning !== undefined) console.log(warning);
   const codecs = measureCodecs(rounds, values.quick ? CODEC_CALLS.quick : CODEC_CALLS.full);
   for (const { name, nanoseconds } of codecs)
     console.log(`${name.padEnd(44)}${timeText(nanoseconds).padStart(10)}`);
@@ -91,27 +91,28 @@ async function main(): Promise<void> {
     writeFileSync(values.json, JSON.stringify({ machine, rounds, rows, codecs }, null, 2));
 }
 
-/** Ours and C's in turn, so that what else the machine does meets both. Some rounds before them warm up, both. */
+/** All rows in each round, so that what else the machine does meets all. Some rounds before them warm up both sides. */
 async function measure(cases: readonly Case[], rounds: number, warmUp: number): Promise<Row[]> {
-  const samples = cases.map((): Sample[] => []);
-  for (let round = 0; round < warmUp + rounds; round++) {
-    for (const [index, measured] of cases.entries()) {
-      const sample = { ours: await measured.ours(), c: await measured.c() };
-      if (round >= warmUp) samples[index]?.push(sample);
+  for (let round = 0; round < warmUp; round++) {
+    for (const { ours, c } of cases) {
+      await ours();
+      await c();
     }
   }
-  return cases.map(({ id, name, bar }, index) => {
-    const all = samples[index] ?? [];
-    const ratio = median(all.map(({ ours, c }) => ours / c));
+  const all = cases.map((measured) => ({ measured, rounds: new Rounds<number>(rounds) }));
+  for (let left = all; left.length > 0; left = left.filter((each) => !each.rounds.done))
+    for (const { measured, rounds: those } of left) await those.run(measured.ours, measured.c);
+  return all.map(({ measured: { id, name, bar }, rounds: { best } }) => {
+    const ratio = median(best.map(({ ours, peer }) => ours / peer));
     return {
       id,
       name,
       bar,
-      ours: median(all.map(({ ours }) => ours)),
-      c: median(all.map(({ c }) => c)),
+      ours: median(best.map(({ ours }) => ours)),
+      c: median(best.map(({ peer }) => peer)),
       ratio,
       met: bar === null ? null : ratio <= bar,
-      samples: all,
+      samples: best,
     };
   });
 }

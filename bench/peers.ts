@@ -12,6 +12,7 @@
 import { writeFileSync } from 'node:fs';
 import { availableParallelism, cpus, release } from 'node:os';
 import { parseArgs } from 'node:util';
+import { Rounds, warningOfStolen, type Round } from './rounds';
 import { median } from './statistics';
 import {
   OurServer,
@@ -33,8 +34,8 @@ interface Comparison {
   readonly bar: number;
   /** Largest ratio of the 99.9th percentile. */
   readonly p999Bar?: number;
-  ours(): Measured | Promise<Measured>;
-  spdk(): Measured;
+  readonly ours: () => Measured | Promise<Measured>;
+  readonly spdk: () => Measured;
 }
 
 interface Row {
@@ -45,7 +46,7 @@ interface Row {
   readonly p999Ratio: number;
   readonly ours: Measured;
   readonly spdk: Measured;
-  readonly rounds: readonly { readonly ours: Measured; readonly spdk: Measured }[];
+  readonly rounds: readonly Round<Measured>[];
 }
 
 /** Messages of the shortest bring-up that is known (VERSION, one region info, one map, 8 register accesses). */
@@ -112,16 +113,17 @@ function* comparisons(directory: string, endpoints: Endpoints, seconds: number):
 }
 
 async function compare({ name, bar, p999Bar = Infinity, ...both }: Comparison, rounds: number): Promise<Row> {
-  const pairs: { ours: Measured; spdk: Measured }[] = [];
-  for (let round = 0; round < rounds; round++) pairs.push({ ours: await both.ours(), spdk: both.spdk() });
-  const of = (pick: (pair: { ours: Measured; spdk: Measured }) => number): number => median(pairs.map(pick));
-  const side = (which: 'ours' | 'spdk'): Measured => ({
+  const all = new Rounds<Measured>(rounds);
+  while (!all.done) await all.run(both.ours, both.spdk);
+  const { best } = all;
+  const of = (pick: (round: Round<Measured>) => number): number => median(best.map(pick));
+  const side = (which: 'ours' | 'peer'): Measured => ({
     iops: of((each) => each[which].iops),
     p999: of((each) => each[which].p999),
     cpu: of((each) => each[which].cpu),
   });
-  const iopsRatio = of(({ ours, spdk }) => ours.iops / spdk.iops);
-  const p999Ratio = of(({ ours, spdk }) => ours.p999 / spdk.p999);
+  const iopsRatio = of(({ ours, peer }) => ours.iops / peer.iops);
+  const p999Ratio = of(({ ours, peer }) => ours.p999 / peer.p999);
   return {
     name,
     bar,
@@ -129,8 +131,8 @@ async function compare({ name, bar, p999Bar = Infinity, ...both }: Comparison, r
     iopsRatio,
     p999Ratio,
     ours: side('ours'),
-    spdk: side('spdk'),
-    rounds: pairs,
+    spdk: side('peer'),
+    rounds: best,
   };
 }
 
@@ -218,6 +220,8 @@ async function compareAll(
     rows.push(row);
     print(row);
   }
+  const warning = warningOfStolen(rows.flatMap((row) => row.rounds));
+  if (warning !== undefined) console.log(warning);
   const messages = countMessages(endpoints.malloc.path);
   console.log(
     `messages from connect to the first completed I/O: ${String(messages)} (bar: at most ${String(LEAST_MESSAGES)})`,

@@ -29,7 +29,8 @@ void ReleaseBound(napi_env, void*, void* owner) {
 /**
  * [run, memory]: a function without arguments that returns `object->Run()`, and an ArrayBuffer over
  * `object->memory()`, by which both sides talk; both keep the object. For what is called so often that the
- * conversion of arguments would cost more than what is done: a call takes 40 ns, one with 7 arguments 600.
+ * conversion of arguments would cost more than what is done: a call takes 36 ns, one with seven typed arrays
+ * 1.25 us.
  * Or 0 when this runtime does not allow an ArrayBuffer over memory of ours; -ENOMEM.
  */
 template <typename Object>

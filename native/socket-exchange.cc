@@ -24,8 +24,8 @@ class SocketExchange {
   size_t memory_size() const { return sizeof(memory_); }
 
   /**
-   * Sends the first `length` bytes of `outgoing`, and takes what comes within the time to spin. send(2) and
-   * recv(2) take 1 us less than sendmsg(2) and recvmsg(2) (a round trip of 8 us). The kernel drops
+   * Sends the first `length` bytes of `outgoing`, and takes what comes within the time to spin. Of a round
+   * trip of 10 us, send(2) and recv(2) spare one or two of sendmsg(2) and recvmsg(2). The kernel drops
    * descriptors that come along, so the peer must have no reason to send any. Bytes received; 0 at the end of
    * the stream; -EAGAIN when nothing came, or not all was sent; -errno.
    */

@@ -64,17 +64,18 @@ withCompiler('measures every row, writes JSON, and leaves nothing behind', () =>
   const run = spawnSync(process.execPath, [script(), '--quick', '--rounds', '2', '--json', json], {
     encoding: 'utf8',
     env: environment(),
-    timeout: 15_000,
+    timeout: 40_000,
   });
   expect(run).toMatchObject({ status: 0, stderr: '' });
   const report: unknown = JSON.parse(readFileSync(json, 'utf8'));
   const positive = expect.any(Number) as number;
-  const sample = { ours: positive, c: positive };
+  const sample = { ours: positive, peer: positive, stolen: positive };
   const row = (id: string, bar: number | null): object => ({
     id,
     bar,
     name: expect.any(String) as string,
-    ...sample,
+    ours: positive,
+    c: positive,
     ratio: positive,
     met: bar === null ? null : (expect.any(Boolean) as boolean),
     samples: [sample, sample],
@@ -94,7 +95,9 @@ withCompiler('measures every row, writes JSON, and leaves nothing behind', () =>
       row('sync-read', 0.8),
       row('pipelined-reads', 0.25),
       row('mapped-read', 3),
+      row('mapped-read-single', null),
       row('mapped-read-chained', null),
+      row('mapped-read-closed', null),
       row('mapped-read-sync', null),
       row('interrupt', 1.3),
       row('interrupt-adaptive', 0.3),
