@@ -116,7 +116,7 @@ class QueueExchange {
       // With many commands in flight a look too early is dear: the controller's core has to get back the
       // cache line of the next completion, four of which share it, and finds the doorbell changed for every
       // single I/O. Reading the clock causes no memory traffic; nor would pause instructions, but a
-      // hypervisor takes the processor from who executes many of them (pause-loop exiting).
+      // hypervisor may take the processor from who executes many of them (pause-loop exiting).
       for (const double next = now + rest_; now < next;) now = Milliseconds();
     }
     return static_cast<int32_t>(count);
