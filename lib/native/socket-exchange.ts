@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, systemError } from '../errors';
+import { systemError } from '../errors';
 import { addon } from './addon';
 
 const EAGAIN = 11;
@@ -18,19 +18,20 @@ export class SocketExchange {
   readonly #control: Uint32Array;
   readonly #run: () => number;
 
-  /** @param fd a socket, open whenever {@link run} is called */
-  constructor(fd: number) {
-    const created = addon().socketExchange(fd);
-    if (typeof created === 'number')
-      throw new VfioUserError(
-        'ERR_VFIO_USER_ADDON',
-        'This runtime does not allow an ArrayBuffer of the addon',
-      );
-    const [run, memory] = created;
+  private constructor(run: () => number, memory: ArrayBuffer) {
     this.#run = run;
     this.#control = new Uint32Array(memory, 0, CONTROL_WORDS);
     this.outgoing = new Uint8Array(memory, this.#control.byteLength, OUTGOING_SIZE);
     this.incoming = new Uint8Array(memory, this.#control.byteLength + OUTGOING_SIZE);
+  }
+
+  /**
+   * @param fd a socket, open whenever {@link run} is called
+   * @returns null where the runtime allows no ArrayBuffer over memory of the addon, as Electron does not
+   */
+  static create(fd: number): SocketExchange | null {
+    const created = addon().socketExchange(fd);
+    return typeof created === 'number' ? null : new SocketExchange(...created);
   }
 
   /** Bytes of the last {@link run} that the socket took. */

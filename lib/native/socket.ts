@@ -104,7 +104,7 @@ export class Socket {
   #received: number[] = [];
   #fdsTruncated = false;
   #watcher: SocketWatcher | undefined;
-  #exchange: SocketExchange | undefined;
+  #exchange: SocketExchange | null | undefined;
   #closed = false;
 
   private constructor(fd: number) {
@@ -237,9 +237,10 @@ export class Socket {
     return result === 0 ? -1 : result;
   }
 
-  /** To send and receive in one call, while the socket is open. */
-  exchange(): SocketExchange {
-    return (this.#exchange ??= new SocketExchange(this.fd));
+  /** To send and receive in one call, while the socket is open; null where the runtime does not allow it. */
+  exchange(): SocketExchange | null {
+    if (this.#exchange === undefined) this.#exchange = SocketExchange.create(this.fd);
+    return this.#exchange;
   }
 
   /** Number of descriptors received and not yet taken. */

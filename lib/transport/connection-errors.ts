@@ -42,7 +42,7 @@ export function closedError(endpoint: string, command: string, when: 'is' | 'was
 /** What is wrong with a reply; null when nothing is. */
 export function replyError(
   endpoint: string,
-  pending: Pick<Pending, 'command' | 'maxReply'>,
+  pending: Pending,
   { header, payload }: Message,
 ): VfioUserError | null {
   const isRight =

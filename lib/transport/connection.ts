@@ -292,8 +292,11 @@ export class Connection {
 
   /** For a request after which nothing but its reply is expected; null when something else is under way. */
   #exchangeFor(request: Request): RequestExchange | null {
-    if (!this.#readAhead || replyBringsFds(request.command) || tracing() || !this.#quiet) return null;
-    this.#exchange ??= new RequestExchange(this.#socket, this.#reader, this.#outgoing);
+    this.#release();
+    const alone = this.#readAhead && !replyBringsFds(request.command) && !tracing() && this.#quiet;
+    const exchange = alone ? this.#socket.exchange() : null;
+    if (exchange === null) return null;
+    this.#exchange ??= new RequestExchange(exchange, this.#reader, this.#outgoing);
     return this.#exchange.takes(request) ? this.#exchange : null;
   }
 
@@ -319,9 +322,10 @@ export class Connection {
     return outcome.reply;
   }
 
-  /** Nothing is under way in either direction, as far as is known. */
+  /** Open, and nothing is under way in either direction, as far as is known. */
   get #quiet(): boolean {
-    return this.#pending.size === 0 && !this.backlogged && !this.#reader.partial && this.companion === null;
+    const idle = this.#pending.size === 0 && !this.backlogged && !this.#reader.partial;
+    return idle && !this.#closed && this.companion === null;
   }
 
   #emitHeld(): void {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-import type { Socket, SocketExchange } from '../native';
+import type { SocketExchange } from '../native';
 import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
 import { encodeHeader, type Header } from '../protocol/header';
-import { newPayload } from '../protocol/wire';
+import { newPayload, viewOf } from '../protocol/wire';
 import type { Request } from './connection-types';
 import { copyBytes } from './copy-bytes';
 import { NO_FDS } from './fd-list';
@@ -24,23 +24,20 @@ export class RequestExchange {
   readonly #incoming: DataView;
   readonly #header: Header = { id: 0, command: 0, size: 0, flags: HeaderFlag.command, error: 0 };
 
-  constructor(socket: Socket, reader: MessageReader, queue: SendQueue) {
+  constructor(exchange: SocketExchange, reader: MessageReader, queue: SendQueue) {
     this.#reader = reader;
     this.#queue = queue;
-    this.#exchange = socket.exchange();
-    this.#outgoing = viewOf(this.#exchange.outgoing);
-    this.#incoming = viewOf(this.#exchange.incoming);
+    this.#exchange = exchange;
+    this.#outgoing = viewOf(exchange.outgoing);
+    this.#incoming = viewOf(exchange.incoming);
   }
 
   /**
-   * Whether a request can go this way: it is small and brings no descriptors, and nothing waits before it.
-   * Only to be asked when the reader has nothing, and the reply can bring no descriptors either.
+   * Whether a request can go this way: it is small and brings no descriptors. Only while nothing waits before it, the
+   * reader has nothing, and the reply can bring no descriptors either.
    */
   takes({ payload, data = NOTHING, fds }: Request): boolean {
-    const size = HEADER_SIZE + payload.length + data.length;
-    if (fds !== undefined || size > this.#exchange.outgoing.length) return false;
-    this.#queue.release();
-    return this.#queue.bytes === 0;
+    return fds === undefined && HEADER_SIZE + payload.length + data.length <= this.#exchange.outgoing.length;
   }
 
   /**
@@ -83,8 +80,4 @@ export class RequestExchange {
       view.getUint32(8, true) === HeaderFlag.reply
     );
   }
-}
-
-function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
-  return new DataView(buffer, byteOffset, byteLength);
 }

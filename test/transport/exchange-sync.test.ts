@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The synchronous form while nothing else is under way. The peer has sent before it is asked: the first id is 1. */
 import { closeFd, createSharedMemory } from '../../lib/native';
+import { addon } from '../../lib/native/addon';
 import type { Connection, IncomingCommand, Reply } from '../../lib/transport';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
@@ -166,6 +167,45 @@ describe.each([true, false])('with readAhead %s', (readAhead) => {
     for (let sent = 1; sent < taken; sent++) peer.take();
     await until(() => connection.queuedBytes === 0);
     expect(peer.take().payload).toEqual(Array.from({ length: 4000 }, () => 3));
+  });
+
+  test('where the runtime allows no memory of the addon, requests go the usual way', () => {
+    const spy = jest.spyOn(addon(), 'socketExchange').mockReturnValue(0);
+    try {
+      for (const id of [1, 2]) {
+        peer.send(reply(id));
+        expect([...ask().payload]).toEqual([1, 2]);
+      }
+      expect(spy).toHaveBeenCalledTimes(readAhead ? 1 : 0);
+    } finally {
+      spy.mockRestore();
+    }
+  });
+
+  test('what was gathered before, and given up, goes first', async () => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const given = [1, 2].map((byte) =>
+      connection.request({ command: READ, payload: Uint8Array.of(byte), signal }),
+    );
+    controller.abort(new Error('given up'));
+    peer.send(reply(3));
+    expect(ask().payload.length).toBe(2);
+    expect([peer.take(), peer.take(), peer.take()].map(({ payload }) => payload)).toEqual([[1], [2], [7]]);
+    for (const each of given) await expect(each).rejects.toThrow('given up');
+  });
+
+  test('the same, when the peer has gone meanwhile', async () => {
+    const controller = new AbortController();
+    const { signal } = controller;
+    const given = [1, 2].map((byte) =>
+      connection.request({ command: READ, payload: Uint8Array.of(byte), signal }),
+    );
+    controller.abort(new Error('given up'));
+    peer.socket.close();
+    expect(() => ask()).toThrow(coded('ERR_VFIO_USER_DISCONNECTED'));
+    expect(connection.closed).toBe(true);
+    for (const each of given) await expect(each).rejects.toThrow('given up');
   });
 
   test('a reply in two parts is waited for', () => {
