@@ -9,6 +9,7 @@
 #include "addon.h"
 #include "arguments.h"
 #include "clock.h"
+#include "rights.h"
 
 namespace {
 
@@ -58,17 +59,7 @@ Napi::Value Send(const Napi::CallbackInfo& info) {
   message.msg_iov = parts;
   message.msg_iovlen = 2;
   alignas(cmsghdr) char control[kControlSize];
-  if (fds.length > 0) {
-    const size_t size = fds.length * sizeof(int);
-    std::memset(control, 0, CMSG_SPACE(size));
-    message.msg_control = control;
-    message.msg_controllen = CMSG_SPACE(size);
-    cmsghdr* rights = CMSG_FIRSTHDR(&message);
-    rights->cmsg_level = SOL_SOCKET;
-    rights->cmsg_type = SCM_RIGHTS;
-    rights->cmsg_len = CMSG_LEN(size);
-    std::memcpy(CMSG_DATA(rights), fds.data, size);
-  }
+  if (fds.length > 0) AttachRights(&message, control, fds.data, fds.length);
   const ssize_t sent = Retry([&] { return sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT); });
   return Napi::Number::New(info.Env(), static_cast<double>(OrErrno(sent)));
 }

@@ -83,7 +83,6 @@ export class DeviceFeatures {
       timeout: message.set === true ? this.#timeout : undefined,
       maxReply: Math.max(payload.byteLength, 8 + room),
     });
-    reply.fds.close();
     return decodeDeviceFeatureReply(reply.payload, message);
   }
 }

@@ -5,6 +5,7 @@ import type { Device, DeviceInfo, PciIrqName, PciRegionName, SparseArea } from '
 import { PciIrq, PciRegion } from '../pci/device';
 import {
   Command,
+  DMA_MAP_SIZE,
   DeviceFlag,
   DmaMapFlag,
   DmaUnmapFlag,
@@ -23,11 +24,12 @@ import {
   type NegotiatedLimits,
   type RegionInfo,
 } from '../protocol';
-import type { Connection, ConnectionStatistics, FdList, Reply } from '../transport';
+import type { Connection, ConnectionStatistics, FdList } from '../transport';
 import { DeviceFeatures } from './device-feature';
 import { DirtyLog } from './dirty-log';
 import type { DmaContainer } from './dma-container';
 import type { DmaRange, DmaTarget } from './dma-range';
+import type { Done } from './pipeline';
 import { VfioUserIrq } from './irq';
 import { DeviceMigration } from './migration';
 import { IrqExclusion } from './irq-exclusion';
@@ -94,6 +96,9 @@ export class VfioUserDevice
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
   #info: Promise<DeviceInfo> | undefined;
+  /** Kept for the next DMA_MAP: many come one behind the other. */
+  readonly #dmaMapRequest = new Uint8Array(DMA_MAP_SIZE);
+  #dmaMapFds: readonly number[] = [];
 
   constructor(
     connection: Connection,
@@ -205,24 +210,24 @@ export class VfioUserDevice
   /** The same, blocking. */
   flushSync(): void {
     const payload = encodeDeviceInfoRequest();
-    this.#connection.requestSync({ command: Command.deviceGetInfo, payload }).fds.close();
+    this.#connection.requestSync({ command: Command.deviceGetInfo, payload });
   }
 
   /** Tells the server of a DMA range. Use {@link dma} instead. */
-  mapDma(range: DmaRange): Promise<void> {
+  mapDma(range: DmaRange, done: Done): void {
     const readable = range.access !== 'write' ? DmaMapFlag.read : 0;
     const writable = range.access !== 'read' ? DmaMapFlag.write : 0;
     // A server that takes no descriptors reaches the memory by message.
     const fd = this.negotiated.limits.maxMsgFds > 0 ? range.fd : null;
-    const payload = encodeDmaMapRequest({
-      flags: readable | writable,
-      offset: fd === null ? 0 : range.fdOffset,
-      address: range.iova,
-      size: range.size,
-    });
-    const fds = fd === null ? undefined : [fd];
+    const offset = fd === null ? 0 : range.fdOffset;
+    const payload = encodeDmaMapRequest(
+      { flags: readable | writable, offset, address: range.iova, size: range.size },
+      this.#dmaMapRequest,
+    );
+    if (fd !== null && this.#dmaMapFds[0] !== fd) this.#dmaMapFds = [fd];
+    const fds = fd === null ? undefined : this.#dmaMapFds;
     const timeout = this.#timeouts.quiesce;
-    return this.#connection.request({ command: Command.dmaMap, payload, timeout, fds }).then(closeFds);
+    this.#connection.submit({ command: Command.dmaMap, payload, timeout, fds }, done);
   }
 
   /** Takes a DMA range from the server. Use {@link dma} instead. */
@@ -252,7 +257,6 @@ export class VfioUserDevice
       timeout: this.#timeouts.quiesce,
       maxReply: payload.byteLength + bitmap.size,
     });
-    reply.fds.close();
     const { bitmap: bytes } = decodeDmaUnmapReply(reply.payload, request);
     if (bytes !== undefined) return bytes;
     throw new VfioUserError(
@@ -384,14 +388,8 @@ export class VfioUserDevice
     fds?: readonly number[],
   ): Promise<Uint8Array> {
     const reply = await this.#connection.request({ command, payload, timeout, fds });
-    reply.fds.close();
     return reply.payload;
   }
-}
-
-/** Closes what a reply brought that brings nothing. */
-function closeFds({ fds }: Reply): void {
-  fds.close();
 }
 
 /** The smallest of page sizes that are or'ed together. */

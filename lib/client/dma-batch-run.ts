@@ -2,13 +2,13 @@
 import type { DmaBatchOutcome, PlannedOperation } from './dma-batch';
 import type { DmaMapOptions, DmaRange } from './dma-range';
 import type { DmaTable } from './dma-table';
-import { pipelined } from './pipeline';
+import { callBack, pipelined, type Done } from './pipeline';
 
 /**
  * Does the operations of a batch that was checked, in their order, without waiting for one before the next.
  *
  * @param rangeFor makes the range of a map, with its memory
- * @returns by operation, its range and what became of it
+ * @returns by operation, its range and what became of it; nothing of it when none has failed
  * @throws what `rangeFor` throws; nothing was sent then
  */
 export async function runBatch(
@@ -19,13 +19,17 @@ export async function runBatch(
   const ranges = prepare(table, plan, rangeFor);
   // A range that takes the place of others enters the table when those have left it.
   let unmapped: Promise<unknown> = Promise.resolve();
-  const act = (range: DmaRange, index: number): Promise<void> => {
-    if (plan[index]?.kind === 'map') return table.enterAfter(range, unmapped);
+  const act = (range: DmaRange, index: number, done: Done): void => {
+    if (plan[index]?.kind === 'map') {
+      table.enterAfter(range, unmapped, done);
+      return;
+    }
     const left = table.leave(range);
     unmapped = Promise.allSettled([unmapped, left]);
-    return left;
+    callBack(left, done);
   };
   const results = await pipelined(ranges, act, table.deviceCount);
+  if (results.every((result) => result === null)) return { ranges, outcomes: [] };
   const outcomes = plan.map(({ kind }, index) => {
     const { iova, size } = ranges[index] as DmaRange;
     return { operation: kind, iova, size, error: results[index]?.error ?? null };

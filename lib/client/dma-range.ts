@@ -3,6 +3,7 @@ import { VfioUserError, invalidArgument } from '../errors';
 import type { IovaRange } from '../pci/iova-map';
 import type { DirtyBitmap } from '../protocol';
 import type { RangeMemory } from './dma-memory';
+import type { Done } from './pipeline';
 
 /** What the device may do with a mapped range. */
 export type DmaAccess = 'read' | 'write' | 'readwrite';
@@ -14,7 +15,7 @@ export interface DmaTarget {
   readonly maxDmaMaps: number;
   /** Addresses, sizes and offsets must be multiples of this many bytes: the smallest page that the server takes. */
   readonly dmaPageSize: number;
-  mapDma(range: DmaRange): Promise<void>;
+  mapDma(range: DmaRange, done: Done): void;
   unmapDma(range: DmaRange): Promise<void>;
   /** Everything with one message; fails when the server does not know how. */
   unmapAllDma(): Promise<void>;

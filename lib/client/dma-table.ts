@@ -4,7 +4,7 @@ import { IovaMap, formatRange, type IovaRange } from '../pci/iova-map';
 import { DirtyBitmap, MIN_DIRTY_PAGE_SIZE } from '../protocol';
 import type { DmaBatchOutcome } from './dma-batch';
 import { mayStillHold, type DmaRange, type DmaTarget } from './dma-range';
-import { pipelined } from './pipeline';
+import { callBack, pipelined, promised, type Done } from './pipeline';
 
 /** A device that did not do what it was told. */
 interface Failure {
@@ -97,7 +97,9 @@ export class DmaTable {
     checkTarget(target, ranges);
     // Entered first, so that it is also told of what is mapped from now on.
     this.#targets.add(target);
-    const results = await pipelined(ranges, (range) => target.mapDma(shown(range)));
+    const results = await pipelined(ranges, (range, _, done) => {
+      target.mapDma(shown(range), done);
+    });
     const [failure] = results.filter((result) => result !== null);
     if (failure === undefined) return;
     this.#targets.delete(target);
@@ -118,16 +120,21 @@ export class DmaTable {
       this.release(range);
       throw error;
     }
-    await this.#show(range);
+    await promised((done) => {
+      this.#show(range, done);
+    });
   }
 
   /**
    * The same for a checked range that may take the place of others, which `left` waits for: it enters when they have left.
    */
-  enterAfter(range: DmaRange, left: Promise<unknown>): Promise<void> {
-    if (this.#ranges.overlap(range.iova, range.size) !== undefined) return this.#replace(range, left);
+  enterAfter(range: DmaRange, left: Promise<unknown>, done: Done): void {
+    if (this.#ranges.overlap(range.iova, range.size) !== undefined) {
+      callBack(this.#replace(range, left), done);
+      return;
+    }
     this.#ranges.add(range);
-    return this.#show(range);
+    this.#show(range, done);
   }
 
   /** The range leaves the table only when every device has let go of it (vfio-user, VFIO_USER_DMA_UNMAP, "Reply"). */
@@ -181,7 +188,9 @@ export class DmaTable {
   }
 
   async #replace(range: DmaRange, left: Promise<unknown>): Promise<void> {
-    await this.#show(range);
+    await promised((done) => {
+      this.#show(range, done);
+    });
     await left;
     if (this.#leaving.has(range)) return;
     try {
@@ -193,13 +202,25 @@ export class DmaTable {
   }
 
   /** Tells every device; when one refuses, the others forget the range again, and so does the table. */
-  #show(range: DmaRange): Promise<void> {
+  #show(range: DmaRange, done: Done): void {
     const [target] = this.#targets;
-    const map = (each: DmaTarget): Promise<void> => each.mapDma(shown(range));
-    // Of many ranges that one device is told of, as few promises as can be.
-    if (target !== undefined && this.#targets.size === 1)
-      return map(target).catch((error: unknown) => this.#unshow(range, [{ target, error }]));
-    return this.#tell(map).then((failures) => this.#unshow(range, failures));
+    if (target !== undefined && this.#targets.size === 1) {
+      // Of many ranges that one device is told of, as little as can be is kept for each.
+      target.mapDma(shown(range), (error) => {
+        if (error === null) done(null);
+        else callBack(this.#unshow(range, [{ target, error }]), done);
+      });
+      return;
+    }
+    const told = this.#tell((each) =>
+      promised((taken) => {
+        each.mapDma(shown(range), taken);
+      }),
+    );
+    callBack(
+      told.then((failures) => this.#unshow(range, failures)),
+      done,
+    );
   }
 
   /** Takes a range back from the devices that have taken it, when one has not. */
@@ -279,5 +300,7 @@ async function clear(target: DmaTarget, ranges: readonly DmaRange[]): Promise<({
     if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE')
       return ranges.map(() => ({ error }));
   }
-  return pipelined(ranges, (range) => target.unmapDma(shown(range)));
+  return pipelined(ranges, (range, _, done) => {
+    callBack(target.unmapDma(shown(range)), done);
+  });
 }

@@ -271,8 +271,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
 
   async #send(request: Omit<SetIrqsRequest, 'index'>, fds: readonly number[] = []): Promise<void> {
     const payload = encodeSetIrqsRequest({ ...request, index: this.index });
-    const reply = await this.#connection.request({ command: Command.deviceSetIrqs, payload, fds });
-    reply.fds.close();
+    await this.#connection.request({ command: Command.deviceSetIrqs, payload, fds });
   }
 }
 

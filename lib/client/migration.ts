@@ -143,19 +143,17 @@ export class DeviceMigration {
       timeout: this.#limits.timeout,
       maxReply: 8 + size,
     });
-    reply.fds.close();
     return decodeMigDataReadReply(reply.payload, size);
   }
 
   /** One MIG_DATA_WRITE, in state `resuming`, of at most `maxDataXferSize` bytes. Use {@link createWriteStream} to write all. */
   async writeData(data: Uint8Array): Promise<void> {
-    const reply = await this.#connection.request({
+    await this.#connection.request({
       command: Command.migDataWrite,
       payload: encodeMigDataWriteRequest(data.byteLength),
       data,
       timeout: this.#limits.timeout,
     });
-    reply.fds.close();
   }
 
   /** Leaves `resuming` without a state that was loaded: only a reset is sure to do that. */

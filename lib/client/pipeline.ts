@@ -7,15 +7,36 @@
  */
 const WINDOW = 256;
 
+/** Is called once: with null when something is done, else with the error. */
+export type Done = (error: unknown) => void;
+
+/** A promise for what is told by a callback: of many things in flight, promises cost more than the messages. */
+export function promised(start: (done: Done) => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    start((error) => {
+      if (error === null) resolve();
+      else reject(error instanceof Error ? error : new Error('unreachable: no error', { cause: error }));
+    });
+  });
+}
+
+/** The other way round. */
+export function callBack(promise: Promise<unknown>, done: Done): void {
+  promise.then(() => {
+    done(null);
+  }, done);
+}
+
 /**
- * Calls `send` for each item, in order, without waiting for one before the next is sent.
+ * Calls `send` for each item, in order, without waiting for one before the next is sent. When it throws, the item has
+ * failed.
  *
  * @param copies messages that an item takes, each to another device
- * @returns by item, what its promise was rejected with, or null
+ * @returns by item, the error of what failed, or null
  */
 export function pipelined<T>(
   items: readonly T[],
-  send: (item: T, index: number) => Promise<void>,
+  send: (item: T, index: number, done: Done) => void,
   copies = 1,
 ): Promise<({ error: unknown } | null)[]> {
   const most = Math.ceil(WINDOW / Math.max(copies, 1));
@@ -23,18 +44,25 @@ export function pipelined<T>(
     const results = items.map((): { error: unknown } | null => null);
     let sent = 0;
     let settled = 0;
-    const settle = (): void => {
-      settled++;
-      advance();
+    let advancing = false;
+    const start = (index: number): void => {
+      const done: Done = (error) => {
+        if (error !== null) results[index] = { error };
+        settled++;
+        advance();
+      };
+      try {
+        send(items[index] as T, index, done);
+      } catch (error) {
+        done(error);
+      }
     };
     const advance = (): void => {
-      while (sent < items.length && sent - settled < most) {
-        const index = sent++;
-        send(items[index] as T, index).then(settle, (error: unknown) => {
-          results[index] = { error };
-          settle();
-        });
-      }
+      // What is done at once comes back here.
+      if (advancing) return;
+      advancing = true;
+      while (sent < items.length && sent - settled < most) start(sent++);
+      advancing = false;
       if (settled === items.length) resolve(results);
     };
     advance();

@@ -13,6 +13,7 @@ import {
 import type { Connection, Reply } from '../transport';
 import { RegionIoFds } from './io-fds';
 import type { PostedWrites } from './posted-writes';
+import { RegisterRead } from './register-read';
 import type { SubRegion } from './sub-region';
 
 /** What the server told about a region, and the descriptors that came with it. */
@@ -78,6 +79,7 @@ export class VfioUserRegion implements DeviceRegion {
   readonly #maxWrite: number;
   readonly #mapped = new Set<Mapping>();
   readonly #postedWrites: PostedWrites;
+  readonly #registerRead: RegisterRead;
   #posted = false;
   #ioFds: Promise<RegionIoFds> | undefined;
   #openIoFds: RegionIoFds | null = null;
@@ -101,6 +103,7 @@ export class VfioUserRegion implements DeviceRegion {
     this.#maxRead = access.maxTransfer;
     this.#maxWrite = Math.min(access.maxTransfer, MAX_WRITE);
     this.#postedWrites = access.postedWrites;
+    this.#registerRead = new RegisterRead(connection, description.index);
   }
 
   /** Whether writes are posted unless their own {@link WriteOptions} say otherwise. Default false. */
@@ -120,8 +123,11 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   readSync(offset: number, width: 1 | 2 | 4): number {
-    const reply = this.#connection.requestSync(this.#readRequest(this.#aligned(offset, width), width));
-    return this.#register(reply, offset, width);
+    this.#aligned(offset, width);
+    this.#assertReadable(offset, width);
+    return this.#registerRead.run(offset, width, (done) => {
+      this.#complete('REGION_READ', offset, width, done);
+    });
   }
 
   async read64(offset: number): Promise<bigint> {
@@ -267,10 +273,14 @@ export class VfioUserRegion implements DeviceRegion {
     return this.#readReply(this.#connection.requestSync(this.#readRequest(offset, count)), offset, count);
   }
 
-  #readRequest(offset: number, count: number): { command: number; payload: Uint8Array; maxReply: number } {
+  #assertReadable(offset: number, count: number): void {
     if (!this.readable)
       throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, count)} is not readable`);
     this.#fits(offset, count);
+  }
+
+  #readRequest(offset: number, count: number): { command: number; payload: Uint8Array; maxReply: number } {
+    this.#assertReadable(offset, count);
     const payload = encodeRegionReadRequest({ offset, region: this.index, count });
     return { command: Command.regionRead, payload, maxReply: 16 + count };
   }
@@ -290,7 +300,6 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   #checkRead(reply: Reply, offset: number, count: number): void {
-    reply.fds.close();
     const done = checkRegionReadReply(reply.payload, { offset, region: this.index, count });
     this.#complete('REGION_READ', offset, count, done);
   }
@@ -360,7 +369,6 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   #writeReply(reply: Reply, offset: number, data: Uint8Array): void {
-    reply.fds.close();
     const written = decodeRegionWriteReply(reply.payload, { offset, region: this.index, count: data.length });
     this.#complete('REGION_WRITE', offset, data.length, written.count);
   }

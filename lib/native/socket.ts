@@ -99,8 +99,6 @@ export class SocketWatcher {
 export class Socket {
   readonly #fd: number;
   readonly #fdsOut = new Int32Array(2 + MAX_FDS_PER_MESSAGE);
-  /** Descriptors to send; kept, as most messages bring as many as the one before. */
-  #fdsIn = new Int32Array(1);
   #received: number[] = [];
   #fdsTruncated = false;
   #watcher: SocketWatcher | undefined;
@@ -175,19 +173,19 @@ export class Socket {
     if (!(headLength >= 0 && headLength <= head.length) || !(bodyOffset >= 0) || !(bodyLength >= 0)) {
       throw outOfRange('The part to send exceeds its array');
     }
-    let descriptors: Int32Array | null = null;
-    if (fds !== null && fds.length > 0) {
-      if (headLength + bodyLength === 0)
-        throw invalidArgument('File descriptors need at least one byte to go with');
-      if (fds.length > MAX_FDS_PER_MESSAGE) {
-        throw outOfRange(
-          `A message carries at most ${String(MAX_FDS_PER_MESSAGE)} file descriptors, got ${String(fds.length)}`,
-        );
-      }
-      if (this.#fdsIn.length !== fds.length) this.#fdsIn = new Int32Array(fds.length);
-      descriptors = this.#fdsIn;
-      descriptors.set(fds);
+    const count = fds?.length ?? 0;
+    if (count > 0 && headLength + bodyLength === 0)
+      throw invalidArgument('File descriptors need at least one byte to go with');
+    if (count > MAX_FDS_PER_MESSAGE) {
+      throw outOfRange(
+        `A message carries at most ${String(MAX_FDS_PER_MESSAGE)} file descriptors, got ${String(count)}`,
+      );
     }
+    if (SocketExchange.fits(headLength + bodyLength, count)) {
+      const exchange = this.exchange();
+      if (exchange !== null) return exchange.send(head, headLength, body, bodyOffset, fds);
+    }
+    const descriptors = fds === null || count === 0 ? null : Int32Array.from(fds);
     const offset = body === null ? 0 : bodyOffset;
     const result = addon().send(this.fd, head, headLength, body, offset, descriptors);
     if (result >= 0) return result;
@@ -239,7 +237,8 @@ export class Socket {
 
   /** To send and receive in one call, while the socket is open; null where the runtime does not allow it. */
   exchange(): SocketExchange | null {
-    if (this.#exchange === undefined) this.#exchange = SocketExchange.create(this.fd);
+    const { fd } = this;
+    if (this.#exchange === undefined) this.#exchange = SocketExchange.create(fd);
     return this.#exchange;
   }
 

@@ -26,6 +26,8 @@ const LIMIT = 1n << 64n;
  */
 export class IovaMap<Range extends IovaRange> {
   #ranges: Range[] = [];
+  /** Of each range, the address behind it: kept, as sums of bigints are costly. */
+  #ends: bigint[] = [];
 
   get size(): number {
     return this.#ranges.length;
@@ -49,7 +51,8 @@ export class IovaMap<Range extends IovaRange> {
    */
   add(range: Range): void {
     const { iova, size } = range;
-    if (!Number.isSafeInteger(size) || size < 1 || iova < 0n || iova + BigInt(size) > LIMIT) {
+    const end = Number.isSafeInteger(size) && size > 0 ? iova + BigInt(size) : 0n;
+    if (end === 0n || iova < 0n || end > LIMIT) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
         `DMA range ${formatRange(range)} is empty or not within 64 bits of address`,
@@ -57,13 +60,19 @@ export class IovaMap<Range extends IovaRange> {
     }
     const index = this.#firstEndingAfter(iova);
     const other = this.#ranges[index];
-    if (other !== undefined && other.iova < iova + BigInt(size)) {
+    if (other !== undefined && other.iova < end) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
         `DMA range ${formatRange(range)} overlaps ${formatRange(other)}, which is mapped. Mapped: ${this.dump()}`,
       );
     }
-    this.#ranges.splice(index, 0, range);
+    if (other === undefined) {
+      this.#ranges.push(range);
+      this.#ends.push(end);
+    } else {
+      this.#ranges.splice(index, 0, range);
+      this.#ends.splice(index, 0, end);
+    }
   }
 
   /** The range that begins at `iova` and has exactly `size` bytes. */
@@ -74,13 +83,16 @@ export class IovaMap<Range extends IovaRange> {
 
   /** Removes a range that {@link add} entered. */
   delete(range: Range): boolean {
-    const index = this.#ranges.indexOf(range);
-    if (index >= 0) this.#ranges.splice(index, 1);
-    return index >= 0;
+    const index = this.#firstEndingAfter(range.iova);
+    if (this.#ranges[index] !== range) return false;
+    this.#ranges.splice(index, 1);
+    this.#ends.splice(index, 1);
+    return true;
   }
 
   clear(): void {
     this.#ranges = [];
+    this.#ends = [];
   }
 
   /**
@@ -126,15 +138,14 @@ export class IovaMap<Range extends IovaRange> {
 
   /** Index of the first range whose last byte is at or after `address`. */
   #firstEndingAfter(address: bigint): number {
+    const ends = this.#ends;
     let low = 0;
-    let high = this.#ranges.length;
+    let high = ends.length;
     // Ranges often come in the order of their addresses.
-    const last = this.#ranges[high - 1];
-    if (last !== undefined && last.iova + BigInt(last.size) <= address) return high;
+    if (high === 0 || (ends[high - 1] as bigint) <= address) return high;
     while (low < high) {
       const middle = (low + high) >>> 1;
-      const range = this.#ranges[middle];
-      if (range !== undefined && range.iova + BigInt(range.size) <= address) low = middle + 1;
+      if ((ends[middle] as bigint) <= address) low = middle + 1;
       else high = middle;
     }
     return low;

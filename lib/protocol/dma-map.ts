@@ -15,13 +15,21 @@ export interface DmaMapRequest {
   size: U64;
 }
 
-const SIZE = 32;
+/** Bytes of a DMA_MAP request. */
+export const DMA_MAP_SIZE = 32;
+const SIZE = DMA_MAP_SIZE;
 
-/** Encodes the 32 bytes of a DMA_MAP request. Throws `ERR_OUT_OF_RANGE` for values that do not fit, and for a size of 0. */
-export function encodeDmaMapRequest(request: Readonly<DmaMapRequest>): Uint8Array {
+/**
+ * Encodes the 32 bytes of a DMA_MAP request. Throws `ERR_OUT_OF_RANGE` for values that do not fit, and for a size of 0.
+ *
+ * @param payload where to, at least {@link DMA_MAP_SIZE} bytes
+ */
+export function encodeDmaMapRequest(
+  request: Readonly<DmaMapRequest>,
+  payload: Uint8Array = newPayload(SIZE),
+): Uint8Array {
   const { flags, offset, address, size } = request;
   checkU32(flags, 'flags');
-  const payload = newPayload(SIZE);
   putU32(payload, 0, SIZE);
   putU32(payload, 4, flags);
   putU64(payload, 8, offset, 'offset');

@@ -104,6 +104,17 @@ export function encodeRegionReadReply(reply: Readonly<RegionAccess>): Uint8Array
   return encodeAccess(reply);
 }
 
+/** The same as 32-bit words of this machine, which must be as little-endian as the wire. Checks nothing. */
+export function putRegionReadRequest(
+  words: Uint32Array,
+  { offset, region, count }: Readonly<RegionAccess>,
+): void {
+  words[0] = offset % TWO_32;
+  words[1] = offset / TWO_32;
+  words[2] = region;
+  words[3] = count;
+}
+
 /** Where the data of a REGION_READ reply begins, in bytes. */
 export const REGION_READ_DATA = SIZE;
 

@@ -23,20 +23,30 @@ export interface ConnectionOptions {
   readonly maxMessageSize?: number;
 }
 
-/** One request. */
-export interface Request {
+/** What is expected of a reply. */
+export interface Expectation {
   readonly command: number;
-  /** The fixed part of the payload. */
+  /** Milliseconds; Infinity for none. */
+  readonly timeout?: number | undefined;
+  /** Largest reply payload accepted, in bytes. Default: what fits into a message. */
+  readonly maxReply?: number | undefined;
+}
+
+/** One request. */
+export interface Request extends Expectation {
+  /** The fixed part of the payload. May be reused when the call returns. */
   readonly payload: Uint8Array;
   /** Bulk data that follows it; not copied unless the socket is full. */
   readonly data?: Uint8Array | undefined;
   /** Descriptors that go with the message. They stay the caller's. */
   readonly fds?: readonly number[] | undefined;
-  /** Milliseconds; Infinity for none. */
-  readonly timeout?: number | undefined;
   readonly signal?: AbortSignal | undefined;
-  /** Largest reply payload accepted, in bytes. Default: what fits into a message. */
-  readonly maxReply?: number | undefined;
+}
+
+/** A request whose payload is a few 32-bit words of this machine, which are little-endian as those on the wire. */
+export interface WordsRequest extends Expectation {
+  readonly words: Uint32Array;
+  readonly maxReply: number;
 }
 
 /** What a connection has seen so far. */

@@ -4,16 +4,23 @@ import { VfioUserError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
 import { HeaderFlag, commandName } from '../protocol/constants';
 import { isReply } from '../protocol/header';
+import { Backlog } from './backlog';
 import { CommandQueue } from './command-queue';
 import { closedError, disconnectedError, errorFor, replyError } from './connection-errors';
-import type { ConnectionOptions, ConnectionStatistics, Request } from './connection-types';
+import type {
+  ConnectionOptions,
+  ConnectionStatistics,
+  Expectation,
+  Request,
+  WordsRequest,
+} from './connection-types';
 import { DeadlineTimer } from './deadline-timer';
-import { Fifo } from './fifo';
 import type { LaneQueue } from './lane-queue';
 import * as limits from './limits';
 import { MessageReader, type Message } from './message-reader';
 import { MessageWriter, requestMessage, type OutgoingMessage } from './message-writer';
 import { PendingTable, replyBringsFds, type Pending, type Reply } from './pending-table';
+import { abortableReply, promisedReply } from './promised-reply';
 import { RequestExchange } from './request-exchange';
 import type { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
@@ -51,9 +58,8 @@ export class Connection {
   readonly #commands: CommandQueue;
   readonly #onClose: (error: VfioUserError | null) => void;
   readonly #readAhead: boolean;
-  /** What waits for its turn while much is queued: functions that send it. */
-  #unsent = new Fifo<() => void>();
-  #turns: (() => void)[] = [];
+  /** What waits for its turn while much is queued. */
+  readonly #backlog: Backlog;
   /** Sends what was gathered. */
   readonly #release = (): void => {
     if (this.#closed) return;
@@ -65,8 +71,6 @@ export class Connection {
     }
     if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
   };
-  /** Sends what {@link hold} keeps back. */
-  #held: (() => void) | null = null;
   readonly #timer = new DeadlineTimer((now) => this.#pending.expire(now));
   #closed = false;
   #paused = false;
@@ -81,13 +85,14 @@ export class Connection {
     this.#reader = new MessageReader(socket, options.maxMessageSize ?? limits.DEFAULT_MAX_MESSAGE);
     this.#writer = new MessageWriter(socket);
     this.#outgoing = this.#writer.queue;
+    this.#backlog = new Backlog(this.#outgoing);
     const outgoing = this.#outgoing;
     this.#commands = new CommandQueue(options.onCommand, options.lane ?? (() => null), {
       get congested() {
         return outgoing.replyBytes > limits.HIGH_WATER;
       },
       reply: (id, command, flags, errno, payload, data, fds) => {
-        this.#emitHeld();
+        this.#backlog.emitHeld();
         this.#transmit({ id, command, flags, errno, payload, data, fds }, false);
       },
       fail: (error) => {
@@ -120,12 +125,12 @@ export class Connection {
 
   /** Whether messages wait for the socket, so that one sent now would have to wait too. */
   get backlogged(): boolean {
-    return this.#outgoing.bytes > 0 || this.#unsent.length > 0;
+    return this.#backlog.any;
   }
 
   /** Whether so much is queued that senders should wait for {@link drained}. */
   get full(): boolean {
-    return this.#outgoing.bytes > limits.HIGH_WATER || this.#unsent.length > 0;
+    return this.#backlog.full;
   }
 
   /** The order of the peer's commands, for work of the peer that comes by other ways. */
@@ -154,29 +159,21 @@ export class Connection {
    * @throws VfioUserError REMOTE, TIMEOUT, DISCONNECTED, CLOSED or PROTOCOL; the reason of `signal` when aborted
    */
   request(request: Request): Promise<Reply> {
-    return new Promise<Reply>((resolve, reject) => {
-      const { signal } = request;
-      const settle: Pending['settle'] = (error, reply) => {
-        if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
-        else resolve(reply);
-      };
-      if (signal === undefined) {
-        this.#start(request, true, settle);
-        return;
-      }
-      signal.throwIfAborted();
-      let id = -1;
-      const onAbort = (): void => {
-        this.#pending.abandon(id);
-        // The reason is the caller's own, whatever it is.
-        reject(signal.reason as Error);
-      };
-      id = this.#start(request, true, (error, reply) => {
-        signal.removeEventListener('abort', onAbort);
-        settle(error, reply);
-      });
-      if (this.#pending.get(id) !== undefined) signal.addEventListener('abort', onAbort, { once: true });
-    });
+    const start = (settle: Pending['settle']): number => this.#start(request, true, settle);
+    const { signal } = request;
+    return signal === undefined ? promisedReply(start) : abortableReply(signal, this.#pending, start);
+  }
+
+  /**
+   * The same with a callback, which is called once, with an error or a reply: of many requests in flight, promises cost
+   * more than the messages. `signal` is not heeded.
+   */
+  submit(request: Request, settle: Pending['settle']): void {
+    try {
+      this.#start(request, true, settle);
+    } catch (error) {
+      settle(error as Error, null);
+    }
   }
 
   /**
@@ -184,14 +181,24 @@ export class Connection {
    * meanwhile, so a device that reads our memory by message before it answers does not deadlock.
    */
   requestSync(request: Request): Reply {
-    this.#emitHeld();
-    this.#assertOpen(request.command);
-    const exchange = this.#exchangeFor(request);
-    if (exchange === null) return this.#awaitSync((settle) => this.#start(request, false, settle));
-    // Nearly always the next message is the reply. Only when it is not, the request enters the table, with its deadline.
-    const id = this.#pending.claim(request.command);
-    const reply = this.#exchangeSync(exchange, id, request);
-    return reply ?? this.#awaitSync((settle) => this.#enter(id, request, settle));
+    const exchange = this.#exchangeFor(request.command);
+    if (exchange?.takes(request) !== true)
+      return this.#awaitSync((settle) => this.#start(request, false, settle));
+    return this.#exchangeSync(request, (id) => exchange.run(id, request, limits.SPIN_MICROSECONDS));
+  }
+
+  /**
+   * The same for a request that is a few 32-bit words, as its reply is.
+   *
+   * @param answer is given the payload of the reply, for which it has room
+   * @returns bytes of the payload; the reply when it did not come at once, and `answer` is as it was
+   */
+  requestWordsSync(request: WordsRequest, answer: Uint32Array): Reply | number {
+    const exchange = this.#exchangeFor(request.command);
+    if (exchange === null) return this.requestSync({ ...request, payload: bytesOf(request.words) });
+    return this.#exchangeSync(request, (id) =>
+      exchange.runWords(id, request, answer, limits.SPIN_MICROSECONDS),
+    );
   }
 
   /**
@@ -200,7 +207,7 @@ export class Connection {
    * @returns false when much is queued and the caller should wait for {@link drained}
    */
   post(command: number, payload: Uint8Array, data?: Uint8Array): boolean {
-    this.#emitHeld();
+    this.#backlog.emitHeld();
     this.#assertOpen(command);
     const send = (fixed: Uint8Array, bulk: Uint8Array | undefined): void => {
       const id = this.#pending.reserve();
@@ -210,7 +217,7 @@ export class Connection {
     if (!this.full) send(payload, data);
     else {
       const copies = [payload.slice(), data?.slice()] as const;
-      this.#unsent.push(() => {
+      this.#backlog.push(() => {
         send(...copies);
       });
     }
@@ -222,15 +229,12 @@ export class Connection {
    * before any other message is sent or queued, or when the socket has taken what waits. It sends with {@link post}.
    */
   hold(emit: () => void): void {
-    this.#emitHeld();
-    this.#held = emit;
+    this.#backlog.hold(emit);
   }
 
   /** Resolves when there is room for more messages, or the connection has ended. */
   async drained(): Promise<void> {
-    while (!this.#closed && this.full) {
-      await new Promise<void>((resolve) => this.#turns.push(resolve));
-    }
+    while (!this.#closed && this.full) await this.#backlog.room();
   }
 
   /**
@@ -263,25 +267,25 @@ export class Connection {
   }
 
   #start(request: Request, gather: boolean, settle: Pending['settle']): number {
-    this.#emitHeld();
+    this.#backlog.emitHeld();
     const id = this.#pending.claim(request.command);
     const pending = this.#enter(id, request, settle);
-    const send = (): void => {
-      this.#transmit(requestMessage(id, request), gather);
-    };
-    if (!this.full) send();
-    else {
-      this.#unsent.push(() => {
-        // One that was given up before it left gets no late reply: its id is free at once.
-        if (this.#pending.get(id) === pending) send();
-        else this.#pending.late(id);
-      });
-    }
+    if (this.full) this.#sendLater(id, request, pending, gather);
+    else this.#transmit(requestMessage(id, request), gather);
     return id;
   }
 
+  #sendLater(id: number, request: Request, pending: Pending, gather: boolean): void {
+    const message = requestMessage(id, { ...request, payload: request.payload.slice() });
+    this.#backlog.push(() => {
+      // One that was given up before it left gets no late reply: its id is free at once.
+      if (this.#pending.get(id) === pending) this.#transmit(message, gather);
+      else this.#pending.late(id);
+    });
+  }
+
   /** Enters a request with its deadline. */
-  #enter(id: number, request: Request, settle: Pending['settle']): Pending {
+  #enter(id: number, request: Expectation, settle: Pending['settle']): Pending {
     this.#assertOpen(request.command);
     const { command, timeout = this.messageTimeout, maxReply = this.#reader.maxPayload } = request;
     const pending: Pending = { command, deadline: performance.now() + timeout, timeout, maxReply, settle };
@@ -291,26 +295,29 @@ export class Connection {
   }
 
   /** For a request after which nothing but its reply is expected; null when something else is under way. */
-  #exchangeFor(request: Request): RequestExchange | null {
+  #exchangeFor(command: number): RequestExchange | null {
+    this.#backlog.emitHeld();
+    this.#assertOpen(command);
     this.#release();
-    const alone = this.#readAhead && !replyBringsFds(request.command) && !tracing() && this.#quiet;
+    const alone = this.#readAhead && !replyBringsFds(command) && !tracing() && this.#quiet;
     const exchange = alone ? this.#socket.exchange() : null;
     if (exchange === null) return null;
-    this.#exchange ??= new RequestExchange(exchange, this.#reader, this.#outgoing);
-    return this.#exchange.takes(request) ? this.#exchange : null;
+    return (this.#exchange ??= new RequestExchange(exchange, this.#reader, this.#outgoing));
   }
 
-  #exchangeSync(exchange: RequestExchange, id: number, request: Request): Reply | null {
+  /** Nearly always the next message is the reply. Only when it is not, the request enters the table, with its deadline. */
+  #exchangeSync<T>(request: Expectation, run: (id: number) => T | null): T | Reply {
+    const id = this.#pending.claim(request.command);
+    let reply: T | null = null;
     try {
-      const reply = exchange.run(id, request, limits.SPIN_MICROSECONDS);
+      reply = run(id);
       this.statistics.messagesSent++;
       if (reply !== null) this.statistics.messagesReceived++;
       else if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
-      return reply;
     } catch (error) {
       this.#end(this.#disconnected(error));
-      return null;
     }
+    return reply ?? this.#awaitSync((settle) => this.#enter(id, request, settle));
   }
 
   /** Blocks until what `start` begins has called back. */
@@ -326,12 +333,6 @@ export class Connection {
   get #quiet(): boolean {
     const idle = this.#pending.size === 0 && !this.backlogged && !this.#reader.partial;
     return idle && !this.#closed && this.companion === null;
-  }
-
-  #emitHeld(): void {
-    const emit = this.#held;
-    this.#held = null;
-    emit?.();
   }
 
   #transmit(message: OutgoingMessage, gather: boolean): void {
@@ -361,15 +362,7 @@ export class Connection {
       return;
     }
     if (!this.#pauseReading()) this.#commands.turns.advance();
-    while (this.#outgoing.bytes <= limits.HIGH_WATER && this.#unsent.length > 0) this.#unsent.shift()?.();
-    if (!this.backlogged) this.#emitHeld();
-    if (!this.full) this.#wakeTurns();
-  }
-
-  #wakeTurns(): void {
-    const turns = this.#turns;
-    this.#turns = [];
-    for (const turn of turns) turn();
+    this.#backlog.advance();
   }
 
   #waitOnce(): void {
@@ -464,7 +457,7 @@ export class Connection {
     }
     this.#pending.remove(id);
     const error = replyError(this.name, pending, message);
-    if (error !== null) message.fds.close();
+    if (error !== null || !replyBringsFds(pending.command)) message.fds.close();
     pending.settle(error, error === null ? message : null);
   }
 
@@ -485,8 +478,7 @@ export class Connection {
     this.#timer.clear();
     this.#watcher.close();
     this.#outgoing.clear();
-    this.#unsent = new Fifo();
-    this.#held = null;
+    this.#backlog.close();
     this.#reader.discard();
     this.#commands.close();
     this.#socket.close();
@@ -495,8 +487,11 @@ export class Connection {
       const name = commandName(pending.command);
       return error === null ? closedError(this.name, name, 'was') : errorFor(error, name);
     });
-    this.#wakeTurns();
     this.companion?.close();
     this.#onClose(error);
   }
+}
+
+function bytesOf({ buffer, byteOffset, byteLength }: Uint32Array): Uint8Array {
+  return new Uint8Array(buffer, byteOffset, byteLength);
 }

@@ -5,7 +5,7 @@ import { MAX_FDS_PER_MESSAGE } from '../native';
 import { HEADER_SIZE } from '../protocol/constants';
 import { checkHeader, decodeHeader, type Header } from '../protocol/header';
 import { newPayload } from '../protocol/wire';
-import { copyBytes } from './copy-bytes';
+import { copyBytes } from '../native/copy-bytes';
 import { FdList, NO_FDS } from './fd-list';
 
 /** Where a {@link MessageReader} takes bytes from: a socket, or a test. */

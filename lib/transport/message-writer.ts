@@ -2,7 +2,7 @@
 import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
 import { encodeHeader, isReply, type Header } from '../protocol/header';
 import type { Request } from './connection-types';
-import { copyBytes } from './copy-bytes';
+import { copyBytes } from '../native/copy-bytes';
 import { SendQueue, type ByteSink } from './send-queue';
 
 /** A message to send. */

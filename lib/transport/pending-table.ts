@@ -3,7 +3,10 @@ import { VfioUserError, errnoName } from '../errors';
 import { Command, commandName } from '../protocol/constants';
 import type { FdList } from './fd-list';
 
-/** The reply to a request: its payload after the header, and the descriptors that came with it, to be taken or closed. */
+/**
+ * The reply to a request: its payload after the header, and the descriptors that came with it, to be taken or closed. Of a
+ * reply that brings none by the specification they are closed.
+ */
 export interface Reply {
   readonly payload: Uint8Array;
   readonly fds: FdList;

@@ -3,14 +3,16 @@ import type { SocketExchange } from '../native';
 import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
 import { encodeHeader, type Header } from '../protocol/header';
 import { newPayload, viewOf } from '../protocol/wire';
-import type { Request } from './connection-types';
-import { copyBytes } from './copy-bytes';
+import type { Request, WordsRequest } from './connection-types';
+import { copyBytes } from '../native/copy-bytes';
 import { NO_FDS } from './fd-list';
 import type { MessageReader } from './message-reader';
 import type { Reply } from './pending-table';
 import type { SendQueue } from './send-queue';
 
 const NOTHING = new Uint8Array(0);
+const WORD = Uint32Array.BYTES_PER_ELEMENT;
+const HEADER_WORDS = HEADER_SIZE / WORD;
 
 /**
  * Sends a request and takes its reply in one call of the addon, with as little as can be between a reply and the next
@@ -22,6 +24,8 @@ export class RequestExchange {
   readonly #exchange: SocketExchange;
   readonly #outgoing: DataView;
   readonly #incoming: DataView;
+  readonly #wordsOut: Uint32Array;
+  readonly #wordsIn: Uint32Array;
   readonly #header: Header = { id: 0, command: 0, size: 0, flags: HeaderFlag.command, error: 0 };
 
   constructor(exchange: SocketExchange, reader: MessageReader, queue: SendQueue) {
@@ -30,6 +34,8 @@ export class RequestExchange {
     this.#exchange = exchange;
     this.#outgoing = viewOf(exchange.outgoing);
     this.#incoming = viewOf(exchange.incoming);
+    this.#wordsOut = wordsOf(exchange.outgoing);
+    this.#wordsIn = wordsOf(exchange.incoming);
   }
 
   /**
@@ -64,10 +70,45 @@ export class RequestExchange {
       copyBytes(incoming, HEADER_SIZE, length, reply, 0);
       return { payload: reply, fds: NO_FDS };
     }
-    if (count > 0) this.#reader.supply(incoming, count);
-    const { sent } = exchange;
-    if (sent < header.size) this.#queue.push(outgoing.subarray(sent), header.size - sent, null, null, false);
+    this.#leave(count, header.size);
     return null;
+  }
+
+  /**
+   * The same for a request of words: nothing is allocated.
+   *
+   * @param answer is given the payload of the reply
+   * @returns bytes of the payload
+   */
+  runWords(id: number, request: WordsRequest, answer: Uint32Array, spinMicroseconds: number): number | null {
+    const words = this.#wordsOut;
+    const came = this.#wordsIn;
+    const { command, words: payload, maxReply } = request;
+    const size = HEADER_SIZE + payload.length * WORD;
+    // As of struct vfio_user_header: id and command, size, flags, error.
+    words[0] = id | (command << 16);
+    words[1] = size;
+    words[2] = HeaderFlag.command;
+    words[3] = 0;
+    for (let index = 0; index < payload.length; index++)
+      words[HEADER_WORDS + index] = payload[index] as number;
+    const count = this.#exchange.run(size, spinMicroseconds);
+    const length = count - HEADER_SIZE;
+    const isReply = came[0] === words[0] && came[1] === count && came[2] === HeaderFlag.reply;
+    if (length < 0 || length > maxReply || !isReply) {
+      this.#leave(count, size);
+      return null;
+    }
+    for (let index = 0; index * WORD < length; index++) answer[index] = came[HEADER_WORDS + index] as number;
+    return length;
+  }
+
+  /** Something else came, or not all was sent. */
+  #leave(count: number, size: number): void {
+    const { outgoing, incoming, sent } = this.#exchange;
+    if (count > 0) this.#reader.supply(incoming, count);
+    // A copy, as what the queue sends goes through the same memory.
+    if (sent < size) this.#queue.push(outgoing.slice(sent, size), size - sent, null, null, false);
   }
 
   /** Whether the bytes that came are one reply without error. */
@@ -80,4 +121,8 @@ export class RequestExchange {
       view.getUint32(8, true) === HeaderFlag.reply
     );
   }
+}
+
+function wordsOf({ buffer, byteOffset, byteLength }: Uint8Array): Uint32Array {
+  return new Uint32Array(buffer, byteOffset, byteLength / WORD);
 }

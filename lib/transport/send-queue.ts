@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { closeFd, duplicateFd } from '../native';
-import { copyBytes } from './copy-bytes';
+import { copyBytes } from '../native/copy-bytes';
 import { Fifo } from './fifo';
 
 /** Where a {@link SendQueue} puts bytes: a socket, or a test. */

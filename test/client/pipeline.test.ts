@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: MIT
-import { pipelined } from '../../lib/client/pipeline';
+import { callBack, pipelined, promised, type Done } from '../../lib/client/pipeline';
 
 /** Runs `count` items, whose replies come only when nothing more is sent; the most that were in flight. */
 async function mostInFlight(count: number, copies?: number): Promise<number> {
-  const waiting: (() => void)[] = [];
+  const waiting: Done[] = [];
   let most = 0;
-  const done = pipelined(
+  const all = pipelined(
     Array.from({ length: count }),
-    () => {
-      const reply = new Promise<void>((resolve) => waiting.push(resolve));
+    (_item, _index, done) => {
+      waiting.push(done);
       most = Math.max(most, waiting.length);
-      return reply;
     },
     copies,
   );
-  while (waiting.length > 0) {
-    for (const answer of waiting.splice(0)) answer();
-    await new Promise(setImmediate);
-  }
-  await done;
+  while (waiting.length > 0) for (const done of waiting.splice(0)) done(null);
+  await all;
   return most;
 }
 
@@ -31,10 +27,32 @@ test('the descriptors in flight stay well below 1024, however many devices are t
 
 test('items are sent in order, and each failure is told in its place', async () => {
   const order: number[] = [];
-  const results = await pipelined([5, 6, 7], (item, index) => {
+  const refused = new Error('refused');
+  const results = await pipelined([5, 6, 7, 8], (item, index, done) => {
     order.push(item, index);
-    return item === 6 ? Promise.reject(new Error('refused')) : Promise.resolve();
+    if (item === 7) throw refused;
+    if (item === 8) setImmediate(done, null);
+    else done(item === 6 ? refused : null);
   });
-  expect(order).toEqual([5, 0, 6, 1, 7, 2]);
-  expect(results).toEqual([null, { error: new Error('refused') }, null]);
+  expect(order).toEqual([5, 0, 6, 1, 7, 2, 8, 3]);
+  expect(results).toEqual([null, { error: refused }, { error: refused }, null]);
+});
+
+test('of nothing, and of much that is done at once', async () => {
+  expect(await pipelined([], () => undefined)).toEqual([]);
+  const results = await pipelined(Array.from({ length: 100_000 }), (_item, _index, done) => {
+    done(null);
+  });
+  expect(results.every((result) => result === null)).toBe(true);
+});
+
+test('a promise of a callback, and a callback of a promise', async () => {
+  const refused = new Error('refused');
+  await promised((done) => {
+    callBack(Promise.resolve(1), done);
+  });
+  const fails = promised((done) => {
+    callBack(Promise.reject(refused), done);
+  });
+  await expect(fails).rejects.toBe(refused);
 });

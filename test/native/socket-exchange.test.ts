@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { Socket, type SocketExchange, closeFd, createSharedMemory } from '../../lib/native';
+import { Socket, SocketExchange, closeFd, createSharedMemory, fileSize } from '../../lib/native';
 import { openFds } from './open-fds';
 
 let near: Socket;
@@ -95,6 +95,62 @@ test('descriptors that come along are dropped, not leaked', () => {
   }
   expect([openFds(), near.pendingFds]).toEqual([before, 0]);
   closeFd(fd);
+});
+
+test('sends head, body and descriptors as one message', () => {
+  const fd = createSharedMemory(8192);
+  const exchange = exchangeOf(near);
+  const fds = Array.from({ length: 8 }, () => fd);
+  expect(exchange.send(Uint8Array.of(1, 2, 9), 2, Uint8Array.of(8, 3, 4), 1, fds)).toBe(4);
+  expect(received()).toEqual([1, 2, 3, 4]);
+  const came = far.takeFds();
+  expect(came.map(fileSize)).toEqual(fds.map(() => 8192));
+  // What was sent before does not go with the next.
+  expect(exchange.send(Uint8Array.of(5), 1, null, 0, null)).toBe(1);
+  expect([received(), far.takeFds()]).toEqual([[5], []]);
+  exchange.outgoing.set([6]);
+  expect([exchange.run(1, 0), received(), far.takeFds()]).toEqual([0, [6], []]);
+  for (const each of [...came, fd]) closeFd(each);
+});
+
+test('what does not fit is sent the other way', () => {
+  const fd = createSharedMemory(8192);
+  const large = new Uint8Array(4097).fill(3);
+  expect([SocketExchange.fits(4096, 8), SocketExchange.fits(4097, 0), SocketExchange.fits(1, 9)]).toEqual([
+    true,
+    false,
+    false,
+  ]);
+  expect(near.send(large, large.length, null, 0, [fd])).toBe(4097);
+  expect(received().length).toBe(4097);
+  const nine = Array.from({ length: 9 }, () => fd);
+  expect(near.send(large, 1, large, 4096, nine)).toBe(2);
+  expect(received()).toEqual([3, 3]);
+  const came = far.takeFds();
+  expect(came.map(fileSize)).toEqual([fd, ...nine].map(() => 8192));
+  for (const each of [...came, fd]) closeFd(each);
+});
+
+test('a descriptor that is not open', () => {
+  const exchange = exchangeOf(near);
+  const fd = createSharedMemory(4096);
+  closeFd(fd);
+  expect(() => exchange.send(Uint8Array.of(1), 1, null, 0, [fd])).toThrow(
+    expect.objectContaining({ syscall: 'sendmsg', errnoName: 'EBADF' }) as Error,
+  );
+  expect(exchange.sent).toBe(0);
+});
+
+test('a socket that is full takes a part or nothing', () => {
+  const exchange = exchangeOf(near);
+  const bytes = new Uint8Array(4096);
+  let all = 0;
+  let taken: number;
+  do all += taken = exchange.send(bytes, bytes.length, null, 0, null);
+  while (taken > 0);
+  let came = 0;
+  while (came < all) came += received().length;
+  expect(came).toBe(all);
 });
 
 test('of a closed socket there is none', () => {

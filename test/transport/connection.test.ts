@@ -8,6 +8,7 @@ import { connected, message, openFds, until, warmUp, type Peer } from './support
 
 const READ = 9;
 const WRITE = 10;
+const GET_REGION_INFO = 5;
 let connection: Connection;
 let peer: Peer;
 let ended: (VfioUserError | null)[];
@@ -150,17 +151,56 @@ describe('request', () => {
     expect(connection.inFlight).toBe(0);
   });
 
-  test('descriptors of a reply are the caller’s', async () => {
+  test('descriptors of a reply that may bring some are the caller’s', async () => {
     open();
     const fd = createSharedMemory(8192);
-    const result = read(1);
-    peer.send(message(READ, undefined, { id: peer.take().id, flags: 1 }), [fd]);
+    const command = GET_REGION_INFO;
+    const result = connection.request({ command, payload: new Uint8Array(8) });
+    peer.send(message(command, undefined, { id: peer.take().id, flags: 1 }), [fd]);
     closeFd(fd);
     const { fds } = await result;
     const own = fds.take(0) ?? -1;
     expect(fileSize(own)).toBe(8192);
     expect([fds.take(0), fds.take(1)]).toEqual([undefined, undefined]);
     closeFd(own);
+  });
+
+  test('descriptors of a reply that brings none are closed', async () => {
+    open();
+    const fd = createSharedMemory(4096);
+    const result = read(1);
+    peer.send(message(READ, undefined, { id: peer.take().id, flags: 1 }), [fd, fd]);
+    closeFd(fd);
+    const { fds } = await result;
+    expect([fds.length, fds.take(0)]).toEqual([2, undefined]);
+  });
+
+  test('with a callback, which is called once', async () => {
+    open();
+    const told: unknown[] = [];
+    const ask = (tag: number, timeout = 1000): void => {
+      connection.submit({ command: READ, payload: Uint8Array.of(tag), timeout }, (error, answer) => {
+        told.push(error instanceof VfioUserError ? [tag, error.code] : [tag, ...(answer?.payload ?? [])]);
+      });
+    };
+    ask(1);
+    ask(2);
+    ask(3, 1);
+    await endOfTurn();
+    peer.reply(peer.take(), Uint8Array.of(7));
+    const { id } = peer.take();
+    peer.send(message(READ, undefined, { id, flags: 0x21, errno: 22 }));
+    await until(() => told.length === 3);
+    ask(4);
+    connection.close();
+    ask(5);
+    expect(told).toEqual([
+      [1, 7],
+      [2, 'ERR_VFIO_USER_REMOTE'],
+      [3, 'ERR_VFIO_USER_TIMEOUT'],
+      [4, 'ERR_VFIO_USER_CLOSED'],
+      [5, 'ERR_VFIO_USER_CLOSED'],
+    ]);
   });
 });
 
@@ -311,7 +351,13 @@ describe('a peer that does not read', () => {
   test('requests wait for their turn, keep their order and their deadlines', async () => {
     open();
     const order: number[] = [];
-    const all = [...Array(10).keys()].map((tag) => read(tag, { data }).then(() => order.push(tag)));
+    // The fixed part may be reused at once, also of those that wait.
+    const payload = new Uint8Array(1);
+    const all = [...Array(10).keys()].map((tag) => {
+      payload[0] = tag;
+      return connection.request({ command: READ, payload, data }).then(() => order.push(tag));
+    });
+    payload[0] = 77;
     expect(connection.queuedBytes).toBeLessThan(6 << 20);
     const impatient = read(99, { timeout: 20 });
     const reason = new Error('no more');
