@@ -115,12 +115,15 @@ export class Programs {
   }
 }
 
-/** Binds the thread that runs JavaScript, and so what it starts; false when taskset(1) or the processor is not there. */
+/**
+ * Binds all threads of this process, also those of V8, which must not take the server's processor, and so what they start;
+ * false when taskset(1) or the processor is not there.
+ */
 function bindCurrentProcess(): boolean {
   const taskset = (...args: string[]): boolean =>
     spawnSync('taskset', args, { stdio: 'ignore' }).status === 0;
   return (
     taskset('-c', String(SERVER_CORE), 'true') &&
-    taskset('-c', '-p', String(CLIENT_CORE), String(process.pid))
+    taskset('-a', '-c', '-p', String(CLIENT_CORE), String(process.pid))
   );
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { getSystemErrorName } from 'node:util';
+import { getSystemErrorName, types } from 'node:util';
 
 /**
  * Every way in which this package can fail, by the `code` of the error that it throws.
@@ -125,4 +125,11 @@ export function invalidArgument(message: string): TypeError & { code: string } {
 /** A `RangeError` with Node's code `ERR_OUT_OF_RANGE`, for a number outside its range. */
 export function outOfRange(message: string): RangeError & { code: string } {
   return Object.assign(new RangeError(message), { code: 'ERR_OUT_OF_RANGE' });
+}
+
+/** What was thrown, which is nearly always an error. */
+export function asError(reason: unknown): Error {
+  // Errors of another realm are no instances of ours.
+  const isError = reason instanceof Error || types.isNativeError(reason);
+  return isError ? reason : new Error('What was thrown is no error', { cause: reason });
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { asError } from '../errors';
 
 /**
  * Messages in flight at a time: enough that the peer always has the next. Descriptors that it has not received yet count
@@ -15,7 +16,7 @@ export function promised(start: (done: Done) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     start((error) => {
       if (error === null) resolve();
-      else reject(error instanceof Error ? error : new Error('unreachable: no error', { cause: error }));
+      else reject(asError(error));
     });
   });
 }

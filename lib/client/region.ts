@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { VfioUserError, asError, invalidArgument, outOfRange } from '../errors';
 import { Mapping, closeFd } from '../native';
 import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
 import { Command, RegionFlag } from '../protocol/constants';
@@ -79,7 +79,7 @@ export class VfioUserRegion implements DeviceRegion {
   readonly #maxWrite: number;
   readonly #mapped = new Set<Mapping>();
   readonly #postedWrites: PostedWrites;
-  readonly #registerRead: RegisterRead;
+  readonly #registers: RegisterRead;
   #posted = false;
   #ioFds: Promise<RegionIoFds> | undefined;
   #openIoFds: RegionIoFds | null = null;
@@ -103,7 +103,9 @@ export class VfioUserRegion implements DeviceRegion {
     this.#maxRead = access.maxTransfer;
     this.#maxWrite = Math.min(access.maxTransfer, MAX_WRITE);
     this.#postedWrites = access.postedWrites;
-    this.#registerRead = new RegisterRead(connection, description.index);
+    this.#registers = new RegisterRead(connection, description.index, (offset, width, done) => {
+      this.#complete('REGION_READ', offset, width, done);
+    });
   }
 
   /** Whether writes are posted unless their own {@link WriteOptions} say otherwise. Default false. */
@@ -116,18 +118,19 @@ export class VfioUserRegion implements DeviceRegion {
     this.#posted = this.#isPosted({ posted });
   }
 
-  async read(offset: number, width: 1 | 2 | 4): Promise<number> {
-    // Not by way of another async function: of these, many are in flight at once.
-    const reply = await this.#connection.request(this.#readRequest(this.#aligned(offset, width), width));
-    return this.#register(reply, offset, width);
+  // Not async: many are in flight at once, and one promise is enough for each.
+  read(offset: number, width: 1 | 2 | 4): Promise<number> {
+    try {
+      this.#assertReadable(this.#aligned(offset, width), width);
+      return this.#registers.read(offset, width);
+    } catch (error) {
+      return Promise.reject(asError(error));
+    }
   }
 
   readSync(offset: number, width: 1 | 2 | 4): number {
-    this.#aligned(offset, width);
-    this.#assertReadable(offset, width);
-    return this.#registerRead.run(offset, width, (done) => {
-      this.#complete('REGION_READ', offset, width, done);
-    });
+    this.#assertReadable(this.#aligned(offset, width), width);
+    return this.#registers.readSync(offset, width);
   }
 
   async read64(offset: number): Promise<bigint> {
@@ -288,15 +291,6 @@ export class VfioUserRegion implements DeviceRegion {
   #readReply(reply: Reply, offset: number, count: number): Uint8Array {
     this.#checkRead(reply, offset, count);
     return reply.payload.subarray(REGION_READ_DATA, REGION_READ_DATA + count);
-  }
-
-  /** The same as a number. */
-  #register(reply: Reply, offset: number, width: number): number {
-    this.#checkRead(reply, offset, width);
-    let value = 0;
-    for (let index = width - 1; index >= 0; index--)
-      value = value * 256 + (reply.payload[REGION_READ_DATA + index] as number);
-    return value;
   }
 
   #checkRead(reply: Reply, offset: number, count: number): void {

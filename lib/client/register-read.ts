@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { asError } from '../errors';
 import { Command } from '../protocol/constants';
 import { REGION_READ_DATA, checkRegionReadReply, putRegionReadRequest } from '../protocol/region-access';
 import type { Connection } from '../transport';
@@ -7,40 +8,70 @@ const WORD = Uint32Array.BYTES_PER_ELEMENT;
 const DATA_WORD = REGION_READ_DATA / WORD;
 
 /**
- * Blocking reads of the registers of one region. Nothing is allocated, and little is done between a reply and the next
- * request: whoever polls a register finds the server still awake.
+ * Reads of the registers of one region. As many may be in flight at once, or a register be polled while the server is still
+ * awake, little is allocated and done for each.
  */
 export class RegisterRead {
   readonly #connection: Connection;
   readonly #region: number;
-  readonly #request = { command: Command.regionRead, words: new Uint32Array(DATA_WORD), maxReply: 0 };
+  readonly #complete: (offset: number, width: number, done: number) => void;
+  /** The request as words and as bytes. */
+  readonly #words = new Uint32Array(DATA_WORD);
+  readonly #payload = new Uint8Array(this.#words.buffer);
   readonly #answer = new Uint32Array(DATA_WORD + 1);
+  readonly #wordsRequest = { command: Command.regionRead, words: this.#words, maxReply: 0 };
 
-  constructor(connection: Connection, region: number) {
+  /** @param complete throws for a reply of fewer bytes than the register has */
+  constructor(
+    connection: Connection,
+    region: number,
+    complete: (offset: number, width: number, done: number) => void,
+  ) {
     this.#connection = connection;
     this.#region = region;
+    this.#complete = complete;
   }
 
-  /**
-   * @param complete throws for a reply of fewer bytes than the register has
-   * @throws VfioUserError as of a request; ERR_VFIO_USER_PROTOCOL when the reply is to another access
-   */
-  run(offset: number, width: 1 | 2 | 4, complete: (done: number) => void): number {
-    const request = this.#request;
+  /** @throws VfioUserError as of a request; ERR_VFIO_USER_PROTOCOL when the reply is to another access */
+  read(offset: number, width: 1 | 2 | 4): Promise<number> {
+    return new Promise((resolve, reject) => {
+      putRegionReadRequest(this.#words, { offset, region: this.#region, count: width });
+      const request = {
+        command: Command.regionRead,
+        payload: this.#payload,
+        maxReply: REGION_READ_DATA + width,
+      };
+      this.#connection.submit(request, (error, reply) => {
+        try {
+          if (reply === null) throw error ?? new Error('unreachable: neither error nor reply');
+          this.#check(reply.payload, offset, width);
+          resolve(valueOf(reply.payload, width));
+        } catch (reason) {
+          reject(asError(reason));
+        }
+      });
+    });
+  }
+
+  /** The same, blocking. */
+  readSync(offset: number, width: 1 | 2 | 4): number {
+    const request = this.#wordsRequest;
     const answer = this.#answer;
-    const access = { offset, region: this.#region, count: width };
-    putRegionReadRequest(request.words, access);
+    putRegionReadRequest(this.#words, { offset, region: this.#region, count: width });
     request.maxReply = REGION_READ_DATA + width;
     const reply = this.#connection.requestWordsSync(request, answer);
-    if (reply !== request.maxReply || !repeats(answer, request.words)) {
-      // The unusual ones.
-      const bytes = new Uint8Array(answer.buffer);
-      const payload = typeof reply === 'number' ? bytes.subarray(0, reply) : reply.payload;
-      complete(checkRegionReadReply(payload, access));
-      bytes.set(payload);
+    if (reply === request.maxReply && repeats(answer, this.#words)) {
+      const value = answer[DATA_WORD] as number;
+      return width === WORD ? value : value & (2 ** (8 * width) - 1);
     }
-    const value = answer[DATA_WORD] as number;
-    return width === WORD ? value : value & (2 ** (8 * width) - 1);
+    const payload = typeof reply === 'number' ? new Uint8Array(answer.buffer, 0, reply) : reply.payload;
+    this.#check(payload, offset, width);
+    return valueOf(payload, width);
+  }
+
+  #check(payload: Uint8Array, offset: number, width: number): void {
+    const done = checkRegionReadReply(payload, { offset, region: this.#region, count: width });
+    this.#complete(offset, width, done);
   }
 }
 
@@ -51,4 +82,11 @@ function repeats(answer: Uint32Array, request: Uint32Array): boolean {
     answer[2] === request[2] &&
     answer[3] === request[3]
   );
+}
+
+function valueOf(payload: Uint8Array, width: number): number {
+  let value = 0;
+  for (let index = width - 1; index >= 0; index--)
+    value = value * 256 + (payload[REGION_READ_DATA + index] as number);
+  return value;
 }
