@@ -54,7 +54,7 @@ const IOVA = 2 ** 40;
 /** Of bench/c/client.c: loads that are timed together. */
 const LOADS = 100_000;
 
-/** Of rows with a thousand calls in a round. */
+/** Of rows with a few thousand calls in a round. */
 const LONG_WARM_UP = 24;
 
 /** Kept, as `process` is a getter, which costs an idle processor as much as reading the clock. */
@@ -68,6 +68,7 @@ export function messageCases(programs: Programs, path: string, counts: Counts): 
       id: 'sync-read',
       name: 'region.readSync() by message, p50',
       bar: 0.8,
+      warmUp: LONG_WARM_UP,
       ours: () =>
         using(path, async (device) => {
           const region = await device.region('config');

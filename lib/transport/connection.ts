@@ -18,7 +18,7 @@ import { DeadlineTimer } from './deadline-timer';
 import type { LaneQueue } from './lane-queue';
 import * as limits from './limits';
 import { MessageReader, type Message } from './message-reader';
-import { MessageWriter, requestMessage, type OutgoingMessage } from './message-writer';
+import { MessageWriter, type OutgoingMessage } from './message-writer';
 import { PendingTable, replyBringsFds, type Pending, type Reply } from './pending-table';
 import { abortableReply, promisedReply } from './promised-reply';
 import { RequestExchange } from './request-exchange';
@@ -93,7 +93,7 @@ export class Connection {
       },
       reply: (id, command, flags, errno, payload, data, fds) => {
         this.#backlog.emitHeld();
-        this.#transmit({ id, command, flags, errno, payload, data, fds }, false);
+        this.#transmit(id, flags, errno, { command, payload, data, fds }, false);
       },
       fail: (error) => {
         this.#end(error);
@@ -212,7 +212,7 @@ export class Connection {
     const send = (fixed: Uint8Array, bulk: Uint8Array | undefined): void => {
       const id = this.#pending.reserve();
       const flags = HeaderFlag.noReply;
-      this.#transmit({ id, command, flags, errno: 0, payload: fixed, data: bulk, fds: undefined }, false);
+      this.#transmit(id, flags, 0, { command, payload: fixed, data: bulk }, false);
     };
     if (!this.full) send(payload, data);
     else {
@@ -271,15 +271,15 @@ export class Connection {
     const id = this.#pending.claim(request.command);
     const pending = this.#enter(id, request, settle);
     if (this.full) this.#sendLater(id, request, pending, gather);
-    else this.#transmit(requestMessage(id, request), gather);
+    else this.#transmit(id, HeaderFlag.command, 0, request, gather);
     return id;
   }
 
   #sendLater(id: number, request: Request, pending: Pending, gather: boolean): void {
-    const message = requestMessage(id, { ...request, payload: request.payload.slice() });
+    const copy = { ...request, payload: request.payload.slice() };
     this.#backlog.push(() => {
       // One that was given up before it left gets no late reply: its id is free at once.
-      if (this.#pending.get(id) === pending) this.#transmit(message, gather);
+      if (this.#pending.get(id) === pending) this.#transmit(id, HeaderFlag.command, 0, copy, gather);
       else this.#pending.late(id);
     });
   }
@@ -335,10 +335,10 @@ export class Connection {
     return idle && !this.#closed && this.companion === null;
   }
 
-  #transmit(message: OutgoingMessage, gather: boolean): void {
+  #transmit(id: number, flags: number, errno: number, message: OutgoingMessage, gather: boolean): void {
     if (this.#closed) return;
     try {
-      const header = this.#writer.write(message, gather ? this.#release : null);
+      const header = this.#writer.write(id, flags, errno, message, gather ? this.#release : null);
       this.statistics.messagesSent++;
       if (tracing()) traceMessage(this.name, 'sent', header, message.fds?.length ?? 0);
     } catch (error) {

@@ -1,27 +1,12 @@
 // SPDX-License-Identifier: MIT
-import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
+import { HEADER_SIZE } from '../protocol/constants';
 import { encodeHeader, isReply, type Header } from '../protocol/header';
 import type { Request } from './connection-types';
 import { copyBytes } from '../native/copy-bytes';
 import { SendQueue, type ByteSink } from './send-queue';
 
-/** A message to send. */
-export interface OutgoingMessage {
-  readonly id: number;
-  readonly command: number;
-  readonly flags: number;
-  readonly errno: number;
-  /** The fixed part. */
-  readonly payload: Uint8Array;
-  /** Bulk data that follows it. */
-  readonly data: Uint8Array | undefined;
-  readonly fds: readonly number[] | undefined;
-}
-
-/** A request as it is sent. */
-export function requestMessage(id: number, { command, payload, data, fds }: Request): OutgoingMessage {
-  return { id, command, flags: HeaderFlag.command, errno: 0, payload, data, fds };
-}
+/** What a message brings, be it a request or a reply. */
+export type OutgoingMessage = Pick<Request, 'command' | 'payload' | 'data' | 'fds'>;
 
 /** Turns messages into bytes for a {@link SendQueue}. */
 export class MessageWriter {
@@ -38,19 +23,27 @@ export class MessageWriter {
   /**
    * Header and fixed payload go through one reused buffer, bulk data as it is, in one sendmsg. All may be reused at once.
    *
+   * @param flags `HeaderFlag` bits
+   * @param errno of a reply with the error bit, else 0
    * @param endOfTurn given for a message that may leave together with others: the first of a turn of the event loop leaves
    *   at once, so that the peer can begin, small ones after it at the end of the turn, when this function is called; it
    *   has to call `queue.release()`
    * @returns the header
    */
-  write(message: OutgoingMessage, endOfTurn: (() => void) | null): Readonly<Header> {
+  write(
+    id: number,
+    flags: number,
+    errno: number,
+    message: OutgoingMessage,
+    endOfTurn: (() => void) | null,
+  ): Readonly<Header> {
     const { payload, data = null, fds = null } = message;
     const headLength = HEADER_SIZE + payload.length;
     const header = this.#header;
-    header.id = message.id;
+    header.id = id;
     header.command = message.command;
-    header.flags = message.flags;
-    header.error = message.errno;
+    header.flags = flags;
+    header.error = errno;
     header.size = headLength + (data?.length ?? 0);
     let head = this.#head;
     if (headLength > head.length) {
