@@ -5,6 +5,7 @@ import { NVME_PAGE, NvmeController, type CreatedQueuePair, type NvmeNamespace } 
 import { CQE_BYTES, SQE_BYTES } from '../nvme/spec';
 import { checkOptions, checkRegion, pickNamespace } from './benchmark-checks';
 import type { BenchmarkOptions, BenchmarkResult, BenchmarkTarget, EndpointResult } from './benchmark-types';
+import { dataShift } from './data-pointers';
 import { failureOf, jobResult } from './job-result';
 import { runJobHere, runJobInWorker, type JobReport } from './job-runner';
 import { queueEntries } from './entries-ahead';
@@ -58,11 +59,11 @@ export async function benchmark(
 }
 
 function attach(device: Device, options: BenchmarkOptions): Promise<NvmeController> {
-  const { blockSize, depth, jobs, completion } = options;
+  const { depth, jobs, completion } = options;
   const entries = queueEntries(depth, Infinity);
   const queueBytes = pages(entries * SQE_BYTES) + pages(entries * CQE_BYTES);
   const needed =
-    jobs * (queueBytes + pages(depth * blockSize) + listBytes(options)) + SPARE_PAGES * NVME_PAGE;
+    jobs * (queueBytes + pages(dataBytes(options)) + listBytes(options)) + SPARE_PAGES * NVME_PAGE;
   const arenaSize = Math.max(needed, HUGE_PAGE);
   // Vector 0 is the admin queue's.
   const vectors = completion === undefined || completion === 'poll' ? 0 : jobs + 1;
@@ -102,7 +103,7 @@ async function prepare(controller: NvmeController, options: BenchmarkOptions): P
       queue: queue.placement,
       memory: { fd: arena.memory.fd, offset: arena.memory.fdOffset, size: arena.memory.size },
       iova: arena.memory.iova,
-      dataOffset: arena.allocate(depth * blockSize).offset,
+      dataOffset: arena.allocate(dataBytes(options)).offset + dataShift(blockSize, controller.takesSgl),
       sgl: controller.takesSgl,
       listOffset: listBytes(options) === 0 ? 0 : arena.allocate(listBytes(options)).offset,
       completion,
@@ -219,6 +220,11 @@ function targetOf({ controller, namespace }: Endpoint): BenchmarkTarget {
     capacity: namespace.size,
     mappedDoorbells: controller.mappedDoorbells,
   };
+}
+
+/** Buffers of the I/Os in flight, and what comes before the first. */
+function dataBytes({ blockSize, depth }: BenchmarkOptions): number {
+  return dataShift(blockSize, true) + depth * blockSize;
 }
 
 /** PRP lists, a page for each I/O in flight. */

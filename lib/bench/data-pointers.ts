@@ -12,6 +12,17 @@ export interface DataPointers {
 }
 
 /**
+ * Where in its first page the data of a job begins, in bytes.
+ *
+ * A copy of up to two pages between addresses that are the same within a page is the slowest: from a bdev of SPDK's in
+ * memory, whose blocks lie as those of the namespace do, buffers in the middle of pages made 3 to 10 % more IOPS. (SPDK's
+ * own client has its buffers at any multiple of 512.) As PRPs they would need one entry more each.
+ */
+export function dataShift(blockSize: number, sgl: boolean): number {
+  return sgl && blockSize <= 2 * NVME_PAGE ? NVME_PAGE / 2 : 0;
+}
+
+/**
  * Describes the buffers of a job once, since they stay where they are.
  *
  * @param memory holds the PRP lists, which are filled here

@@ -90,7 +90,7 @@ export interface JobPlan {
   readonly memory: SharedFile;
   /** Address at which the device sees the first byte of `memory`. */
   readonly iova: number;
-  /** Where in `memory` the data buffers are, `depth` times `blockSize` bytes, page-aligned. */
+  /** Where in `memory` the data buffers are, `depth` times `blockSize` bytes, on a multiple of 4. With PRPs, of a page. */
   readonly dataOffset: number;
   /** Describe data by SGL descriptors, not by PRPs. */
   readonly sgl: boolean;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Data pointers in the submission entries of a job. */
+import { dataShift } from '../../lib/bench/data-pointers';
 import { BASE, DATA, LISTS, finish, world } from './fake-device';
 
 /** PSDT and words 6 to 9 of the entry of each command id. */
@@ -82,3 +83,24 @@ test.each([true, false])(
     pointers(7168, sgl, 8);
   },
 );
+
+test('data begins in the middle of a page where a copy of it is that of two pages at most, and SGLs describe it', () => {
+  expect([512, 4096, 8192, 12288, 131072].map((size) => dataShift(size, true))).toEqual([
+    2048, 2048, 2048, 0, 0,
+  ]);
+  expect(dataShift(4096, false)).toBe(0);
+  const { job, device } = world({
+    dataOffset: DATA + 2048,
+    sgl: true,
+    depth: 2,
+    ioBlocks: 2,
+    workload: 'write',
+    verify: true,
+  });
+  finish(job);
+  expect(job.outcome).toMatchObject({ status: 0, verified: 2, mismatches: 0 });
+  expect([...new Map(device.log.map(({ cid, pointer }) => [cid, pointer])).values()].sort()).toEqual([
+    [0x0004_0800, 2, 0x1000, 0],
+    [0x0004_1800, 2, 0x1000, 0],
+  ]);
+});
