@@ -8,10 +8,12 @@ import type { CpuUsage } from './results';
 import { threadUsage, usageBetween } from './thread-usage';
 
 /**
- * The ramp ends so often, the last time for the run. What V8 has not seen when it optimizes a loop makes it throw the
- * optimized code away: compiling it again took 2 % of a run of 1 s, at its beginning.
+ * So often, and at intervals of so many milliseconds, the ramp ends and begins again, before it ends for the run. What V8
+ * has not seen several times when it optimizes a loop makes it throw the optimized code away: compiling it again took 2 % of a
+ * run of 1 s, at its beginning.
  */
-const RAMP_ENDS = 16;
+const EARLY_ENDS = 16;
+const EARLY_END_MILLISECONDS = 10;
 /** A device that completes nothing for so long has failed. */
 const STALL_MILLISECONDS = 30_000;
 
@@ -38,6 +40,7 @@ export class Job {
   #measured = 0;
   #deadline = 0;
   #rampEnd = 0;
+  #earlyEnds = 0;
   #lastProgress = 0;
   #readingBack = false;
   #stalled = false;
@@ -123,7 +126,7 @@ export class Job {
     this.#lastProgress = now;
     this.#measured = now;
     this.#rampEnd = now + rampMs;
-    this.#deadline = now + (rampMs > 0 ? rampMs / RAMP_ENDS : runtimeMs);
+    this.#deadline = now + (rampMs > 0 ? Math.min(rampMs, EARLY_END_MILLISECONDS) : runtimeMs);
     this.#state.phase = rampMs > 0 ? 'ramp' : 'run';
     this.#usageBefore = threadUsage();
     this.#queue.send();
@@ -157,9 +160,8 @@ export class Job {
     const over = now >= this.#rampEnd;
     this.#state.phase = over ? 'run' : 'ramp';
     this.#measured = now;
-    this.#deadline = over
-      ? now + this.#plan.runtimeMs
-      : Math.min(now + this.#plan.rampMs / RAMP_ENDS, this.#rampEnd);
+    const early = this.#earlyEnds++ < EARLY_ENDS ? now + EARLY_END_MILLISECONDS : Infinity;
+    this.#deadline = over ? now + this.#plan.runtimeMs : Math.min(early, this.#rampEnd);
     this.#forget();
   }
 
