@@ -65,7 +65,8 @@ describe('arguments that do not fit', () => {
     1.5,
     NaN,
     2 ** 60,
-    'x',
+    // No name that bind(2) would make a file of.
+    '/no-such-directory/x',
     {},
     [],
     Symbol('x'),
