@@ -8,10 +8,10 @@ import { asError } from '../errors';
  */
 const WINDOW = 256;
 
-/** Is called once: with null when something is done, else with the error. */
+/** Is called once: with null when something is done, else with the error. Of many things in flight, promises cost more. */
 export type Done = (error: unknown) => void;
 
-/** A promise for what is told by a callback: of many things in flight, promises cost more than the messages. */
+/** A promise for what is told by a callback. */
 export function promised(start: (done: Done) => void): Promise<void> {
   return new Promise((resolve, reject) => {
     start((error) => {

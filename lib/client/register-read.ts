@@ -43,7 +43,7 @@ export class RegisterRead {
       };
       this.#connection.submit(request, (error, reply) => {
         try {
-          if (reply === null) throw error ?? new Error('unreachable: neither error nor reply');
+          if (reply === null) throw asError(error);
           this.#check(reply.payload, offset, width);
           resolve(valueOf(reply.payload, width));
         } catch (reason) {

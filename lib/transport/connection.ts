@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
-import { VfioUserError } from '../errors';
+import { VfioUserError, asError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
 import { HeaderFlag, commandName } from '../protocol/constants';
 import { isReply } from '../protocol/header';
@@ -172,7 +172,7 @@ export class Connection {
     try {
       this.#start(request, true, settle);
     } catch (error) {
-      settle(error as Error, null);
+      settle(asError(error), null);
     }
   }
 

@@ -2,10 +2,10 @@
 import { constants } from 'node:os';
 import { VfioUserError, systemError } from '../errors';
 import { MAX_FDS_PER_MESSAGE } from '../native';
+import { copyBytes } from '../native/copy-bytes';
 import { HEADER_SIZE } from '../protocol/constants';
 import { checkHeader, decodeHeader, type Header } from '../protocol/header';
 import { newPayload } from '../protocol/wire';
-import { copyBytes } from '../native/copy-bytes';
 import { FdList, NO_FDS } from './fd-list';
 
 /** Where a {@link MessageReader} takes bytes from: a socket, or a test. */

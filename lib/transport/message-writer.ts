@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
+import { copyBytes } from '../native/copy-bytes';
 import { HEADER_SIZE } from '../protocol/constants';
 import { encodeHeader, isReply, type Header } from '../protocol/header';
 import type { Request } from './connection-types';
-import { copyBytes } from '../native/copy-bytes';
 import { SendQueue, type ByteSink } from './send-queue';
 
 /** What a message brings, be it a request or a reply. */

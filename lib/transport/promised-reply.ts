@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { asError } from '../errors';
 import type { Pending, PendingTable, Reply } from './pending-table';
 
 /** Begins a request; its id. */
@@ -32,7 +33,7 @@ export function abortableReply(signal: AbortSignal, pending: PendingTable, start
 
 function settling(resolve: (reply: Reply) => void, reject: (error: Error) => void): Pending['settle'] {
   return (error, reply) => {
-    if (reply === null) reject(error ?? new Error('unreachable: neither error nor reply'));
+    if (reply === null) reject(asError(error));
     else resolve(reply);
   };
 }

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 import type { SocketExchange } from '../native';
-import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
-import { encodeHeader, type Header } from '../protocol/header';
-import { newPayload, viewOf } from '../protocol/wire';
-import type { Request, WordsRequest } from './connection-types';
 import { copyBytes } from '../native/copy-bytes';
+import { HEADER_SIZE } from '../protocol/constants';
+import { isGoodReply, putCommandHeader } from '../protocol/header';
+import { newPayload } from '../protocol/wire';
+import type { Request, WordsRequest } from './connection-types';
 import { NO_FDS } from './fd-list';
 import type { MessageReader } from './message-reader';
 import type { Reply } from './pending-table';
@@ -22,18 +22,13 @@ export class RequestExchange {
   readonly #reader: MessageReader;
   readonly #queue: SendQueue;
   readonly #exchange: SocketExchange;
-  readonly #outgoing: DataView;
-  readonly #incoming: DataView;
   readonly #wordsOut: Uint32Array;
   readonly #wordsIn: Uint32Array;
-  readonly #header: Header = { id: 0, command: 0, size: 0, flags: HeaderFlag.command, error: 0 };
 
   constructor(exchange: SocketExchange, reader: MessageReader, queue: SendQueue) {
     this.#reader = reader;
     this.#queue = queue;
     this.#exchange = exchange;
-    this.#outgoing = viewOf(exchange.outgoing);
-    this.#incoming = viewOf(exchange.incoming);
     this.#wordsOut = wordsOf(exchange.outgoing);
     this.#wordsIn = wordsOf(exchange.incoming);
   }
@@ -53,24 +48,20 @@ export class RequestExchange {
    */
   run(id: number, request: Request, spinMicroseconds: number): Reply | null {
     const { command, payload, data = NOTHING, maxReply = this.#reader.maxPayload } = request;
-    const exchange = this.#exchange;
-    const { outgoing, incoming } = exchange;
-    const header = this.#header;
-    header.id = id;
-    header.command = command;
-    header.size = HEADER_SIZE + payload.length + data.length;
-    encodeHeader(this.#outgoing, 0, header);
+    const { outgoing, incoming } = this.#exchange;
+    const size = HEADER_SIZE + payload.length + data.length;
+    putCommandHeader(this.#wordsOut, id, command, size);
     copyBytes(payload, 0, payload.length, outgoing, HEADER_SIZE);
     copyBytes(data, 0, data.length, outgoing, HEADER_SIZE + payload.length);
 
-    const count = exchange.run(header.size, spinMicroseconds);
+    const count = this.#exchange.run(size, spinMicroseconds);
     const length = count - HEADER_SIZE;
-    if (length >= 0 && length <= maxReply && this.#isReply(id, command, count)) {
+    if (length >= 0 && length <= maxReply && isGoodReply(this.#wordsIn, this.#wordsOut, count)) {
       const reply = newPayload(length);
       copyBytes(incoming, HEADER_SIZE, length, reply, 0);
       return { payload: reply, fds: NO_FDS };
     }
-    this.#leave(count, header.size);
+    this.#leave(count, size);
     return null;
   }
 
@@ -85,17 +76,12 @@ export class RequestExchange {
     const came = this.#wordsIn;
     const { command, words: payload, maxReply } = request;
     const size = HEADER_SIZE + payload.length * WORD;
-    // As of struct vfio_user_header: id and command, size, flags, error.
-    words[0] = id | (command << 16);
-    words[1] = size;
-    words[2] = HeaderFlag.command;
-    words[3] = 0;
+    putCommandHeader(words, id, command, size);
     for (let index = 0; index < payload.length; index++)
       words[HEADER_WORDS + index] = payload[index] as number;
     const count = this.#exchange.run(size, spinMicroseconds);
     const length = count - HEADER_SIZE;
-    const isReply = came[0] === words[0] && came[1] === count && came[2] === HeaderFlag.reply;
-    if (length < 0 || length > maxReply || !isReply) {
+    if (length < 0 || length > maxReply || !isGoodReply(came, words, count)) {
       this.#leave(count, size);
       return null;
     }
@@ -109,17 +95,6 @@ export class RequestExchange {
     if (count > 0) this.#reader.supply(incoming, count);
     // A copy, as what the queue sends goes through the same memory.
     if (sent < size) this.#queue.push(outgoing.slice(sent, size), size - sent, null, null, false);
-  }
-
-  /** Whether the bytes that came are one reply without error. */
-  #isReply(id: number, command: number, size: number): boolean {
-    const view = this.#incoming;
-    return (
-      view.getUint16(0, true) === id &&
-      view.getUint16(2, true) === command &&
-      view.getUint32(4, true) === size &&
-      view.getUint32(8, true) === HeaderFlag.reply
-    );
   }
 }
 
