@@ -64,18 +64,7 @@ const { hrtime } = process;
 export function messageCases(programs: Programs, path: string, counts: Counts): Case[] {
   const { roundTrips, pipelined } = counts;
   return [
-    {
-      id: 'sync-read',
-      name: 'region.readSync() by message, p50',
-      bar: 0.8,
-      warmUp: LONG_WARM_UP,
-      ours: () =>
-        using(path, async (device) => {
-          const region = await device.region('config');
-          return median(timesOf(roundTrips, () => region.readSync(0, 4)));
-        }),
-      c: async () => median(await programs.measure('read', path, roundTrips)),
-    },
+    readCase(programs, path, roundTrips, 'sync-read', 'region.readSync() by message, p50'),
     {
       id: 'pipelined-reads',
       name: `${pipelined} x region.read() in flight, total`,
@@ -89,6 +78,11 @@ export function messageCases(programs: Programs, path: string, counts: Counts): 
       c: async () => total(await programs.measure('reads', path, pipelined)),
     },
   ];
+}
+
+/** @param path of a server that does not sleep between messages, so that nobody waits until its processor wakes */
+export function awakeCase(programs: Programs, path: string, { roundTrips }: Counts): Case {
+  return readCase(programs, path, roundTrips, 'sync-read-awake', 'the same, of a server that is awake');
 }
 
 /** The rows that need the device of bench/c/server.c. */
@@ -106,6 +100,7 @@ export function deviceCases(programs: Programs, path: string, counts: Counts): C
     median(await programs.measure('interrupts', path, interrupts, PAUSE));
   return [
     loadRow('mapped-read', 'mapped register, Uint32Array', 3, 'loads', 'loads'),
+    loadRow('mapped-read-argument', 'the same, array given to the function', null, 'argument-loads', 'loads'),
     loadRow('mapped-read-single', 'the same, one in a turn of a loop', null, 'single-loads', 'single-loads'),
     loadRow(
       'mapped-read-chained',
@@ -153,6 +148,21 @@ export function deviceCases(programs: Programs, path: string, counts: Counts): C
       c: async () => total(await programs.measure('maps', path, maps)),
     },
   ];
+}
+
+function readCase(programs: Programs, path: string, roundTrips: number, id: string, name: string): Case {
+  return {
+    id,
+    name,
+    bar: 0.8,
+    warmUp: LONG_WARM_UP,
+    ours: () =>
+      using(path, async (device) => {
+        const region = await device.region('config');
+        return median(timesOf(roundTrips, () => region.readSync(0, 4)));
+      }),
+    c: async () => median(await programs.measure('read', path, roundTrips)),
+  };
 }
 
 async function using(path: string, measure: (device: VfioUserDevice) => Promise<number>): Promise<number> {

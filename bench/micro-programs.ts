@@ -13,7 +13,7 @@ export type Measurement =
   'read' | 'reads' | 'loads' | 'single-loads' | 'chained-loads' | 'interrupts' | 'maps';
 
 /** What bench/mapped-reads.ts can measure. */
-export type OurLoads = 'loads' | 'single-loads' | 'chained-loads' | 'loads-after-close';
+export type OurLoads = 'loads' | 'argument-loads' | 'single-loads' | 'chained-loads' | 'loads-after-close';
 
 /** The C compiler: `$CC`, else `cc` or `gcc`; undefined when there is none. */
 export function findCompiler(): string | undefined {
@@ -58,10 +58,14 @@ export class Programs {
     }
   }
 
-  /** Starts the server; its socket. */
-  async serve(): Promise<string> {
-    const path = this.#path('socket');
-    const child = this.#start(SERVER_CORE, [this.#path('server'), path]);
+  /**
+   * Starts a server; its socket.
+   *
+   * @param look microseconds for which it looks for another message before it sleeps
+   */
+  async serve(look = 0): Promise<string> {
+    const path = this.#path(`socket-${String(look)}`);
+    const child = this.#start(SERVER_CORE, [this.#path('server'), path, String(look)]);
     await new Promise((resolve, reject) => {
       child.stdout?.once('data', resolve);
       child.once('error', reject);

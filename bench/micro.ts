@@ -10,7 +10,7 @@ import { writeFileSync } from 'node:fs';
 import { constants, cpus, release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { FULL, QUICK, deviceCases, messageCases, type Case } from './micro-cases';
+import { FULL, QUICK, awakeCase, deviceCases, messageCases, type Case } from './micro-cases';
 import { measureCodecs } from './micro-codecs';
 import { Programs } from './micro-programs';
 import { Rounds, warningOfStolen, type Round } from './rounds';
@@ -32,6 +32,8 @@ interface Row {
 const CODEC_CALLS = { full: 200_000, quick: 100 };
 /** Rounds before those that count, unless a row says otherwise. */
 const WARM_UP = 8;
+/** Microseconds that the server which is awake looks for a message: longer than a client takes to send the next. */
+const LOOK = 100;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 async function main(): Promise<void> {
@@ -71,7 +73,10 @@ async function main(): Promise<void> {
   const counts = values.quick ? QUICK : FULL;
   const path = values.endpoint ?? (await programs.serve());
   const cases = messageCases(programs, path, counts);
-  if (values.endpoint === undefined) cases.push(...deviceCases(programs, path, counts));
+  if (values.endpoint === undefined) {
+    cases.splice(1, 0, awakeCase(programs, await programs.serve(LOOK), counts));
+    cases.push(...deviceCases(programs, path, counts));
+  }
   const wanted = values.rows?.split(',') ?? cases.map(({ id }) => id);
   const unknown = wanted.find((id) => !cases.some((measured) => measured.id === id));
   if (unknown !== undefined)

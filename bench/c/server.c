@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
-// server PATH: a vfio-user server to measure clients against. One client after the other, nothing but what
-// the measurements need. Prints a line when it listens; ends with the process that started it.
+// server PATH [LOOK]: a vfio-user server to measure clients against. One client after the other, nothing but
+// what the measurements need. Prints a line when it listens; ends with the process that started it. When it
+// has served what there was, it looks for more for LOOK microseconds, default 0, before it sleeps.
 //
 // It takes all that the client has sent with one recvmsg(2), and sends its replies together, so that a client
 // with many requests in flight does not pay for each with the system calls of one that has one. It answers
-// before it looks for more, unless there may be more that this recvmsg(2) could not take.
+// before it looks for more, unless there may be more that this recvmsg(2) could not take, and whenever there
+// is a kilobyte of replies.
 #define _GNU_SOURCE
 #include <linux/vfio.h>
 #include <signal.h>
@@ -14,7 +16,12 @@
 
 #include "message.h"
 
-enum { kMostMaps = 4096, kVectors = 1 };
+enum {
+  kMostMaps = 4096,
+  kVectors = 1,
+  /** Bytes of replies that are not held back for more: the client takes them while others are made. */
+  kEnoughReplies = 1 << 10,
+};
 
 struct mapping {
   uint64_t address;
@@ -200,6 +207,7 @@ static void reply(int sock, const struct message* message) {
   } else {
     memcpy(replies + replies_size, message, size);
     replies_size += size;
+    if (replies_size >= kEnoughReplies) send_replies(sock);
   }
 }
 
@@ -255,7 +263,16 @@ static int serve_input(int sock, size_t have, int fd) {
   return 1;
 }
 
-static void serve(int sock) {
+/** As receive(), of one that looks before it sleeps. */
+static ssize_t await_input(int sock, size_t room, int64_t look, int* fd) {
+  for (const int64_t end = nanoseconds() + look; look > 0 && nanoseconds() < end;) {
+    const ssize_t count = receive(sock, input, room, MSG_DONTWAIT, fd);
+    if (count >= 0) return count;
+  }
+  return receive(sock, input, room, 0, fd);
+}
+
+static void serve(int sock, int64_t look) {
   const size_t room = sizeof(input) - sizeof(struct message);
   // Whether more may wait: behind a descriptor, or because there was no room for it.
   int more = 0;
@@ -264,7 +281,7 @@ static void serve(int sock) {
     ssize_t count = more ? receive(sock, input, room, MSG_DONTWAIT, &fd) : -1;
     if (count < 0) {
       send_replies(sock);
-      count = receive(sock, input, room, 0, &fd);
+      count = await_input(sock, room, look, &fd);
     }
     more = fd >= 0 || count == (ssize_t)room;
     if (count <= 0 || !serve_input(sock, (size_t)count, fd)) return;
@@ -272,10 +289,11 @@ static void serve(int sock) {
 }
 
 int main(int argc, char** argv) {
-  if (argc != 2 || strlen(argv[1]) >= sizeof(((struct sockaddr_un*)0)->sun_path)) {
-    fprintf(stderr, "usage: server PATH\n");
+  if (argc < 2 || argc > 3 || strlen(argv[1]) >= sizeof(((struct sockaddr_un*)0)->sun_path)) {
+    fprintf(stderr, "usage: server PATH [LOOK]\n");
     return 2;
   }
+  const int64_t look = argc > 2 ? (int64_t)atoi(argv[2]) * 1000 : 0;
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   bar0_fd = memfd_create("bar0", MFD_CLOEXEC);
   if (bar0_fd < 0 || ftruncate(bar0_fd, kBar0Size) < 0) die("memfd_create");
@@ -291,7 +309,7 @@ int main(int argc, char** argv) {
   for (;;) {
     const int sock = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
     if (sock < 0) die("accept");
-    serve(sock);
+    serve(sock, look);
     close(sock);
     replies_size = 0;
     while (map_count > 0) remove_map(map_count - 1);

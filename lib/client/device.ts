@@ -5,9 +5,7 @@ import type { Device, DeviceInfo, PciIrqName, PciRegionName, SparseArea } from '
 import { PciIrq, PciRegion } from '../pci/device';
 import {
   Command,
-  DMA_MAP_SIZE,
   DeviceFlag,
-  DmaMapFlag,
   DmaUnmapFlag,
   RegionFlag,
   decodeDeviceInfoReply,
@@ -15,7 +13,6 @@ import {
   decodeIrqInfoReply,
   decodeRegionInfoReply,
   encodeDeviceInfoRequest,
-  encodeDmaMapRequest,
   encodeDmaUnmapRequest,
   encodeIrqInfoRequest,
   encodeRegionInfoRequest,
@@ -28,6 +25,7 @@ import type { Connection, ConnectionStatistics, FdList } from '../transport';
 import { DeviceFeatures } from './device-feature';
 import { DirtyLog } from './dirty-log';
 import type { DmaContainer } from './dma-container';
+import { DmaMapCommand } from './dma-map-command';
 import type { DmaRange, DmaTarget } from './dma-range';
 import type { Done } from './pipeline';
 import { VfioUserIrq } from './irq';
@@ -96,9 +94,7 @@ export class VfioUserDevice
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
   #info: Promise<DeviceInfo> | undefined;
-  /** Kept for the next DMA_MAP: many come one behind the other. */
-  readonly #dmaMapRequest = new Uint8Array(DMA_MAP_SIZE);
-  #dmaMapFds: readonly number[] = [];
+  readonly #dmaMap: DmaMapCommand;
 
   constructor(
     connection: Connection,
@@ -115,7 +111,8 @@ export class VfioUserDevice
     this.#connection = connection;
     this.#ownsDma = ownsDma;
     this.#timeouts = timeouts;
-    const { maxDataXferSize } = negotiated.limits;
+    const { maxDataXferSize, maxMsgFds } = negotiated.limits;
+    this.#dmaMap = new DmaMapCommand(connection, maxMsgFds > 0, timeouts.quiesce);
     this.feature = new DeviceFeatures(connection, timeouts.quiesce);
     this.dirtyLog = new DirtyLog(this, dma, maxDataXferSize);
     this.migration = new DeviceMigration(connection, this.feature, {
@@ -214,20 +211,8 @@ export class VfioUserDevice
   }
 
   /** Tells the server of a DMA range. Use {@link dma} instead. */
-  mapDma(range: DmaRange, done: Done): void {
-    const readable = range.access !== 'write' ? DmaMapFlag.read : 0;
-    const writable = range.access !== 'read' ? DmaMapFlag.write : 0;
-    // A server that takes no descriptors reaches the memory by message.
-    const fd = this.negotiated.limits.maxMsgFds > 0 ? range.fd : null;
-    const offset = fd === null ? 0 : range.fdOffset;
-    const payload = encodeDmaMapRequest(
-      { flags: readable | writable, offset, address: range.iova, size: range.size },
-      this.#dmaMapRequest,
-    );
-    if (fd !== null && this.#dmaMapFds[0] !== fd) this.#dmaMapFds = [fd];
-    const fds = fd === null ? undefined : this.#dmaMapFds;
-    const timeout = this.#timeouts.quiesce;
-    this.#connection.submit({ command: Command.dmaMap, payload, timeout, fds }, done);
+  mapDma(range: DmaRange, done: Done, index: number): void {
+    this.#dmaMap.send(range, done, index);
   }
 
   /** Takes a DMA range from the server. Use {@link dma} instead. */

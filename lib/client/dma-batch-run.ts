@@ -1,60 +1,61 @@
 // SPDX-License-Identifier: MIT
-import type { DmaBatchOutcome, PlannedOperation } from './dma-batch';
-import type { DmaMapOptions, DmaRange } from './dma-range';
+import type { BatchPlan, DmaBatchOutcome, DmaOperation } from './dma-batch';
+import { BorrowedFiles } from './dma-memory';
+import type { DmaRange } from './dma-range';
 import type { DmaTable } from './dma-table';
-import { callBack, pipelined, type Done } from './pipeline';
+import { callBack, pipelined } from './pipeline';
 
 /**
  * Does the operations of a batch that was checked, in their order, without waiting for one before the next.
  *
- * @param rangeFor makes the range of a map, with its memory
- * @returns by operation, its range and what became of it; nothing of it when none has failed
- * @throws what `rangeFor` throws; nothing was sent then
+ * @returns by operation, what became of it; nothing when none has failed
+ * @throws VfioUserError ERR_VFIO_USER_SYSTEM, RangeError: the memory of a map cannot be had; nothing was sent then
  */
 export async function runBatch(
   table: DmaTable,
-  plan: readonly PlannedOperation[],
-  rangeFor: (options: DmaMapOptions) => DmaRange,
-): Promise<{ ranges: readonly DmaRange[]; outcomes: readonly DmaBatchOutcome[] }> {
-  const ranges = prepare(table, plan, rangeFor);
+  operations: readonly DmaOperation[],
+  plan: BatchPlan,
+): Promise<readonly DmaBatchOutcome[]> {
+  takeMemory(operations, plan);
   // A range that takes the place of others enters the table when those have left it.
   let unmapped: Promise<unknown> = Promise.resolve();
-  const act = (range: DmaRange, index: number, done: Done): void => {
-    if (plan[index]?.kind === 'map') {
-      table.enterAfter(range, unmapped, done);
-      return;
-    }
-    const left = table.leave(range);
-    unmapped = Promise.allSettled([unmapped, left]);
-    callBack(left, done);
-  };
-  const results = await pipelined(ranges, act, table.deviceCount);
-  if (results.every((result) => result === null)) return { ranges, outcomes: [] };
-  const outcomes = plan.map(({ kind }, index) => {
+  const { ranges } = plan;
+  const results = await pipelined(
+    operations.length,
+    (done) => {
+      const enter = table.entrance(ranges, done);
+      return (index) => {
+        if (operations[index]?.kind === 'map') {
+          enter(index, unmapped);
+          return;
+        }
+        const left = table.leave(ranges[index] as DmaRange);
+        unmapped = Promise.allSettled([unmapped, left]);
+        callBack(left, done, index);
+      };
+    },
+    table.deviceCount,
+  );
+  if (results.every((result) => result === null)) return [];
+  return operations.map(({ kind }, index) => {
     const { iova, size } = ranges[index] as DmaRange;
     return { operation: kind, iova, size, error: results[index]?.error ?? null };
   });
-  return { ranges, outcomes };
 }
 
-/** The ranges of a plan, with their memory. When one cannot be had, there is none. */
-function prepare(
-  table: DmaTable,
-  plan: readonly PlannedOperation[],
-  rangeFor: (options: DmaMapOptions) => DmaRange,
-): DmaRange[] {
-  const ranges: DmaRange[] = [];
+/** The memory of all maps. When one cannot be had, there is none. */
+function takeMemory(operations: readonly DmaOperation[], { mapped }: BatchPlan): void {
+  const files = new BorrowedFiles();
   try {
-    for (const operation of plan) {
-      if (operation.kind === 'map') ranges.push(rangeFor(operation.options));
-      else if (typeof operation.target !== 'number') ranges.push(operation.target);
-      else ranges.push(ranges[operation.target] as DmaRange);
+    let next = 0;
+    for (const operation of operations) {
+      if (operation.kind !== 'map') continue;
+      const { fd, offset = 0, size } = operation.options;
+      const range = mapped[next++];
+      if (fd !== undefined) range?.back(files.take(fd, offset, size), offset);
     }
-    return ranges;
   } catch (error) {
-    ranges.forEach((range, index) => {
-      if (plan[index]?.kind === 'map') table.release(range);
-    });
+    for (const { memory } of mapped) memory?.close();
     throw error;
   }
 }

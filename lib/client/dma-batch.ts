@@ -1,7 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
 import { IovaMap, formatRange, type IovaRange } from '../pci/iova-map';
-import { checkPages, type DmaMapOptions, type DmaMapping, type DmaRange } from './dma-range';
+import {
+  checkPages,
+  type DmaMapOptions,
+  type DmaMapping,
+  type DmaRange,
+  type MappedRange,
+} from './dma-range';
 
 /** One operation of a {@link DmaBatch}. */
 export type DmaOperation =
@@ -103,22 +109,31 @@ export interface BatchLimits {
   readonly memoryPageSize: number;
 }
 
-/** One operation, with the index of the map of this batch that an unmap undoes, or the range of the container. */
-export type PlannedOperation =
-  | { readonly kind: 'map'; readonly options: DmaMapOptions }
-  | { readonly kind: 'unmap'; readonly target: DmaRange | number };
+/** A batch that was checked. */
+export interface BatchPlan {
+  /** Of each operation, the range that it enters or takes. */
+  readonly ranges: readonly DmaRange[];
+  /** Those of the maps, in their order. */
+  readonly mapped: readonly MappedRange[];
+}
 
 /**
  * Checks a batch as a whole.
  *
+ * @param rangeOf makes the range of a map, still without memory
  * @throws VfioUserError ERR_VFIO_USER_DMA; TypeError ERR_INVALID_ARG_VALUE
  */
-export function planBatch(operations: readonly DmaOperation[], limits: BatchLimits): PlannedOperation[] {
-  const table = new IovaMap<IovaRange & { readonly target: DmaRange | number }>();
-  for (const range of limits.ranges) table.add({ iova: range.iova, size: range.size, target: range });
+export function planBatch(
+  operations: readonly DmaOperation[],
+  limits: BatchLimits,
+  rangeOf: (options: DmaMapOptions) => MappedRange,
+): BatchPlan {
+  const table = new IovaMap<DmaRange>();
+  for (const range of limits.ranges) table.add(range);
+  const mapped: MappedRange[] = [];
   const numberOf = (index: number): string =>
     `operation ${String(index + 1)} of ${String(operations.length)}`;
-  return operations.map((operation, index) => {
+  const ranges = operations.map((operation, index) => {
     if (operation.kind === 'map') {
       const { options } = operation;
       checkPages(options, options.fd === undefined ? limits.pageSize : limits.memoryPageSize);
@@ -128,17 +143,20 @@ export function planBatch(operations: readonly DmaOperation[], limits: BatchLimi
           `${numberOf(index)}: ${String(table.size)} ranges would be mapped, no more are taken`,
         );
       }
-      table.add({ iova: BigInt(options.iova), size: options.size, target: index });
-      return operation;
+      const range = rangeOf(options);
+      table.add(range);
+      mapped.push(range);
+      return range;
     }
-    const mapped = table.get(operation.iova, operation.size);
-    if (mapped === undefined) {
+    const taken = table.get(operation.iova, operation.size);
+    if (taken === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
         `${numberOf(index)}: ${formatRange(operation)} would not be mapped; address and size must be those of one mapping. Mapped: ${table.dump()}`,
       );
     }
-    table.delete(mapped);
-    return { kind: 'unmap', target: mapped.target };
+    table.delete(taken);
+    return taken;
   });
+  return { ranges, mapped };
 }

@@ -8,6 +8,7 @@ import { runBatch } from './dma-batch-run';
 import { placeOf, readMemory, writeMemory } from './dma-lookup';
 import { BorrowedFiles, HUGE_PAGE, createMemory, type HugePages, type RangeMemory } from './dma-memory';
 import {
+  MappedRange,
   checkPages,
   type DmaMapOptions,
   type DmaMapping,
@@ -82,7 +83,8 @@ export class DmaContainer implements DeviceDma {
       );
     }
     const memory = createMemory(rounded, alignment, huge ? this.#hugePages : 'never');
-    const range = this.#rangeOf({ iova, size: rounded }, memory);
+    const range = new MappedRange({ iova, size: rounded }, this.#directDma);
+    range.back(memory, 0);
     await this.#enter(range);
     return this.#memoryOf(range, memory);
   }
@@ -97,7 +99,9 @@ export class DmaContainer implements DeviceDma {
     while (this.#exclusive !== null) await this.#exclusive;
     checkPages(options, this.#pageSizeFor(options));
     this.#table.check({ iova: BigInt(options.iova), size: options.size });
-    const range = this.#rangeFor(options, new BorrowedFiles());
+    const { fd, offset = 0, size } = options;
+    const range = new MappedRange(options, this.#directDma);
+    if (fd !== undefined) range.back(new BorrowedFiles().take(fd, offset, size), offset);
     await this.#enter(range);
     return new TableMapping(this.#table, range);
   }
@@ -240,23 +244,6 @@ export class DmaContainer implements DeviceDma {
     return Math.max(pageSize, this.#table.pageSize);
   }
 
-  #rangeFor(options: DmaMapOptions, files: BorrowedFiles): DmaRange {
-    const { fd, offset = 0, size } = options;
-    return this.#rangeOf(options, fd === undefined ? null : files.take(fd, offset, size));
-  }
-
-  #rangeOf(options: DmaMapOptions, memory: RangeMemory | null): DmaRange {
-    return {
-      iova: BigInt(options.iova),
-      size: options.size,
-      access: options.access ?? 'readwrite',
-      fd: memory?.fd ?? null,
-      fdOffset: memory === null ? 0 : (options.offset ?? 0),
-      memory,
-      direct: options.direct ?? this.#directDma,
-    };
-  }
-
   async #enter(range: DmaRange): Promise<void> {
     try {
       this.#assertOpen();
@@ -269,20 +256,15 @@ export class DmaContainer implements DeviceDma {
 
   async #commit(operations: readonly DmaOperation[]): Promise<DmaMapping[]> {
     this.#assertOpen();
-    const plan = planBatch(operations, {
+    const limits = {
       ranges: this.#table.staying,
       maxDmaMaps: this.#table.maxDmaMaps,
       pageSize: this.#table.pageSize,
       memoryPageSize: this.#memoryPageSize,
-    });
-    const files = new BorrowedFiles();
-    const { ranges, outcomes } = await runBatch(this.#table, plan, (options) =>
-      this.#rangeFor(options, files),
-    );
-    this.#settle(outcomes);
-    return ranges
-      .filter((_, index) => plan[index]?.kind === 'map')
-      .map((range) => new TableMapping(this.#table, range));
+    };
+    const plan = planBatch(operations, limits, (options) => new MappedRange(options, this.#directDma));
+    this.#settle(await runBatch(this.#table, operations, plan));
+    return plan.mapped.map((range) => new TableMapping(this.#table, range));
   }
 
   /** @throws DmaBatchError when an operation failed */

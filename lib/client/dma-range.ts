@@ -15,7 +15,7 @@ export interface DmaTarget {
   readonly maxDmaMaps: number;
   /** Addresses, sizes and offsets must be multiples of this many bytes: the smallest page that the server takes. */
   readonly dmaPageSize: number;
-  mapDma(range: DmaRange, done: Done): void;
+  mapDma(range: DmaRange, done: Done, index: number): void;
   unmapDma(range: DmaRange): Promise<void>;
   /** Everything with one message; fails when the server does not know how. */
   unmapAllDma(): Promise<void>;
@@ -63,6 +63,32 @@ export interface DmaMapOptions {
   readonly access?: DmaAccess;
   /** False: the device does not get `fd` and reaches the memory by message. Default: as the container's `directDma`. */
   readonly direct?: boolean;
+}
+
+/** The range of {@link DmaMapOptions}; its memory, if it has any, is given to it later. */
+export class MappedRange implements DmaRange {
+  readonly iova: bigint;
+  readonly size: number;
+  readonly access: DmaAccess;
+  readonly direct: boolean;
+  fd: number | null = null;
+  fdOffset = 0;
+  memory: RangeMemory | null = null;
+
+  /** @param direct unless the options tell */
+  constructor(options: DmaMapOptions, direct: boolean) {
+    this.iova = BigInt(options.iova);
+    this.size = options.size;
+    this.access = options.access ?? 'readwrite';
+    this.direct = options.direct ?? direct;
+  }
+
+  /** @param offset of the first byte in its file */
+  back(memory: RangeMemory, offset: number): void {
+    this.fd = memory.fd;
+    this.fdOffset = offset;
+    this.memory = memory;
+  }
 }
 
 /** A range that was mapped. */

@@ -97,8 +97,8 @@ export class DmaTable {
     checkTarget(target, ranges);
     // Entered first, so that it is also told of what is mapped from now on.
     this.#targets.add(target);
-    const results = await pipelined(ranges, (range, _, done) => {
-      target.mapDma(shown(range), done);
+    const results = await pipelined(ranges.length, (done) => (index) => {
+      target.mapDma(shown(ranges[index] as DmaRange), done, index);
     });
     const [failure] = results.filter((result) => result !== null);
     if (failure === undefined) return;
@@ -120,21 +120,27 @@ export class DmaTable {
       this.release(range);
       throw error;
     }
-    await promised((done) => {
-      this.#show(range, done);
-    });
+    await this.#show(range);
   }
 
   /**
-   * The same for a checked range that may take the place of others, which `left` waits for: it enters when they have left.
+   * The same for many ranges that were checked: enters the range of an index, and tells `done` of it. A range that may take
+   * the place of others, which `left` waits for, enters when they have left.
    */
-  enterAfter(range: DmaRange, left: Promise<unknown>, done: Done): void {
-    if (this.#ranges.overlap(range.iova, range.size) !== undefined) {
-      callBack(this.#replace(range, left), done);
-      return;
-    }
-    this.#ranges.add(range);
-    this.#show(range, done);
+  entrance(ranges: readonly DmaRange[], done: Done): (index: number, left: Promise<unknown>) => void {
+    const [only] = this.#targets;
+    const taken: Done = (error, _, index) => {
+      if (error === null || only === undefined) done(error, null, index);
+      else callBack(this.#unshow(ranges[index] as DmaRange, [{ target: only, error }]), done, index);
+    };
+    return (index, left) => {
+      const range = ranges[index] as DmaRange;
+      if (!this.#ranges.tryAdd(range)) callBack(this.#replace(range, left), done, index);
+      else if (only === undefined || this.#targets.size !== 1 || !this.#targets.has(only))
+        callBack(this.#show(range), done, index);
+      // Nothing is kept for each range that a single device is told of.
+      else only.mapDma(shown(range), taken, index);
+    };
   }
 
   /** The range leaves the table only when every device has let go of it (vfio-user, VFIO_USER_DMA_UNMAP, "Reply"). */
@@ -188,9 +194,7 @@ export class DmaTable {
   }
 
   async #replace(range: DmaRange, left: Promise<unknown>): Promise<void> {
-    await promised((done) => {
-      this.#show(range, done);
-    });
+    await this.#show(range);
     await left;
     if (this.#leaving.has(range)) return;
     try {
@@ -202,25 +206,13 @@ export class DmaTable {
   }
 
   /** Tells every device; when one refuses, the others forget the range again, and so does the table. */
-  #show(range: DmaRange, done: Done): void {
-    const [target] = this.#targets;
-    if (target !== undefined && this.#targets.size === 1) {
-      // Of many ranges that one device is told of, as little as can be is kept for each.
-      target.mapDma(shown(range), (error) => {
-        if (error === null) done(null);
-        else callBack(this.#unshow(range, [{ target, error }]), done);
-      });
-      return;
-    }
-    const told = this.#tell((each) =>
-      promised((taken) => {
-        each.mapDma(shown(range), taken);
+  async #show(range: DmaRange): Promise<void> {
+    const failures = await this.#tell((target) =>
+      promised((done) => {
+        target.mapDma(shown(range), done, 0);
       }),
     );
-    callBack(
-      told.then((failures) => this.#unshow(range, failures)),
-      done,
-    );
+    await this.#unshow(range, failures);
   }
 
   /** Takes a range back from the devices that have taken it, when one has not. */
@@ -300,7 +292,7 @@ async function clear(target: DmaTarget, ranges: readonly DmaRange[]): Promise<({
     if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE')
       return ranges.map(() => ({ error }));
   }
-  return pipelined(ranges, (range, _, done) => {
-    callBack(target.unmapDma(shown(range)), done);
+  return pipelined(ranges.length, (done) => (index) => {
+    callBack(target.unmapDma(shown(ranges[index] as DmaRange)), done, index);
   });
 }

@@ -8,8 +8,12 @@ import { asError } from '../errors';
  */
 const WINDOW = 256;
 
-/** Is called once: with null when something is done, else with the error. Of many things in flight, promises cost more. */
-export type Done = (error: unknown) => void;
+/**
+ * Is called once for each of the things in flight: with null when it is done, else with its error; and with its index. It
+ * looks like the callback of a request, so that one function serves all of them: of many, a promise or a function for each
+ * costs more than its message.
+ */
+export type Done = (error: unknown, result: unknown, index: number) => void;
 
 /** A promise for what is told by a callback. */
 export function promised(start: (done: Done) => void): Promise<void> {
@@ -22,49 +26,55 @@ export function promised(start: (done: Done) => void): Promise<void> {
 }
 
 /** The other way round. */
-export function callBack(promise: Promise<unknown>, done: Done): void {
-  promise.then(() => {
-    done(null);
-  }, done);
+export function callBack(promise: Promise<unknown>, done: Done, index: number): void {
+  promise.then(
+    () => {
+      done(null, null, index);
+    },
+    (error: unknown) => {
+      done(error, null, index);
+    },
+  );
 }
 
 /**
- * Calls `send` for each item, in order, without waiting for one before the next is sent. When it throws, the item has
- * failed.
+ * Sends things by index, in order, without waiting for one before the next is sent. What throws has failed.
  *
- * @param copies messages that an item takes, each to another device
- * @returns by item, the error of what failed, or null
+ * @param begin is given what to call for each when it is done; returns what sends one
+ * @param copies messages that each takes, to another device each
+ * @returns by index, the error of what failed, or null
  */
-export function pipelined<T>(
-  items: readonly T[],
-  send: (item: T, index: number, done: Done) => void,
+export function pipelined(
+  count: number,
+  begin: (done: Done) => (index: number) => void,
   copies = 1,
 ): Promise<({ error: unknown } | null)[]> {
   const most = Math.ceil(WINDOW / Math.max(copies, 1));
   return new Promise((resolve) => {
-    const results = items.map((): { error: unknown } | null => null);
+    const results = new Array<{ error: unknown } | null>(count).fill(null);
     let sent = 0;
     let settled = 0;
     let advancing = false;
-    const start = (index: number): void => {
-      const done: Done = (error) => {
-        if (error !== null) results[index] = { error };
-        settled++;
-        advance();
-      };
-      try {
-        send(items[index] as T, index, done);
-      } catch (error) {
-        done(error);
-      }
+    const done: Done = (error, _, index) => {
+      if (error !== null) results[index] = { error };
+      settled++;
+      advance();
     };
+    const send = begin(done);
     const advance = (): void => {
       // What is done at once comes back here.
       if (advancing) return;
       advancing = true;
-      while (sent < items.length && sent - settled < most) start(sent++);
+      while (sent < count && sent - settled < most) {
+        const index = sent++;
+        try {
+          send(index);
+        } catch (error) {
+          done(error, null, index);
+        }
+      }
       advancing = false;
-      if (settled === items.length) resolve(results);
+      if (settled === count) resolve(results);
     };
     advance();
   });

@@ -50,6 +50,20 @@ export class IovaMap<Range extends IovaRange> {
    * @throws VfioUserError ERR_VFIO_USER_DMA when it is empty, leaves the 64-bit address space, or overlaps another
    */
   add(range: Range): void {
+    if (this.tryAdd(range)) return;
+    const other = this.overlap(range.iova, range.size) as Range;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_DMA',
+      `DMA range ${formatRange(range)} overlaps ${formatRange(other)}, which is mapped. Mapped: ${this.dump()}`,
+    );
+  }
+
+  /**
+   * The same, but false when it overlaps another.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_DMA when it is empty or leaves the 64-bit address space
+   */
+  tryAdd(range: Range): boolean {
     const { iova, size } = range;
     const end = Number.isSafeInteger(size) && size > 0 ? iova + BigInt(size) : 0n;
     if (end === 0n || iova < 0n || end > LIMIT) {
@@ -60,19 +74,15 @@ export class IovaMap<Range extends IovaRange> {
     }
     const index = this.#firstEndingAfter(iova);
     const other = this.#ranges[index];
-    if (other !== undefined && other.iova < end) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_DMA',
-        `DMA range ${formatRange(range)} overlaps ${formatRange(other)}, which is mapped. Mapped: ${this.dump()}`,
-      );
-    }
     if (other === undefined) {
       this.#ranges.push(range);
       this.#ends.push(end);
-    } else {
-      this.#ranges.splice(index, 0, range);
-      this.#ends.splice(index, 0, end);
+      return true;
     }
+    if (other.iova < end) return false;
+    this.#ranges.splice(index, 0, range);
+    this.#ends.splice(index, 0, end);
+    return true;
   }
 
   /** The range that begins at `iova` and has exactly `size` bytes. */

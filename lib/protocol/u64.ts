@@ -62,7 +62,7 @@ export function putU64(bytes: Uint8Array, at: number, value: U64, name = 'value'
     writeU64(viewOf(bytes), at, value, name);
     return;
   }
-  putU32(bytes, at, number % TWO_32);
+  putU32(bytes, at, number);
   putU32(bytes, at + 4, Math.floor(number / TWO_32));
 }
 

@@ -19,7 +19,7 @@ import type { LaneQueue } from './lane-queue';
 import * as limits from './limits';
 import { MessageReader, type Message } from './message-reader';
 import { MessageWriter, type OutgoingMessage } from './message-writer';
-import { PendingTable, replyBringsFds, type Pending, type Reply } from './pending-table';
+import { PendingTable, replyBringsFds, type Pending, type Reply, type Settle } from './pending-table';
 import { abortableReply, promisedReply } from './promised-reply';
 import { RequestExchange } from './request-exchange';
 import type { SendQueue } from './send-queue';
@@ -159,20 +159,20 @@ export class Connection {
    * @throws VfioUserError REMOTE, TIMEOUT, DISCONNECTED, CLOSED or PROTOCOL; the reason of `signal` when aborted
    */
   request(request: Request): Promise<Reply> {
-    const start = (settle: Pending['settle']): number => this.#start(request, true, settle);
+    const start = (settle: Settle): number => this.#start(request, true, settle);
     const { signal } = request;
     return signal === undefined ? promisedReply(start) : abortableReply(signal, this.#pending, start);
   }
 
   /**
-   * The same with a callback, which is called once, with an error or a reply: of many requests in flight, promises cost
-   * more than the messages. `signal` is not heeded.
+   * The same with a callback, which is called once, with an error or a reply, and with `tag`: of many requests in flight,
+   * promises cost more than the messages. `signal` is not heeded.
    */
-  submit(request: Request, settle: Pending['settle']): void {
+  submit(request: Request, settle: Settle, tag = 0): void {
     try {
-      this.#start(request, true, settle);
+      this.#start(request, true, settle, tag);
     } catch (error) {
-      settle(asError(error), null);
+      settle(asError(error), null, tag);
     }
   }
 
@@ -266,10 +266,10 @@ export class Connection {
     this.close();
   }
 
-  #start(request: Request, gather: boolean, settle: Pending['settle']): number {
+  #start(request: Request, gather: boolean, settle: Settle, tag = 0): number {
     this.#backlog.emitHeld();
     const id = this.#pending.claim(request.command);
-    const pending = this.#enter(id, request, settle);
+    const pending = this.#enter(id, request, settle, tag);
     if (this.full) this.#sendLater(id, request, pending, gather);
     else this.#transmit(id, HeaderFlag.command, 0, request, gather);
     return id;
@@ -285,10 +285,11 @@ export class Connection {
   }
 
   /** Enters a request with its deadline. */
-  #enter(id: number, request: Expectation, settle: Pending['settle']): Pending {
+  #enter(id: number, request: Expectation, settle: Settle, tag: number): Pending {
     this.#assertOpen(request.command);
     const { command, timeout = this.messageTimeout, maxReply = this.#reader.maxPayload } = request;
-    const pending: Pending = { command, deadline: performance.now() + timeout, timeout, maxReply, settle };
+    const deadline = performance.now() + timeout;
+    const pending: Pending = { command, deadline, timeout, maxReply, settle, tag };
     this.#pending.enter(id, pending);
     this.#timer.arm(pending.deadline);
     return pending;
@@ -317,11 +318,11 @@ export class Connection {
     } catch (error) {
       this.#end(this.#disconnected(error));
     }
-    return reply ?? this.#awaitSync((settle) => this.#enter(id, request, settle));
+    return reply ?? this.#awaitSync((settle) => this.#enter(id, request, settle, 0));
   }
 
   /** Blocks until what `start` begins has called back. */
-  #awaitSync(start: (settle: Pending['settle']) => unknown): Reply {
+  #awaitSync(start: (settle: Settle) => unknown): Reply {
     const outcome: { error: Error | null; reply: Reply | null } = { error: null, reply: null };
     start((error, reply) => Object.assign(outcome, { error, reply }));
     while (outcome.error === null && outcome.reply === null) this.#waitOnce();
@@ -448,17 +449,16 @@ export class Connection {
 
   #onReply(message: Message): void {
     const { id } = message.header;
-    const pending = this.#pending.get(id);
+    const pending = this.#pending.take(id);
     if (pending === undefined) {
       if (this.#pending.late(id)) this.statistics.lateReplies++;
       else this.statistics.unexpectedReplies++;
       message.fds.close();
       return;
     }
-    this.#pending.remove(id);
     const error = replyError(this.name, pending, message);
     if (error !== null || !replyBringsFds(pending.command)) message.fds.close();
-    pending.settle(error, error === null ? message : null);
+    pending.settle(error, error === null ? message : null, pending.tag);
   }
 
   #assertOpen(command: number): void {

@@ -21,8 +21,13 @@ export interface Pending {
   readonly timeout: number;
   /** Largest reply payload accepted, in bytes. */
   readonly maxReply: number;
-  settle(error: Error | null, reply: Reply | null): void;
+  readonly settle: Settle;
+  /** What the caller gave, for {@link settle}. */
+  readonly tag: number;
 }
+
+/** Is told what became of a request, and the number that its caller gave, so that one function can serve many. */
+export type Settle = (error: Error | null, reply: Reply | null, tag: number) => void;
 
 const ID_COUNT = 0x10000;
 
@@ -99,17 +104,18 @@ export class PendingTable {
     return this.#pending.get(id);
   }
 
-  /** Removes an answered request; its id is free again. */
-  remove(id: number): boolean {
+  /** Removes a request that was answered or given up, if it is in flight; its id is free again. */
+  take(id: number): Pending | undefined {
     const pending = this.#pending.get(id);
-    if (pending === undefined) return false;
+    if (pending === undefined) return undefined;
     if (replyBringsFds(pending.command)) this.#bringFds--;
-    return this.#pending.delete(id);
+    this.#pending.delete(id);
+    return pending;
   }
 
   /** Gives up on a request; its id stays taken until {@link late}. */
   abandon(id: number): void {
-    if (this.remove(id)) this.#abandoned.add(id);
+    if (this.take(id) !== undefined) this.#abandoned.add(id);
   }
 
   /** True when `id` belongs to an abandoned request, which it then frees. */
@@ -126,7 +132,7 @@ export class PendingTable {
         continue;
       }
       this.abandon(id);
-      pending.settle(timeoutError(pending), null);
+      pending.settle(timeoutError(pending), null, pending.tag);
     }
     return earliest;
   }
@@ -137,7 +143,7 @@ export class PendingTable {
     this.#pending.clear();
     this.#abandoned.clear();
     this.#bringFds = 0;
-    for (const pending of all) pending.settle(makeError(pending), null);
+    for (const pending of all) pending.settle(makeError(pending), null, pending.tag);
   }
 
   #isTaken(id: number): boolean {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { asError } from '../errors';
-import type { Pending, PendingTable, Reply } from './pending-table';
+import type { PendingTable, Reply, Settle } from './pending-table';
 
 /** Begins a request; its id. */
-type Start = (settle: Pending['settle']) => number;
+type Start = (settle: Settle) => number;
 
 /** The reply to what `start` begins. */
 export function promisedReply(start: Start): Promise<Reply> {
@@ -25,13 +25,13 @@ export function abortableReply(signal: AbortSignal, pending: PendingTable, start
     };
     id = start((error, reply) => {
       signal.removeEventListener('abort', onAbort);
-      settle(error, reply);
+      settle(error, reply, 0);
     });
     if (pending.get(id) !== undefined) signal.addEventListener('abort', onAbort, { once: true });
   });
 }
 
-function settling(resolve: (reply: Reply) => void, reject: (error: Error) => void): Pending['settle'] {
+function settling(resolve: (reply: Reply) => void, reject: (error: Error) => void): Settle {
   return (error, reply) => {
     if (reply === null) reject(asError(error));
     else resolve(reply);

@@ -93,8 +93,10 @@ withCompiler('measures every row, writes JSON, and leaves nothing behind', () =>
     rounds: 2,
     rows: [
       row('sync-read', 0.8),
+      row('sync-read-awake', 0.8),
       row('pipelined-reads', 0.25),
       row('mapped-read', 3),
+      row('mapped-read-argument', null),
       row('mapped-read-single', null),
       row('mapped-read-chained', null),
       row('mapped-read-closed', null),

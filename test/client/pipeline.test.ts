@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT
-import { callBack, pipelined, promised, type Done } from '../../lib/client/pipeline';
+import { callBack, pipelined, promised } from '../../lib/client/pipeline';
 
 /** Runs `count` items, whose replies come only when nothing more is sent; the most that were in flight. */
 async function mostInFlight(count: number, copies?: number): Promise<number> {
-  const waiting: Done[] = [];
+  const waiting: (() => void)[] = [];
   let most = 0;
   const all = pipelined(
-    Array.from({ length: count }),
-    (_item, _index, done) => {
-      waiting.push(done);
+    count,
+    (done) => (index) => {
+      waiting.push(() => {
+        done(null, null, index);
+      });
       most = Math.max(most, waiting.length);
     },
     copies,
   );
-  while (waiting.length > 0) for (const done of waiting.splice(0)) done(null);
+  while (waiting.length > 0) for (const finish of waiting.splice(0)) finish();
   await all;
   return most;
 }
@@ -28,20 +30,20 @@ test('the descriptors in flight stay well below 1024, however many devices are t
 test('items are sent in order, and each failure is told in its place', async () => {
   const order: number[] = [];
   const refused = new Error('refused');
-  const results = await pipelined([5, 6, 7, 8], (item, index, done) => {
-    order.push(item, index);
-    if (item === 7) throw refused;
-    if (item === 8) setImmediate(done, null);
-    else done(item === 6 ? refused : null);
+  const results = await pipelined(4, (done) => (index) => {
+    order.push(index);
+    if (index === 2) throw refused;
+    if (index === 3) setImmediate(done, null, null, index);
+    else done(index === 1 ? refused : null, null, index);
   });
-  expect(order).toEqual([5, 0, 6, 1, 7, 2, 8, 3]);
+  expect(order).toEqual([0, 1, 2, 3]);
   expect(results).toEqual([null, { error: refused }, { error: refused }, null]);
 });
 
 test('of nothing, and of much that is done at once', async () => {
-  expect(await pipelined([], () => undefined)).toEqual([]);
-  const results = await pipelined(Array.from({ length: 100_000 }), (_item, _index, done) => {
-    done(null);
+  expect(await pipelined(0, () => () => undefined)).toEqual([]);
+  const results = await pipelined(100_000, (done) => (index) => {
+    done(null, null, index);
   });
   expect(results.every((result) => result === null)).toBe(true);
 });
@@ -49,10 +51,10 @@ test('of nothing, and of much that is done at once', async () => {
 test('a promise of a callback, and a callback of a promise', async () => {
   const refused = new Error('refused');
   await promised((done) => {
-    callBack(Promise.resolve(1), done);
+    callBack(Promise.resolve(1), done, 0);
   });
   const fails = promised((done) => {
-    callBack(Promise.reject(refused), done);
+    callBack(Promise.reject(refused), done, 0);
   });
   await expect(fails).rejects.toBe(refused);
 });

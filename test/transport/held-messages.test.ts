@@ -152,7 +152,14 @@ test('a connection can be ended with an error of ours, which pending requests ge
 test('ids of posted messages are found also when all ids are in use', () => {
   ({ connection, peer } = connected());
   const table = new PendingTable();
-  const pending = { command: READ, deadline: Infinity, timeout: 1, maxReply: 0, settle: () => undefined };
+  const pending = {
+    command: READ,
+    deadline: Infinity,
+    timeout: 1,
+    maxReply: 0,
+    settle: () => undefined,
+    tag: 0,
+  };
   for (let i = 0; i < 0x10000; i++) table.enter(table.claim(pending.command), pending);
   expect(() => table.claim(pending.command)).toThrow(
     expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
