@@ -101,7 +101,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
       });
     }
     device = new VfioUserDevice(connection, negotiated, dma, dma !== options.dma, { quiesce });
-    await dma.attach(device);
+    await dma.attach(device.dmaMessages);
     return device;
   } catch (error) {
     connection.close();

@@ -6,28 +6,22 @@ import { PciIrq, PciRegion } from '../pci/device';
 import {
   Command,
   DeviceFlag,
-  DmaUnmapFlag,
   RegionFlag,
   decodeDeviceInfoReply,
-  decodeDmaUnmapReply,
   decodeIrqInfoReply,
   decodeRegionInfoReply,
   encodeDeviceInfoRequest,
-  encodeDmaUnmapRequest,
   encodeIrqInfoRequest,
   encodeRegionInfoRequest,
   type Capabilities,
-  type DirtyBitmapInfo,
   type NegotiatedLimits,
   type RegionInfo,
 } from '../protocol';
 import type { Connection, ConnectionStatistics, FdList } from '../transport';
 import { DeviceFeatures } from './device-feature';
-import { DirtyLog } from './dirty-log';
+import type { DirtyLog } from './dirty-log';
 import type { DmaContainer } from './dma-container';
-import { DmaMapCommand } from './dma-map-command';
-import type { DmaRange, DmaTarget } from './dma-range';
-import type { Done } from './pipeline';
+import { DmaMessages } from './dma-messages';
 import { VfioUserIrq } from './irq';
 import { DeviceMigration } from './migration';
 import { IrqExclusion } from './irq-exclusion';
@@ -68,14 +62,13 @@ const COMPATIBLE_CONFIG_SIZE = 256;
 const MAX_REGION_INFO = 1 << 20;
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
-export class VfioUserDevice
-  extends EventEmitter<{ close: [error: Error | null] }>
-  implements Device, DmaTarget
-{
+export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] }> implements Device {
   readonly name: string;
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
   readonly dma: DmaContainer;
+  /** What {@link dma} tells the server with. Use {@link dma} instead. @internal */
+  readonly dmaMessages: DmaMessages;
   /** The device as a PCI function: configuration space, capabilities, BARs. */
   readonly pci: PciFunction;
   /** Features by index, for what {@link migration} and {@link dirtyLog} do not cover. */
@@ -94,7 +87,6 @@ export class VfioUserDevice
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
   #info: Promise<DeviceInfo> | undefined;
-  readonly #dmaMap: DmaMapCommand;
 
   constructor(
     connection: Connection,
@@ -111,24 +103,16 @@ export class VfioUserDevice
     this.#connection = connection;
     this.#ownsDma = ownsDma;
     this.#timeouts = timeouts;
-    const { maxDataXferSize, maxMsgFds } = negotiated.limits;
-    this.#dmaMap = new DmaMapCommand(connection, maxMsgFds > 0, timeouts.quiesce);
+    const { limits } = negotiated;
     this.feature = new DeviceFeatures(connection, timeouts.quiesce);
-    this.dirtyLog = new DirtyLog(this, dma, maxDataXferSize);
+    this.dmaMessages = new DmaMessages(connection, limits, timeouts.quiesce, dma, this.feature);
+    this.dirtyLog = this.dmaMessages.dirtyLog;
     this.migration = new DeviceMigration(connection, this.feature, {
-      maxTransfer: maxDataXferSize,
+      maxTransfer: limits.maxDataXferSize,
       timeout: timeouts.quiesce,
       reset: () => this.reset(),
     });
-    this.#postedWrites = new PostedWrites(connection, negotiated.limits.writeMultiple);
-  }
-
-  get maxDmaMaps(): number {
-    return this.negotiated.limits.maxDmaMaps;
-  }
-
-  get dmaPageSize(): number {
-    return smallestPage(this.negotiated.limits.pageSizes);
+    this.#postedWrites = new PostedWrites(connection, limits.writeMultiple);
   }
 
   get closed(): boolean {
@@ -210,55 +194,6 @@ export class VfioUserDevice
     this.#connection.requestSync({ command: Command.deviceGetInfo, payload });
   }
 
-  /** Tells the server of a DMA range. Use {@link dma} instead. */
-  mapDma(range: DmaRange, done: Done, index: number): void {
-    this.#dmaMap.send(range, done, index);
-  }
-
-  /** Takes a DMA range from the server. Use {@link dma} instead. */
-  async unmapDma(range: DmaRange): Promise<void> {
-    if (this.closed) return;
-    const request = { flags: 0, address: range.iova, size: range.size };
-    const reply = await this.#command(
-      Command.dmaUnmap,
-      encodeDmaUnmapRequest(request),
-      this.#timeouts.quiesce,
-    );
-    decodeDmaUnmapReply(reply, request);
-  }
-
-  /** The same, with a bitmap of what the server has written of the range. Use {@link dma} instead. */
-  async unmapDmaWithBitmap(range: DmaRange, bitmap: DirtyBitmapInfo): Promise<Uint8Array> {
-    const request = {
-      flags: DmaUnmapFlag.getDirtyBitmap,
-      address: range.iova,
-      size: range.size,
-      bitmap,
-    };
-    const payload = encodeDmaUnmapRequest(request);
-    const reply = await this.#connection.request({
-      command: Command.dmaUnmap,
-      payload,
-      timeout: this.#timeouts.quiesce,
-      maxReply: payload.byteLength + bitmap.size,
-    });
-    const { bitmap: bytes } = decodeDmaUnmapReply(reply.payload, request);
-    if (bytes !== undefined) return bytes;
-    throw new VfioUserError(
-      'ERR_VFIO_USER_PROTOCOL',
-      `${this.name} answered a DMA_UNMAP with ${String(reply.payload.byteLength)} bytes, without the dirty bitmap that was asked for`,
-      { command: 'DMA_UNMAP' },
-    );
-  }
-
-  /** Takes all DMA ranges from the server with one message. Use {@link dma} instead. */
-  async unmapAllDma(): Promise<void> {
-    if (this.closed) return;
-    const request = { flags: DmaUnmapFlag.all, address: 0, size: 0 };
-    const payload = encodeDmaUnmapRequest(request);
-    decodeDmaUnmapReply(await this.#command(Command.dmaUnmap, payload, this.#timeouts.quiesce), request);
-  }
-
   /** Closes the connection and releases all mappings, descriptors and memory. Idempotent. */
   close(): Promise<void> {
     this.#connection.close();
@@ -276,7 +211,7 @@ export class VfioUserDevice
 
   #release(): void {
     this.dirtyLog.release();
-    this.dma.detach(this);
+    this.dma.detach(this.dmaMessages);
     if (this.#ownsDma) this.dma.close();
     for (const part of this.#open) {
       if (part instanceof VfioUserRegion) part.close();
@@ -366,21 +301,10 @@ export class VfioUserDevice
     return part;
   }
 
-  async #command(
-    command: number,
-    payload: Uint8Array,
-    timeout?: number,
-    fds?: readonly number[],
-  ): Promise<Uint8Array> {
-    const reply = await this.#connection.request({ command, payload, timeout, fds });
+  async #command(command: number, payload: Uint8Array, timeout?: number): Promise<Uint8Array> {
+    const reply = await this.#connection.request({ command, payload, timeout });
     return reply.payload;
   }
-}
-
-/** The smallest of page sizes that are or'ed together. */
-function smallestPage(pageSizes: number): number {
-  const bits = BigInt(pageSizes);
-  return Number(bits & -bits);
 }
 
 /** Remembers what was asked for, but not a failure. */

@@ -27,7 +27,6 @@ export interface DirtyLogOptions {
 
 /** The device whose writes a {@link DirtyLog} logs. */
 export interface LoggingDevice extends Pick<DmaTarget, 'name' | 'unmapDma'> {
-  readonly feature: DeviceFeatures;
   /** Takes a range from the server, which sends a bitmap of what it has written of it. */
   unmapDmaWithBitmap(range: DmaRange, bitmap: DirtyBitmapInfo): Promise<Uint8Array>;
 }
@@ -47,6 +46,7 @@ const UNMAP_SIZE = 40;
  */
 export class DirtyLog implements DmaTargetLog {
   readonly #device: LoggingDevice;
+  readonly #feature: DeviceFeatures;
   readonly #dma: DmaContainer;
   readonly #maxBitmap: number;
   /** What is dirty and has not been asked for yet; null when nothing is logged. */
@@ -60,8 +60,9 @@ export class DirtyLog implements DmaTargetLog {
    *
    * @param maxBitmap largest bitmap of one message, in bytes
    */
-  constructor(device: LoggingDevice, dma: DmaContainer, maxBitmap: number) {
+  constructor(device: LoggingDevice, feature: DeviceFeatures, dma: DmaContainer, maxBitmap: number) {
     this.#device = device;
+    this.#feature = feature;
     this.#dma = dma;
     this.#maxBitmap = Math.max(8, maxBitmap - (maxBitmap % 8));
   }
@@ -69,8 +70,8 @@ export class DirtyLog implements DmaTargetLog {
   /** Whether the device can log. */
   async supported(): Promise<boolean> {
     return (
-      (await this.#device.feature.probe(Feature.dmaLoggingStart, { set: true })) &&
-      (await this.#device.feature.probe(Feature.dmaLoggingReport, { get: true }))
+      (await this.#feature.probe(Feature.dmaLoggingStart, { set: true })) &&
+      (await this.#feature.probe(Feature.dmaLoggingReport, { get: true }))
     );
   }
 
@@ -95,7 +96,7 @@ export class DirtyLog implements DmaTargetLog {
       this.#pages?.mark(iova, length);
     });
     try {
-      const reply = await this.#device.feature.set(
+      const reply = await this.#feature.set(
         Feature.dmaLoggingStart,
         encodeDmaLoggingControl({ pageSize, ranges }),
       );
@@ -120,7 +121,7 @@ export class DirtyLog implements DmaTargetLog {
     if (this.#pages === null) return;
     const pageSize = this.#pageSize;
     this.release();
-    await this.#device.feature.set(Feature.dmaLoggingStop, encodeDmaLoggingControl({ pageSize, ranges: [] }));
+    await this.#feature.set(Feature.dmaLoggingStop, encodeDmaLoggingControl({ pageSize, ranges: [] }));
   }
 
   /**
@@ -208,11 +209,7 @@ export class DirtyLog implements DmaTargetLog {
       const length = Math.min(most, range.size - at);
       const query = { iova: range.iova + BigInt(at), length, pageSize: this.#pageSize };
       const room = REPORT_SIZE + dirtyBitmapSize(length, query.pageSize);
-      const data = await this.#device.feature.get(
-        Feature.dmaLoggingReport,
-        encodeDmaLoggingQuery(query),
-        room,
-      );
+      const data = await this.#feature.get(Feature.dmaLoggingReport, encodeDmaLoggingQuery(query), room);
       pages.merge(new DirtyBitmap(query.iova, length, query.pageSize, decodeDmaLoggingReport(data, query)));
     }
   }

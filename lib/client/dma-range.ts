@@ -8,14 +8,16 @@ import type { Done } from './pipeline';
 /** What the device may do with a mapped range. */
 export type DmaAccess = 'read' | 'write' | 'readwrite';
 
-/** A device that is told what the container maps. Implemented by the client's device. */
+/** A device that is told what the container maps. */
 export interface DmaTarget {
   readonly name: string;
   /** Most ranges that may be mapped at once. */
   readonly maxDmaMaps: number;
   /** Addresses, sizes and offsets must be multiples of this many bytes: the smallest page that the server takes. */
   readonly dmaPageSize: number;
+  /** @param index for `done` */
   mapDma(range: DmaRange, done: Done, index: number): void;
+  /** Does nothing when the device is gone. */
   unmapDma(range: DmaRange): Promise<void>;
   /** Everything with one message; fails when the server does not know how. */
   unmapAllDma(): Promise<void>;

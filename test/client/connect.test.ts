@@ -256,7 +256,7 @@ describe('negotiation', () => {
       limits: { maxMsgFds: 2, maxDataXferSize: 4096, maxDmaMaps: 7 },
       serverJson: { x: 2 },
     });
-    expect(device.maxDmaMaps).toBe(7);
+    expect(device.negotiated.limits.maxDmaMaps).toBe(7);
   });
 
   test.each([

@@ -84,7 +84,7 @@ test('a device of ours that does not log refuses, and the range stays', async ()
   const device = await served(model, {});
   const memory = await device.dma.allocate(PAGE);
   await expect(
-    device.unmapDmaWithBitmap(device.dma.ranges[0]!, { pageSize: PAGE, size: 8 }),
+    device.dmaMessages.unmapDmaWithBitmap(device.dma.ranges[0]!, { pageSize: PAGE, size: 8 }),
   ).rejects.toMatchObject({ code: 'ERR_VFIO_USER_REMOTE', errnoName: 'ENOTSUP' });
   expect(model.ranges.length).toBe(1);
   await memory.close();

@@ -42,7 +42,9 @@ const why = whyNoSample('server');
     test('while nothing is logged it refuses, and the range stays', async () => {
       const memory = await device.dma.allocate(0x1000);
       const [range] = device.dma.ranges;
-      await expect(device.unmapDmaWithBitmap(range!, { pageSize: 4096, size: 8 })).rejects.toMatchObject({
+      await expect(
+        device.dmaMessages.unmapDmaWithBitmap(range!, { pageSize: 4096, size: 8 }),
+      ).rejects.toMatchObject({
         code: 'ERR_VFIO_USER_REMOTE',
       });
       await memory.close();
