@@ -256,7 +256,6 @@ describe('negotiation', () => {
       limits: { maxMsgFds: 2, maxDataXferSize: 4096, maxDmaMaps: 7 },
       serverJson: { x: 2 },
     });
-    expect(device.negotiated.limits.maxDmaMaps).toBe(7);
   });
 
   test.each([
