@@ -25,6 +25,7 @@ import {
 } from '../spec';
 import type { AttachOptions } from './controller';
 import type { QueuePairPlacement } from './queue-pair';
+import type { VectorHandler } from './queue-pairs';
 
 /** How often registers are read while the controller becomes ready. */
 const POLL_MILLISECONDS = 1;
@@ -88,7 +89,7 @@ export async function enableVectors(
   device: Device,
   capability: number | undefined,
   { vectors = 0, vectorTarget = 'function' }: Pick<AttachOptions, 'vectors' | 'vectorTarget'>,
-  handlers: ('eventfd' | ((signals: number) => void) | undefined)[],
+  handlers: (VectorHandler | undefined)[],
 ): Promise<DeviceIrq | null> {
   if (vectors === 0) return null;
   const irq = await device.irq('msix');

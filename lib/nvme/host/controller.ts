@@ -1,39 +1,29 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, invalidArgument, outOfRange } from '../../errors';
+import { VfioUserError, outOfRange } from '../../errors';
 import type { Device, DeviceIrq, DeviceRegion, MappedArea } from '../../pci';
 import {
   AdminOpcode,
-  CQE_BYTES,
   CommandSets,
-  Feature,
   IdentifyCns,
   Register,
-  SQE_BYTES,
-  createCompletionQueueCdw11,
-  createQueueCdw10,
-  createSubmissionQueueCdw11,
   decodeCapabilities,
   decodeIdentifyController,
   decodeIdentifyNamespace,
   decodeNamespaceList,
-  deleteQueueCdw10,
   formatVersion,
   identifyCdw10,
   maxTransferSize,
-  numberOfQueues,
-  setFeaturesCdw10,
   takesSgl,
   type Capabilities,
   type IdentifyController,
 } from '../spec';
 import { AdminQueue } from './admin-queue';
 import { disable, enable, enableVectors, mapDoorbells, preparePci, shutDown, shutDownSync } from './bring-up';
-import { DmaArena, NVME_PAGE, type DmaChunk } from './dma-arena';
+import { DmaArena, NVME_PAGE } from './dma-arena';
 import { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
 import { IoQueue } from './io-queue';
 import { NvmeNamespace } from './namespace';
-import { NvmeStatusError } from './nvme-error';
-import { QueuePair, type QueuePairPlacement } from './queue-pair';
+import { QueuePairs, placeQueue, type CreatedQueuePair, type VectorHandler } from './queue-pairs';
 
 /** How to attach to a controller. */
 export interface AttachOptions {
@@ -50,21 +40,6 @@ export interface AttachOptions {
    * event loops to wait for.
    */
   readonly vectorTarget?: 'function' | 'eventfd';
-}
-
-/** Takes the signals of a vector; `eventfd` when they go elsewhere. */
-type VectorHandler = 'eventfd' | ((signals: number) => void);
-
-/** An I/O queue pair of a controller, placed in its arena. */
-export interface CreatedQueuePair {
-  readonly queue: QueuePair;
-  readonly placement: QueuePairPlacement;
-  /** MSI-X vector of the completion queue, undefined when it is polled. */
-  readonly vector: number | undefined;
-  /** Eventfd of that vector, when the controller was attached with `vectorTarget: 'eventfd'`. Stays the device's. */
-  readonly interruptFd: number | undefined;
-  /** Deletes the queues in the controller and frees their memory. */
-  delete(): Promise<void>;
 }
 
 /** CAP.TO of 0 is seen with emulated controllers; they still need some time. */
@@ -94,8 +69,7 @@ export class NvmeController {
   /** How this thread rings doorbells. */
   readonly doorbells: Doorbells;
   readonly #msix: DeviceIrq | null;
-  readonly #vectorHandlers: (VectorHandler | undefined)[];
-  readonly #queueIds = new Set<number>();
+  readonly #queuePairs: QueuePairs;
   readonly #ioQueues: IoQueue[] = [];
   readonly #onDeviceClose = (error: Error | null): void => {
     this.#fail(
@@ -109,7 +83,6 @@ export class NvmeController {
   #identify: IdentifyController | undefined;
   #version = 0;
   #namespaces: NvmeNamespace[] = [];
-  #ioQueueLimit: number | undefined;
   #defaultQueue: Promise<IoQueue> | undefined;
   #closed = false;
 
@@ -122,7 +95,7 @@ export class NvmeController {
     doorbellArea: MappedArea | null;
     doorbells: Doorbells;
     msix: DeviceIrq | null;
-    vectorHandlers: (VectorHandler | undefined)[];
+    queuePairs: QueuePairs;
   }) {
     this.device = parts.device;
     this.capabilities = parts.capabilities;
@@ -132,7 +105,7 @@ export class NvmeController {
     this.#bar = parts.bar;
     this.doorbells = parts.doorbells;
     this.#msix = parts.msix;
-    this.#vectorHandlers = parts.vectorHandlers;
+    this.#queuePairs = parts.queuePairs;
     if (live.size === 0) process.on('exit', NvmeController.#onExit);
     live.add(this);
     this.device.once('close', this.#onDeviceClose);
@@ -193,6 +166,16 @@ export class NvmeController {
     undo.push(() => bar.write(Register.cc, 4, 0));
     await enable(device, bar, arena.memory.iova, adminQueue.placement, ready);
     const admin = new AdminQueue(adminQueue.queue, arena, options.adminTimeout ?? 15_000);
+    const queuePairs = new QueuePairs({
+      name: device.name,
+      capabilities,
+      arena,
+      admin,
+      doorbells,
+      doorbellBytes: doorbellArea?.size ?? Infinity,
+      msix,
+      vectorHandlers,
+    });
     const controller = new NvmeController({
       device,
       bar,
@@ -202,7 +185,7 @@ export class NvmeController {
       doorbellArea,
       doorbells,
       msix,
-      vectorHandlers,
+      queuePairs,
     });
     undo.push(() => controller.close());
     await controller.#identifyAll();
@@ -258,20 +241,8 @@ export class NvmeController {
   }
 
   /** Number of I/O queue pairs that the controller grants, and whose doorbells can be reached. Asked once: it cannot be changed later (NVMe base 2.0, 5.27.1.5). */
-  async ioQueueLimit(): Promise<number> {
-    if (this.#ioQueueLimit === undefined) {
-      const wanted = { submission: 128, completion: 128 };
-      const result = await this.admin.command({
-        opcode: AdminOpcode.setFeatures,
-        cdw10: setFeaturesCdw10.encode({ feature: Feature.numberOfQueues }),
-        cdw11: numberOfQueues.encode(wanted),
-      });
-      const granted = numberOfQueues.decode(result);
-      const doorbells = this.doorbellArea?.size ?? Infinity;
-      const reachable = Math.floor(doorbells / (8 << this.capabilities.dstrd)) - 1;
-      this.#ioQueueLimit = Math.min(granted.submission, granted.completion, reachable);
-    }
-    return this.#ioQueueLimit;
+  ioQueueLimit(): Promise<number> {
+    return this.#queuePairs.limit();
   }
 
   /**
@@ -281,80 +252,17 @@ export class NvmeController {
    * @param onInterrupt called for the vector of the completion queue; `eventfd` takes a vector that goes to an eventfd;
    *   without it the queue is polled
    */
-  async createQueuePair(
+  createQueuePair(
     entries: number,
     onInterrupt?: 'eventfd' | ((signals: number) => void),
   ): Promise<CreatedQueuePair> {
-    const most = this.capabilities.maxQueueEntries;
-    if (!Number.isInteger(entries) || entries < 2 || entries > most) {
-      throw outOfRange(
-        `a queue of ${String(entries)} entries is not possible; ${this.device.name} takes 2 to ${String(most)}`,
-      );
-    }
-    const limit = await this.ioQueueLimit();
-    let id = 1;
-    while (this.#queueIds.has(id)) id++;
-    if (id > limit) {
-      throw outOfRange(`${this.device.name} grants ${String(limit)} I/O queue pairs, and all are in use`);
-    }
-    const vector = onInterrupt === undefined ? undefined : this.#takeVector(onInterrupt);
-    this.#queueIds.add(id);
-    const forget: (() => void)[] = [
-      () => {
-        this.#queueIds.delete(id);
-        if (vector !== undefined) this.#vectorHandlers[vector] = undefined;
-      },
-    ];
-    const deleteQueue = async (opcode: number): Promise<void> => {
-      await this.admin.command({ opcode, cdw10: deleteQueueCdw10.encode({ queueId: id }) });
-    };
-    try {
-      const { queue, placement, chunk } = placeQueue(this.arena, id, entries, this.doorbells);
-      forget.push(() => {
-        this.arena.release(chunk);
-      });
-      const base = this.arena.memory.iova;
-      const cdw10 = createQueueCdw10.encode({ queueId: id, entries });
-      await this.admin.command({
-        opcode: AdminOpcode.createIoCompletionQueue,
-        prp1: base + placement.completionOffset,
-        cdw10,
-        cdw11: createCompletionQueueCdw11.encode({
-          contiguous: true,
-          interrupts: vector !== undefined,
-          vector: vector ?? 0,
-        }),
-      });
-      try {
-        await this.admin.command({
-          opcode: AdminOpcode.createIoSubmissionQueue,
-          prp1: base + placement.submissionOffset,
-          cdw10,
-          cdw11: createSubmissionQueueCdw11.encode({ contiguous: true, completionQueueId: id }),
-        });
-      } catch (error) {
-        await deleteQueue(AdminOpcode.deleteIoCompletionQueue);
-        throw error;
-      }
-      const remove = async (): Promise<void> => {
-        if (!this.#queueIds.has(id)) return;
-        await deleteQueue(AdminOpcode.deleteIoSubmissionQueue);
-        await deleteQueue(AdminOpcode.deleteIoCompletionQueue);
-        for (const step of forget.splice(0)) step();
-      };
-      const interruptFd = vector === undefined ? undefined : (this.#msix?.fd(vector) ?? undefined);
-      return { queue, placement, vector, interruptFd, delete: remove };
-    } catch (error) {
-      // After anything but a refusal the controller may still hold the queues: then id and memory are not used again.
-      if (error instanceof NvmeStatusError || forget.length === 1) for (const step of forget) step();
-      throw error;
-    }
+    return this.#queuePairs.create(entries, onInterrupt);
   }
 
   /** An I/O queue for the promise API. Completions come by MSI-X when the controller was attached with vectors. */
   async createIoQueue(depth = 64): Promise<IoQueue> {
     const entries = Math.min(depth + 1, this.capabilities.maxQueueEntries);
-    const interrupts = this.#vectorHandlers.length > 1;
+    const { interrupts } = this.#queuePairs;
     let queue: IoQueue | undefined;
     const created = await this.createQueuePair(entries, interrupts ? () => queue?.poll() : undefined);
     try {
@@ -411,17 +319,6 @@ export class NvmeController {
     for (const queue of this.#ioQueues) queue.fail(error);
   }
 
-  #takeVector(handler: VectorHandler): number {
-    for (let vector = 1; vector < this.#vectorHandlers.length; vector++) {
-      if (this.#vectorHandlers[vector] !== undefined) continue;
-      this.#vectorHandlers[vector] = handler;
-      return vector;
-    }
-    throw invalidArgument(
-      'no MSI-X vector is free; attach with a larger number of vectors, or poll the queue',
-    );
-  }
-
   async #identifyAll(): Promise<void> {
     const page = (cns: number, nsid: number): Promise<Uint8Array> =>
       this.admin.read({ opcode: AdminOpcode.identify, nsid, cdw10: identifyCdw10.encode({ cns }) });
@@ -444,23 +341,6 @@ export class NvmeController {
       }
     }
   };
-}
-
-function placeQueue(
-  arena: DmaArena,
-  id: number,
-  entries: number,
-  doorbells: Doorbells,
-): { queue: QueuePair; placement: QueuePairPlacement; chunk: DmaChunk } {
-  const completions = Math.ceil((entries * SQE_BYTES) / NVME_PAGE) * NVME_PAGE;
-  const chunk = arena.allocate(completions + entries * CQE_BYTES);
-  const placement = {
-    id,
-    entries,
-    submissionOffset: chunk.offset,
-    completionOffset: chunk.offset + completions,
-  };
-  return { queue: new QueuePair(placement, arena.memory.buffer, doorbells), placement, chunk };
 }
 
 /** Runs all steps, whatever becomes of the others, and tells the first error. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 export { AdminQueue } from './admin-queue';
-export { NvmeController, type AttachOptions, type CreatedQueuePair } from './controller';
+export { NvmeController, type AttachOptions } from './controller';
 export { DmaArena, NVME_PAGE, type DmaChunk } from './dma-arena';
 export { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
 export { ScriptExchange, completeEntry, type Exchange, type ExchangeQueue } from './exchange';
@@ -8,3 +8,4 @@ export { IoQueue } from './io-queue';
 export { NvmeNamespace, type BlockRange, type DataBuffer } from './namespace';
 export { NvmeStatusError } from './nvme-error';
 export { QueuePair, type CompletionHandler, type QueuePairPlacement } from './queue-pair';
+export { type CreatedQueuePair } from './queue-pairs';

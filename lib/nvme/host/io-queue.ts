@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../errors';
 import { Psdt, SqeWord, highWord, nvmOpcodeName, prpListLength, storePrp, storeSglDataBlock } from '../spec';
-import type { CreatedQueuePair } from './controller';
+import type { CreatedQueuePair } from './queue-pairs';
 import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
 import { NvmeStatusError } from './nvme-error';
 import type { QueuePair } from './queue-pair';

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+import { invalidArgument, outOfRange } from '../../errors';
+import type { DeviceIrq } from '../../pci';
+import {
+  AdminOpcode,
+  CQE_BYTES,
+  Feature,
+  SQE_BYTES,
+  createCompletionQueueCdw11,
+  createQueueCdw10,
+  createSubmissionQueueCdw11,
+  deleteQueueCdw10,
+  numberOfQueues,
+  setFeaturesCdw10,
+  type Capabilities,
+} from '../spec';
+import type { AdminQueue } from './admin-queue';
+import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
+import type { Doorbells } from './doorbells';
+import { NvmeStatusError } from './nvme-error';
+import { QueuePair, type QueuePairPlacement } from './queue-pair';
+
+/** Takes the signals of a vector; `eventfd` when they go elsewhere. */
+export type VectorHandler = 'eventfd' | ((signals: number) => void);
+
+/** An I/O queue pair of a controller, placed in its arena. */
+export interface CreatedQueuePair {
+  readonly queue: QueuePair;
+  readonly placement: QueuePairPlacement;
+  /** MSI-X vector of the completion queue, undefined when it is polled. */
+  readonly vector: number | undefined;
+  /** Eventfd of that vector, when the controller was attached with `vectorTarget: 'eventfd'`. Stays the device's. */
+  readonly interruptFd: number | undefined;
+  /** Deletes the queues in the controller and frees their memory. */
+  delete(): Promise<void>;
+}
+
+/** What queue pairs are made of. */
+export interface QueuePairParts {
+  /** Of the device, for messages. */
+  readonly name: string;
+  readonly capabilities: Capabilities;
+  readonly arena: DmaArena;
+  readonly admin: AdminQueue;
+  readonly doorbells: Doorbells;
+  /** Bytes of doorbells that can be reached, Infinity when they are written by message. */
+  readonly doorbellBytes: number;
+  readonly msix: DeviceIrq | null;
+  /** By vector, who takes its signals; vector 0 is the admin queue's. */
+  readonly vectorHandlers: (VectorHandler | undefined)[];
+}
+
+/** A pair of queues in the arena. */
+interface PlacedQueue {
+  readonly queue: QueuePair;
+  readonly placement: QueuePairPlacement;
+  readonly chunk: DmaChunk;
+}
+
+/** The I/O queue pairs of a controller: creates and deletes them, and knows which ids and vectors are free. */
+export class QueuePairs {
+  readonly #parts: QueuePairParts;
+  readonly #ids = new Set<number>();
+  #limit: number | undefined;
+
+  constructor(parts: QueuePairParts) {
+    this.#parts = parts;
+  }
+
+  /** Whether there are vectors for queue pairs. */
+  get interrupts(): boolean {
+    return this.#parts.vectorHandlers.length > 1;
+  }
+
+  /** Of the controller's `ioQueueLimit`. */
+  async limit(): Promise<number> {
+    if (this.#limit === undefined) {
+      const { admin, doorbellBytes, capabilities } = this.#parts;
+      const wanted = { submission: 128, completion: 128 };
+      const result = await admin.command({
+        opcode: AdminOpcode.setFeatures,
+        cdw10: setFeaturesCdw10.encode({ feature: Feature.numberOfQueues }),
+        cdw11: numberOfQueues.encode(wanted),
+      });
+      const granted = numberOfQueues.decode(result);
+      const reachable = Math.floor(doorbellBytes / (8 << capabilities.dstrd)) - 1;
+      this.#limit = Math.min(granted.submission, granted.completion, reachable);
+    }
+    return this.#limit;
+  }
+
+  /** Of the controller's `createQueuePair`. */
+  async create(entries: number, onInterrupt?: VectorHandler): Promise<CreatedQueuePair> {
+    const { name, capabilities, arena, doorbells, msix, vectorHandlers } = this.#parts;
+    const most = capabilities.maxQueueEntries;
+    if (!Number.isInteger(entries) || entries < 2 || entries > most) {
+      throw outOfRange(
+        `a queue of ${String(entries)} entries is not possible; ${name} takes 2 to ${String(most)}`,
+      );
+    }
+    const limit = await this.limit();
+    let id = 1;
+    while (this.#ids.has(id)) id++;
+    if (id > limit) throw outOfRange(`${name} grants ${String(limit)} I/O queue pairs, and all are in use`);
+    const vector = onInterrupt === undefined ? undefined : this.#takeVector(onInterrupt);
+    this.#ids.add(id);
+    let placed: PlacedQueue | undefined;
+    const forget = (): void => {
+      this.#ids.delete(id);
+      if (vector !== undefined) vectorHandlers[vector] = undefined;
+      if (placed !== undefined) arena.release(placed.chunk);
+    };
+    try {
+      placed = placeQueue(arena, id, entries, doorbells);
+      await this.#createQueues(placed.placement, vector);
+    } catch (error) {
+      // After anything but a refusal the controller may still hold the queues: then id and memory are not used again.
+      if (error instanceof NvmeStatusError || placed === undefined) forget();
+      throw error;
+    }
+    const { queue, placement } = placed;
+    const interruptFd = vector === undefined ? undefined : (msix?.fd(vector) ?? undefined);
+    const remove = async (): Promise<void> => {
+      if (!this.#ids.has(id)) return;
+      await this.#deleteQueue(AdminOpcode.deleteIoSubmissionQueue, id);
+      await this.#deleteQueue(AdminOpcode.deleteIoCompletionQueue, id);
+      forget();
+    };
+    return { queue, placement, vector, interruptFd, delete: remove };
+  }
+
+  async #createQueues(placement: QueuePairPlacement, vector: number | undefined): Promise<void> {
+    const { admin, arena } = this.#parts;
+    const { id, entries, completionOffset, submissionOffset } = placement;
+    const base = arena.memory.iova;
+    const cdw10 = createQueueCdw10.encode({ queueId: id, entries });
+    await admin.command({
+      opcode: AdminOpcode.createIoCompletionQueue,
+      prp1: base + completionOffset,
+      cdw10,
+      cdw11: createCompletionQueueCdw11.encode({
+        contiguous: true,
+        interrupts: vector !== undefined,
+        vector: vector ?? 0,
+      }),
+    });
+    try {
+      await admin.command({
+        opcode: AdminOpcode.createIoSubmissionQueue,
+        prp1: base + submissionOffset,
+        cdw10,
+        cdw11: createSubmissionQueueCdw11.encode({ contiguous: true, completionQueueId: id }),
+      });
+    } catch (error) {
+      await this.#deleteQueue(AdminOpcode.deleteIoCompletionQueue, id);
+      throw error;
+    }
+  }
+
+  async #deleteQueue(opcode: number, queueId: number): Promise<void> {
+    await this.#parts.admin.command({ opcode, cdw10: deleteQueueCdw10.encode({ queueId }) });
+  }
+
+  #takeVector(handler: VectorHandler): number {
+    const { vectorHandlers } = this.#parts;
+    for (let vector = 1; vector < vectorHandlers.length; vector++) {
+      if (vectorHandlers[vector] !== undefined) continue;
+      vectorHandlers[vector] = handler;
+      return vector;
+    }
+    throw invalidArgument(
+      'no MSI-X vector is free; attach with a larger number of vectors, or poll the queue',
+    );
+  }
+}
+
+/** Places the queues of an id in the arena: the submission queue, and at the next page the completion queue. */
+export function placeQueue(arena: DmaArena, id: number, entries: number, doorbells: Doorbells): PlacedQueue {
+  const completions = Math.ceil((entries * SQE_BYTES) / NVME_PAGE) * NVME_PAGE;
+  const chunk = arena.allocate(completions + entries * CQE_BYTES);
+  const placement = {
+    id,
+    entries,
+    submissionOffset: chunk.offset,
+    completionOffset: chunk.offset + completions,
+  };
+  return { queue: new QueuePair(placement, arena.memory.buffer, doorbells), placement, chunk };
+}
