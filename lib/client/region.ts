@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, asError, invalidArgument, outOfRange } from '../errors';
-import { Mapping, closeFd } from '../native';
 import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
 import { Command, RegionFlag } from '../protocol/constants';
 import {
@@ -13,7 +12,9 @@ import {
 import type { Connection, Reply } from '../transport';
 import { RegionIoFds } from './io-fds';
 import type { PostedWrites } from './posted-writes';
+import { RegionMappings } from './region-mappings';
 import { RegisterRead } from './register-read';
+import { bigIntOfBytes, bytesOfBigInt, bytesOfNumber } from './register-value';
 import type { SubRegion } from './sub-region';
 
 /** What the server told about a region, and the descriptors that came with it. */
@@ -73,11 +74,9 @@ export class VfioUserRegion implements DeviceRegion {
   readonly subtype: number | undefined;
 
   readonly #connection: Connection;
-  readonly #fds: readonly number[];
-  readonly #fdOffset: number;
   readonly #maxRead: number;
   readonly #maxWrite: number;
-  readonly #mapped = new Set<Mapping>();
+  readonly #mappings: RegionMappings;
   readonly #postedWrites: PostedWrites;
   readonly #registers: RegisterRead;
   #posted = false;
@@ -96,8 +95,7 @@ export class VfioUserRegion implements DeviceRegion {
     this.writable = (description.flags & RegionFlag.write) !== 0;
     this.areas = description.areas;
     this.fdCount = description.fds.length;
-    this.#fds = description.fds;
-    this.#fdOffset = description.fdOffset;
+    this.#mappings = new RegionMappings({ ...description, writable: this.writable });
     this.type = description.type?.type;
     this.subtype = description.type?.subtype;
     this.#maxRead = access.maxTransfer;
@@ -134,27 +132,27 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   async read64(offset: number): Promise<bigint> {
-    return toBigInt(await this.#readOnce(this.#aligned(offset, 8), 8));
+    return bigIntOfBytes(await this.#readOnce(this.#aligned(offset, 8), 8));
   }
 
   read64Sync(offset: number): bigint {
-    return toBigInt(this.#readOnceSync(this.#aligned(offset, 8), 8));
+    return bigIntOfBytes(this.#readOnceSync(this.#aligned(offset, 8), 8));
   }
 
   async write(offset: number, width: 1 | 2 | 4, value: number, options?: WriteOptions): Promise<void> {
-    await this.#write(this.#aligned(offset, width), fromNumber(value, width), width, options);
+    await this.#write(this.#aligned(offset, width), bytesOfNumber(value, width), width, options);
   }
 
   writeSync(offset: number, width: 1 | 2 | 4, value: number, options?: WriteOptions): void {
-    this.#writeSync(this.#aligned(offset, width), fromNumber(value, width), width, options);
+    this.#writeSync(this.#aligned(offset, width), bytesOfNumber(value, width), width, options);
   }
 
   async write64(offset: number, value: bigint, options?: WriteOptions): Promise<void> {
-    await this.#write(this.#aligned(offset, 8), fromBigInt(value), 8, options);
+    await this.#write(this.#aligned(offset, 8), bytesOfBigInt(value), 8, options);
   }
 
   write64Sync(offset: number, value: bigint, options?: WriteOptions): void {
-    this.#writeSync(this.#aligned(offset, 8), fromBigInt(value), 8, options);
+    this.#writeSync(this.#aligned(offset, 8), bytesOfBigInt(value), 8, options);
   }
 
   /** Any number of bytes; more than one message can carry are read with several in flight. */
@@ -220,43 +218,14 @@ export class VfioUserRegion implements DeviceRegion {
   map(offset: number, length: number): MappedArea {
     this.#assertOpen();
     this.#within(offset, length);
-    const area = this.areas.findIndex((a) => offset >= a.offset && offset + length <= a.offset + a.size);
-    const fd = this.#fds.length === 1 ? this.#fds[0] : this.#fds[area];
-    if (area < 0 || fd === undefined) {
-      const possible = this.areas
-        .map((a) => `0x${a.offset.toString(16)}+0x${a.size.toString(16)}`)
-        .join(', ');
-      throw new VfioUserError(
-        'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#where(offset, length)} cannot be mapped; ` +
-          (possible === '' || this.#fds.length === 0
-            ? 'the server offers no mapping of this region'
-            : `the server offers ${possible}`),
-      );
-    }
-    const fdOffset = this.#fdOffset + offset;
-    const mapping = Mapping.map(fd, fdOffset, length, { writable: this.writable });
-    this.#mapped.add(mapping);
-    return {
-      offset,
-      size: length,
-      buffer: mapping.buffer,
-      fd,
-      fdOffset,
-      close: () => {
-        this.#mapped.delete(mapping);
-        mapping.close();
-      },
-    };
+    return this.#mappings.map(offset, length, () => this.#where(offset, length));
   }
 
   /** Unmaps everything and closes the descriptors. Called by the device. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    for (const mapping of this.#mapped) mapping.close();
-    this.#mapped.clear();
-    for (const fd of this.#fds) closeFd(fd);
+    this.#mappings.close();
     this.#eventFds = null;
     this.#openIoFds?.close();
   }
@@ -428,25 +397,4 @@ function chunks(length: number, limit: number): { start: number; size: number }[
   for (let start = 0; start < length; start += limit)
     list.push({ start, size: Math.min(limit, length - start) });
   return list;
-}
-
-function toBigInt(data: Uint8Array): bigint {
-  return new DataView(data.buffer, data.byteOffset, data.byteLength).getBigUint64(0, true);
-}
-
-function fromNumber(value: number, width: 1 | 2 | 4): Uint8Array {
-  if (!Number.isInteger(value) || value < 0 || value >= 2 ** (8 * width)) {
-    throw outOfRange(`${String(value)} does not fit into a register of ${String(width)} bytes`);
-  }
-  const data = new Uint8Array(width);
-  for (let index = 0; index < width; index++) data[index] = Math.floor(value / 2 ** (8 * index)) & 0xff;
-  return data;
-}
-
-function fromBigInt(value: bigint): Uint8Array {
-  if (value < 0n || value >= 1n << 64n)
-    throw outOfRange(`${String(value)} does not fit into a register of 8 bytes`);
-  const data = new Uint8Array(8);
-  new DataView(data.buffer).setBigUint64(0, value, true);
-  return data;
 }

@@ -3,6 +3,7 @@ import { asError } from '../errors';
 import { Command } from '../protocol/constants';
 import { REGION_READ_DATA, checkRegionReadReply, putRegionReadRequest } from '../protocol/region-access';
 import type { Connection } from '../transport';
+import { numberOfBytes } from './register-value';
 
 const WORD = Uint32Array.BYTES_PER_ELEMENT;
 const DATA_WORD = REGION_READ_DATA / WORD;
@@ -45,7 +46,7 @@ export class RegisterRead {
         try {
           if (reply === null) throw asError(error);
           this.#check(reply.payload, offset, width);
-          resolve(valueOf(reply.payload, width));
+          resolve(numberOfBytes(reply.payload, REGION_READ_DATA, width));
         } catch (reason) {
           reject(asError(reason));
         }
@@ -66,7 +67,7 @@ export class RegisterRead {
     }
     const payload = typeof reply === 'number' ? new Uint8Array(answer.buffer, 0, reply) : reply.payload;
     this.#check(payload, offset, width);
-    return valueOf(payload, width);
+    return numberOfBytes(payload, REGION_READ_DATA, width);
   }
 
   #check(payload: Uint8Array, offset: number, width: number): void {
@@ -82,11 +83,4 @@ function repeats(answer: Uint32Array, request: Uint32Array): boolean {
     answer[2] === request[2] &&
     answer[3] === request[3]
   );
-}
-
-function valueOf(payload: Uint8Array, width: number): number {
-  let value = 0;
-  for (let index = width - 1; index >= 0; index--)
-    value = value * 256 + (payload[REGION_READ_DATA + index] as number);
-  return value;
 }

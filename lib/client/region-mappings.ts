@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+import { VfioUserError } from '../errors';
+import { Mapping, closeFd } from '../native';
+import type { MappedArea, SparseArea } from '../pci/device';
+
+/** Where the bytes of a region are in its descriptors. */
+export interface RegionFiles {
+  readonly areas: readonly SparseArea[];
+  /** None, one for all areas, or one for each area. Taken over. */
+  readonly fds: readonly number[];
+  /** Offset of the region's first byte in the descriptor. */
+  readonly fdOffset: number;
+  readonly writable: boolean;
+}
+
+/** The mapped areas of a region, and the descriptors that they are mapped from. */
+export class RegionMappings {
+  readonly #files: RegionFiles;
+  readonly #mapped = new Set<Mapping>();
+
+  constructor(files: RegionFiles) {
+    this.#files = files;
+  }
+
+  /**
+   * Maps bytes that are within the region.
+   *
+   * @param where names them in the error
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the server does not let them be mapped; ERR_VFIO_USER_SYSTEM
+   */
+  map(offset: number, length: number, where: () => string): MappedArea {
+    const { areas, fds, fdOffset: start, writable } = this.#files;
+    const area = areas.findIndex((a) => offset >= a.offset && offset + length <= a.offset + a.size);
+    const fd = fds.length === 1 ? fds[0] : fds[area];
+    if (area < 0 || fd === undefined) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${where()} cannot be mapped; the server offers ${this.#offered()}`,
+      );
+    }
+    const fdOffset = start + offset;
+    const mapping = Mapping.map(fd, fdOffset, length, { writable });
+    this.#mapped.add(mapping);
+    return {
+      offset,
+      size: length,
+      buffer: mapping.buffer,
+      fd,
+      fdOffset,
+      close: () => {
+        this.#mapped.delete(mapping);
+        mapping.close();
+      },
+    };
+  }
+
+  /** Unmaps everything and closes the descriptors; to be called once. */
+  close(): void {
+    for (const mapping of this.#mapped) mapping.close();
+    this.#mapped.clear();
+    for (const fd of this.#files.fds) closeFd(fd);
+  }
+
+  #offered(): string {
+    const { areas, fds } = this.#files;
+    if (areas.length === 0 || fds.length === 0) return 'no mapping of this region';
+    return areas.map((a) => `0x${a.offset.toString(16)}+0x${a.size.toString(16)}`).join(', ');
+  }
+}
