@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { outOfRange } from '../errors';
 import { MsiControl } from './capabilities';
+import { type ConfigImage, buildConfigImage } from './config-image';
 import { parseConfigHeader, PciConfig, PciStatus } from './config-space';
-import {
-  type BarDeclaration,
-  type ConfigImage,
-  type ConfigSpaceDeclaration,
-  buildConfigImage,
-} from './declaration';
+import type { BarDeclaration, ConfigSpaceDeclaration } from './declaration';
 
 /** What a write to configuration space asks of the device. Only changes are told. */
 export type ConfigEffect =

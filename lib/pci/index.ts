@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 export * from './builder';
 export * from './capabilities';
+export * from './config-image';
 export * from './config-space';
 export * from './declaration';
 export * from './device';

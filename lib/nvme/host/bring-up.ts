@@ -23,9 +23,19 @@ import {
   controllerConfiguration,
   controllerStatus,
 } from '../spec';
-import type { AttachOptions } from './controller';
 import type { QueuePairPlacement } from './queue-pair';
 import type { VectorHandler } from './queue-pairs';
+
+/** Which vectors of a controller are used. */
+export interface VectorOptions {
+  /** MSI-X vectors to enable, 0 to poll only. Vector 0 is the admin queue's. Default 0. */
+  readonly vectors?: number;
+  /**
+   * Where vectors go: to functions of this thread (default), or to eventfds that are only created, for other threads or
+   * event loops to wait for.
+   */
+  readonly vectorTarget?: 'function' | 'eventfd';
+}
 
 /** How often registers are read while the controller becomes ready. */
 const POLL_MILLISECONDS = 1;
@@ -88,7 +98,7 @@ async function writeMsixEnable(config: DeviceRegion, capability: number, enabled
 export async function enableVectors(
   device: Device,
   capability: number | undefined,
-  { vectors = 0, vectorTarget = 'function' }: Pick<AttachOptions, 'vectors' | 'vectorTarget'>,
+  { vectors = 0, vectorTarget = 'function' }: VectorOptions,
   handlers: (VectorHandler | undefined)[],
 ): Promise<DeviceIrq | null> {
   if (vectors === 0) return null;

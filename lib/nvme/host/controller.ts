@@ -18,7 +18,16 @@ import {
   type IdentifyController,
 } from '../spec';
 import { AdminQueue } from './admin-queue';
-import { disable, enable, enableVectors, mapDoorbells, preparePci, shutDown, shutDownSync } from './bring-up';
+import {
+  disable,
+  enable,
+  enableVectors,
+  mapDoorbells,
+  preparePci,
+  shutDown,
+  shutDownSync,
+  type VectorOptions,
+} from './bring-up';
 import { DmaArena, NVME_PAGE } from './dma-arena';
 import { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
 import { IoQueue } from './io-queue';
@@ -26,20 +35,13 @@ import { NvmeNamespace } from './namespace';
 import { QueuePairs, placeQueue, type CreatedQueuePair, type VectorHandler } from './queue-pairs';
 
 /** How to attach to a controller. */
-export interface AttachOptions {
+export interface AttachOptions extends VectorOptions {
   /** Bytes of shared memory for queues and, where wanted, data; one DMA mapping. Default 2 MiB. */
   readonly arenaSize?: number;
   /** Entries of the admin queue, 2 to 4096. Default 32. */
   readonly adminEntries?: number;
   /** Time-out of an admin command, in milliseconds. Default 15000. */
   readonly adminTimeout?: number;
-  /** MSI-X vectors to enable, 0 to poll only. Vector 0 is the admin queue's. Default 0. */
-  readonly vectors?: number;
-  /**
-   * Where vectors go: to functions of this thread (default), or to eventfds that are only created, for other threads or
-   * event loops to wait for.
-   */
-  readonly vectorTarget?: 'function' | 'eventfd';
 }
 
 /** CAP.TO of 0 is seen with emulated controllers; they still need some time. */

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../../errors';
 import { NvmOpcode, currentLbaFormat, type IdentifyNamespace, type LbaFormat } from '../spec';
-import type { NvmeController } from './controller';
 import type { IoQueue } from './io-queue';
 
 /** Memory for the data of a command: a `DmaMemory`, or anything that knows its device address. */
@@ -23,6 +22,13 @@ export interface BlockRange {
   readonly queue?: IoQueue;
 }
 
+/** What a namespace needs of its controller. */
+interface NamespaceOwner {
+  /** Of one command, in bytes. */
+  readonly maxTransferSize: number;
+  defaultQueue(): Promise<IoQueue>;
+}
+
 /** A namespace of an NVMe controller. Transfers above the controller's limit are split; all parts are in flight together. */
 export class NvmeNamespace {
   readonly id: number;
@@ -33,10 +39,10 @@ export class NvmeNamespace {
   readonly blockSize: number;
   /** Size in blocks (NSZE). */
   readonly blocks: number;
-  readonly #controller: NvmeController;
+  readonly #controller: NamespaceOwner;
 
   /** Made by the controller. */
-  constructor(controller: NvmeController, id: number, identify: IdentifyNamespace) {
+  constructor(controller: NamespaceOwner, id: number, identify: IdentifyNamespace) {
     this.#controller = controller;
     this.id = id;
     this.identify = identify;
