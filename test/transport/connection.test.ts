@@ -3,7 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { VfioUserError } from '../../lib/errors';
 import { closeFd, createSharedMemory, fileSize } from '../../lib/native';
-import { CommandError, type CommandReply, type Connection, type IncomingCommand } from '../../lib/transport';
+import {
+  CommandError,
+  type CommandReply,
+  type Connection,
+  type IncomingCommand,
+  type Reply,
+} from '../../lib/transport';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
 const READ = 9;
@@ -175,21 +181,23 @@ describe('request', () => {
     expect([fds.length, fds.take(0)]).toEqual([2, undefined]);
   });
 
-  test('with a callback, which is called once', async () => {
+  test('with a callback, which is called once, and given the number of its request', async () => {
     open();
     const told: unknown[] = [];
+    const settle = (error: Error | null, answer: Reply | null, tag: number): void => {
+      told.push(error instanceof VfioUserError ? [tag, error.code] : [tag, ...(answer?.payload ?? [])]);
+    };
     const ask = (tag: number, timeout = 1000): void => {
-      connection.submit({ command: READ, payload: Uint8Array.of(tag), timeout }, (error, answer) => {
-        told.push(error instanceof VfioUserError ? [tag, error.code] : [tag, ...(answer?.payload ?? [])]);
-      });
+      connection.submit({ command: READ, payload: Uint8Array.of(tag), timeout }, settle, tag);
     };
     ask(1);
     ask(2);
-    ask(3, 1);
     await endOfTurn();
     peer.reply(peer.take(), Uint8Array.of(7));
     const { id } = peer.take();
     peer.send(message(READ, undefined, { id, flags: 0x21, errno: 22 }));
+    await until(() => told.length === 2);
+    ask(3, 1);
     await until(() => told.length === 3);
     ask(4);
     connection.close();
