@@ -60,11 +60,20 @@ const LONG_WARM_UP = 24;
 /** Kept, as `process` is a getter, which costs an idle processor as much as reading the clock. */
 const { hrtime } = process;
 
-/** The rows that any vfio-user server can be measured with: they read the first word of configuration space. */
-export function messageCases(programs: Programs, path: string, counts: Counts): Case[] {
+/**
+ * The rows that any vfio-user server can be measured with: they read the first word of configuration space.
+ *
+ * @param awakePath of a server that does not sleep between messages, so that nobody waits until its processor wakes
+ */
+export function messageCases(programs: Programs, path: string, counts: Counts, awakePath?: string): Case[] {
   const { roundTrips, pipelined } = counts;
+  const awake =
+    awakePath === undefined
+      ? []
+      : [readCase(programs, awakePath, roundTrips, 'sync-read-awake', 'the same, of a server that is awake')];
   return [
     readCase(programs, path, roundTrips, 'sync-read', 'region.readSync() by message, p50'),
+    ...awake,
     {
       id: 'pipelined-reads',
       name: `${pipelined} x region.read() in flight, total`,
@@ -78,11 +87,6 @@ export function messageCases(programs: Programs, path: string, counts: Counts): 
       c: async () => total(await programs.measure('reads', path, pipelined)),
     },
   ];
-}
-
-/** @param path of a server that does not sleep between messages, so that nobody waits until its processor wakes */
-export function awakeCase(programs: Programs, path: string, { roundTrips }: Counts): Case {
-  return readCase(programs, path, roundTrips, 'sync-read-awake', 'the same, of a server that is awake');
 }
 
 /** The rows that need the device of bench/c/server.c. */

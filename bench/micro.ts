@@ -10,7 +10,7 @@ import { writeFileSync } from 'node:fs';
 import { constants, cpus, release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { FULL, QUICK, awakeCase, deviceCases, messageCases, type Case } from './micro-cases';
+import { FULL, QUICK, deviceCases, messageCases, type Case } from './micro-cases';
 import { measureCodecs } from './micro-codecs';
 import { Programs } from './micro-programs';
 import { Rounds, warningOfStolen, type Round } from './rounds';
@@ -71,12 +71,11 @@ async function main(): Promise<void> {
   console.log(`medians of ${rounds} rounds, ${where}; ratio: ours / C`);
 
   const counts = values.quick ? QUICK : FULL;
-  const path = values.endpoint ?? (await programs.serve());
-  const cases = messageCases(programs, path, counts);
-  if (values.endpoint === undefined) {
-    cases.splice(1, 0, awakeCase(programs, await programs.serve(LOOK), counts));
-    cases.push(...deviceCases(programs, path, counts));
-  }
+  const { endpoint } = values;
+  const path = endpoint ?? (await programs.serve());
+  const awakePath = endpoint === undefined ? await programs.serve(LOOK) : undefined;
+  const cases = messageCases(programs, path, counts, awakePath);
+  if (endpoint === undefined) cases.push(...deviceCases(programs, path, counts));
   const wanted = values.rows?.split(',') ?? cases.map(({ id }) => id);
   const unknown = wanted.find((id) => !cases.some((measured) => measured.id === id));
   if (unknown !== undefined)

@@ -67,7 +67,7 @@ export interface DmaMapOptions {
   readonly direct?: boolean;
 }
 
-/** The range of {@link DmaMapOptions}; its memory, if it has any, is given to it later. */
+/** The range of {@link DmaMapOptions}. A batch is checked before any memory is taken, so that {@link back} gives it that. */
 export class MappedRange implements DmaRange {
   readonly iova: bigint;
   readonly size: number;

@@ -135,11 +135,11 @@ export class DmaTable {
     };
     return (index, left) => {
       const range = ranges[index] as DmaRange;
+      const alone = only !== undefined && this.#targets.size === 1 && this.#targets.has(only);
       if (!this.#ranges.tryAdd(range)) callBack(this.#replace(range, left), done, index);
-      else if (only === undefined || this.#targets.size !== 1 || !this.#targets.has(only))
-        callBack(this.#show(range), done, index);
       // Nothing is kept for each range that a single device is told of.
-      else only.mapDma(shown(range), taken, index);
+      else if (alone) only.mapDma(shown(range), taken, index);
+      else callBack(this.#show(range), done, index);
     };
   }
 
