@@ -82,7 +82,7 @@ export function messageCases(programs: Programs, path: string, counts: Counts, a
       ours: () =>
         using(path, async (device) => {
           const region = await device.region('config');
-          return timeOf(() => Promise.all(Array.from({ length: pipelined }, () => region.read(0, 4))));
+          return timeOf(() => Promise.all(Array.from({ length: pipelined }, () => region.read32(0))));
         }),
       c: async () => total(await programs.measure('reads', path, pipelined)),
     },
@@ -122,7 +122,7 @@ export function deviceCases(programs: Programs, path: string, counts: Counts): C
         using(path, async (device) => {
           const region = await device.region('bar0');
           region.map(PAGE, PAGE);
-          return median(timesOf(roundTrips, () => region.readSync(PAGE, 4)));
+          return median(timesOf(roundTrips, () => region.read32Sync(PAGE)));
         }),
       c: () => perLoad(programs.measure('loads', path, loads)),
     },
@@ -163,7 +163,7 @@ function readCase(programs: Programs, path: string, roundTrips: number, id: stri
     ours: () =>
       using(path, async (device) => {
         const region = await device.region('config');
-        return median(timesOf(roundTrips, () => region.readSync(0, 4)));
+        return median(timesOf(roundTrips, () => region.read32Sync(0)));
       }),
     c: async () => median(await programs.measure('read', path, roundTrips)),
   };
@@ -219,8 +219,8 @@ async function interruptTimes(device: VfioUserDevice, count: number, options: Ir
         reject(new Error('The server closed the connection'));
       });
       bar0
-        .write(PAUSE_REGISTER, 4, pause)
-        .then(() => bar0.write(SIGNALS_REGISTER, 4, signals))
+        .write32(PAUSE_REGISTER, pause)
+        .then(() => bar0.write32(SIGNALS_REGISTER, signals))
         .catch(reject);
     });
   await take(WARM_UP_SIGNALS, WARM_UP_PAUSE);

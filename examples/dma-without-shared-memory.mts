@@ -35,5 +35,5 @@ const memory = await device.dma.allocate(4096);
 Buffer.from(memory.buffer).write('through DMA_READ and DMA_WRITE');
 const bar0 = await device.region('bar0');
 await bar0.write64(0, BigInt(memory.iova));
-await bar0.write(8, 4, 30);
+await bar0.write32(8, 30);
 console.log('copied:', Buffer.from(memory.buffer, 2048, 30).toString());

@@ -4,7 +4,8 @@ import { connect, type PciRegionName } from 'vfio-user';
 
 const [, , endpoint = '/tmp/gpio.sock', name = 'bar0', first = '0', count = '16', width = '4'] = process.argv;
 const bytes = Number(width);
-if (bytes !== 1 && bytes !== 2 && bytes !== 4) throw new Error('a register has 1, 2 or 4 bytes');
+const read = bytes === 1 ? 'read8' : bytes === 2 ? 'read16' : bytes === 4 ? 'read32' : undefined;
+if (read === undefined) throw new Error('a register has 1, 2 or 4 bytes');
 
 await using device = await connect(endpoint);
 const region = await device.region(name as PciRegionName);
@@ -16,7 +17,7 @@ process.once('SIGINT', () => (stop = true));
 
 while (!stop) {
   // All reads are on their way at once; the replies come in one go.
-  const values = await Promise.all(offsets.map((offset) => region.read(offset, bytes)));
+  const values = await Promise.all(offsets.map((offset) => region[read](offset)));
   values.forEach((value, index) => {
     const offset = offsets[index] ?? 0;
     const before = known.get(offset);

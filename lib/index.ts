@@ -10,7 +10,6 @@ export { VfioUserError, type VfioUserErrorCode, type VfioUserErrorDetails } from
 export { DirtyBitmap, type Capabilities, type MigrationStateName, type NegotiatedLimits } from './protocol';
 export type { ConnectionStatistics } from './transport';
 export type {
-  AccessWidth,
   Device,
   DeviceDma,
   DeviceInfo,
@@ -20,5 +19,7 @@ export type {
   MappedArea,
   PciIrqName,
   PciRegionName,
+  RegisterWidth,
+  Registers,
   SparseArea,
 } from './pci';

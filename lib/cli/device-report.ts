@@ -235,11 +235,11 @@ async function readChunk(region: VfioUserRegion, offset: number, length: number)
 async function nvmeReport(bar: VfioUserRegion): Promise<NvmeReport> {
   const cap = await bar.read64(Register.cap);
   return {
-    version: formatVersion(await bar.read(Register.vs, 4)),
+    version: formatVersion(await bar.read32(Register.vs)),
     capabilities: decodeCapabilities(Number(cap & 0xffff_ffffn), Number(cap >> 32n)),
     cap,
-    cc: await bar.read(Register.cc, 4),
-    csts: await bar.read(Register.csts, 4),
+    cc: await bar.read32(Register.cc),
+    csts: await bar.read32(Register.csts),
     doorbellsMappable: bar.areas.some(
       ({ offset, size }) => offset <= Register.doorbells && offset + size > Register.doorbells,
     ),

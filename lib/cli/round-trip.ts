@@ -31,12 +31,12 @@ export async function measureRoundTrip(region: DeviceRegion, offset: number): Pr
   const blocked: number[] = [];
   for (let sample = 0; sample < SAMPLES; sample++) {
     const start = performance.now();
-    await region.read(offset, 4);
+    await region.read32(offset);
     waited.push(performance.now() - start);
   }
   for (let sample = 0; sample < SAMPLES; sample++) {
     const start = performance.now();
-    region.readSync(offset, 4);
+    region.read32Sync(offset);
     blocked.push(performance.now() - start);
   }
   return { region: region.index, offset, samples: SAMPLES, async: summary(waited), sync: summary(blocked) };

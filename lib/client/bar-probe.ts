@@ -16,8 +16,8 @@ export interface ProbedBar {
  * value again afterwards, also after a failure.
  */
 export async function probeBars(config: DeviceRegion, header: ConfigHeader): Promise<readonly ProbedBar[]> {
-  const command = await config.read(PciConfig.command, 2);
-  await config.write(PciConfig.command, 2, command & ~(PciCommand.memory | PciCommand.io));
+  const command = await config.read16(PciConfig.command);
+  await config.write16(PciConfig.command, command & ~(PciCommand.memory | PciCommand.io));
   try {
     const probed: ProbedBar[] = [];
     for (const { index, type } of header.bars) {
@@ -35,17 +35,17 @@ export async function probeBars(config: DeviceRegion, header: ConfigHeader): Pro
     }
     return probed;
   } finally {
-    await config.write(PciConfig.command, 2, command);
+    await config.write16(PciConfig.command, command);
   }
 }
 
 async function probe(config: DeviceRegion, index: number): Promise<number> {
   const offset = PciConfig.bar0 + 4 * index;
-  const value = await config.read(offset, 4);
-  await config.write(offset, 4, 0xffff_ffff);
+  const value = await config.read32(offset);
+  await config.write32(offset, 0xffff_ffff);
   try {
-    return await config.read(offset, 4);
+    return await config.read32(offset);
   } finally {
-    await config.write(offset, 4, value);
+    await config.write32(offset, value);
   }
 }

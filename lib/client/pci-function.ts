@@ -156,12 +156,12 @@ export class PciFunction {
 
   /** Command register, see `PciCommand`. */
   async command(): Promise<number> {
-    return (await this.#config()).read(PciConfig.command, 2);
+    return (await this.#config()).read16(PciConfig.command);
   }
 
   /** Status register, see `PciStatus`. */
   async status(): Promise<number> {
-    return (await this.#config()).read(PciConfig.status, 2);
+    return (await this.#config()).read16(PciConfig.status);
   }
 
   /**
@@ -174,8 +174,8 @@ export class PciFunction {
       throw outOfRange('The bits of the command register are 16-bit numbers');
     return this.#alone(async () => {
       const config = await this.#config();
-      const value = ((await config.read(PciConfig.command, 2)) & ~clear) | set;
-      await config.write(PciConfig.command, 2, value);
+      const value = ((await config.read16(PciConfig.command)) & ~clear) | set;
+      await config.write16(PciConfig.command, value);
       return value;
     });
   }
@@ -214,9 +214,9 @@ export class PciFunction {
       }
       const config = await this.#config();
       const control = express.offset + DEVICE_CONTROL;
-      await config.write(control, 2, (await config.read(control, 2)) | INITIATE_RESET);
+      await config.write16(control, (await config.read16(control)) | INITIATE_RESET);
       const deadline = performance.now() + RESET_TIME;
-      while ((await config.read(PciConfig.vendorId, 2)) === 0xffff) {
+      while ((await config.read16(PciConfig.vendorId)) === 0xffff) {
         if (performance.now() > deadline)
           throw new VfioUserError(
             'ERR_VFIO_USER_PCI',
@@ -284,7 +284,11 @@ async function readRegister(
 ): Promise<void> {
   let value;
   try {
-    value = await config.read(offset, width);
+    value = await (width === 4
+      ? config.read32(offset)
+      : width === 2
+        ? config.read16(offset)
+        : config.read8(offset));
   } catch (error) {
     if (tolerant && isRefusal(error)) return;
     throw error;

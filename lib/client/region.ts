@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, asError, invalidArgument, outOfRange } from '../errors';
+import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
+import { RegisterAccess, type RegisterWidth } from '../pci/registers';
 import { Command, RegionFlag } from '../protocol/constants';
 import {
   REGION_READ_DATA,
@@ -13,8 +14,6 @@ import type { Connection, Reply } from '../transport';
 import { RegionIoFds } from './io-fds';
 import type { PostedWrites } from './posted-writes';
 import { RegionMappings } from './region-mappings';
-import { RegisterRead } from './register-read';
-import { bigIntOfBytes, bytesOfBigInt, bytesOfNumber } from './register-value';
 import type { SubRegion } from './sub-region';
 
 /** What the server told about a region, and the descriptors that came with it. */
@@ -58,7 +57,7 @@ export interface WriteOptions {
 export const MAX_WRITE = 32 << 10;
 
 /** A region of a vfio-user device, accessed by message or through its mapped areas. */
-export class VfioUserRegion implements DeviceRegion {
+export class VfioUserRegion extends RegisterAccess<WriteOptions> implements DeviceRegion {
   readonly index: number;
   readonly size: number;
   readonly readable: boolean;
@@ -78,7 +77,6 @@ export class VfioUserRegion implements DeviceRegion {
   readonly #maxWrite: number;
   readonly #mappings: RegionMappings;
   readonly #postedWrites: PostedWrites;
-  readonly #registers: RegisterRead;
   #posted = false;
   #ioFds: Promise<RegionIoFds> | undefined;
   #openIoFds: RegionIoFds | null = null;
@@ -87,6 +85,7 @@ export class VfioUserRegion implements DeviceRegion {
   #closed = false;
 
   constructor(connection: Connection, description: RegionDescription, access: RegionAccess) {
+    super();
     this.#connection = connection;
     this.index = description.index;
     this.size = description.size;
@@ -101,9 +100,6 @@ export class VfioUserRegion implements DeviceRegion {
     this.#maxRead = access.maxTransfer;
     this.#maxWrite = Math.min(access.maxTransfer, MAX_WRITE);
     this.#postedWrites = access.postedWrites;
-    this.#registers = new RegisterRead(connection, description.index, (offset, width, done) => {
-      this.#complete('REGION_READ', offset, width, done);
-    });
   }
 
   /** Whether writes are posted unless their own {@link WriteOptions} say otherwise. Default false. */
@@ -116,43 +112,24 @@ export class VfioUserRegion implements DeviceRegion {
     this.#posted = this.#isPosted({ posted });
   }
 
-  // Not async: many are in flight at once, and one promise is enough for each.
-  read(offset: number, width: 1 | 2 | 4): Promise<number> {
-    try {
-      this.#assertReadable(this.#aligned(offset, width), width);
-      return this.#registers.read(offset, width);
-    } catch (error) {
-      return Promise.reject(asError(error));
-    }
+  /** @internal */
+  protected override readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
+    return this.#readOnce(this.#aligned(offset, width), width);
   }
 
-  readSync(offset: number, width: 1 | 2 | 4): number {
-    this.#assertReadable(this.#aligned(offset, width), width);
-    return this.#registers.readSync(offset, width);
+  /** @internal */
+  protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
+    return this.#readOnceSync(this.#aligned(offset, width), width);
   }
 
-  async read64(offset: number): Promise<bigint> {
-    return bigIntOfBytes(await this.#readOnce(this.#aligned(offset, 8), 8));
+  /** @internal */
+  protected override writeRegister(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
+    return this.#write(this.#aligned(offset, data.length), data, data.length, options);
   }
 
-  read64Sync(offset: number): bigint {
-    return bigIntOfBytes(this.#readOnceSync(this.#aligned(offset, 8), 8));
-  }
-
-  async write(offset: number, width: 1 | 2 | 4, value: number, options?: WriteOptions): Promise<void> {
-    await this.#write(this.#aligned(offset, width), bytesOfNumber(value, width), width, options);
-  }
-
-  writeSync(offset: number, width: 1 | 2 | 4, value: number, options?: WriteOptions): void {
-    this.#writeSync(this.#aligned(offset, width), bytesOfNumber(value, width), width, options);
-  }
-
-  async write64(offset: number, value: bigint, options?: WriteOptions): Promise<void> {
-    await this.#write(this.#aligned(offset, 8), bytesOfBigInt(value), 8, options);
-  }
-
-  write64Sync(offset: number, value: bigint, options?: WriteOptions): void {
-    this.#writeSync(this.#aligned(offset, 8), bytesOfBigInt(value), 8, options);
+  /** @internal */
+  protected override writeRegisterSync(offset: number, data: Uint8Array, options?: WriteOptions): void {
+    this.#writeSync(this.#aligned(offset, data.length), data, data.length, options);
   }
 
   /** Any number of bytes; more than one message can carry are read with several in flight. */
@@ -258,13 +235,9 @@ export class VfioUserRegion implements DeviceRegion {
   }
 
   #readReply(reply: Reply, offset: number, count: number): Uint8Array {
-    this.#checkRead(reply, offset, count);
-    return reply.payload.subarray(REGION_READ_DATA, REGION_READ_DATA + count);
-  }
-
-  #checkRead(reply: Reply, offset: number, count: number): void {
     const done = checkRegionReadReply(reply.payload, { offset, region: this.index, count });
     this.#complete('REGION_READ', offset, count, done);
+    return reply.payload.subarray(REGION_READ_DATA, REGION_READ_DATA + count);
   }
 
   /** Writes with messages of at most `most` bytes. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { Mapping, pageSize, type EventFd } from '../native';
+import { RegisterAccess, bigintOf, registerBytes, type RegisterWidth } from '../pci/registers';
 import { decodeIoRegionResponse, encodeIoRegionCommand, type U64 } from '../protocol';
 import type { IoRegionChannel } from './io-region-channel';
 
@@ -77,7 +78,7 @@ export class IoEventFd {
   /** Whether a write of these bytes at this offset of the region is one that the eventfd tells. */
   matches(offset: number, data: Uint8Array): boolean {
     if (offset !== this.offset || (this.size !== 0 && data.length !== this.size)) return false;
-    return isWidth(data.length) && (this.datamatch === null || toValue(data) === this.datamatch);
+    return isWidth(data.length) && (this.datamatch === null || bigintOf(data) === this.datamatch);
   }
 
   /**
@@ -92,7 +93,7 @@ export class IoEventFd {
         `the ioeventfd at 0x${this.offset.toString(16)} is for writes of 0x${this.datamatch.toString(16)} only`,
       );
     }
-    this.signalData(toBytes(BigInt(value), this.size === 0 ? 8 : this.size));
+    this.signalData(registerBytes(BigInt(value), this.size === 0 ? 8 : (this.size as RegisterWidth)));
   }
 
   /** The same for a write that {@link matches}. @internal */
@@ -116,8 +117,11 @@ export interface IoRegionFdDescription {
   readonly userData: U64;
 }
 
-/** A part of a region whose accesses go to a socket of their own. Offsets are in the region. */
-export class IoRegionFd {
+/**
+ * A part of a region whose accesses go to a socket of their own. Offsets are in the region. After an access that failed with
+ * ERR_VFIO_USER_TIMEOUT, DISCONNECTED or CLOSED, the sub-region has to be accessed through its region.
+ */
+export class IoRegionFd extends RegisterAccess {
   readonly kind = 'ioregionfd';
   /** First byte in the region. */
   readonly offset: number;
@@ -132,6 +136,7 @@ export class IoRegionFd {
   readonly #channel: IoRegionChannel;
 
   constructor(description: IoRegionFdDescription, channel: IoRegionChannel) {
+    super();
     this.offset = description.offset;
     this.size = description.size;
     this.postedWrites = (description.flags & IoRegionFlag.postedWrites) !== 0;
@@ -140,43 +145,24 @@ export class IoRegionFd {
     this.#channel = channel;
   }
 
-  /**
-   * Reads a register.
-   *
-   * @throws RangeError when it is not within the sub-region; VfioUserError ERR_VFIO_USER_TIMEOUT, DISCONNECTED or CLOSED,
-   *   after which the sub-region has to be accessed through its region
-   */
-  async read(offset: number, width: 1 | 2 | 4): Promise<number> {
-    return Number(await this.#read(offset, width));
+  /** @internal */
+  protected override async readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
+    return this.#bytes(await this.#channel.request(this.#command(offset, width, null), true), width);
   }
 
-  read64(offset: number): Promise<bigint> {
-    return this.#read(offset, 8);
+  /** @internal */
+  protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
+    return this.#bytes(this.#channel.requestSync(this.#command(offset, width, null), true), width);
   }
 
-  readSync(offset: number, width: 1 | 2 | 4): number {
-    const response = this.#channel.requestSync(this.#command(offset, width, null), true);
-    return Number(decodeIoRegionResponse(response, width));
+  /** @internal */
+  protected override async writeRegister(offset: number, data: Uint8Array): Promise<void> {
+    await this.#channel.request(this.#write(offset, data), !this.postedWrites);
   }
 
-  read64Sync(offset: number): bigint {
-    return decodeIoRegionResponse(this.#channel.requestSync(this.#command(offset, 8, null), true), 8);
-  }
-
-  async write(offset: number, width: 1 | 2 | 4, value: number): Promise<void> {
-    await this.#channel.request(this.#command(offset, width, BigInt(value)), !this.postedWrites);
-  }
-
-  async write64(offset: number, value: bigint): Promise<void> {
-    await this.#channel.request(this.#command(offset, 8, value), !this.postedWrites);
-  }
-
-  writeSync(offset: number, width: 1 | 2 | 4, value: number): void {
-    this.#channel.requestSync(this.#command(offset, width, BigInt(value)), !this.postedWrites);
-  }
-
-  write64Sync(offset: number, value: bigint): void {
-    this.#channel.requestSync(this.#command(offset, 8, value), !this.postedWrites);
+  /** @internal */
+  protected override writeRegisterSync(offset: number, data: Uint8Array): void {
+    this.#channel.requestSync(this.#write(offset, data), !this.postedWrites);
   }
 
   /** @internal */
@@ -184,15 +170,16 @@ export class IoRegionFd {
     this.#channel.close();
   }
 
-  async #read(offset: number, width: 1 | 2 | 4 | 8): Promise<bigint> {
-    return decodeIoRegionResponse(
-      await this.#channel.request(this.#command(offset, width, null), true),
-      width,
-    );
+  #bytes(response: Uint8Array, width: RegisterWidth): Uint8Array {
+    return registerBytes(decodeIoRegionResponse(response, width), width);
+  }
+
+  #write(offset: number, data: Uint8Array): Uint8Array {
+    return this.#command(offset, data.length as RegisterWidth, bigintOf(data));
   }
 
   /** @param data null for a read */
-  #command(offset: number, width: 1 | 2 | 4 | 8, data: bigint | null): Uint8Array {
+  #command(offset: number, width: RegisterWidth, data: bigint | null): Uint8Array {
     const size = this.size === 0 ? width : this.size;
     const inside = offset - this.offset;
     if (!Number.isSafeInteger(offset) || inside < 0 || inside + width > size) {
@@ -215,24 +202,11 @@ export class IoRegionFd {
 
 const isWidth = (length: number): boolean => length === 1 || length === 2 || length === 4 || length === 8;
 
-function toValue(data: Uint8Array): bigint {
-  let value = 0n;
-  for (let index = data.length - 1; index >= 0; index--)
-    value = (value << 8n) | BigInt(data[index] as number);
-  return value;
-}
-
-function toBytes(value: bigint, width: number): Uint8Array {
-  if (value < 0n || value >= 1n << BigInt(8 * width))
-    throw outOfRange(`${String(value)} does not fit into a register of ${String(width)} bytes`);
-  return Uint8Array.from({ length: width }, (_, index) => Number((value >> BigInt(8 * index)) & 0xffn));
-}
-
 /** One store, where the place allows it: the device may look at any time. */
 function store(buffer: ArrayBuffer, at: number, data: Uint8Array): void {
   if (buffer.byteLength === 0) throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'the device is closed');
   const width = data.length;
-  const value = toValue(data);
+  const value = bigintOf(data);
   if (at % width !== 0) new Uint8Array(buffer).set(data, at);
   else if (width === 8) Atomics.store(new BigUint64Array(buffer, at, 1), 0, value);
   else {

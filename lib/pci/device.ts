@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+import type { Registers } from './registers';
+
 /**
  * What a driver needs of a PCI device, and nothing about how the device is reached.
  *
@@ -35,9 +37,6 @@ export interface SparseArea {
   readonly size: number;
 }
 
-/** A width of a single register access, in bytes. */
-export type AccessWidth = 1 | 2 | 4 | 8;
-
 /** Memory of the device, mapped into this process. */
 export interface MappedArea {
   /** Offset of the mapped bytes in the region, in bytes. */
@@ -54,25 +53,20 @@ export interface MappedArea {
 }
 
 /** A region of the device: a BAR, the ROM, configuration space. Offsets and sizes are in bytes. */
-export interface DeviceRegion {
+export interface DeviceRegion extends Registers {
   readonly index: number;
   readonly size: number;
   readonly readable: boolean;
   readonly writable: boolean;
   /** Parts that {@link map} accepts; empty when the region can only be accessed by message. */
   readonly areas: readonly SparseArea[];
-  /** One register, 1, 2 or 4 bytes wide, at its natural alignment. */
-  read(offset: number, width: 1 | 2 | 4): Promise<number>;
-  read64(offset: number): Promise<bigint>;
+  /** Reads any number of bytes, in accesses of the implementation's choice. */
   readBytes(offset: number, length: number): Promise<Uint8Array>;
-  write(offset: number, width: 1 | 2 | 4, value: number): Promise<void>;
-  write64(offset: number, value: bigint): Promise<void>;
+  /** Writes any number of bytes, in accesses of the implementation's choice. */
   writeBytes(offset: number, data: Uint8Array): Promise<void>;
-  readSync(offset: number, width: 1 | 2 | 4): number;
-  read64Sync(offset: number): bigint;
+  /** Reads any number of bytes, blocking. */
   readBytesSync(offset: number, length: number): Uint8Array;
-  writeSync(offset: number, width: 1 | 2 | 4, value: number): void;
-  write64Sync(offset: number, value: bigint): void;
+  /** Writes any number of bytes, blocking. */
   writeBytesSync(offset: number, data: Uint8Array): void;
   /** Maps bytes of the region into this process. Throws when they are not within one of {@link areas}. */
   map(offset: number, length: number): MappedArea;

@@ -6,3 +6,4 @@ export * from './config-space';
 export * from './declaration';
 export * from './device';
 export * from './names';
+export { RegisterAccess, type RegisterWidth, type Registers } from './registers';

@@ -64,9 +64,9 @@ test('a controller that its client has stopped says why', async () => {
   {
     await using device = await connect(scratch.file('nvme.sock'));
     const bar0 = await device.region('bar0');
-    await bar0.write(0x24, 4, 0x001f_001f);
-    await bar0.write(0x14, 4, 0x0046_0001); // CC.EN, with queues in memory that is not there
-    expect(await bar0.read(0x1c, 4)).toBe(2);
+    await bar0.write32(0x24, 0x001f_001f);
+    await bar0.write32(0x14, 0x0046_0001); // CC.EN, with queues in memory that is not there
+    expect(await bar0.read32(0x1c)).toBe(2);
   }
   running.kill('SIGTERM');
   const { stderr } = await running.ended;

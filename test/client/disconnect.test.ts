@@ -58,10 +58,10 @@ test('calls after close', async () => {
   await expect(device.region(1)).rejects.toMatchObject(closed);
   await expect(device.irq(1)).rejects.toMatchObject(closed);
   await expect(device.reset()).rejects.toMatchObject(closed);
-  await expect(bar.read(0, 4)).rejects.toMatchObject(closed);
-  expect(() => bar.readSync(0, 4)).toThrow(like(closed));
+  await expect(bar.read32(0)).rejects.toMatchObject(closed);
+  expect(() => bar.read32Sync(0)).toThrow(like(closed));
   expect(() => {
-    bar.writeSync(0, 4, 0);
+    bar.write32Sync(0, 0);
   }).toThrow(like(closed));
 });
 
@@ -102,7 +102,7 @@ describe('the server dies', () => {
     const bar = await device.region(0);
     const memory = await device.dma.allocate(4096);
     const closed = new Promise<Error | null>((resolve) => device.once('close', resolve));
-    const pending = [bar.read(0, 4), bar.readBytes(0, 100)].map((read) =>
+    const pending = [bar.read32(0), bar.readBytes(0, 100)].map((read) =>
       expect(read).rejects.toMatchObject({
         ...failure('ERR_VFIO_USER_DISCONNECTED'),
         command: 'REGION_READ',
@@ -116,8 +116,8 @@ describe('the server dies', () => {
 
     const gone = failure('ERR_VFIO_USER_DISCONNECTED');
     await expect(device.info()).rejects.toMatchObject(gone);
-    await expect(bar.write(0, 4, 1)).rejects.toMatchObject(gone);
-    expect(() => bar.readSync(0, 4)).toThrow(like(gone));
+    await expect(bar.write32(0, 1)).rejects.toMatchObject(gone);
+    expect(() => bar.read32Sync(0)).toThrow(like(gone));
     await expect(device.dma.allocate(4096)).rejects.toMatchObject(gone);
     // Nothing is pulled from under a reader.
     expect(memory.buffer.byteLength).toBe(4096);

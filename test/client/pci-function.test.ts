@@ -237,8 +237,8 @@ describe('BARs', () => {
   test('sizes from the registers, which have their values again afterwards', async () => {
     const { device, space } = await servedConfig({ bars });
     const region = await device.region('config');
-    await region.write(0x10, 4, 0xfebf_8000);
-    await region.write(0x14, 4, 0x12);
+    await region.write32(0x10, 0xfebf_8000);
+    await region.write32(0x14, 0x12);
     await device.pci.setCommand(PciCommand.memory | PciCommand.busMaster);
     const before = space.read(0, 64);
     expect(await device.pci.probeBars()).toEqual([

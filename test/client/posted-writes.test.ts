@@ -65,9 +65,9 @@ function writesSeen(server: FakeServer): string[] {
 describe('posted writes', () => {
   test('the bytes: a REGION_WRITE with No_reply', async () => {
     const { server, region, device } = await bar0();
-    await region.write(0x1000, 4, 0x1122_3344, { posted: true });
+    await region.write32(0x1000, 0x1122_3344, { posted: true });
     await region.write64(0x1008, 0x0102_0304_0506_0708n, { posted: true });
-    region.writeSync(0x10, 2, 0xabcd, { posted: true });
+    region.write16Sync(0x10, 0xabcd, { posted: true });
     region.write64Sync(0x18, 1n, { posted: true });
     await region.writeBytes(0x20, Uint8Array.of(1, 2, 3), { posted: true });
     region.writeBytesSync(0x24, Uint8Array.of(4), { posted: true });
@@ -93,10 +93,10 @@ describe('posted writes', () => {
     const { server, region } = await bar0();
     expect(region.posted).toBe(false);
     region.posted = true;
-    await region.write(0, 4, 1);
-    await region.write(4, 4, 2, { posted: false });
+    await region.write32(0, 1);
+    await region.write32(4, 2, { posted: false });
     region.posted = false;
-    await region.write(8, 4, 3);
+    await region.write32(8, 3);
     const flags = server.heard.filter(({ command }) => command === REGION_WRITE).map((one) => one.flags);
     expect(flags).toEqual([NO_REPLY, 0, 0]);
   });
@@ -105,13 +105,13 @@ describe('posted writes', () => {
     const { device, server } = await bar0();
     const config = await device.region('config');
     const refusal = { code: 'ERR_INVALID_ARG_VALUE' };
-    await expect(config.write(4, 2, 6, { posted: true })).rejects.toMatchObject(refusal);
+    await expect(config.write16(4, 6, { posted: true })).rejects.toMatchObject(refusal);
     await expect(config.write64(0x10, 6n, { posted: true })).rejects.toMatchObject(refusal);
     await expect(config.writeBytes(4, new Uint8Array(2), { posted: true })).rejects.toMatchObject(refusal);
     for (const act of [
       () => (config.posted = true),
       () => {
-        config.writeSync(4, 2, 6, { posted: true });
+        config.write16Sync(4, 6, { posted: true });
       },
       () => {
         config.write64Sync(0x10, 6n, { posted: true });
@@ -122,24 +122,24 @@ describe('posted writes', () => {
     ])
       expect(act).toThrow(like(refusal));
     config.posted = false;
-    await config.write(4, 2, 6);
+    await config.write16(4, 6);
     expect(server.count(REGION_WRITE)).toBe(1);
   });
 
   test('misuse is told as for other writes', async () => {
     const { device, region, server } = await bar0();
-    await expect(region.write(2, 4, 0, { posted: true })).rejects.toMatchObject({
+    await expect(region.write32(2, 0, { posted: true })).rejects.toMatchObject({
       code: 'ERR_INVALID_ARG_VALUE',
     });
-    await expect(region.write(0x2000_0000, 4, 0, { posted: true })).rejects.toMatchObject({
+    await expect(region.write32(0x2000_0000, 0, { posted: true })).rejects.toMatchObject({
       code: 'ERR_OUT_OF_RANGE',
     });
     await device.close();
-    await expect(region.write(0, 4, 0, { posted: true })).rejects.toMatchObject({
+    await expect(region.write32(0, 0, { posted: true })).rejects.toMatchObject({
       code: 'ERR_VFIO_USER_CLOSED',
     });
     expect(() => {
-      region.writeSync(0, 4, 0, { posted: true });
+      region.write32Sync(0, 0, { posted: true });
     }).toThrow(like({ code: 'ERR_VFIO_USER_CLOSED' }));
     expect(server.count(REGION_WRITE)).toBe(0);
   });
@@ -147,7 +147,7 @@ describe('posted writes', () => {
   test('a region that is not writable', async () => {
     const { device } = await fakeDevice({ [GET_REGION_INFO]: regionInfo(0, { flags: 1 }) });
     const region = await device.region(0);
-    await expect(region.write(0, 4, 0, { posted: true })).rejects.toMatchObject({
+    await expect(region.write32(0, 0, { posted: true })).rejects.toMatchObject({
       code: 'ERR_VFIO_USER_UNSUPPORTED',
     });
   });
@@ -156,12 +156,12 @@ describe('posted writes', () => {
     const { device, region } = await bar0({
       [REGION_WRITE]: ({ payload }) => ((words(payload)[0] ?? 0) === 0 ? payload.subarray(0, 16) : 22),
     });
-    await region.write(0, 4, 1, { posted: true });
-    await region.write(4, 4, 1, { posted: true });
+    await region.write32(0, 1, { posted: true });
+    await region.write32(4, 1, { posted: true });
     await device.flush();
     expect(device.statistics.unexpectedReplies).toBe(2);
     expect(device.closed).toBe(false);
-    expect(await region.read(0, 4)).toBe(0);
+    expect(await region.read32(0)).toBe(0);
   });
 
   test('flush is one DEVICE_GET_INFO, and waits for its reply', async () => {
@@ -239,7 +239,7 @@ describe('coalescing', () => {
       server: { writeMultiple: true },
       limits: { writeMultiple: true },
     });
-    for (let i = 0; i < MANY; i++) void region.write(4 * i, 4, i, posted);
+    for (let i = 0; i < MANY; i++) void region.write32(4 * i, i, posted);
     await device.flush();
     expect(writesSeen(server)).toEqual(Array.from({ length: MANY }, (_, i) => `${4 * i} ${toHex(u32(i))}`));
     const multi = server.heard.filter(({ command }) => command === REGION_WRITE_MULTI);
@@ -255,9 +255,9 @@ describe('coalescing', () => {
   test('the bytes', async () => {
     const { device, server, region } = await bar0({ [VERSION]: MULTI });
     region.writeBytesSync(0, new Uint8Array(1 << 20), posted);
-    void region.write(0x1000, 4, 0x1122_3344, posted);
+    void region.write32(0x1000, 0x1122_3344, posted);
     void region.write64(0x1008, 0x0102_0304_0506_0708n, posted);
-    void region.write(0x1011, 1, 0xff, posted);
+    void region.write8(0x1011, 0xff, posted);
     await device.flush();
     expect(server.payloads(REGION_WRITE_MULTI)).toEqual([
       bare(`0300000000000000
@@ -271,11 +271,11 @@ describe('coalescing', () => {
   test('a single one is a plain write; larger ones, and what needs a reply, are sent as they are', async () => {
     const { device, server, region } = await bar0({ [VERSION]: MULTI });
     region.writeBytesSync(0, new Uint8Array(1 << 20), posted);
-    void region.write(0x10, 4, 1, posted);
-    const read = region.read(0x14, 4);
+    void region.write32(0x10, 1, posted);
+    const read = region.read32(0x14);
     void region.writeBytes(0x20, new Uint8Array(9), posted);
-    void region.write(0x30, 4, 2, posted);
-    const written = region.write(0x40, 4, 3);
+    void region.write32(0x30, 2, posted);
+    const written = region.write32(0x40, 3);
     await Promise.all([read, written]);
     expect(server.count(REGION_WRITE_MULTI)).toBe(0);
     expect(
@@ -296,7 +296,7 @@ describe('coalescing', () => {
   test('not with a server that did not announce it', async () => {
     const { device, server, region } = await bar0();
     expect(device.negotiated.limits.writeMultiple).toBe(false);
-    for (let i = 0; i < MANY; i++) void region.write(4 * i, 4, i, posted);
+    for (let i = 0; i < MANY; i++) void region.write32(4 * i, i, posted);
     await device.flush();
     expect(server.count(REGION_WRITE)).toBe(MANY);
     expect(device.statistics.coalescedWrites).toBe(0);
@@ -320,7 +320,7 @@ describe('coalescing', () => {
           for (let i = 0; i < times; i++) {
             offset += 8;
             const value = offset & 0xff;
-            if (kind === 'read') waiting.push(region.read(offset, 4));
+            if (kind === 'read') waiting.push(region.read32(offset));
             else if (kind === 'yield') {
               if (i === 0) await new Promise((resolve) => setImmediate(resolve));
             } else if (kind === 'posted64') {
@@ -330,7 +330,7 @@ describe('coalescing', () => {
               waiting.push(region.writeBytes(offset, new Uint8Array(100).fill(value), posted));
               expected.push(`${String(offset)} ${toHex(new Uint8Array(100).fill(value))}`);
             } else {
-              waiting.push(region.write(offset, 1, value, kind === 'write' ? {} : posted));
+              waiting.push(region.write8(offset, value, kind === 'write' ? {} : posted));
               expected.push(`${String(offset)} ${toHex(Uint8Array.of(value))}`);
             }
           }
@@ -360,7 +360,7 @@ test('a served device takes posted and coalesced writes', async () => {
     region.posted = true;
     model.bar0.fill(0);
     for (let round = 1; round <= 4; round++)
-      for (let i = 0; i < 0x1000; i++) void region.write(4 * (i % 0x400), 4, round * 0x10000 + i);
+      for (let i = 0; i < 0x1000; i++) void region.write32(4 * (i % 0x400), round * 0x10000 + i);
     await device.flush();
     const view = new DataView(model.bar0.buffer);
     for (let i = 0; i < 0x400; i++) expect(view.getUint32(4 * i, true)).toBe(0x40000 + 0xc00 + i);

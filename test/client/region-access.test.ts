@@ -54,9 +54,9 @@ async function region(
 test('registers of 1, 2, 4 and 8 bytes', async () => {
   const bytes = new Uint8Array(0x1000);
   const { bar, server } = await region(memory(bytes));
-  await bar.write(0x11, 1, 0xfe);
-  await bar.write(0x12, 2, 0xfedc);
-  await bar.write(0x14, 4, 0xfedc_ba98);
+  await bar.write8(0x11, 0xfe);
+  await bar.write16(0x12, 0xfedc);
+  await bar.write32(0x14, 0xfedc_ba98);
   await bar.write64(0x18, 0xfedc_ba98_7654_3210n);
   expect(server.payloads(REGION_WRITE)).toEqual([
     bare('1100000000000000 00000000 01000000 fe'),
@@ -64,9 +64,9 @@ test('registers of 1, 2, 4 and 8 bytes', async () => {
     bare('1400000000000000 00000000 04000000 98badcfe'),
     bare('1800000000000000 00000000 08000000 1032547698badcfe'),
   ]);
-  expect(await bar.read(0x11, 1)).toBe(0xfe);
-  expect(await bar.read(0x12, 2)).toBe(0xfedc);
-  expect(await bar.read(0x14, 4)).toBe(0xfedc_ba98);
+  expect(await bar.read8(0x11)).toBe(0xfe);
+  expect(await bar.read16(0x12)).toBe(0xfedc);
+  expect(await bar.read32(0x14)).toBe(0xfedc_ba98);
   expect(await bar.read64(0x18)).toBe(0xfedc_ba98_7654_3210n);
   expect(server.payloads(REGION_READ)[3]).toBe(bare('1800000000000000 00000000 08000000'));
 });
@@ -116,8 +116,8 @@ describe('misuse throws before anything is sent', () => {
   };
   add(
     'unaligned',
-    (bar) => bar.read(2, 4),
-    (bar) => bar.readSync(2, 4),
+    (bar) => bar.read32(2),
+    (bar) => bar.read32Sync(2),
     'ERR_INVALID_ARG_VALUE',
   );
   add(
@@ -128,16 +128,16 @@ describe('misuse throws before anything is sent', () => {
   );
   add(
     'unaligned write',
-    (bar) => bar.write(1, 2, 0),
+    (bar) => bar.write16(1, 0),
     (bar) => {
-      bar.writeSync(1, 2, 0);
+      bar.write16Sync(1, 0);
     },
     'ERR_INVALID_ARG_VALUE',
   );
   add(
     'beyond the end',
-    (bar) => bar.read(0x1000, 1),
-    (bar) => bar.readSync(0x1000, 1),
+    (bar) => bar.read8(0x1000),
+    (bar) => bar.read8Sync(0x1000),
     'ERR_OUT_OF_RANGE',
   );
   add(
@@ -148,14 +148,14 @@ describe('misuse throws before anything is sent', () => {
   );
   add(
     'negative',
-    (bar) => bar.read(-4, 4),
-    (bar) => bar.readSync(-4, 4),
+    (bar) => bar.read32(-4),
+    (bar) => bar.read32Sync(-4),
     'ERR_OUT_OF_RANGE',
   );
   add(
     'no integer',
-    (bar) => bar.read(NaN, 4),
-    (bar) => bar.readSync(NaN, 4),
+    (bar) => bar.read32(NaN),
+    (bar) => bar.read32Sync(NaN),
     'ERR_OUT_OF_RANGE',
   );
   add(
@@ -174,17 +174,17 @@ describe('misuse throws before anything is sent', () => {
   );
   add(
     'a value that does not fit',
-    (bar) => bar.write(0, 2, 0x1_0000),
+    (bar) => bar.write16(0, 0x1_0000),
     (bar) => {
-      bar.writeSync(0, 2, 0x1_0000);
+      bar.write16Sync(0, 0x1_0000);
     },
     'ERR_OUT_OF_RANGE',
   );
   add(
     'a negative value',
-    (bar) => bar.write(0, 4, -1),
+    (bar) => bar.write32(0, -1),
     (bar) => {
-      bar.writeSync(0, 4, -1);
+      bar.write32Sync(0, -1);
     },
     'ERR_OUT_OF_RANGE',
   );
@@ -206,12 +206,12 @@ describe('misuse throws before anything is sent', () => {
 
   test('reads of what cannot be read, writes of what cannot be written', async () => {
     const { bar: writeOnly, server } = await region({}, { flags: 2 });
-    await expect(writeOnly.read(0, 4)).rejects.toMatchObject(
+    await expect(writeOnly.read32(0)).rejects.toMatchObject(
       failure('ERR_VFIO_USER_UNSUPPORTED', 'not readable'),
     );
     expect(() => writeOnly.readBytesSync(0, 4)).toThrow(like({ code: 'ERR_VFIO_USER_UNSUPPORTED' }));
     const { bar: readOnly } = await region({}, { flags: 1 });
-    await expect(readOnly.write(0, 4, 1)).rejects.toMatchObject(
+    await expect(readOnly.write32(0, 1)).rejects.toMatchObject(
       failure('ERR_VFIO_USER_UNSUPPORTED', 'not writable'),
     );
     expect(() => {
@@ -232,7 +232,7 @@ describe('replies that are not what was asked for', () => {
     ['no payload', new Uint8Array(0), '0 bytes'],
   ])('REGION_READ: %s', async (_what, answer, text) => {
     const { bar } = await region({ [REGION_READ]: answer });
-    await expect(bar.read(0, 4)).rejects.toMatchObject({
+    await expect(bar.read32(0)).rejects.toMatchObject({
       ...failure('ERR_VFIO_USER_PROTOCOL', text),
       command: 'REGION_READ',
     });
@@ -245,7 +245,7 @@ describe('replies that are not what was asked for', () => {
     ['no payload', new Uint8Array(0), '0 bytes'],
   ])('REGION_WRITE: %s', async (_what, answer, text) => {
     const { bar } = await region({ [REGION_WRITE]: answer });
-    await expect(bar.write(0, 4, 1)).rejects.toMatchObject({
+    await expect(bar.write32(0, 1)).rejects.toMatchObject({
       ...failure('ERR_VFIO_USER_PROTOCOL', text),
       command: 'REGION_WRITE',
     });
@@ -253,11 +253,11 @@ describe('replies that are not what was asked for', () => {
 
   test('an error carries the name of its errno', async () => {
     const { bar } = await region({ [REGION_READ]: 14, [REGION_WRITE]: 1 });
-    await expect(bar.read(0, 4)).rejects.toMatchObject({
+    await expect(bar.read32(0)).rejects.toMatchObject({
       ...failure('ERR_VFIO_USER_REMOTE', 'EFAULT'),
       errno: 14,
     });
-    await expect(bar.write(0, 4, 1)).rejects.toMatchObject({ errnoName: 'EPERM', command: 'REGION_WRITE' });
+    await expect(bar.write32(0, 1)).rejects.toMatchObject({ errnoName: 'EPERM', command: 'REGION_WRITE' });
   });
 
   test('one part of a bulk access that fails fails it', async () => {
@@ -278,11 +278,11 @@ describe('replies that are not what was asked for', () => {
       { messageTimeout: 30 },
     );
     const bar = await device.region(0);
-    await expect(bar.read(0, 4)).rejects.toMatchObject({
+    await expect(bar.read32(0)).rejects.toMatchObject({
       ...failure('ERR_VFIO_USER_TIMEOUT', '30 ms'),
       command: 'REGION_READ',
     });
-    expect(() => bar.readSync(0, 4)).toThrow(like({ code: 'ERR_VFIO_USER_TIMEOUT' }));
+    expect(() => bar.read32Sync(0)).toThrow(like({ code: 'ERR_VFIO_USER_TIMEOUT' }));
     expect(device.closed).toBe(false);
   });
 });

@@ -57,7 +57,7 @@ describe.each(['at once', 'without read-ahead', 'where the addon shares no memor
   test('registers of each width, and what is sent for them', () => {
     const bytes = Uint8Array.of(0x98, 0xba, 0xdc, 0xfe);
     peer.send(answer(1, access(HIGH + 4, 4, bytes)));
-    expect(region.readSync(HIGH + 4, 4)).toBe(0xfedc_ba98);
+    expect(region.read32Sync(HIGH + 4)).toBe(0xfedc_ba98);
     expect(peer.take()).toEqual({
       id: 1,
       command: READ,
@@ -66,9 +66,9 @@ describe.each(['at once', 'without read-ahead', 'where the addon shares no memor
     });
     // What a longer answer has left behind is not part of the value.
     peer.send(answer(2, access(2, 2, bytes.subarray(2))));
-    expect(region.readSync(2, 2)).toBe(0xfedc);
+    expect(region.read16Sync(2)).toBe(0xfedc);
     peer.send(answer(3, access(3, 1, bytes.subarray(1, 2))));
-    expect(region.readSync(3, 1)).toBe(0xba);
+    expect(region.read8Sync(3)).toBe(0xba);
     expect(connection.statistics).toMatchObject({ messagesSent: 3, messagesReceived: 3 });
   });
 
@@ -87,7 +87,7 @@ describe.each(['at once', 'without read-ahead', 'where the addon shares no memor
     );
     await new Promise((resolve) => worker.once('message', resolve));
     worker.postMessage('go');
-    expect(region.readSync(8, 4)).toBe(0x0403_0201);
+    expect(region.read32Sync(8)).toBe(0x0403_0201);
     expect(connection.inFlight).toBe(0);
     await worker.terminate();
   });
@@ -95,7 +95,7 @@ describe.each(['at once', 'without read-ahead', 'where the addon shares no memor
   test('a command of the peer that comes first is served', () => {
     peer.send(message(DMA_READ, Uint8Array.of(5), { id: 1 }));
     peer.send(answer(1, access(0, 2, Uint8Array.of(7, 1))));
-    expect(region.readSync(0, 2)).toBe(0x107);
+    expect(region.read16Sync(0)).toBe(0x107);
     expect(served.map(({ command }) => command)).toEqual([DMA_READ]);
   });
 
@@ -115,18 +115,18 @@ describe.each(['at once', 'without read-ahead', 'where the addon shares no memor
     ['of a part of the register', access(0, 2, four.subarray(2)), 'ERR_VFIO_USER_PROTOCOL', /2 bytes only/],
   ])('an answer %s', (_, payload, code, text) => {
     peer.send(answer(1, payload));
-    expect(() => region.readSync(0, 4)).toThrow(like({ code, message: expect.stringMatching(text) }));
+    expect(() => region.read32Sync(0)).toThrow(like({ code, message: expect.stringMatching(text) }));
     // The next one is not disturbed.
     peer.send(answer(2, access(0, 4, four)));
-    expect(region.readSync(0, 4)).toBe(0x0403_0201);
+    expect(region.read32Sync(0)).toBe(0x0403_0201);
   });
 
   test('an error, and the end', () => {
     peer.send(answer(1, new Uint8Array(0), { flags: 0x21, errno: 1 }));
-    expect(() => region.readSync(0, 4)).toThrow(like({ code: 'ERR_VFIO_USER_REMOTE', errnoName: 'EPERM' }));
+    expect(() => region.read32Sync(0)).toThrow(like({ code: 'ERR_VFIO_USER_REMOTE', errnoName: 'EPERM' }));
     peer.socket.close();
-    expect(() => region.readSync(0, 4)).toThrow(like({ code: 'ERR_VFIO_USER_DISCONNECTED' }));
-    expect(() => region.readSync(0, 4)).toThrow(like({ code: 'ERR_VFIO_USER_DISCONNECTED' }));
+    expect(() => region.read32Sync(0)).toThrow(like({ code: 'ERR_VFIO_USER_DISCONNECTED' }));
+    expect(() => region.read32Sync(0)).toThrow(like({ code: 'ERR_VFIO_USER_DISCONNECTED' }));
   });
 });
 
@@ -137,7 +137,7 @@ test('a region that cannot be read is not asked', () => {
     { index: REGION, size: 8, flags: 2, fdOffset: 0, areas: [], fds: [] },
     { maxTransfer: 1 << 20, postedWrites: new PostedWrites(connection, false) },
   );
-  expect(() => region.readSync(0, 4)).toThrow(like({ code: 'ERR_VFIO_USER_UNSUPPORTED' }));
+  expect(() => region.read32Sync(0)).toThrow(like({ code: 'ERR_VFIO_USER_UNSUPPORTED' }));
   expect(peer.drain()).toBe(0);
   peer.socket.close();
   connection.close();

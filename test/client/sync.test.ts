@@ -43,11 +43,11 @@ async function open(options: Parameters<typeof connect>[1] = {}): Promise<VfioUs
 
 test('registers and bulk data', async () => {
   const bar: VfioUserRegion = await (await open()).region('bar0');
-  bar.writeSync(1, 1, 0xab);
-  bar.writeSync(2, 2, 0xcdef);
-  bar.writeSync(4, 4, 0xfedc_ba98);
+  bar.write8Sync(1, 0xab);
+  bar.write16Sync(2, 0xcdef);
+  bar.write32Sync(4, 0xfedc_ba98);
   bar.write64Sync(8, 0xfedc_ba98_7654_3210n);
-  expect([bar.readSync(1, 1), bar.readSync(2, 2), bar.readSync(4, 4), bar.read64Sync(8)]).toEqual([
+  expect([bar.read8Sync(1), bar.read16Sync(2), bar.read32Sync(4), bar.read64Sync(8)]).toEqual([
     0xab,
     0xcdef,
     0xfedc_ba98,
@@ -62,15 +62,15 @@ test('registers and bulk data', async () => {
 test('errors carry the name of their errno', async () => {
   const bar = await (await open()).region('bar0');
   expect(() => {
-    bar.writeSync(0xff8, 4, 1);
+    bar.write32Sync(0xff8, 1);
   }).toThrow(like({ ...failure('ERR_VFIO_USER_REMOTE'), errnoName: 'EPERM' }));
 });
 
 test('promises that are pending meanwhile settle', async () => {
   const bar = await (await open()).region('bar0');
-  bar.writeSync(16, 4, 7);
-  const pending = bar.read(16, 4);
-  expect(bar.readSync(16, 4)).toBe(7);
+  bar.write32Sync(16, 7);
+  const pending = bar.read32(16);
+  expect(bar.read32Sync(16)).toBe(7);
   expect(await pending).toBe(7);
 });
 
@@ -87,7 +87,7 @@ test("the server's DMA requests are served while we block", async () => {
 test('a call that is never answered, then a server that dies', async () => {
   const device = await open({ messageTimeout: 50 });
   const stuck = await device.region('bar2');
-  expect(() => stuck.readSync(0, 4)).toThrow(
+  expect(() => stuck.read32Sync(0)).toThrow(
     like({ ...failure('ERR_VFIO_USER_TIMEOUT', '50 ms'), command: 'REGION_READ' }),
   );
   await device.close();
@@ -101,6 +101,6 @@ test('a call that is never answered, then a server that dies', async () => {
   const bar = await other.region('bar3');
   const events: (Error | null)[] = [];
   other.once('close', (error) => events.push(error));
-  expect(() => bar.readSync(0, 4)).toThrow(like(failure('ERR_VFIO_USER_DISCONNECTED')));
+  expect(() => bar.read32Sync(0)).toThrow(like(failure('ERR_VFIO_USER_DISCONNECTED')));
   expect(events).toMatchObject([{ code: 'ERR_VFIO_USER_DISCONNECTED' }]);
 });

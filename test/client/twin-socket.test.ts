@@ -222,10 +222,10 @@ describe('a twin socket', () => {
       const words = new Uint32Array(memory.buffer);
       const region = await device.region('bar0');
       for (let i = 0; i < 200; i++) {
-        region.writeSync(8, 4, i);
+        region.write32Sync(8, i);
         expect(words[2]).toBe(i);
         words[3] = i + 1;
-        expect(region.readSync(12, 4)).toBe(i + 1);
+        expect(region.read32Sync(12)).toBe(i + 1);
       }
     },
   );

@@ -61,16 +61,16 @@ test('gpio and register-monitor', async () => {
     const pins = await device.region('bar2');
     const intx = await device.irq('intx');
     await intx.enable(1);
-    const seen: number[] = [await pins.read(1, 1), await pins.read(5, 1)];
+    const seen: number[] = [await pins.read8(1), await pins.read8(5)];
     for (let turn = 0; turn < 3; turn++) {
-      await pins.write(0, 1, 0x81);
-      await pins.write(4, 1, 0x10);
-      seen.push(await pins.read(1, 1), await pins.read(5, 1));
+      await pins.write8(0, 0x81);
+      await pins.write8(4, 0x10);
+      seen.push(await pins.read8(1), await pins.read8(5));
     }
     // What libvfio-user's sample reads for the same writes.
     expect(seen).toEqual([0xff, 0xff, 0x7e, 0xef, 0x7e, 0xef, 0xff, 0xff]);
     expect(intx.vector(0).poll()).toBe(6);
-    await pins.write(0, 1, 1);
+    await pins.write8(0, 1);
   }
   const monitor = run('register-monitor.mts', path, 'bar2', '1', '1', '1');
   await until(() => monitor.output !== '', 10_000);

@@ -64,7 +64,7 @@ const PAGE = 4096;
     await open();
     expect(device.negotiated.limits.writeMultiple).toBe(false);
     const bar1 = await device.region('bar1');
-    for (let i = 0; i < 2000; i++) void bar1.write(4 * (i % 64), 4, i, { posted: true });
+    for (let i = 0; i < 2000; i++) void bar1.write32(4 * (i % 64), i, { posted: true });
     await device.flush();
     // The sample reads from the beginning of BAR 1 whatever the offset.
     const words = new Uint32Array((await bar1.readBytes(0, 256)).slice().buffer);
@@ -125,7 +125,7 @@ const PAGE = 4096;
     expect(await device.region('bar1')).toBe(bar1);
     expect(new Uint8Array(mapped.buffer)[1]).toBe(7);
     expect(bar1.type).toBeUndefined();
-    await bar1.write(0, 4, 5);
-    expect(await bar1.read(0, 4)).toBe(5);
+    await bar1.write32(0, 5);
+    expect(await bar1.read32(0)).toBe(5);
   });
 });

@@ -47,12 +47,12 @@ describeSamples('gpio-pci-idio-16', () => {
   test('pins: inputs read 1 while their outputs were written a multiple of three times', () =>
     withSample('gpio-pci-idio-16', async (device) => {
       const pins = await device.region('bar2');
-      expect([await pins.read(1, 1), pins.readSync(5, 1)]).toEqual([0xff, 0xff]);
+      expect([await pins.read8(1), pins.read8Sync(5)]).toEqual([0xff, 0xff]);
       const seen: number[] = [];
       for (let turn = 0; turn < 4; turn++) {
-        await pins.write(0, 1, 0x81);
-        pins.writeSync(4, 1, 0x10);
-        seen.push(await pins.read(1, 1), await pins.read(5, 1));
+        await pins.write8(0, 0x81);
+        pins.write8Sync(4, 0x10);
+        seen.push(await pins.read8(1), await pins.read8(5));
       }
       expect(seen).toEqual([0x7e, 0xef, 0x7e, 0xef, 0xff, 0xff, 0x7e, 0xef]);
     }));
@@ -126,7 +126,7 @@ describeSamples('server', () => {
       const delta = BigInt.asIntN(64, await clock.read64(0));
       expect(delta).toBeGreaterThanOrEqual(-1000n);
       expect(delta).toBeLessThan(-990n);
-      await expect(clock.read(0, 4)).rejects.toMatchObject({ errnoName: 'EINVAL' });
+      await expect(clock.read32(0)).rejects.toMatchObject({ errnoName: 'EINVAL' });
     }));
 
   test('BAR1 has two areas that can be mapped, and a page between them that cannot', () =>
@@ -138,12 +138,12 @@ describeSamples('server', () => {
       ]);
       const first = bar1.map(0, 0x1000);
       const last = bar1.map(0x2000, 0x1000);
-      await bar1.write(4, 4, 0x11223344);
-      await bar1.write(0x2ffc, 4, 0x55667788);
+      await bar1.write32(4, 0x11223344);
+      await bar1.write32(0x2ffc, 0x55667788);
       expect(new Uint32Array(first.buffer)[1]).toBe(0x11223344);
       expect(new Uint32Array(last.buffer)[0x3ff]).toBe(0x55667788);
       new Uint32Array(first.buffer)[0] = 0xdecade;
-      expect(await bar1.read(0, 4)).toBe(0xdecade);
+      expect(await bar1.read32(0)).toBe(0xdecade);
       expect(() => bar1.map(0x1000, 0x1000)).toThrow(
         expect.objectContaining({ code: 'ERR_VFIO_USER_UNSUPPORTED' }) as Error,
       );
@@ -221,10 +221,10 @@ describeShadow('shadow_ioeventfd_server', () => {
       });
       await device.flush();
       const sent = device.statistics.messagesSent;
-      for (let value = 0; value < 100; value++) await bar0.write(0, 4, value);
+      for (let value = 0; value < 100; value++) await bar0.write32(0, value);
       expect(device.statistics.messagesSent).toBe(sent);
       expect(sample.ended).toBe(false);
-      await bar0.write(4, 4, 1);
+      await bar0.write32(4, 1);
       expect(device.statistics.messagesSent).toBe(sent + 1);
     });
   });

@@ -197,9 +197,9 @@ test('our own client: registers of one region are read while another is slow', a
   t.raw.close();
   await using device = await connect(t.endpoint);
   const [bar0, bar1] = [await device.region('bar0'), await device.region('bar1')];
-  const slow = bar1.read(0, 4);
-  await bar0.write(8, 4, 0x1234);
-  expect(await bar0.read(8, 4)).toBe(0x1234);
+  const slow = bar1.read32(0);
+  await bar0.write32(8, 0x1234);
+  expect(await bar0.read32(8)).toBe(0x1234);
   finish('read 1 0');
   expect(await slow).toBe(0);
 });

@@ -453,20 +453,20 @@ test('our own client: its accesses are no messages', async () => {
     { kind: 'ioregionfd', offset: 0x60, size: 0, postedWrites: true },
   ]);
   const before = device.statistics.messagesSent;
-  expect(await first.read(0x14, 4)).toBe(0x17161514);
-  await first.write(0x14, 2, 0xbeef);
+  expect(await first.read32(0x14)).toBe(0x17161514);
+  await first.write16(0x14, 0xbeef);
   expect(await first.read64(0x10)).toBe(0x1716_beef_1312_1110n);
   await second.write64(0x48, 0x0102_0304_0506_0708n);
-  expect(await second.read(0x48, 1)).toBe(8);
-  await third.write(0x60, 1, 0xaa);
-  expect(await third.read(0x60, 2)).toBe(0x61aa);
-  expect(await Promise.all([first.read(0x20, 1), second.read(0x40, 1), first.read(0x21, 1)])).toEqual([
+  expect(await second.read8(0x48)).toBe(8);
+  await third.write8(0x60, 0xaa);
+  expect(await third.read16(0x60)).toBe(0x61aa);
+  expect(await Promise.all([first.read8(0x20), second.read8(0x40), first.read8(0x21)])).toEqual([
     0x20, 0x40, 0x21,
   ]);
   expect(device.statistics.messagesSent).toBe(before);
-  expect(await region.read(0x14, 2)).toBe(0xbeef);
+  expect(await region.read16(0x14)).toBe(0xbeef);
   expect(device.statistics.messagesSent).toBe(before + 1);
   await device.close();
-  await expect(first.read(0x14, 4)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
+  await expect(first.read32(0x14)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
   expect(t.errors).toEqual([]);
 });

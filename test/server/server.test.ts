@@ -56,12 +56,12 @@ describe('with our own client', () => {
       expect(await device.info()).toEqual({ resettable: true, regionCount: 9, irqCount: 5 });
 
       const bar0 = await device.region('bar0');
-      await bar0.write(0x1008, 4, 0xdeadbeef);
-      expect(await bar0.read(0x1008, 4)).toBe(0xdeadbeef);
+      await bar0.write32(0x1008, 0xdeadbeef);
+      expect(await bar0.read32(0x1008)).toBe(0xdeadbeef);
       const area = bar0.map(0x1000, 0x1000);
       expect(new DataView(area.buffer).getUint32(8, true)).toBe(0xdeadbeef);
       const config = await device.region('config');
-      expect(await config.read(0, 4)).toBe(0x56781234);
+      expect(await config.read32(0)).toBe(0x56781234);
       expect((await config.readBytes(0, 4096)).length).toBe(4096);
 
       const memory = await device.dma.allocate(0x3000);
@@ -96,8 +96,8 @@ describe('with our own client', () => {
     for (let round = 0; round < 100; round++) {
       const device = await connect(endpoint);
       const bar0 = await device.region('bar0');
-      expect(await bar0.read(0, 4)).toBe(round);
-      await bar0.write(0, 4, round + 1);
+      expect(await bar0.read32(0)).toBe(round);
+      await bar0.write32(0, round + 1);
       await device.dma.allocate(0x2000);
       await (await device.irq('msix')).enable([() => undefined, () => undefined]);
       const [range] = model.ranges;
@@ -117,10 +117,10 @@ describe('with our own client', () => {
     });
     const second = connect(endpoint);
     await sleep(50);
-    await (await first.region('bar0')).write(4, 4, 1);
+    await (await first.region('bar0')).write32(4, 1);
     await first.close();
     const device = await second;
-    expect(await (await device.region('bar0')).read(4, 4)).toBe(1);
+    expect(await (await device.region('bar0')).read32(4)).toBe(1);
     await device.close();
     expect(errors).toEqual([]);
   });
@@ -292,7 +292,7 @@ describe('serve and close', () => {
     expect(model.log.at(-1)).toBe('detach');
     expect(server.client).toBeNull();
     expect(existsSync(endpoint)).toBe(false);
-    await expect(bar0.read(0, 4)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
+    await expect(bar0.read32(0)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
     await device.close();
   });
 

@@ -51,7 +51,7 @@ test('several devices in one process have their own clients, registers, memory, 
     devices.map(async (device, index) => {
       if (index === 0) return;
       const bar0 = await device.region('bar0');
-      await bar0.write(0, 4, 100 + index);
+      await bar0.write32(0, 100 + index);
       const memory = await device.dma.allocate(0x1000);
       await models[index]?.client?.memory.write(memory.iova, Uint8Array.of(index));
       expect(new Uint8Array(memory.buffer)[0]).toBe(index);
@@ -62,7 +62,7 @@ test('several devices in one process have their own clients, registers, memory, 
           signalled[index]!++;
         },
       ]);
-      expect(await bar0.read(0, 4)).toBe(100 + index);
+      expect(await bar0.read32(0)).toBe(100 + index);
     }),
   );
   expect(models.map((model) => model.ranges.length)).toEqual([0, 1, 1, 1]);
@@ -71,8 +71,8 @@ test('several devices in one process have their own clients, registers, memory, 
   await until(() => signalled.join() === '0,1,1,1');
   // One that closes takes no other with it.
   await servers[2]?.close();
-  expect(await (await devices[1]!.region('bar0')).read(0, 4)).toBe(101);
-  await expect((await devices[3]!.region('bar0')).read(0, 4)).resolves.toBe(103);
+  expect(await (await devices[1]!.region('bar0')).read32(0)).toBe(101);
+  await expect((await devices[3]!.region('bar0')).read32(0)).resolves.toBe(103);
   await expect(devices[2]!.info()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
   expect(wasReset).toBe(false);
   open();
@@ -94,10 +94,10 @@ test('a server that is closed and started again at its path while clients come a
       try {
         await using device = await connect(endpoint, { connectTimeout: 200 });
         const bar0 = await device.region('bar0');
-        const value = await bar0.read(4 * counter, 4);
+        const value = await bar0.read32(4 * counter);
         await device.dma.allocate(0x2000);
         await (await device.irq('msix')).enable([() => undefined]);
-        await bar0.write(4 * counter, 4, value + 1);
+        await bar0.write32(4 * counter, value + 1);
         served++;
       } catch (error) {
         if (!(error instanceof VfioUserError)) throw error;

@@ -31,7 +31,7 @@ test('a region that clients can map is made with what the server entry exports',
     new Uint8Array(bar5.map(pageSize, pageSize).buffer)[4] = 0x55;
     expect(registers[pageSize + 4]).toBe(0x55);
     registers[pageSize + 5] = 0x66;
-    expect(await bar5.read(pageSize + 4, 2)).toBe(0x6655);
+    expect(await bar5.read16(pageSize + 4)).toBe(0x6655);
   }
   model.close();
   mapping.close();

@@ -73,7 +73,7 @@ export async function preparePci(device: Device): Promise<PreparedFunction> {
     );
   }
   const wanted = PciCommand.memory | PciCommand.busMaster | PciCommand.interruptDisable;
-  if (header.command !== wanted) await config.write(PciConfig.command, 2, wanted);
+  if (header.command !== wanted) await config.write16(PciConfig.command, wanted);
   const msix = parseCapabilities(bytes).capabilities.find((capability) => capability.kind === 'msix');
   if (msix?.enabled === true) await writeMsixEnable(config, msix.offset, false);
   return {
@@ -84,9 +84,9 @@ export async function preparePci(device: Device): Promise<PreparedFunction> {
 
 /** Message Control of the MSI-X capability: bit 15 is MSI-X Enable (PCI Express base, 7.7.2.2). */
 async function writeMsixEnable(config: DeviceRegion, capability: number, enabled: boolean): Promise<void> {
-  const control = await config.read(capability + 2, 2);
+  const control = await config.read16(capability + 2);
   // Bit 14, Function Mask, may have been left set too.
-  await config.write(capability + 2, 2, (control & 0x3fff) | (enabled ? 0x8000 : 0));
+  await config.write16(capability + 2, (control & 0x3fff) | (enabled ? 0x8000 : 0));
 }
 
 /**
@@ -135,9 +135,9 @@ export function mapDoorbells(bar: DeviceRegion): MappedArea | null {
 
 /** Disables the controller if it is enabled; that is also what ends a fatal error (NVMe base 2.0, 3.7.2). */
 export async function disable(device: Device, bar: DeviceRegion, timeout: number): Promise<void> {
-  const cc = await bar.read(Register.cc, 4);
+  const cc = await bar.read32(Register.cc);
   if (!controllerConfiguration.decode(cc).enable) return;
-  await bar.write(Register.cc, 4, (cc & ~1) >>> 0);
+  await bar.write32(Register.cc, (cc & ~1) >>> 0);
   await waitFor(device, bar, timeout, 'become disabled', (csts) => !controllerStatus.decode(csts).ready);
 }
 
@@ -150,9 +150,8 @@ export async function enable(
   timeout: number,
 ): Promise<void> {
   const { entries, submissionOffset, completionOffset } = placement;
-  await bar.write(
+  await bar.write32(
     Register.aqa,
-    4,
     adminQueueAttributes.encode({ submissionEntries: entries, completionEntries: entries }),
   );
   await bar.write64(Register.asq, BigInt(base + submissionOffset));
@@ -163,7 +162,7 @@ export async function enable(
     iosqes: SQE_SIZE_EXPONENT,
     iocqes: CQE_SIZE_EXPONENT,
   });
-  await bar.write(Register.cc, 4, cc);
+  await bar.write32(Register.cc, cc);
   await waitFor(device, bar, timeout, 'become ready', (csts) => {
     const { ready, fatal } = controllerStatus.decode(csts);
     if (fatal) {
@@ -178,16 +177,16 @@ export async function enable(
 
 /** Shuts the controller down (NVMe base 2.0, 3.6.1), then disables it. */
 export async function shutDown(device: Device, bar: DeviceRegion): Promise<void> {
-  await bar.write(Register.cc, 4, withShutdown(await bar.read(Register.cc, 4)));
+  await bar.write32(Register.cc, withShutdown(await bar.read32(Register.cc)));
   await waitFor(device, bar, SHUTDOWN_TIMEOUT, 'complete its shutdown', isShutDown);
-  await bar.write(Register.cc, 4, 0);
+  await bar.write32(Register.cc, 0);
 }
 
 /** The same with blocking messages, and less patience: nothing but this loop runs while the process exits. */
 export function shutDownSync(bar: DeviceRegion): void {
-  bar.writeSync(Register.cc, 4, withShutdown(bar.readSync(Register.cc, 4)));
+  bar.write32Sync(Register.cc, withShutdown(bar.read32Sync(Register.cc)));
   const deadline = performance.now() + EXIT_TIMEOUT;
-  while (!isShutDown(bar.readSync(Register.csts, 4)) && performance.now() < deadline);
+  while (!isShutDown(bar.read32Sync(Register.csts)) && performance.now() < deadline);
 }
 
 async function waitFor(
@@ -199,7 +198,7 @@ async function waitFor(
 ): Promise<void> {
   const deadline = performance.now() + timeout;
   for (;;) {
-    const csts = await bar.read(Register.csts, 4);
+    const csts = await bar.read32(Register.csts);
     if (done(csts)) return;
     if (performance.now() > deadline) {
       throw new VfioUserError(

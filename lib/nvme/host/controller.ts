@@ -165,7 +165,7 @@ export class NvmeController {
     const ready = Math.max(capabilities.timeout, MIN_READY_TIMEOUT);
     if (!untouched) await disable(device, bar, ready);
     const adminQueue = placeQueue(arena, 0, adminEntries, doorbells);
-    undo.push(() => bar.write(Register.cc, 4, 0));
+    undo.push(() => bar.write32(Register.cc, 0));
     await enable(device, bar, arena.memory.iova, adminQueue.placement, ready);
     const admin = new AdminQueue(adminQueue.queue, arena, options.adminTimeout ?? 15_000);
     const queuePairs = new QueuePairs({
@@ -326,7 +326,7 @@ export class NvmeController {
       this.admin.read({ opcode: AdminOpcode.identify, nsid, cdw10: identifyCdw10.encode({ cns }) });
     this.#identify = decodeIdentifyController(await page(IdentifyCns.controller, 0));
     // Identify tells it since version 1.2, and costs no message.
-    this.#version = this.#identify.version || (await this.#bar.read(Register.vs, 4));
+    this.#version = this.#identify.version || (await this.#bar.read32(Register.vs));
     for (const id of decodeNamespaceList(await page(IdentifyCns.activeNamespaces, 0))) {
       const identify = decodeIdentifyNamespace(await page(IdentifyCns.namespace, id));
       this.#namespaces.push(new NvmeNamespace(this, id, identify));

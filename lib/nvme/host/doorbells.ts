@@ -67,6 +67,6 @@ export class MessageDoorbells implements Doorbells {
   }
 
   #write(slot: number, value: number): void {
-    this.#region.writeSync(Register.doorbells + slot * this.#stride, 4, value);
+    this.#region.write32Sync(Register.doorbells + slot * this.#stride, value);
   }
 }

@@ -43,18 +43,18 @@ test('what bring-up and shutdown write to CC', async () => {
 test('configuration space is set up whatever the client before left', async () => {
   const { device } = await served();
   const config = await device.region('config');
-  let offset = await config.read(0x34, 1);
-  while ((await config.read(offset, 1)) !== 0x11) offset = await config.read(offset + 1, 1);
-  await config.write(4, 2, 0);
-  await config.write(offset + 2, 2, 0xc000); // MSI-X Enable and Function Mask.
+  let offset = await config.read8(0x34);
+  while ((await config.read8(offset)) !== 0x11) offset = await config.read8(offset + 1);
+  await config.write16(4, 0);
+  await config.write16(offset + 2, 0xc000); // MSI-X Enable and Function Mask.
   const polled = await NvmeController.attach(device);
-  expect(await config.read(4, 2)).toBe(0x0406); // Memory, bus master, INTx disabled.
-  expect((await config.read(offset + 2, 2)) & 0xc000).toBe(0);
+  expect(await config.read16(4)).toBe(0x0406); // Memory, bus master, INTx disabled.
+  expect((await config.read16(offset + 2)) & 0xc000).toBe(0);
   await polled.close();
 
-  await config.write(offset + 2, 2, 0x4000);
+  await config.write16(offset + 2, 0x4000);
   const interrupted = await NvmeController.attach(device, { vectors: 2 });
-  expect((await config.read(offset + 2, 2)) & 0xc000).toBe(0x8000);
+  expect((await config.read16(offset + 2)) & 0xc000).toBe(0x8000);
   await interrupted.close();
 });
 

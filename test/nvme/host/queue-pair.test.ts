@@ -158,13 +158,13 @@ test.each([
   [0, 0x1014],
   [2, 0x1050],
 ])('doorbells by message with a stride of %s', (dstrd, offset) => {
-  const writeSync = jest.fn();
+  const write32Sync = jest.fn();
   // Nothing else of a region is used.
-  const doorbells = new MessageDoorbells({ writeSync } as Partial<DeviceRegion> as DeviceRegion, dstrd);
+  const doorbells = new MessageDoorbells({ write32Sync } as Partial<DeviceRegion> as DeviceRegion, dstrd);
   doorbells.head(2, 9);
   doorbells.tail(2, 8);
-  expect(writeSync.mock.calls).toEqual([
-    [offset, 4, 9],
-    [offset - (4 << dstrd), 4, 8],
+  expect(write32Sync.mock.calls).toEqual([
+    [offset, 9],
+    [offset - (4 << dstrd), 8],
   ]);
 });
