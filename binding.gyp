@@ -11,7 +11,6 @@
         "native/memory.cc",
         "native/queue-exchange.cc",
         "native/readiness.cc",
-        "native/socket-exchange.cc",
         "native/socket-message.cc",
         "native/socket.cc",
       ],

@@ -26,7 +26,6 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitQueueExchange(env, exports);
   InitReadiness(env, exports);
   InitSocket(env, exports);
-  InitSocketExchange(env, exports);
   InitSocketMessage(env, exports);
   return exports;
 }

@@ -28,7 +28,6 @@ void InitMemory(Napi::Env env, Napi::Object exports);
 void InitQueueExchange(Napi::Env env, Napi::Object exports);
 void InitReadiness(Napi::Env env, Napi::Object exports);
 void InitSocket(Napi::Env env, Napi::Object exports);
-void InitSocketExchange(Napi::Env env, Napi::Object exports);
 void InitSocketMessage(Napi::Env env, Napi::Object exports);
 
 /** Adds a function to the exports. The template form allocates nothing per function. */

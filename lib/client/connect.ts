@@ -80,7 +80,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
     name,
     messageTimeout,
     maxMessageSize: MAX_MESSAGE,
-    readAhead: true,
+    role: 'client',
     onCommand: (command) => serveDma(dma, command),
     onClose: (error) => device?.connectionClosed(error),
   });
@@ -92,7 +92,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
         name: `${name} (twin socket)`,
         messageTimeout,
         maxMessageSize: MAX_MESSAGE,
-        readAhead: true,
+        role: 'client',
         onCommand: (command) => serveDma(dma, command),
         // Without it the server's commands are lost.
         onClose: (error) => {
@@ -118,12 +118,12 @@ async function negotiate(
 ): Promise<{ negotiated: Negotiated; twin: Socket | null }> {
   let reply;
   try {
-    reply = await connection.request({
+    const request = {
       command: Command.version,
       payload: encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, client),
       timeout: Math.max(1, deadline - performance.now()),
-      signal,
-    });
+    };
+    reply = await connection.request(request, signal);
   } catch (error) {
     if (error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_TIMEOUT')
       throw busyError(connection.name, error);

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
 import type { DirtyBitmapInfo, NegotiatedLimits } from '../protocol';
-import { Command, DmaMapFlag, DmaUnmapFlag } from '../protocol/constants';
+import { Command } from '../protocol/commands';
+import { DmaMapFlag, DmaUnmapFlag } from '../protocol/constants';
 import { DMA_MAP_SIZE, encodeDmaMapRequest } from '../protocol/dma-map';
 import { decodeDmaUnmapReply, encodeDmaUnmapRequest } from '../protocol/dma-unmap';
 import type { Connection } from '../transport';
@@ -9,7 +10,7 @@ import type { DeviceFeatures } from './device-feature';
 import { DirtyLog } from './dirty-log';
 import type { DmaContainer } from './dma-container';
 import type { DmaRange, DmaTarget } from './dma-range';
-import type { Done } from './pipeline';
+import { callBack, type Done } from './pipeline';
 
 /** The messages that tell one server of the ranges of a container. Made by the device. */
 export class DmaMessages implements DmaTarget {
@@ -60,7 +61,7 @@ export class DmaMessages implements DmaTarget {
     encodeDmaMapRequest(fields, request.payload);
     if (shared === null) request.fds = undefined;
     else if (request.fds?.[0] !== shared) request.fds = [shared];
-    this.#connection.submit(request, done, index);
+    callBack(this.#connection.request(request), done, index);
   }
 
   async unmapDma(range: DmaRange): Promise<void> {

@@ -2,6 +2,7 @@
 import { VfioUserError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
 import { IOREGION_MESSAGE_SIZE } from '../protocol';
+import { DeadlineTimer, SLEEP_MILLISECONDS, SPIN_MICROSECONDS } from '../transport';
 
 /** A command for the other end. */
 interface Operation {
@@ -12,10 +13,6 @@ interface Operation {
 }
 
 const NO_RESPONSE = new Uint8Array(0);
-/** How long the synchronous form spins before it sleeps in poll(2). */
-const SPIN_MICROSECONDS = 50;
-/** Longest single sleep of the synchronous form. */
-const SLEEP_MILLISECONDS = 100;
 
 /**
  * The socket of an ioregionfd. Responses carry no id, so one command is under way at a time, as with KVM; one that is not
@@ -30,7 +27,12 @@ export class IoRegionChannel {
   #received = 0;
   #sent = false;
   #watcher: SocketWatcher | undefined;
-  #timer: NodeJS.Timeout | undefined;
+  readonly #timer = new DeadlineTimer((now) => {
+    const deadline = this.#queue[0]?.deadline ?? Infinity;
+    if (now < deadline) return deadline;
+    this.#expire();
+    return Infinity;
+  });
   #error: VfioUserError | null = null;
 
   /**
@@ -133,7 +135,6 @@ export class IoRegionChannel {
 
   /** The event loop watches while something waits, and only then is it kept alive. */
   #watch(): void {
-    clearTimeout(this.#timer);
     if (this.#error !== null) return;
     const first = this.#queue[0];
     if (first === undefined) {
@@ -148,13 +149,7 @@ export class IoRegionChannel {
       });
     }
     this.#watcher.setWritable(!this.#sent);
-    this.#timer = setTimeout(
-      () => {
-        if (performance.now() >= first.deadline && this.#queue[0] === first) this.#expire();
-        this.#watch();
-      },
-      Math.ceil(Math.max(1, Math.min(first.deadline - performance.now(), 2 ** 31 - 1))),
-    );
+    this.#timer.arm(first.deadline);
   }
 
   #expire(): void {
@@ -169,7 +164,7 @@ export class IoRegionChannel {
   #fail(error: VfioUserError): void {
     if (this.#error !== null) return;
     this.#error = error;
-    clearTimeout(this.#timer);
+    this.#timer.clear();
     this.#socket.close();
     for (const { settle } of this.#queue.splice(0)) settle(error, NO_RESPONSE);
   }

@@ -2,10 +2,11 @@
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
 import { RegisterAccess, type RegisterWidth } from '../pci/registers';
-import { Command, RegionFlag } from '../protocol/constants';
+import { Command } from '../protocol/commands';
+import { RegionFlag } from '../protocol/constants';
 import {
-  REGION_READ_DATA,
-  checkRegionReadReply,
+  REGION_ACCESS_SIZE,
+  decodeRegionReadReply,
   decodeRegionWriteReply,
   encodeRegionReadRequest,
   encodeRegionWriteRequest,
@@ -231,13 +232,13 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
   #readRequest(offset: number, count: number): { command: number; payload: Uint8Array; maxReply: number } {
     this.#assertReadable(offset, count);
     const payload = encodeRegionReadRequest({ offset, region: this.index, count });
-    return { command: Command.regionRead, payload, maxReply: 16 + count };
+    return { command: Command.regionRead, payload, maxReply: REGION_ACCESS_SIZE + count };
   }
 
   #readReply(reply: Reply, offset: number, count: number): Uint8Array {
-    const done = checkRegionReadReply(reply.payload, { offset, region: this.index, count });
-    this.#complete('REGION_READ', offset, count, done);
-    return reply.payload.subarray(REGION_READ_DATA, REGION_READ_DATA + count);
+    const { data } = decodeRegionReadReply(reply.payload, { offset, region: this.index, count });
+    this.#complete('REGION_READ', offset, count, data.length);
+    return data;
   }
 
   /** Writes with messages of at most `most` bytes. */

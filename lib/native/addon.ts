@@ -26,25 +26,9 @@ export interface NativeAddon {
   adoptSocket(fd: number): number;
   setSendBuffer(fd: number, bytes: number): number;
   peerCredentials(fd: number, out: Int32Array): number;
-  send(
-    fd: number,
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    bodyOffset: number,
-    fds: Int32Array | null,
-  ): number;
-  receive(
-    fd: number,
-    buffer: Uint8Array,
-    offset: number,
-    length: number,
-    fdsOut: Int32Array,
-    spinMicroseconds: number,
-    timeoutMilliseconds: number,
-  ): number;
+  /** A function without arguments, for the memory that `message-window.ts` describes. */
+  messageWindow(memory: ArrayBuffer): (() => number) | number;
   wait(fd: number, events: number, timeoutMilliseconds: number): number;
-  socketExchange(fd: number): [run: () => number, memory: ArrayBuffer] | number;
 
   watch(fd: number, events: number, drain: boolean, callback: (value: number) => void): number;
   setWatcherEvents(watcher: number, events: number): number;

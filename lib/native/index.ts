@@ -11,6 +11,6 @@ export {
 } from './memory';
 export { pageSize } from './page-size';
 export { QueueExchange, type QueueExchangePlace } from './queue-exchange';
-export { MAX_FDS_PER_MESSAGE, MAX_SOCKET_PATH, type PeerCredentials, Socket, SocketWatcher } from './socket';
-export { SocketExchange } from './socket-exchange';
+export { MAX_FDS_PER_MESSAGE } from './message-window';
+export { MAX_SOCKET_PATH, type PeerCredentials, Socket, SocketWatcher } from './socket';
 export { Ready } from './watcher';

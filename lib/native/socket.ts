@@ -2,14 +2,11 @@
 import { VfioUserError, invalidArgument, outOfRange, systemError } from '../errors';
 import { addon, checked } from './addon';
 import { checkFd, closeFd } from './fd';
-import { SocketExchange } from './socket-exchange';
+import { MAX_FDS_PER_MESSAGE, messageWindow } from './message-window';
 import { Ready, Watcher } from './watcher';
 
 /** Longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, with a NUL at the end). */
 export const MAX_SOCKET_PATH = 107;
-/** Most descriptors that the kernel takes in one message (`SCM_MAX_FD`). */
-export const MAX_FDS_PER_MESSAGE = 253;
-
 const EAGAIN = 11;
 const EINVAL = 22;
 const EPROTOTYPE = 91;
@@ -98,11 +95,9 @@ export class SocketWatcher {
  */
 export class Socket {
   readonly #fd: number;
-  readonly #fdsOut = new Int32Array(2 + MAX_FDS_PER_MESSAGE);
   #received: number[] = [];
   #fdsTruncated = false;
   #watcher: SocketWatcher | undefined;
-  #exchange: SocketExchange | null | undefined;
   #closed = false;
 
   private constructor(fd: number) {
@@ -155,8 +150,8 @@ export class Socket {
   }
 
   /**
-   * Sends `head[0 … headLength)`, then `body[bodyOffset …)`, in one sendmsg(2). Descriptors travel with the first byte,
-   * so they are sent when at least one byte was taken. They stay open here.
+   * Sends `head[0 … headLength)`, then `body[bodyOffset …)`, in one sendmsg(2) for each 64 KiB. Descriptors travel with the first
+   * byte, so they are sent when at least one byte was taken. They stay open here.
    *
    * @returns bytes taken, which may be fewer than given; 0 when it would block
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EPIPE, ECONNRESET, EBADF when one of `fds` is not open,
@@ -181,20 +176,28 @@ export class Socket {
         `A message carries at most ${String(MAX_FDS_PER_MESSAGE)} file descriptors, got ${String(count)}`,
       );
     }
-    if (SocketExchange.fits(headLength + bodyLength, count)) {
-      const exchange = this.exchange();
-      if (exchange !== null) return exchange.send(head, headLength, body, bodyOffset, fds);
+    const { fd } = this;
+    const total = headLength + bodyLength;
+    const window = messageWindow();
+    let taken = 0;
+    while (taken < total) {
+      const length = Math.min(total - taken, window.size);
+      const fromHead = Math.max(0, Math.min(headLength - taken, length));
+      if (fromHead > 0) window.put(head, taken, fromHead, 0);
+      if (body !== null && fromHead < length)
+        window.put(body, bodyOffset + taken + fromHead - headLength, length - fromHead, fromHead);
+      const result = window.send(fd, length, taken === 0 ? fds : null);
+      if (result >= 0) taken += result;
+      else if (result !== -EAGAIN && taken === 0)
+        throw systemError('sendmsg', -result, 'Sending to the peer');
+      // What stops it now is told by the next call.
+      if (result < length) break;
     }
-    const descriptors = fds === null || count === 0 ? null : Int32Array.from(fds);
-    const offset = body === null ? 0 : bodyOffset;
-    const result = addon().send(this.fd, head, headLength, body, offset, descriptors);
-    if (result >= 0) return result;
-    if (result === -EAGAIN) return 0;
-    throw systemError('sendmsg', -result, 'Sending to the peer');
+    return taken;
   }
 
   /**
-   * Receives into `buffer[offset … offset + length)` with recvmsg(2). Descriptors that come along are kept for
+   * Receives into `buffer[offset … offset + length)` with one recvmsg(2) of at most 64 KiB. Descriptors that come along are kept for
    * {@link takeFds}.
    *
    * @param spinMicroseconds time to try again and again when nothing is there, up to a minute
@@ -215,13 +218,12 @@ export class Socket {
         `Receiving ${String(length)} bytes at ${String(offset)} needs room, the array has ${String(buffer.length)} bytes`,
       );
     }
-    const fdsOut = this.#fdsOut;
-    const result = addon().receive(
+    const window = messageWindow();
+    const result = window.receive(
       this.fd,
       buffer,
       offset,
       length,
-      fdsOut,
       wholeTime(spinMicroseconds, 60_000_000),
       wholeTime(timeoutMilliseconds, 86_400_000),
     );
@@ -229,17 +231,10 @@ export class Socket {
       if (result === -EAGAIN) return 0;
       throw systemError('recvmsg', -result, 'Receiving from the peer');
     }
-    const count = fdsOut[0] as number;
-    for (let index = 0; index < count; index++) this.#received.push(fdsOut[2 + index] as number);
-    if (fdsOut[1] !== 0) this.#fdsTruncated = true;
+    const { fdCount } = window;
+    for (let index = 0; index < fdCount; index++) this.#received.push(window.fdAt(index));
+    if (window.fdsLost) this.#fdsTruncated = true;
     return result === 0 ? -1 : result;
-  }
-
-  /** To send and receive in one call, while the socket is open; null where the runtime does not allow it. */
-  exchange(): SocketExchange | null {
-    const { fd } = this;
-    if (this.#exchange === undefined) this.#exchange = SocketExchange.create(fd);
-    return this.#exchange;
   }
 
   /** Number of descriptors received and not yet taken. */

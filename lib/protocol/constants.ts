@@ -4,60 +4,6 @@
  * `linux/vfio.h` for what the specification takes from the kernel, and libvfio-user's `include/vfio-user.h` where it extends both.
  */
 
-/** Command codes (vfio-user, Commands). 14 was `DIRTY_PAGES` in early drafts and is not used any more. */
-export const Command = {
-  version: 1,
-  dmaMap: 2,
-  dmaUnmap: 3,
-  deviceGetInfo: 4,
-  deviceGetRegionInfo: 5,
-  deviceGetRegionIoFds: 6,
-  deviceGetIrqInfo: 7,
-  deviceSetIrqs: 8,
-  regionRead: 9,
-  regionWrite: 10,
-  dmaRead: 11,
-  dmaWrite: 12,
-  deviceReset: 13,
-  regionWriteMulti: 15,
-  deviceFeature: 16,
-  migDataRead: 17,
-  migDataWrite: 18,
-} as const;
-
-/** A command code that the protocol defines. */
-export type CommandCode = (typeof Command)[keyof typeof Command];
-
-const COMMAND_NAMES: Readonly<Record<number, string>> = {
-  [Command.version]: 'VERSION',
-  [Command.dmaMap]: 'DMA_MAP',
-  [Command.dmaUnmap]: 'DMA_UNMAP',
-  [Command.deviceGetInfo]: 'DEVICE_GET_INFO',
-  [Command.deviceGetRegionInfo]: 'DEVICE_GET_REGION_INFO',
-  [Command.deviceGetRegionIoFds]: 'DEVICE_GET_REGION_IO_FDS',
-  [Command.deviceGetIrqInfo]: 'DEVICE_GET_IRQ_INFO',
-  [Command.deviceSetIrqs]: 'DEVICE_SET_IRQS',
-  [Command.regionRead]: 'REGION_READ',
-  [Command.regionWrite]: 'REGION_WRITE',
-  [Command.dmaRead]: 'DMA_READ',
-  [Command.dmaWrite]: 'DMA_WRITE',
-  [Command.deviceReset]: 'DEVICE_RESET',
-  [Command.regionWriteMulti]: 'REGION_WRITE_MULTI',
-  [Command.deviceFeature]: 'DEVICE_FEATURE',
-  [Command.migDataRead]: 'MIG_DATA_READ',
-  [Command.migDataWrite]: 'MIG_DATA_WRITE',
-};
-
-/**
- * Name of a command, without the prefix `VFIO_USER_`.
- *
- * @param code any number, such as one from a peer
- * @returns such as `REGION_READ`; `command 99` when the protocol defines no such command
- */
-export function commandName(code: number): string {
-  return COMMAND_NAMES[code] ?? `command ${String(code)}`;
-}
-
 /** Size of the header in front of every message, in bytes (vfio-user, Header). */
 export const HEADER_SIZE = 16;
 

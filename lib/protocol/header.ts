@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { commandName, HEADER_SIZE, HeaderFlag } from './constants';
+import { commandName } from './commands';
+import { HEADER_SIZE, HeaderFlag } from './constants';
 import { protocolError } from './wire';
 
 /** The 16 bytes in front of every message (vfio-user, Header). */
@@ -27,19 +28,6 @@ export function encodeHeader(view: DataView, offset: number, header: Readonly<He
   view.setUint32(offset + 4, header.size, true);
   view.setUint32(offset + 8, header.flags, true);
   view.setUint32(offset + 12, header.error, true);
-}
-
-/** Writes the header of a command as 32-bit words of this machine, which must be as little-endian as the wire. */
-export function putCommandHeader(words: Uint32Array, id: number, command: number, size: number): void {
-  words[0] = id | (command << 16);
-  words[1] = size;
-  words[2] = HeaderFlag.command;
-  words[3] = 0;
-}
-
-/** Whether words begin with the header of a message of `size` bytes that answers `request`, without an error. */
-export function isGoodReply(words: Uint32Array, request: Uint32Array, size: number): boolean {
-  return words[0] === request[0] && words[1] === size && words[2] === HeaderFlag.reply;
 }
 
 /**

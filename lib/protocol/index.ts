@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** The wire format of vfio-user: constants and one codec per command. Pure functions, no I/O, no state. */
+export * from './commands';
 export * from './constants';
 export * from './u64';
 export * from './header';

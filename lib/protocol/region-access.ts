@@ -26,7 +26,9 @@ export interface RegionAccessWithData extends RegionAccess {
   data: Uint8Array;
 }
 
-const SIZE = 16;
+/** Size of the fixed part, in bytes; data follows it. */
+export const REGION_ACCESS_SIZE = 16;
+const SIZE = REGION_ACCESS_SIZE;
 const TWO_32 = 2 ** 32;
 /** Upper halves below this make a value that a number holds exactly. */
 const SAFE_HIGH = 0x20_0000;
@@ -104,43 +106,22 @@ export function encodeRegionReadReply(reply: Readonly<RegionAccess>): Uint8Array
   return encodeAccess(reply);
 }
 
-/** The same as 32-bit words of this machine, which must be as little-endian as the wire. Checks nothing. */
-export function putRegionReadRequest(
-  words: Uint32Array,
-  { offset, region, count }: Readonly<RegionAccess>,
-): void {
-  words[0] = offset % TWO_32;
-  words[1] = offset / TWO_32;
-  words[2] = region;
-  words[3] = count;
-}
-
-/** Where the data of a REGION_READ reply begins, in bytes. */
-export const REGION_READ_DATA = SIZE;
-
 /**
- * Checks a REGION_READ reply, which may have fewer bytes than `asked`, the request, wanted. Throws `ERR_VFIO_USER_PROTOCOL`.
+ * Decodes a REGION_READ reply, which may have fewer bytes than `asked`, the request, wanted.
  *
- * @returns number of bytes from {@link REGION_READ_DATA} on
+ * @throws VfioUserError `ERR_VFIO_USER_PROTOCOL` when it is no reply to the request
  */
-export function checkRegionReadReply(payload: Uint8Array, asked: Readonly<RegionAccess>): number {
-  const what = 'REGION_READ reply';
-  // The usual reply repeats the request as it was.
-  if (payload.byteLength >= SIZE + asked.count && isAccess(payload, asked)) return asked.count;
-  const { count } = decodeAnswer(what, payload, asked);
-  if (count > 0) checkLength(what, payload, SIZE + count);
-  return count;
-}
-
-/** Decodes a REGION_READ reply: {@link checkRegionReadReply}, and a view of its data. */
 export function decodeRegionReadReply(
   payload: Uint8Array,
   asked: Readonly<RegionAccess>,
 ): RegionAccessWithData {
-  const count = checkRegionReadReply(payload, asked);
+  const what = 'REGION_READ reply';
+  // The usual reply repeats the request as it was.
+  const usual = payload.byteLength >= SIZE + asked.count && isAccess(payload, asked);
+  const { offset, region, count } = usual ? asked : decodeAnswer(what, payload, asked);
+  if (count > 0) checkLength(what, payload, SIZE + count);
   const start = Math.min(SIZE, payload.byteLength);
-  const data = payload.subarray(start, start + count);
-  return { offset: asked.offset, region: asked.region, count, data };
+  return { offset, region, count, data: payload.subarray(start, start + count) };
 }
 
 /** Encodes the fixed part of a REGION_WRITE request; `count` bytes of data follow it. */

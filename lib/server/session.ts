@@ -7,6 +7,7 @@ import {
   HEADER_SIZE,
   MAX_VERSION_JSON,
   commandName,
+  commandRow,
   decodeDmaMapRequest,
   decodeDmaUnmapRequest,
   decodeSetIrqsRequest,
@@ -80,8 +81,6 @@ class ServedClient implements Client {
 const MAX_FIRST_MESSAGE = HEADER_SIZE + 8 + MAX_VERSION_JSON;
 /** Room for the fixed part of a transfer, and for messages that are not transfers. */
 const MESSAGE_ROOM = HEADER_SIZE + (1 << 16);
-/** Commands that descriptors may come with. SPDK's client sends the one of DMA_MAP with DMA_UNMAP again; it is closed. */
-const WITH_FDS: readonly number[] = [Command.dmaMap, Command.dmaUnmap, Command.deviceSetIrqs];
 /** Longest time of a timer, in milliseconds. */
 const MAX_TIMER = 2 ** 31 - 1;
 /** What a device that failed to migrate does not serve until it is reset. */
@@ -113,6 +112,7 @@ export class Session {
     });
     this.#connection = new Connection(socket, {
       name: options.name,
+      role: 'server',
       messageTimeout: options.messageTimeout,
       maxMessageSize: MAX_FIRST_MESSAGE,
       onCommand: (command) => this.#activity.track(this.#dispatch(command)),
@@ -149,7 +149,7 @@ export class Session {
 
   #dispatch({ command, payload, fds, posted }: IncomingCommand): Eventually<CommandReply> {
     const client = this.#client;
-    if (fds.length > 0 && !WITH_FDS.includes(command))
+    if (fds.length > 0 && commandRow(command).requestFds === 0)
       throw new CommandError(Errno.EINVAL, `${commandName(command)} with file descriptors`);
     if (client === null) return this.#negotiate(command, payload);
     const { description, migration } = this.#options;

@@ -27,6 +27,7 @@ export class TwinSocket {
     this.connection = new Connection(near, {
       ...options,
       name: `${options.name} (twin socket)`,
+      role: 'server',
       onCommand: () => {
         throw new CommandError(Errno.EINVAL, 'commands of a client belong on its main socket');
       },

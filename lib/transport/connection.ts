@@ -1,106 +1,124 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
-import { VfioUserError, asError } from '../errors';
+import { VfioUserError } from '../errors';
 import type { Socket, SocketWatcher } from '../native';
-import { HeaderFlag, commandName } from '../protocol/constants';
+import { Command, commandName, commandRow } from '../protocol/commands';
+import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
 import { isReply } from '../protocol/header';
-import { Backlog } from './backlog';
-import { CommandQueue } from './command-queue';
-import { closedError, disconnectedError, errorFor, replyError } from './connection-errors';
-import type {
-  ConnectionOptions,
-  ConnectionStatistics,
-  Expectation,
-  Request,
-  WordsRequest,
-} from './connection-types';
-import { DeadlineTimer } from './deadline-timer';
-import type { LaneQueue } from './lane-queue';
-import * as limits from './limits';
-import { MessageReader, type Message } from './message-reader';
-import { MessageWriter, type OutgoingMessage } from './message-writer';
-import { PendingTable, replyBringsFds, type Pending, type Reply, type Settle } from './pending-table';
-import { abortableReply, promisedReply } from './promised-reply';
-import { RequestExchange } from './request-exchange';
-import type { SendQueue } from './send-queue';
+import { Commands, type CommandHandler, type CommandLane } from './commands';
+import { closedError, disconnectedError, errorFor } from './errors';
+import { Incoming, type Message } from './incoming';
+import type { LaneQueue } from './lanes';
+import { Outgoing } from './outgoing';
+import { Requests, type Reply, type Request, type Settlement } from './requests';
 import { traceMessage, traceState, tracing } from './trace';
 
+/** How a {@link Connection} behaves. Sizes are in bytes, times in milliseconds. */
+export interface ConnectionOptions {
+  /** Name of the endpoint, for messages. */
+  readonly name: string;
+  /** Which side of the protocol this is. */
+  readonly role: 'client' | 'server';
+  /** Serves the commands of the peer. */
+  readonly onCommand: CommandHandler;
+  /** What commands of the peer overlap with. Default: nothing, they are served one after the other. */
+  readonly lane?: CommandLane;
+  /** Called once when the connection has ended; null after `Connection.close`. */
+  readonly onClose?: (error: VfioUserError | null) => void;
+  /** Time-out of a request unless its own says otherwise. Default 5000. */
+  readonly messageTimeout?: number;
+  /** Largest message accepted, with its header. Default 1 MiB and 64 KiB. */
+  readonly maxMessageSize?: number;
+}
+
+/** What a connection has seen so far. */
+export interface ConnectionStatistics {
+  readonly messagesSent: number;
+  readonly messagesReceived: number;
+  /** Replies that came after their request had timed out or was aborted; dropped. */
+  readonly lateReplies: number;
+  /** Replies that no request waited for: duplicates, or replies to posted messages; dropped. */
+  readonly unexpectedReplies: number;
+}
+
+const DEFAULT_TIMEOUT = 5000;
+/** 1 MiB of data and its fixed part. */
+const DEFAULT_MAX_MESSAGE = (1 << 20) + (1 << 16);
+/** Messages handled per readiness event, so that one peer cannot keep the event loop to itself. */
+const MESSAGES_PER_EVENT = 256;
+/** How long a blocking wait spins before it sleeps in poll(2), in microseconds. A reply from an idle core takes 15 to 30. */
+export const SPIN_MICROSECONDS = 50;
+/** Longest single sleep of a blocking wait, in milliseconds, so that other deadlines are kept meanwhile. */
+export const SLEEP_MILLISECONDS = 100;
+/** Longest single sleep while a companion has to be served too, in milliseconds. */
+const COMPANION_SLEEP_MILLISECONDS = 1;
+/** A client takes descriptors with replies only: no command that a server sends brings any. */
+const SERVERS_SEND_FDS = Object.values(Command).some((code) => {
+  const { sender, requestFds } = commandRow(code);
+  return sender === 'server' && requestFds > 0;
+});
+
 /**
- * One vfio-user socket, in either role: sends requests and matches their replies, serves the peer's commands.
- *
- * The asynchronous and the synchronous form run through the same state. Any number of requests may be in flight.
- * Replies are matched by id and checked (type, command, error flag, size); each request has a deadline; when the
- * connection ends, every pending request fails with a typed error (vfio-user, "Header" and "Command Concurrency").
+ * One vfio-user socket, in either role. It is the pump between four parts: our {@link Requests}, the peer's {@link Commands}, what
+ * is {@link Outgoing} and what is {@link Incoming}. When the connection ends, every pending request fails with a typed error
+ * (vfio-user, "Header" and "Command Concurrency").
  */
 export class Connection {
   readonly name: string;
-  readonly statistics: ConnectionStatistics = {
-    messagesSent: 0,
-    messagesReceived: 0,
-    lateReplies: 0,
-    unexpectedReplies: 0,
-  };
-  messageTimeout: number;
   /**
    * The other socket of a twin pair (vfio-user, VFIO_USER_VERSION, "twin_socket"): its commands are served too while the
-   * synchronous form waits here, and it is closed with this connection.
+   * blocking form waits here, and it is closed with this connection.
    */
   companion: Connection | null = null;
 
   readonly #socket: Socket;
   readonly #watcher: SocketWatcher;
-  readonly #reader: MessageReader;
-  readonly #writer: MessageWriter;
-  readonly #outgoing: SendQueue;
-  /** Of the synchronous form, once it is used. */
-  #exchange: RequestExchange | null = null;
-  readonly #pending = new PendingTable();
-  readonly #commands: CommandQueue;
+  readonly #incoming: Incoming;
+  readonly #outgoing: Outgoing;
+  readonly #requests: Requests;
+  readonly #commands: Commands;
   readonly #onClose: (error: VfioUserError | null) => void;
-  readonly #readAhead: boolean;
-  /** What waits for its turn while much is queued. */
-  readonly #backlog: Backlog;
-  /** Sends what was gathered. */
-  readonly #release = (): void => {
-    if (this.#closed) return;
-    try {
-      this.#outgoing.release();
-    } catch (error) {
-      this.#end(this.#disconnected(error));
-      return;
-    }
-    if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
-  };
-  readonly #timer = new DeadlineTimer((now) => this.#pending.expire(now));
-  #closed = false;
+  /** Several messages may be read at a time while no reply with descriptors is expected. */
+  readonly #readsAhead: boolean;
+  #received = 0;
   #paused = false;
+  #closed = false;
   #error: VfioUserError | null = null;
 
   constructor(socket: Socket, options: ConnectionOptions) {
-    this.name = options.name;
-    this.messageTimeout = options.messageTimeout ?? limits.DEFAULT_TIMEOUT;
+    const { name, maxMessageSize = DEFAULT_MAX_MESSAGE } = options;
+    this.name = name;
     this.#socket = socket;
     this.#onClose = options.onClose ?? (() => undefined);
-    this.#readAhead = options.readAhead ?? false;
-    this.#reader = new MessageReader(socket, options.maxMessageSize ?? limits.DEFAULT_MAX_MESSAGE);
-    this.#writer = new MessageWriter(socket);
-    this.#outgoing = this.#writer.queue;
-    this.#backlog = new Backlog(this.#outgoing);
-    const outgoing = this.#outgoing;
-    this.#commands = new CommandQueue(options.onCommand, options.lane ?? (() => null), {
-      get congested() {
-        return outgoing.replyBytes > limits.HIGH_WATER;
+    this.#readsAhead = options.role === 'client' && !SERVERS_SEND_FDS;
+    this.#incoming = new Incoming(socket, maxMessageSize);
+    this.#outgoing = new Outgoing({
+      name,
+      send: (head, headLength, body, bodyOffset, fds) => socket.send(head, headLength, body, bodyOffset, fds),
+      watchWritable: (on) => {
+        this.#watcher.setWritable(on);
       },
-      reply: (id, command, flags, errno, payload, data, fds) => {
-        this.#backlog.emitHeld();
-        this.#transmit(id, flags, errno, { command, payload, data, fds }, false);
+      failed: (error) => {
+        this.#end(this.#disconnected(error));
+      },
+    });
+    const timeout = options.messageTimeout ?? DEFAULT_TIMEOUT;
+    this.#requests = new Requests(name, this.#outgoing, timeout, maxMessageSize - HEADER_SIZE);
+    const outgoing = this.#outgoing;
+    this.#commands = new Commands(options.onCommand, options.lane ?? (() => null), {
+      get congested() {
+        return outgoing.congested;
+      },
+      reply: (message) => {
+        this.#outgoing.send(message);
       },
       fail: (error) => {
         this.#end(error);
       },
     });
     this.#watcher = socket.watch(() => {
-      this.#onEvents();
+      this.#flush();
+      this.#receive(MESSAGES_PER_EVENT, 0, 0);
     });
   }
 
@@ -113,9 +131,24 @@ export class Connection {
     return this.#error;
   }
 
+  /** Counters as they are now. */
+  get statistics(): ConnectionStatistics {
+    return {
+      messagesSent: this.#outgoing.sent,
+      messagesReceived: this.#received,
+      lateReplies: this.#requests.late,
+      unexpectedReplies: this.#requests.unexpected,
+    };
+  }
+
+  /** Milliseconds for a request that does not say. */
+  get messageTimeout(): number {
+    return this.#requests.timeout;
+  }
+
   /** Number of requests in flight. */
   get inFlight(): number {
-    return this.#pending.size;
+    return this.#requests.size;
   }
 
   /** Bytes that wait for the socket. */
@@ -125,12 +158,12 @@ export class Connection {
 
   /** Whether messages wait for the socket, so that one sent now would have to wait too. */
   get backlogged(): boolean {
-    return this.#backlog.any;
+    return this.#outgoing.backlogged;
   }
 
   /** Whether so much is queued that senders should wait for {@link drained}. */
   get full(): boolean {
-    return this.#backlog.full;
+    return this.#outgoing.full;
   }
 
   /** The order of the peer's commands, for work of the peer that comes by other ways. */
@@ -140,7 +173,8 @@ export class Connection {
 
   /** Largest message accepted, with its header, in bytes. */
   set maxMessageSize(bytes: number) {
-    this.#reader.maxMessageSize = bytes;
+    this.#incoming.maxMessageSize = bytes;
+    this.#requests.maxReply = bytes - HEADER_SIZE;
   }
 
   /** Keeps the event loop alive while the connection is open; the default. */
@@ -153,74 +187,61 @@ export class Connection {
   }
 
   /**
-   * Sends a request and waits for its reply. Messages leave in the order of the calls; when much is queued, requests
-   * wait for their turn, so that `data` and `fds` must stay as they are until the promise settles.
+   * Sends a request and waits for its reply. Messages leave in the order of the calls; when much is queued, requests wait for
+   * their turn, so that `data` and `fds` must stay as they are until the promise settles.
    *
+   * @param signal gives the request up when it is aborted
    * @throws VfioUserError REMOTE, TIMEOUT, DISCONNECTED, CLOSED or PROTOCOL; the reason of `signal` when aborted
    */
-  request(request: Request): Promise<Reply> {
-    const start = (settle: Settle): number => this.#start(request, true, settle);
-    const { signal } = request;
-    return signal === undefined ? promisedReply(start) : abortableReply(signal, this.#pending, start);
+  request(request: Request, signal?: AbortSignal): Promise<Reply> {
+    return new Promise((resolve, reject) => {
+      if (signal === undefined) this.#submit(request, { resolve, reject });
+      else this.#submitAbortable(request, signal, { resolve, reject });
+    });
   }
 
   /**
-   * The same with a callback, which is called once, with an error or a reply, and with `tag`: of many requests in flight,
-   * promises cost more than the messages. `signal` is not heeded.
-   */
-  submit(request: Request, settle: Settle, tag = 0): void {
-    try {
-      this.#start(request, true, settle, tag);
-    } catch (error) {
-      settle(asError(error), null, tag);
-    }
-  }
-
-  /**
-   * The same, blocking the thread until the reply is here or the deadline has passed. Commands of the peer are served
-   * meanwhile, so a device that reads our memory by message before it answers does not deadlock.
+   * Sends a request and blocks the thread until its reply is here or the deadline has passed; errors as of {@link request}.
+   * Commands of the peer are served meanwhile, so a device that reads our memory by message before it answers does not deadlock.
    */
   requestSync(request: Request): Reply {
-    const exchange = this.#exchangeFor(request.command);
-    if (exchange?.takes(request) !== true)
-      return this.#awaitSync((settle) => this.#start(request, false, settle));
-    return this.#exchangeSync(request, (id) => exchange.run(id, request, limits.SPIN_MICROSECONDS));
+    const outcome: { error?: Error; reply?: Reply } = {};
+    this.#submit(request, {
+      resolve: (reply) => (outcome.reply = reply),
+      reject: (error) => (outcome.error = error),
+    });
+    while (outcome.reply === undefined) {
+      if (outcome.error !== undefined) throw outcome.error;
+      this.#waitOnce();
+    }
+    return outcome.reply;
   }
 
   /**
-   * The same for a request that is a few 32-bit words, as its reply is.
+   * Sends many requests in order, without waiting for a reply before the next; at most 256 are in flight. Never rejects.
    *
-   * @param answer is given the payload of the reply, for which it has room
-   * @returns bytes of the payload; the reply when it did not come at once, and `answer` is as it was
+   * @param requestAt gives a request by its index. What it returned may be reused when it is called again
+   * @returns by index, the reply or why there is none
    */
-  requestWordsSync(request: WordsRequest, answer: Uint32Array): Reply | number {
-    const exchange = this.#exchangeFor(request.command);
-    if (exchange === null) return this.requestSync({ ...request, payload: bytesOf(request.words) });
-    return this.#exchangeSync(request, (id) =>
-      exchange.runWords(id, request, answer, limits.SPIN_MICROSECONDS),
-    );
+  requestAll(count: number, requestAt: (index: number) => Request): Promise<PromiseSettledResult<Reply>[]> {
+    return this.#requests.submitAll(count, (index) => {
+      const request = requestAt(index);
+      this.#assertOpen(request.command);
+      return request;
+    });
   }
 
   /**
-   * Sends a message to which no reply is asked for (vfio-user, "Header": No_reply). `data` may be reused at once.
+   * Sends a message to which no reply is asked for (vfio-user, "Header": No_reply). `payload` and `data` may be reused at once.
    *
    * @returns false when much is queued and the caller should wait for {@link drained}
    */
   post(command: number, payload: Uint8Array, data?: Uint8Array): boolean {
-    this.#backlog.emitHeld();
     this.#assertOpen(command);
-    const send = (fixed: Uint8Array, bulk: Uint8Array | undefined): void => {
-      const id = this.#pending.reserve();
-      const flags = HeaderFlag.noReply;
-      this.#transmit(id, flags, 0, { command, payload: fixed, data: bulk }, false);
-    };
-    if (!this.full) send(payload, data);
-    else {
-      const copies = [payload.slice(), data?.slice()] as const;
-      this.#backlog.push(() => {
-        send(...copies);
-      });
-    }
+    // What is held back takes its id and its place first.
+    this.#outgoing.releaseHeld();
+    const id = this.#requests.freeId();
+    this.#outgoing.send({ id, command, flags: HeaderFlag.noReply, errno: 0, payload, data });
     return !this.full;
   }
 
@@ -229,35 +250,35 @@ export class Connection {
    * before any other message is sent or queued, or when the socket has taken what waits. It sends with {@link post}.
    */
   hold(emit: () => void): void {
-    this.#backlog.hold(emit);
+    this.#outgoing.hold(emit);
   }
 
   /** Resolves when there is room for more messages, or the connection has ended. */
   async drained(): Promise<void> {
-    while (!this.#closed && this.full) await this.#backlog.room();
+    while (!this.#closed && this.full) await this.#outgoing.room();
   }
 
   /**
-   * The same, blocking the thread. Commands of the peer are served meanwhile.
+   * Blocks the thread until there is room for more messages, or the connection has ended. Commands of the peer are served
+   * meanwhile.
    *
    * @throws VfioUserError ERR_VFIO_USER_TIMEOUT when there is no room within the time-out of a message
    */
   drainSync(): void {
-    const deadline = performance.now() + this.messageTimeout;
+    const { timeout } = this.#requests;
+    const deadline = performance.now() + timeout;
     while (!this.#closed && this.full) {
       if (performance.now() > deadline) {
         throw new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
-          `${this.name} did not take the messages that wait for it within ${String(this.messageTimeout)} ms; it may be stopped or hang`,
+          `${this.name} did not take the messages that wait for it within ${timeout} ms; it may be stopped or hang`,
         );
       }
       this.#waitOnce();
     }
   }
 
-  /**
-   * Ends the connection: what is pending fails with `error`, without one with ERR_VFIO_USER_CLOSED. Idempotent.
-   */
+  /** Ends the connection: what is pending fails with `error`, without one with ERR_VFIO_USER_CLOSED. Idempotent. */
   close(error: VfioUserError | null = null): void {
     this.#end(error);
   }
@@ -266,141 +287,72 @@ export class Connection {
     this.close();
   }
 
-  #start(request: Request, gather: boolean, settle: Settle, tag = 0): number {
-    this.#backlog.emitHeld();
-    const id = this.#pending.claim(request.command);
-    const pending = this.#enter(id, request, settle, tag);
-    if (this.full) this.#sendLater(id, request, pending, gather);
-    else this.#transmit(id, HeaderFlag.command, 0, request, gather);
-    return id;
-  }
-
-  #sendLater(id: number, request: Request, pending: Pending, gather: boolean): void {
-    const copy = { ...request, payload: request.payload.slice() };
-    this.#backlog.push(() => {
-      // One that was given up before it left gets no late reply: its id is free at once.
-      if (this.#pending.get(id) === pending) this.#transmit(id, HeaderFlag.command, 0, copy, gather);
-      else this.#pending.late(id);
-    });
-  }
-
-  /** Enters a request with its deadline. */
-  #enter(id: number, request: Expectation, settle: Settle, tag: number): Pending {
+  #submit(request: Request, settlement: Settlement): number {
     this.#assertOpen(request.command);
-    const { command, timeout = this.messageTimeout, maxReply = this.#reader.maxPayload } = request;
-    const deadline = performance.now() + timeout;
-    const pending: Pending = { command, deadline, timeout, maxReply, settle, tag };
-    this.#pending.enter(id, pending);
-    this.#timer.arm(pending.deadline);
-    return pending;
+    return this.#requests.submit(request, settlement);
   }
 
-  /** For a request after which nothing but its reply is expected; null when something else is under way. */
-  #exchangeFor(command: number): RequestExchange | null {
-    this.#backlog.emitHeld();
-    this.#assertOpen(command);
-    this.#release();
-    const alone = this.#readAhead && !replyBringsFds(command) && !tracing() && this.#quiet;
-    const exchange = alone ? this.#socket.exchange() : null;
-    if (exchange === null) return null;
-    return (this.#exchange ??= new RequestExchange(exchange, this.#reader, this.#outgoing));
+  #submitAbortable(request: Request, signal: AbortSignal, { resolve, reject }: Settlement): void {
+    signal.throwIfAborted();
+    const onAbort = (): void => {
+      this.#requests.abandon(id);
+      // The reason is the caller's own, whatever it is.
+      reject(signal.reason as Error);
+    };
+    const done = (): void => {
+      signal.removeEventListener('abort', onAbort);
+    };
+    const id = this.#submit(request, {
+      resolve: (reply) => {
+        done();
+        resolve(reply);
+      },
+      reject: (error) => {
+        done();
+        reject(error);
+      },
+    });
+    if (this.#requests.has(id)) signal.addEventListener('abort', onAbort, { once: true });
   }
 
-  /** Nearly always the next message is the reply. Only when it is not, the request enters the table, with its deadline. */
-  #exchangeSync<T>(request: Expectation, run: (id: number) => T | null): T | Reply {
-    const id = this.#pending.claim(request.command);
-    let reply: T | null = null;
-    try {
-      reply = run(id);
-      this.statistics.messagesSent++;
-      if (reply !== null) this.statistics.messagesReceived++;
-      else if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
-    } catch (error) {
-      this.#end(this.#disconnected(error));
-    }
-    return reply ?? this.#awaitSync((settle) => this.#enter(id, request, settle, 0));
-  }
-
-  /** Blocks until what `start` begins has called back. */
-  #awaitSync(start: (settle: Settle) => unknown): Reply {
-    const outcome: { error: Error | null; reply: Reply | null } = { error: null, reply: null };
-    start((error, reply) => Object.assign(outcome, { error, reply }));
-    while (outcome.error === null && outcome.reply === null) this.#waitOnce();
-    if (outcome.reply === null) throw outcome.error as Error;
-    return outcome.reply;
-  }
-
-  /** Open, and nothing is under way in either direction, as far as is known. */
-  get #quiet(): boolean {
-    const idle = this.#pending.size === 0 && !this.backlogged && !this.#reader.partial;
-    return idle && !this.#closed && this.companion === null;
-  }
-
-  #transmit(id: number, flags: number, errno: number, message: OutgoingMessage, gather: boolean): void {
-    if (this.#closed) return;
-    try {
-      const header = this.#writer.write(id, flags, errno, message, gather ? this.#release : null);
-      this.statistics.messagesSent++;
-      if (tracing()) traceMessage(this.name, 'sent', header, message.fds?.length ?? 0);
-    } catch (error) {
-      this.#end(this.#disconnected(error));
-      return;
-    }
-    if (this.#outgoing.bytes > 0) this.#watcher.setWritable(true);
-  }
-
-  #onEvents(): void {
-    this.#flush();
-    this.#receive(limits.MESSAGES_PER_EVENT, 0, 0);
-  }
-
-  #flush(): void {
-    if (this.#closed || this.#outgoing.bytes === 0) return;
-    try {
-      if (this.#outgoing.flush()) this.#watcher.setWritable(false);
-    } catch (error) {
-      this.#end(this.#disconnected(error));
-      return;
-    }
-    if (!this.#pauseReading()) this.#commands.turns.advance();
-    this.#backlog.advance();
-  }
-
+  /** Blocks until something has happened, or for a while: spins first, then sleeps. */
   #waitOnce(): void {
-    this.#release();
+    this.#outgoing.release();
+    const before = this.#received;
+    const companionServed = this.companion !== null && this.companion.#serveNow();
+    this.#flush();
+    this.#receive(1, this.#outgoing.bytes > 0 ? 0 : SPIN_MICROSECONDS, 0);
+    if (this.#received !== before || companionServed || this.#closed) return;
+
     const now = performance.now();
-    const inFlight = this.#pending.size;
-    const earliest = this.#pending.expire(now);
+    const inFlight = this.#requests.size;
+    const earliest = this.#requests.expire(now);
     // One that expired may be what is waited for.
-    if (this.#pending.size < inFlight) return;
-    const sleep = Math.max(0, Math.min(earliest - now, limits.SLEEP_MILLISECONDS));
-    if (this.#outgoing.bytes > 0) {
-      // Both directions are open questions: the peer may not read before we have read, so neither wait is long.
-      this.#flush();
-      if (this.#outgoing.bytes > 0) this.#socket.waitWritable(1);
-      this.#receive(limits.MESSAGES_PER_EVENT, 0, 0);
-    } else if (this.companion === null) {
-      this.#receive(1, limits.SPIN_MICROSECONDS, Math.ceil(sleep));
-    } else {
-      // Two sockets are not awaited by one system call, so this one is slept on briefly, and not while the other is busy.
-      const served = this.companion.#serveNow();
-      const nap = served ? 0 : Math.min(Math.ceil(sleep), limits.COMPANION_SLEEP_MILLISECONDS);
-      this.#receive(1, limits.SPIN_MICROSECONDS, nap);
-    }
+    if (this.#requests.size < inFlight) return;
+    // Both directions are open questions while something waits to leave, and two sockets are not awaited by one system call.
+    const longest = this.companion === null ? SLEEP_MILLISECONDS : COMPANION_SLEEP_MILLISECONDS;
+    if (this.#outgoing.bytes > 0) this.#socket.waitWritable(1);
+    else this.#receive(1, 0, Math.ceil(Math.max(0, Math.min(earliest - now, longest))));
   }
 
   /** Serves what is there without waiting; true when it was anything. */
   #serveNow(): boolean {
-    const before = this.statistics.messagesReceived;
+    const before = this.#received;
     this.#flush();
-    this.#receive(limits.MESSAGES_PER_EVENT, 0, 0);
-    return this.statistics.messagesReceived !== before;
+    this.#receive(MESSAGES_PER_EVENT, 0, 0);
+    return this.#received !== before;
+  }
+
+  #flush(): void {
+    if (this.#closed || this.#outgoing.bytes === 0) return;
+    this.#outgoing.flush();
+    if (!this.#pauseReading()) this.#commands.turns.advance();
   }
 
   /** A peer that sends commands but does not read our replies must not make us queue without bound. */
   #pauseReading(): boolean {
-    const pause = this.#outgoing.replyBytes > limits.HIGH_WATER;
-    if (pause !== this.#paused) {
+    const pause = this.#outgoing.congested;
+    if (pause !== this.#paused && !this.#closed) {
       this.#paused = pause;
       this.#watcher.setReadable(!pause);
     }
@@ -409,56 +361,30 @@ export class Connection {
 
   #receive(limit: number, spinMicroseconds: number, timeoutMilliseconds: number): void {
     // The socket does not tell again of what was read ahead, so that is dealt with in any case.
-    for (let count = 0; (count < limit || this.#reader.buffered) && !this.#closed; count++) {
+    for (let count = 0; (count < limit || this.#incoming.buffered) && !this.#closed; count++) {
       if (this.#pauseReading()) return;
-      this.#reader.readAhead = this.#readAhead && count < limit && !this.#pending.expectsFds;
+      this.#incoming.readAhead = this.#readsAhead && count < limit && !this.#requests.expectsFds;
       const message = this.#next(spinMicroseconds, timeoutMilliseconds);
       if (message === null) return;
-      this.#dispatch(message);
+      this.#received++;
+      const { header, fds } = message;
+      if (tracing()) traceMessage(this.name, 'received', header, fds.length);
+      if (isReply(header.flags)) this.#requests.settle(message);
+      else this.#commands.add(message);
     }
   }
 
   /** The next message; null when none is complete in time, or the connection has ended. */
   #next(spinMicroseconds: number, timeoutMilliseconds: number): Message | null {
-    if (this.#closed) return null;
-    let message;
     try {
-      message = this.#reader.next(spinMicroseconds, timeoutMilliseconds);
-    } catch (error) {
-      this.#end(
-        error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM'
-          ? error
-          : this.#disconnected(error),
-      );
-      return null;
-    }
-    if (message === 'end') {
+      const message = this.#incoming.next(spinMicroseconds, timeoutMilliseconds);
+      if (message !== 'end') return message;
       this.#end(this.#disconnected(undefined));
-      return null;
+    } catch (error) {
+      const told = error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM';
+      this.#end(told ? error : this.#disconnected(error));
     }
-    if (message === null) return null;
-    this.statistics.messagesReceived++;
-    if (tracing()) traceMessage(this.name, 'received', message.header, message.fds.length);
-    return message;
-  }
-
-  #dispatch(message: Message): void {
-    if (isReply(message.header.flags)) this.#onReply(message);
-    else this.#commands.add(message);
-  }
-
-  #onReply(message: Message): void {
-    const { id } = message.header;
-    const pending = this.#pending.take(id);
-    if (pending === undefined) {
-      if (this.#pending.late(id)) this.statistics.lateReplies++;
-      else this.statistics.unexpectedReplies++;
-      message.fds.close();
-      return;
-    }
-    const error = replyError(this.name, pending, message);
-    if (error !== null || !replyBringsFds(pending.command)) message.fds.close();
-    pending.settle(error, error === null ? message : null, pending.tag);
+    return null;
   }
 
   #assertOpen(command: number): void {
@@ -468,30 +394,24 @@ export class Connection {
   }
 
   #disconnected(cause: unknown): VfioUserError {
-    return disconnectedError(this.name, this.#reader.partial, cause);
+    return disconnectedError(this.name, this.#incoming.partial, cause);
   }
 
   #end(error: VfioUserError | null): void {
     if (this.#closed) return;
     this.#closed = true;
     this.#error = error;
-    this.#timer.clear();
     this.#watcher.close();
-    this.#outgoing.clear();
-    this.#backlog.close();
-    this.#reader.discard();
+    this.#outgoing.close();
+    this.#incoming.discard();
     this.#commands.close();
     this.#socket.close();
     traceState(this.name, 'closed', error?.message ?? '');
-    this.#pending.failAll((pending) => {
-      const name = commandName(pending.command);
+    this.#requests.close((command) => {
+      const name = commandName(command);
       return error === null ? closedError(this.name, name, 'was') : errorFor(error, name);
     });
     this.companion?.close();
     this.#onClose(error);
   }
-}
-
-function bytesOf({ buffer, byteOffset, byteLength }: Uint32Array): Uint8Array {
-  return new Uint8Array(buffer, byteOffset, byteLength);
 }

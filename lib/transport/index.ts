@@ -1,8 +1,20 @@
 // SPDX-License-Identifier: MIT
-export { CommandError, Errno } from './command-error';
-export type { CommandHandler, CommandLane, CommandReply, IncomingCommand } from './command-queue';
-export { Connection } from './connection';
-export type { ConnectionOptions, ConnectionStatistics, Request } from './connection-types';
-export { FdList } from './fd-list';
-export type { Lane, LaneQueue, Turn } from './lane-queue';
-export type { Reply } from './pending-table';
+export {
+  CommandError,
+  Errno,
+  type CommandHandler,
+  type CommandLane,
+  type CommandReply,
+  type IncomingCommand,
+} from './commands';
+export {
+  Connection,
+  SLEEP_MILLISECONDS,
+  SPIN_MICROSECONDS,
+  type ConnectionOptions,
+  type ConnectionStatistics,
+} from './connection';
+export { DeadlineTimer } from './deadline-timer';
+export type { FdList } from './incoming';
+export type { Lane, LaneQueue, Turn } from './lanes';
+export type { Reply, Request } from './requests';

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { channel } from 'node:diagnostics_channel';
 import { debuglog } from 'node:util';
-import { commandName } from '../protocol/constants';
+import { commandName } from '../protocol/commands';
 import { isError, isNoReply, isReply, type Header } from '../protocol/header';
 
 /** What subscribers of the diagnostics channels receive. */
@@ -60,7 +60,7 @@ export function traceMessage(
     message.size,
     fds,
     message.noReply ? ' no-reply' : '',
-    message.errno === undefined ? '' : ` errno=${String(message.errno)}`,
+    message.errno === undefined ? '' : ` errno=${message.errno}`,
   );
 }
 

@@ -3,7 +3,6 @@
 import { Worker } from 'node:worker_threads';
 import { VfioUserRegion } from '../../lib/client/region';
 import { PostedWrites } from '../../lib/client/posted-writes';
-import { addon } from '../../lib/native/addon';
 import type { Connection, IncomingCommand } from '../../lib/transport';
 import { connected, message, warmUp, type Peer } from '../transport/support';
 import { join, like, u32, u64 } from './support';
@@ -20,19 +19,16 @@ beforeAll(warmUp);
 const access = (offset: number, count: number, data: Uint8Array, region = REGION): Uint8Array =>
   join(u64(BigInt(offset)), u32(region, count), data);
 
-describe.each(['at once', 'without read-ahead', 'where the addon shares no memory'])('%s', (way) => {
+describe.each(['client', 'server'] as const)('as the %s', (role) => {
   let connection: Connection;
   let peer: Peer;
   let region: VfioUserRegion;
   const served: IncomingCommand[] = [];
-  let spy: jest.SpyInstance | undefined;
 
   beforeEach(() => {
     served.length = 0;
-    if (way === 'where the addon shares no memory')
-      spy = jest.spyOn(addon(), 'socketExchange').mockReturnValue(0);
     ({ connection, peer } = connected({
-      readAhead: way !== 'without read-ahead',
+      role,
       onCommand: (command) => {
         served.push(command);
         return { payload: Uint8Array.of(42) };
@@ -47,8 +43,6 @@ describe.each(['at once', 'without read-ahead', 'where the addon shares no memor
   afterEach(() => {
     connection.close();
     peer.socket.close();
-    spy?.mockRestore();
-    spy = undefined;
   });
 
   const answer = (id: number, payload: Uint8Array, more = {}): Uint8Array =>

@@ -6,7 +6,7 @@ import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/cli
 import type { VfioUserErrorCode } from '../../lib/errors';
 import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
 import type { FdList } from '../../lib/transport';
-import { MessageReader } from '../../lib/transport/message-reader';
+import { Incoming } from '../../lib/transport/incoming';
 import { hex, join, u16, u32, u64 } from '../server/support';
 
 export { hex, join, openFds, u16, u32, u64, until, warmUp } from '../server/support';
@@ -105,7 +105,7 @@ export class FakeServer {
   readonly heard: Heard[] = [];
   readonly #socket: Socket;
   readonly #handlers: Handlers;
-  readonly #reader: MessageReader;
+  readonly #reader: Incoming;
   readonly #replies = new Map<number, (reply: Heard) => void>();
 
   constructor(handlers: Handlers) {
@@ -113,7 +113,7 @@ export class FakeServer {
     this.endpoint = { fd: near.fd };
     this.#socket = far;
     this.#handlers = { [VERSION]: PLAIN_VERSION, ...handlers };
-    this.#reader = new MessageReader(far, 1 << 22);
+    this.#reader = new Incoming(far, 1 << 22);
     far.watch(() => {
       this.#serve();
     });

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { ListeningSocket, Socket, closeFd } from '../../lib/native';
-import { MessageReader } from '../../lib/transport/message-reader';
+import { Incoming } from '../../lib/transport/incoming';
 import { message } from '../client/support';
 
 const MAX_MESSAGE = 1 << 22;
@@ -50,7 +50,7 @@ export class MessageRelay {
   }
 
   #pass(from: Socket, to: Socket): void {
-    const reader = new MessageReader(from, MAX_MESSAGE);
+    const reader = new Incoming(from, MAX_MESSAGE);
     from.watch(() => {
       while (!from.closed) {
         const heard = reader.next();

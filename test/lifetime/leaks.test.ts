@@ -74,16 +74,3 @@ test('a process that has no more descriptors learns that some were lost, and kee
   `);
   expect(outcome).toEqual(cleanEnd('EMFILE\n1 4 true\n4 false'));
 });
-
-test('descriptors that find no room in the array are closed', () => {
-  const outcome = runScript(`
-    const { addon } = require(require('node:path').join(${JSON.stringify(__dirname)}, '..', '..', 'dist', 'native', 'addon'));
-    const [near, far] = Socket.pair();
-    const fd = createSharedMemory(4096);
-    const before = openFds();
-    near.send(new Uint8Array(1), 1, null, 0, [fd, fd, fd]);
-    const out = new Int32Array(3);
-    console.log(addon().receive(far.fd, new Uint8Array(1), 0, 1, out, 0, 0), out[0], out[1], openFds() - before);
-  `);
-  expect(outcome).toEqual(cleanEnd('1 1 1 1'));
-});

@@ -100,23 +100,35 @@ describe('arguments that do not fit', () => {
     expect(call('fileSize', [0x7fffffff], undefined)).toBe(-9);
   });
 
-  test('offsets and lengths beyond the array are refused, not followed', () => {
-    const bytes = new Uint8Array(16);
-    const fds = new Int32Array(4);
+  test('what the memory of messages says is checked, not followed', () => {
     const native = addon();
-    for (const [offset, length] of [
-      [0, 17],
-      [16, 1],
-      [17, 0],
-      [2 ** 53 - 1, 2 ** 53 - 1],
+    const words = 7 + 253;
+    const size = 4 * words + (64 << 10);
+    expect(native.messageWindow(new ArrayBuffer(size - 1))).toBe(-22);
+    expect(thrownBy(() => native.messageWindow(new Uint8Array(size) as unknown as ArrayBuffer))).toBe(
+      'TypeError',
+    );
+    const memory = new ArrayBuffer(size);
+    const run = native.messageWindow(memory) as () => number;
+    const control = new Int32Array(memory, 0, 7);
+    const EINVAL = -22;
+    const EBADF = -9;
+    for (const [operation, fd, length, fdCount, result] of [
+      [0, 0, (64 << 10) + 1, 0, EINVAL],
+      [1, 0, (64 << 10) + 1, 0, EINVAL],
+      [0, 0, -1, 0, EINVAL],
+      [1, 0, -1, 0, EINVAL],
+      [1, 0, 0, 0, EINVAL],
+      [0, 0, 1, 254, EINVAL],
+      [0, 0, 1, -1, EINVAL],
+      [2, 0, 1, 0, EINVAL],
+      [-1, 0, 1, 0, EINVAL],
+      [0, -1, 1, 0, EBADF],
+      [1, -1, 1, 0, EBADF],
     ] as const) {
-      expect(thrownBy(() => native.receive(0, bytes, offset, length, fds, 0, 0))).toBe('TypeError');
+      control.set([operation, fd, length, -1, 0x7fffffff, fdCount, 0]);
+      expect([operation, fd, length, fdCount, run()]).toEqual([operation, fd, length, fdCount, result]);
     }
-    expect(thrownBy(() => native.send(0, bytes, 0, bytes, 17, null))).toBe('TypeError');
-    expect(thrownBy(() => native.send(0, bytes, 0, bytes, 2 ** 53 - 1, null))).toBe('TypeError');
-    expect(thrownBy(() => native.send(0, bytes, 17, null, 0, null))).toBe('TypeError');
-    expect(thrownBy(() => native.send(0, bytes, 1, null, 1, null))).toBe('TypeError');
-    expect(thrownBy(() => native.receive(0, bytes, 0, 1, new Int32Array(1), 0, 0))).toBe('TypeError');
   });
 
   test('watchers and slots that do not exist are told', () => {

@@ -3,13 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { VfioUserError } from '../../lib/errors';
 import { closeFd, createSharedMemory, fileSize } from '../../lib/native';
-import {
-  CommandError,
-  type CommandReply,
-  type Connection,
-  type IncomingCommand,
-  type Reply,
-} from '../../lib/transport';
+import { CommandError, type CommandReply, type Connection, type IncomingCommand } from '../../lib/transport';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
 const READ = 9;
@@ -36,8 +30,8 @@ afterEach(() => {
   expect(openFds()).toBe(fdsBefore);
 });
 
-const read = (tag: number, more = {}): ReturnType<Connection['request']> =>
-  connection.request({ command: READ, payload: Uint8Array.of(tag), ...more });
+const read = (tag: number, more = {}, signal?: AbortSignal): ReturnType<Connection['request']> =>
+  connection.request({ command: READ, payload: Uint8Array.of(tag), ...more }, signal);
 /** The peer blocks the thread for what it takes, so that what was gathered has to be sent first. */
 const endOfTurn = (): Promise<void> => Promise.resolve();
 const failing = (code: string): object => ({ code });
@@ -139,9 +133,9 @@ describe('request', () => {
   test('an abort signal, before and during', async () => {
     open();
     const reason = new Error('no more');
-    await expect(read(1, { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    await expect(read(1, {}, AbortSignal.abort(reason))).rejects.toBe(reason);
     const controller = new AbortController();
-    const result = read(2, { signal: controller.signal });
+    const result = read(2, {}, controller.signal);
     const request = peer.take();
     expect(request.payload).toEqual([2]);
     controller.abort(reason);
@@ -150,7 +144,7 @@ describe('request', () => {
     await until(() => connection.statistics.lateReplies === 1);
     // An abort after the reply changes nothing.
     const other = new AbortController();
-    const answered = read(3, { signal: other.signal });
+    const answered = read(3, {}, other.signal);
     peer.reply(peer.take());
     await answered;
     other.abort();
@@ -181,34 +175,65 @@ describe('request', () => {
     expect([fds.length, fds.take(0)]).toEqual([2, undefined]);
   });
 
-  test('with a callback, which is called once, and given the number of its request', async () => {
+  test('many, sent in order without waiting; each outcome is told in its place', async () => {
     open();
-    const told: unknown[] = [];
-    const settle = (error: Error | null, answer: Reply | null, tag: number): void => {
-      told.push(error instanceof VfioUserError ? [tag, error.code] : [tag, ...(answer?.payload ?? [])]);
-    };
-    const ask = (tag: number, timeout = 1000): void => {
-      connection.submit({ command: READ, payload: Uint8Array.of(tag), timeout }, settle, tag);
-    };
-    ask(1);
-    ask(2);
+    // The fixed part may be reused for the next request.
+    const payload = new Uint8Array(1);
+    const outcomes = connection.requestAll(5, (tag) => {
+      if (tag === 3) throw new RangeError('no such request');
+      payload[0] = tag;
+      return { command: READ, payload, timeout: tag === 4 ? 20 : 1000 };
+    });
     await endOfTurn();
-    peer.reply(peer.take(), Uint8Array.of(7));
-    const { id } = peer.take();
-    peer.send(message(READ, undefined, { id, flags: 0x21, errno: 22 }));
-    await until(() => told.length === 2);
-    ask(3, 1);
-    await until(() => told.length === 3);
-    ask(4);
+    const requests = [peer.take(), peer.take(), peer.take(), peer.take()];
+    expect(requests.map(({ payload: [tag] }) => tag)).toEqual([0, 1, 2, 4]);
+    peer.reply(requests[1]!, undefined, 0x21, 22);
+    peer.reply(requests[0]!, Uint8Array.of(7));
+    peer.reply(requests[2]!, Uint8Array.of(9));
+    expect(
+      (await outcomes).map((outcome) =>
+        outcome.status === 'fulfilled' ? outcome.value.payload[0] : (outcome.reason as VfioUserError).code,
+      ),
+    ).toEqual(
+      [7, 'ERR_VFIO_USER_REMOTE', 9, 'ERR_OUT_OF_RANGE', 'ERR_VFIO_USER_TIMEOUT'].map((each) =>
+        each === 'ERR_OUT_OF_RANGE' ? undefined : each,
+      ),
+    );
+  });
+
+  test('at most 256 of many are in flight, over all connections', async () => {
+    open();
+    const other = connected();
+    const ask = (of: Connection): Promise<unknown> =>
+      of.requestAll(300, () => ({ command: READ, payload: Uint8Array.of(1) }));
+    const all = [ask(connection), ask(other.connection)];
+    // One may always be in flight, so that each goes on by itself.
+    expect([connection.inFlight, other.connection.inFlight]).toEqual([256, 1]);
+    const serve = async ({ socket }: Peer): Promise<void> => {
+      const bytes = Buffer.alloc(17);
+      for (let count = 0; count < 300; count++) {
+        await until(() => socket.receive(bytes, 0, 17) === 17);
+        const reply = message(READ, undefined, { id: bytes.readUInt16LE(0), flags: 1 });
+        expect(socket.send(reply, reply.length, null, 0, null)).toBe(reply.length);
+      }
+    };
+    await Promise.all([serve(peer), serve(other.peer)]);
+    await Promise.all(all);
+    other.connection.close();
+    other.peer.socket.close();
+  });
+
+  test('none of none, and many on a connection that has ended', async () => {
+    open();
+    expect(await connection.requestAll(0, () => ({ command: READ, payload: new Uint8Array(0) }))).toEqual([]);
     connection.close();
-    ask(5);
-    expect(told).toEqual([
-      [1, 7],
-      [2, 'ERR_VFIO_USER_REMOTE'],
-      [3, 'ERR_VFIO_USER_TIMEOUT'],
-      [4, 'ERR_VFIO_USER_CLOSED'],
-      [5, 'ERR_VFIO_USER_CLOSED'],
-    ]);
+    const outcomes = await connection.requestAll(100_000, () => ({
+      command: READ,
+      payload: new Uint8Array(0),
+    }));
+    expect(outcomes.length).toBe(100_000);
+    for (const outcome of outcomes)
+      if (outcome.status === 'fulfilled') throw new Error('answered on a closed connection');
   });
 });
 
@@ -370,7 +395,7 @@ describe('a peer that does not read', () => {
     const impatient = read(99, { timeout: 20 });
     const reason = new Error('no more');
     const controller = new AbortController();
-    const aborted = read(98, { signal: controller.signal });
+    const aborted = read(98, {}, controller.signal);
     expect(connection.post(WRITE, Uint8Array.of(100))).toBe(false);
     controller.abort(reason);
     await expect(aborted).rejects.toBe(reason);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../lib/errors';
-import { PendingTable } from '../../lib/transport/pending-table';
+import { Outgoing } from '../../lib/transport/outgoing';
+import { Requests } from '../../lib/transport/requests';
 import type { Connection } from '../../lib/transport';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
@@ -151,18 +152,16 @@ test('a connection can be ended with an error of ours, which pending requests ge
 
 test('ids of posted messages are found also when all ids are in use', () => {
   ({ connection, peer } = connected());
-  const table = new PendingTable();
-  const pending = {
-    command: READ,
-    deadline: Infinity,
-    timeout: 1,
-    maxReply: 0,
-    settle: () => undefined,
-    tag: 0,
-  };
-  for (let i = 0; i < 0x10000; i++) table.enter(table.claim(pending.command), pending);
-  expect(() => table.claim(pending.command)).toThrow(
-    expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
-  );
-  expect(table.reserve()).toBeGreaterThanOrEqual(0);
+  const dropped = new Outgoing({
+    name: 'nobody',
+    send: (_head, headLength) => headLength,
+    watchWritable: () => undefined,
+    failed: () => undefined,
+  });
+  const requests = new Requests('the peer', dropped, Infinity, 0);
+  const submit = (): number =>
+    requests.submit({ command: READ, payload: EMPTY }, { resolve: () => undefined, reject: () => undefined });
+  for (let i = 0; i < 0x10000; i++) submit();
+  expect(submit).toThrow(expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error);
+  expect(requests.freeId()).toBeGreaterThanOrEqual(0);
 });

@@ -4,8 +4,8 @@ import { setImmediate as turn } from 'node:timers/promises';
 import fc from 'fast-check';
 import { Socket, closeFd, createSharedMemory, fileSize } from '../../lib/native';
 import type { Connection } from '../../lib/transport';
-import { MessageReader } from '../../lib/transport/message-reader';
-import { SendQueue } from '../../lib/transport/send-queue';
+import { Incoming } from '../../lib/transport/incoming';
+import { Outgoing, type OutgoingMessage } from '../../lib/transport/outgoing';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
 const GET_REGION_INFO = 5;
@@ -14,13 +14,13 @@ const READ = 9;
 beforeAll(warmUp);
 
 describe('a reader that reads ahead', () => {
-  const pair = (): { near: Socket; far: Socket; reader: MessageReader } => {
+  const pair = (): { near: Socket; far: Socket; reader: Incoming } => {
     const [near, far] = Socket.pair();
-    const reader = new MessageReader(far, 1 << 20);
+    const reader = new Incoming(far, 1 << 20);
     reader.readAhead = true;
     return { near, far, reader };
   };
-  const payloads = (reader: MessageReader): number[][] => {
+  const payloads = (reader: Incoming): number[][] => {
     const all = [];
     for (let next; (next = reader.next()) !== null && next !== 'end';) all.push([...next.payload]);
     return all;
@@ -89,7 +89,7 @@ describe('a connection that reads ahead', () => {
     before = openFds();
     commands = 0;
     ({ connection, peer } = connected({
-      readAhead: true,
+      role: 'client',
       onCommand: () => {
         commands++;
         return undefined;
@@ -199,42 +199,62 @@ describe('requests of one turn of the event loop', () => {
 
 describe('gathering', () => {
   /** A socket that takes so many bytes. */
-  function sink(room: number): { queue: SendQueue; sent: number[] } {
+  function sink(room: number): { outgoing: Outgoing; sent: number[]; writable: () => boolean } {
     const sent: number[] = [];
-    const queue = new SendQueue({
+    let watched = false;
+    const outgoing = new Outgoing({
+      name: 'a sink',
       send: (head, headLength, body, bodyOffset) => {
         const bytes = [...head.subarray(0, headLength), ...(body ?? []).slice(bodyOffset)].slice(0, room);
         room -= bytes.length;
         sent.push(...bytes);
         return bytes.length;
       },
+      watchWritable: (on) => (watched = on),
+      failed: (error) => {
+        throw error;
+      },
     });
-    return { queue, sent };
+    return { outgoing, sent, writable: () => watched };
   }
+  const request = (size: number, data?: Uint8Array): OutgoingMessage => ({
+    id: 1,
+    command: READ,
+    flags: 0,
+    errno: 0,
+    payload: new Uint8Array(size - 16),
+    data,
+  });
+  const posted = (size: number): OutgoingMessage => ({ ...request(size), flags: 0x10 });
 
   test('keeps the order and counts what waits', () => {
-    const { queue, sent } = sink(4);
-    expect(queue.gather(Uint8Array.of(1, 2, 0), 2, Uint8Array.of(3))).toBe(true);
-    expect(queue.gather(Uint8Array.of(4, 5), 2, null)).toBe(true);
-    expect([queue.bytes, sent.length]).toEqual([0, 0]);
-    queue.push(Uint8Array.of(6), 1, null, null, false);
-    expect(sent).toEqual([1, 2, 3, 4]);
-    expect(queue.bytes).toBe(2);
-    // Behind what waits, nothing is gathered.
-    expect(queue.gather(Uint8Array.of(7), 1, null)).toBe(false);
-    queue.clear();
-    queue.release();
-    expect(queue.bytes).toBe(0);
+    const { outgoing, sent, writable } = sink(60);
+    outgoing.send(request(16));
+    outgoing.send(request(20));
+    outgoing.send(request(20));
+    expect([sent.length, outgoing.bytes]).toEqual([16, 0]);
+    outgoing.send(posted(30));
+    // What was gathered comes first; the socket takes the first 4 bytes of the posted message.
+    expect([sent.length, sent[56], outgoing.bytes, writable()]).toEqual([60, 1, 26, true]);
+    // Nothing is gathered behind what waits.
+    outgoing.send(request(24));
+    expect(outgoing.bytes).toBe(50);
+    outgoing.close();
+    outgoing.release();
+    expect([outgoing.bytes, sent.length]).toEqual([0, 60]);
   });
 
   test('sends when it is full, and takes nothing that is larger', () => {
-    const { queue, sent } = sink(1 << 20);
+    const { outgoing, sent } = sink(1 << 20);
     const large = new Uint8Array(10_000);
-    expect(queue.gather(large, large.length, null)).toBe(true);
-    expect(queue.gather(large, large.length, null)).toBe(true);
-    expect(sent.length).toBe(10_000);
-    expect(queue.gather(large, large.length, large)).toBe(false);
-    queue.release();
-    expect(sent.length).toBe(20_000);
+    outgoing.send(request(16));
+    outgoing.send(request(16, large));
+    expect(sent.length).toBe(16);
+    outgoing.send(request(16, large));
+    expect(sent.length).toBe(16 + 10_016);
+    outgoing.send(request(16, new Uint8Array(20_000)));
+    expect(sent.length).toBe(16 + 2 * 10_016 + 20_016);
+    outgoing.release();
+    expect(sent.length).toBe(16 + 2 * 10_016 + 20_016);
   });
 });

@@ -35,6 +35,7 @@ beforeEach(() => {
   served.length = 0;
   connection = new Connection(near, {
     name: 'the worker',
+    role: 'client',
     onCommand: (command) => {
       served.push(command);
       return { payload: Uint8Array.of(10 + (command.payload[0] ?? 0)) };

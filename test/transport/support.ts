@@ -75,6 +75,7 @@ export function connected(options: Partial<ConnectionOptions> = {}): { connectio
   const [near, far] = Socket.pair();
   const connection = new Connection(near, {
     name: 'the peer',
+    role: 'server',
     onCommand: () => undefined,
     messageTimeout: 1000,
     ...options,

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT
 import { constants } from 'node:os';
 import { VfioUserError, systemError } from '../errors';
-import { MAX_FDS_PER_MESSAGE } from '../native';
 import { copyBytes } from '../native/copy-bytes';
+import { closeFd } from '../native/fd';
+import { MAX_FDS_PER_MESSAGE } from '../native/message-window';
 import { HEADER_SIZE } from '../protocol/constants';
 import { checkHeader, decodeHeader, type Header } from '../protocol/header';
 import { newPayload } from '../protocol/wire';
-import { FdList, NO_FDS } from './fd-list';
 
-/** Where a {@link MessageReader} takes bytes from: a socket, or a test. */
+/** Where an {@link Incoming} takes bytes from: a socket, or a test. */
 export interface ByteSource {
   /** Bytes read into `buffer`, 0 when none came in time, -1 at the end of the stream. */
   receive(
@@ -24,6 +24,45 @@ export interface ByteSource {
   takeFds(): number[];
 }
 
+/**
+ * File descriptors that came with a message. The list owns them until {@link take}; {@link close} closes what nobody
+ * took, so that a peer that sends more than it should cannot make us leak.
+ */
+export class FdList {
+  readonly #fds: (number | null)[];
+
+  constructor(fds: readonly number[]) {
+    this.#fds = [...fds];
+  }
+
+  /** Number of descriptors that came with the message, taken or not. */
+  get length(): number {
+    return this.#fds.length;
+  }
+
+  /** Hands the descriptor at `index` to the caller, who owns it from now on; undefined when there is none. */
+  take(index: number): number | undefined {
+    const fd = this.#fds[index] ?? undefined;
+    if (fd !== undefined) this.#fds[index] = null;
+    return fd;
+  }
+
+  /** Closes every descriptor that was not taken. Idempotent. */
+  close(): void {
+    for (let index = 0; index < this.#fds.length; index++) {
+      const fd = this.take(index);
+      if (fd !== undefined) closeFd(fd);
+    }
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** The list of a message without descriptors. */
+const NO_FDS = new FdList([]);
+
 /** A whole message as it came from the peer. */
 export interface Message {
   readonly header: Readonly<Header>;
@@ -35,8 +74,6 @@ export interface Message {
 const EMPTY = new Uint8Array(0);
 /** Bytes read ahead at a time: replies to some hundred register reads. */
 const AHEAD_SIZE = 16 << 10;
-/** A copy: what another module re-exports is read through a getter, and this is asked for with each message. */
-const MAX_FDS = MAX_FDS_PER_MESSAGE;
 
 /**
  * Cuts a byte stream into messages, over any split or merge of the bytes.
@@ -45,7 +82,7 @@ const MAX_FDS = MAX_FDS_PER_MESSAGE;
  * messages, and only so do descriptors stay with the message that they came with. While {@link readAhead} is set, it reads
  * as much as there is instead.
  */
-export class MessageReader {
+export class Incoming {
   readonly #source: ByteSource;
   readonly #head = new Uint8Array(HEADER_SIZE);
   readonly #headView = new DataView(this.#head.buffer);
@@ -111,13 +148,6 @@ export class MessageReader {
     }
   }
 
-  /** Takes bytes as read ahead that came another way, while nothing is {@link partial}; copied when they become messages. */
-  supply(bytes: Uint8Array, count: number): void {
-    this.#readInto(bytes);
-    this.#aheadStart = 0;
-    this.#aheadEnd = count;
-  }
-
   /** Closes descriptors of a message that will never be complete. */
   discard(): void {
     new FdList(this.#fds).close();
@@ -128,7 +158,10 @@ export class MessageReader {
   #receive(target: Uint8Array, spinMicroseconds: number, timeoutMilliseconds: number): number {
     const wanted = target.length - this.#have;
     const ahead = this.readAhead && wanted < AHEAD_SIZE;
-    if (ahead && this.#ahead.length === 0) this.#readInto(new Uint8Array(AHEAD_SIZE));
+    if (ahead && this.#ahead.length === 0) {
+      this.#ahead = new Uint8Array(AHEAD_SIZE);
+      this.#aheadView = new DataView(this.#ahead.buffer);
+    }
     const count = ahead
       ? this.#source.receive(this.#ahead, 0, this.#ahead.length, spinMicroseconds, timeoutMilliseconds)
       : this.#source.receive(target, this.#have, wanted, spinMicroseconds, timeoutMilliseconds);
@@ -138,12 +171,6 @@ export class MessageReader {
       this.#aheadEnd = count;
     } else if (count > 0) this.#have += count;
     return count;
-  }
-
-  #readInto(bytes: Uint8Array): void {
-    if (this.#ahead === bytes) return;
-    this.#ahead = bytes;
-    this.#aheadView = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   }
 
   /** The next message, if all of it was read ahead. */
@@ -179,10 +206,10 @@ export class MessageReader {
     if (fds.length > 0) this.#fds.push(...fds);
     if (lost) throw systemError('recvmsg', constants.errno.EMFILE, 'Receiving the descriptors of a message');
     // They go with the first byte of a message. A peer that adds some to every byte must not use up all that we may have.
-    if (this.#fds.length > MAX_FDS) {
+    if (this.#fds.length > MAX_FDS_PER_MESSAGE) {
       throw new VfioUserError(
         'ERR_VFIO_USER_PROTOCOL',
-        `a message came with ${String(this.#fds.length)} descriptors, at most ${String(MAX_FDS)} are possible`,
+        `a message came with ${this.#fds.length} descriptors, at most ${MAX_FDS_PER_MESSAGE} are possible`,
       );
     }
   }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError } from '../errors';
-import { commandName } from '../protocol/constants';
+import { VfioUserError, errnoName } from '../errors';
+import { commandName } from '../protocol/commands';
 import { isError } from '../protocol/header';
-import type { Message } from './message-reader';
-import { remoteError, type Pending } from './pending-table';
+import type { Message } from './incoming';
 
 /**
  * The peer has closed the connection.
@@ -42,7 +41,7 @@ export function closedError(endpoint: string, command: string, when: 'is' | 'was
 /** What is wrong with a reply; null when nothing is. */
 export function replyError(
   endpoint: string,
-  pending: Pending,
+  pending: { readonly command: number; readonly maxReply: number },
   { header, payload }: Message,
 ): VfioUserError | null {
   const isRight =
@@ -52,8 +51,17 @@ export function replyError(
   const wrong = (problem: string): VfioUserError =>
     new VfioUserError('ERR_VFIO_USER_PROTOCOL', `${endpoint} answered ${command} ${problem}`, { command });
   if (header.command !== pending.command) {
-    return wrong(`(message ${String(header.id)}) with a reply to ${commandName(header.command)}`);
+    return wrong(`(message ${header.id}) with a reply to ${commandName(header.command)}`);
   }
   if (isError(header.flags)) return remoteError(endpoint, command, header.error);
-  return wrong(`with ${String(payload.length)} bytes; at most ${String(pending.maxReply)} were asked for`);
+  return wrong(`with ${payload.length} bytes; at most ${pending.maxReply} were asked for`);
+}
+
+/** The error that the peer answered a command with; its errno may be 0. */
+function remoteError(endpoint: string, command: string, errno: number): VfioUserError {
+  const told = errno === 0 ? 'an error without an errno' : errnoName(errno);
+  return new VfioUserError('ERR_VFIO_USER_REMOTE', `${endpoint} refused ${command}: ${told}`, {
+    errno,
+    command,
+  });
 }

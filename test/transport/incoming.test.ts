@@ -2,7 +2,7 @@
 import { fstatSync } from 'node:fs';
 import fc from 'fast-check';
 import { Socket, closeFd, createSharedMemory } from '../../lib/native';
-import { MessageReader } from '../../lib/transport/message-reader';
+import { Incoming } from '../../lib/transport/incoming';
 import { message, openFds } from './support';
 
 /** Files of different sizes, by which they are known again on the other side. */
@@ -19,7 +19,7 @@ const anyMessage = fc.record({
   fds: fc.array(fc.nat({ max: 2 }), { maxLength: 3 }),
 });
 
-function readAll(reader: MessageReader): { bytes: number[]; sizes: number[] }[] {
+function readAll(reader: Incoming): { bytes: number[]; sizes: number[] }[] {
   const all = [];
   for (let next; (next = reader.next()) !== null && next !== 'end';) {
     const { header, payload, fds } = next;
@@ -42,7 +42,7 @@ test('messages and their descriptors are the same over any split and merge of th
       fc.array(fc.boolean(), { minLength: 1, maxLength: 30 }),
       (messages, pieces, pauses) => {
         const [near, far] = Socket.pair();
-        const reader = new MessageReader(far, 4096);
+        const reader = new Incoming(far, 4096);
         const got = [];
         let step = 0;
         for (const { command, payload, fds, ...header } of messages) {
@@ -76,7 +76,7 @@ test('messages and their descriptors are the same over any split and merge of th
 test('the end of the stream, before and within a message', () => {
   for (const length of [0, 7, 16, 20]) {
     const [near, far] = Socket.pair();
-    const reader = new MessageReader(far, 4096);
+    const reader = new Incoming(far, 4096);
     near.send(message(4, new Uint8Array(8)), length, null, 0, null);
     near.close();
     expect(reader.next()).toBe('end');
@@ -94,7 +94,7 @@ test.each([
   const bytes = message(4, new Uint8Array(8));
   spoil(bytes);
   near.send(bytes, bytes.length, null, 0, null);
-  expect(() => new MessageReader(far, 4096).next()).toThrow(
+  expect(() => new Incoming(far, 4096).next()).toThrow(
     expect.objectContaining({ code: 'ERR_VFIO_USER_PROTOCOL' }) as Error,
   );
   near.close();
@@ -104,7 +104,7 @@ test.each([
 test('more descriptors than one message can carry, sent with its bytes', () => {
   const open = openFds();
   const [near, far] = Socket.pair();
-  const reader = new MessageReader(far, 4096);
+  const reader = new Incoming(far, 4096);
   const many = new Array<number>(128).fill(files[0] ?? -1);
   const bytes = message(4);
   for (let i = 0; i < 2; i++) near.send(bytes.subarray(i), 1, null, 0, many);
@@ -116,6 +116,6 @@ test('more descriptors than one message can carry, sent with its bytes', () => {
 });
 
 test('descriptors that the process could not take lose the stream', () => {
-  const reader = new MessageReader({ receive: () => 1, fdsTruncated: true, takeFds: () => [] }, 4096);
+  const reader = new Incoming({ receive: () => 1, fdsTruncated: true, takeFds: () => [] }, 4096);
   expect(() => reader.next()).toThrow(expect.objectContaining({ errnoName: 'EMFILE' }) as Error);
 });

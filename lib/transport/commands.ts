@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError } from '../errors';
-import { HeaderFlag, commandName } from '../protocol/constants';
+import { constants } from 'node:os';
+import { VfioUserError, errnoName } from '../errors';
+import { commandName } from '../protocol/commands';
+import { HeaderFlag } from '../protocol/constants';
 import { isNoReply } from '../protocol/header';
-import { CommandError, Errno } from './command-error';
-import type { FdList } from './fd-list';
-import { LaneQueue, type Lane, type Turn } from './lane-queue';
-import type { Message } from './message-reader';
+import type { FdList, Message } from './incoming';
+import { LaneQueue, type Lane, type Turn } from './lanes';
+import type { OutgoingMessage } from './outgoing';
 
 /** A command of the peer. */
 export interface IncomingCommand {
@@ -37,20 +38,36 @@ export type CommandHandler = (
 /** Tells what a command overlaps with while its handler is at work; null for nothing. Must not throw. */
 export type CommandLane = (command: number, payload: Uint8Array) => Lane | null;
 
-/** How a {@link CommandQueue} reaches its connection. */
+/** How {@link Commands} reaches its connection. */
 export interface CommandOutlet {
   /** So many replies wait for the socket that no more should be made. */
   readonly congested: boolean;
-  reply(
-    id: number,
-    command: number,
-    flags: number,
-    errno: number,
-    payload: Uint8Array,
-    data: Uint8Array | undefined,
-    fds: readonly number[] | undefined,
-  ): void;
+  reply(message: OutgoingMessage): void;
+  /** The peer cannot be served any longer. */
   fail(error: VfioUserError): void;
+}
+
+/** Errno values by name, as `os.constants.errno` has them. */
+export const Errno = constants.errno;
+
+/**
+ * Thrown by the handler of a peer's command to answer it with an errno.
+ *
+ * @example throw new CommandError(Errno.EINVAL, 'offset beyond the region');
+ */
+export class CommandError extends Error {
+  override readonly name = 'CommandError';
+  /** Positive errno value that goes into the reply header. */
+  readonly errno: number;
+
+  /**
+   * @param errno positive errno value, such as `Errno.EINVAL`
+   * @param message says what was wrong, for the log of this side; the peer sees only the errno
+   */
+  constructor(errno: number, message: string) {
+    super(`${errnoName(errno)}: ${message}`);
+    this.errno = errno;
+  }
 }
 
 const EMPTY = new Uint8Array(0);
@@ -89,8 +106,8 @@ class MessageTurn implements Turn {
  * their lanes allow; a posted one is done before anything later starts (vfio-user, "Command Concurrency"). Replies to our
  * own requests do not pass through here, so a handler may wait for one.
  */
-export class CommandQueue {
-  /** Their order; work that comes by other ways may take its turn among them. */
+export class Commands {
+  /** The order of the commands; work that comes by other ways may take its turn among them. */
   readonly turns: LaneQueue;
   readonly #handler: CommandHandler;
   readonly #lane: CommandLane;
@@ -128,7 +145,7 @@ export class CommandQueue {
       this.#outlet.fail(
         new VfioUserError(
           'ERR_VFIO_USER_PROTOCOL',
-          `the peer sent too much while a command was still being served: ${String(this.turns.waiting)} commands wait, the last is ${commandName(message.header.command)}`,
+          `the peer sent too much while a command was still being served: ${this.turns.waiting} commands wait, the last is ${commandName(message.header.command)}`,
         ),
       );
     }
@@ -182,27 +199,25 @@ export class CommandQueue {
     const { id, command, flags } = message.header;
     message.fds.close();
     if (!isNoReply(flags) && !this.#closed) {
-      if (error !== undefined) {
-        this.#outlet.reply(
-          id,
-          command,
-          HeaderFlag.reply | HeaderFlag.error,
-          errnoOf(error),
-          EMPTY,
-          undefined,
-          undefined,
-        );
-      } else {
-        this.#outlet.reply(
-          id,
-          command,
-          HeaderFlag.reply,
-          0,
-          reply?.payload ?? EMPTY,
-          reply?.data,
-          reply?.fds,
-        );
-      }
+      this.#outlet.reply(
+        error === undefined
+          ? {
+              id,
+              command,
+              flags: HeaderFlag.reply,
+              errno: 0,
+              payload: reply?.payload ?? EMPTY,
+              data: reply?.data,
+              fds: reply?.fds,
+            }
+          : {
+              id,
+              command,
+              flags: HeaderFlag.reply | HeaderFlag.error,
+              errno: errnoOf(error),
+              payload: EMPTY,
+            },
+      );
     }
     reply?.sent?.();
   }
