@@ -130,7 +130,7 @@ async function negotiate(
     if (error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_DISCONNECTED') {
       throw new VfioUserError(
         'ERR_VFIO_USER_VERSION',
-        `${connection.name} closed the connection instead of answering VERSION ${String(PROTOCOL_MAJOR)}.${String(PROTOCOL_MINOR)}: ` +
+        `${connection.name} closed the connection instead of answering VERSION ${PROTOCOL_MAJOR}.${PROTOCOL_MINOR}: ` +
           'it speaks another version of vfio-user, needs a capability that this client lacks, or is not a vfio-user server',
         { command: 'VERSION', cause: error },
       );
@@ -142,8 +142,8 @@ async function negotiate(
     if (version.major !== PROTOCOL_MAJOR || version.minor > PROTOCOL_MINOR) {
       throw new VfioUserError(
         'ERR_VFIO_USER_VERSION',
-        `${connection.name} speaks vfio-user ${String(version.major)}.${String(version.minor)}; ` +
-          `this client speaks ${String(PROTOCOL_MAJOR)}.${String(PROTOCOL_MINOR)} and older minor versions of ${String(PROTOCOL_MAJOR)}`,
+        `${connection.name} speaks vfio-user ${version.major}.${version.minor}; ` +
+          `this client speaks ${PROTOCOL_MAJOR}.${PROTOCOL_MINOR} and older minor versions of ${PROTOCOL_MAJOR}`,
         { command: 'VERSION' },
       );
     }
@@ -188,6 +188,6 @@ function orFault<T>(access: () => T): T {
 
 function checkTimeout(name: string, value: number): number {
   if (!(value > 0))
-    throw invalidArgument(`${name} is ${String(value)}; give milliseconds above 0, or Infinity for none`);
+    throw invalidArgument(`${name} is ${value}; give milliseconds above 0, or Infinity for none`);
   return value;
 }

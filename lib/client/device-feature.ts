@@ -25,7 +25,7 @@ export class DeviceFeatures {
   readonly #connection: Connection;
   readonly #timeout: number;
 
-  /** @param timeout milliseconds for a change: a device may have to finish its I/O first */
+  /** @param timeout milliseconds for a change: a device may have to finish its I/O first. @internal */
   constructor(connection: Connection, timeout: number) {
     this.#connection = connection;
     this.#timeout = timeout;
@@ -44,7 +44,7 @@ export class DeviceFeatures {
     if (!reply.complete) {
       throw new VfioUserError(
         'ERR_VFIO_USER_PROTOCOL',
-        `${this.#connection.name}: the data of feature ${String(feature)} need ${String(reply.argsz)} bytes; ${String(room)} of data were offered`,
+        `${this.#connection.name}: the data of feature ${feature} need ${reply.argsz} bytes; ${room} of data were offered`,
         { command: 'DEVICE_FEATURE' },
       );
     }

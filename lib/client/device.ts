@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { EventEmitter } from 'node:events';
 import { VfioUserError, outOfRange } from '../errors';
-import type { Device, DeviceInfo, PciIrqName, PciRegionName, SparseArea } from '../pci/device';
+import type { Device, DeviceInfo, PciIrqName, PciRegionName } from '../pci/device';
 import { PciIrq, PciRegion } from '../pci/device';
 import {
   Command,
@@ -9,15 +9,12 @@ import {
   RegionFlag,
   decodeDeviceInfoReply,
   decodeIrqInfoReply,
-  decodeRegionInfoReply,
   encodeDeviceInfoRequest,
   encodeIrqInfoRequest,
-  encodeRegionInfoRequest,
   type Capabilities,
   type NegotiatedLimits,
-  type RegionInfo,
 } from '../protocol';
-import type { Connection, ConnectionStatistics, FdList } from '../transport';
+import type { Connection, ConnectionStatistics } from '../transport';
 import { DeviceFeatures } from './device-feature';
 import type { DirtyLog } from './dirty-log';
 import type { DmaContainer } from './dma-container';
@@ -28,6 +25,7 @@ import { IrqExclusion } from './irq-exclusion';
 import { PciFunction } from './pci-function';
 import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
 import { VfioUserRegion, type RegionAccess } from './region';
+import { describeRegion } from './region-description';
 
 /** The result of the negotiation with a server. */
 export interface Negotiated {
@@ -53,13 +51,10 @@ export interface DeviceTimeouts {
 /** What a device's connection has seen so far. */
 export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 
-/** Region info that fits into this many bytes is asked for with one message; larger takes a second one. */
-const REGION_INFO_SIZE = 4096;
 /** A server that announces more than this is not believed. */
 const MAX_REGIONS = 4096;
 /** PCI local bus 3.0, 6.1. */
 const COMPATIBLE_CONFIG_SIZE = 256;
-const MAX_REGION_INFO = 1 << 20;
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
 export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] }> implements Device {
@@ -201,7 +196,10 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     return Promise.resolve();
   }
 
-  /** The connection has ended. Called by `connect`; mappings stay until {@link close}, so that nothing is pulled from under a reader. */
+  /**
+   * Tells the device that its connection has ended. Mappings stay until {@link close}, so that nothing is pulled from under a
+   * reader. @internal
+   */
   connectionClosed(error: VfioUserError | null): void {
     if (error !== null) {
       for (const part of this.#open) if (part instanceof VfioUserIrq) part.connectionLost(error);
@@ -244,39 +242,8 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   }
 
   async #fetchRegion(index: number): Promise<VfioUserRegion> {
-    let argsz = REGION_INFO_SIZE;
-    for (let attempt = 1; ; attempt++) {
-      const reply = await this.#connection.request({
-        command: Command.deviceGetRegionInfo,
-        payload: encodeRegionInfoRequest({ index, argsz }),
-        maxReply: argsz,
-      });
-      const info = decodeOrClose(reply.fds, () => decodeRegionInfoReply(reply.payload, { index }));
-      if (attempt === 1 && argsz < info.argsz && info.argsz <= MAX_REGION_INFO) {
-        // The server needs more room than we gave it (vfio-user, "Message sizes").
-        argsz = info.argsz;
-        reply.fds.close();
-        continue;
-      }
-      // With its capabilities cut off, it is not known which parts can be mapped: then by message only.
-      const mappable = info.complete && (info.flags & RegionFlag.mmap) !== 0;
-      const whole = info.size > 0 ? [{ offset: 0, size: info.size }] : [];
-      const areas = mappable ? (sparseAreas(info) ?? whole) : [];
-      const region = new VfioUserRegion(
-        this.#connection,
-        {
-          index,
-          size: info.size,
-          flags: info.flags,
-          fdOffset: info.offset,
-          areas,
-          type: info.capabilities.find((c) => c.kind === 'type'),
-          fds: takeFds(reply.fds, mappable ? Math.max(1, areas.length) : 0),
-        },
-        this.#regionAccess,
-      );
-      return this.#adopt(region);
-    }
+    const description = await describeRegion(this.#connection, index);
+    return this.#adopt(new VfioUserRegion(this.#connection, description, this.#regionAccess));
   }
 
   async #fetchIrq(index: number): Promise<VfioUserIrq> {
@@ -316,30 +283,4 @@ async function cached<T>(cache: Map<number, Promise<T>>, key: number, fetch: () 
     entry.catch(() => cache.delete(key));
   }
   return entry;
-}
-
-function decodeOrClose<T>(fds: FdList, decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    fds.close();
-    throw error;
-  }
-}
-
-/** The areas of a sparse mmap capability; undefined when the whole region can be mapped. */
-function sparseAreas(info: RegionInfo): readonly SparseArea[] | undefined {
-  const capability = info.capabilities.find((c) => c.kind === 'sparseMmap');
-  return capability?.areas;
-}
-
-/** Takes up to `most` descriptors, and closes what a server sent beyond that. */
-function takeFds(fds: FdList, most: number): number[] {
-  const taken = [];
-  for (let index = 0; index < Math.min(most, fds.length); index++) {
-    const fd = fds.take(index);
-    if (fd !== undefined) taken.push(fd);
-  }
-  fds.close();
-  return taken;
 }

@@ -14,7 +14,7 @@ const RETRY_MILLISECONDS = 10;
 
 /** An endpoint's name, for messages. */
 export function endpointName(endpoint: Endpoint): string {
-  return typeof endpoint === 'string' ? endpoint : `fd ${String(endpoint.fd)}`;
+  return typeof endpoint === 'string' ? endpoint : `fd ${endpoint.fd}`;
 }
 
 /**
@@ -22,7 +22,7 @@ export function endpointName(endpoint: Endpoint): string {
  *
  * @throws VfioUserError ERR_VFIO_USER_CONNECT when there is no such path, or it is no socket
  */
-export function resolveSocketPath(path: string): string {
+function resolveSocketPath(path: string): string {
   if (path.startsWith('@') || path.startsWith('\0')) return path;
   const info = statOrExplain(path);
   if (info === undefined) {

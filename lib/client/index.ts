@@ -1,24 +1,24 @@
 // SPDX-License-Identifier: MIT
 export { connect, type ConnectOptions } from './connect';
-export { VfioUserDevice, type DeviceStatistics, type Negotiated } from './device';
+export type { DeviceStatistics, Negotiated, VfioUserDevice } from './device';
 export { DmaBatch, DmaBatchError, type DmaBatchOutcome } from './dma-batch';
 export { DmaContainer, type DmaContainerOptions } from './dma-container';
 export type { DmaAccess, DmaMapOptions, DmaMapping, DmaPlace, DmaRange } from './dma-range';
-export { resolveSocketPath, type Endpoint } from './endpoint';
+export type { Endpoint } from './endpoint';
 export type { ProbedBar } from './bar-probe';
-export { VfioUserIrq, type IrqTarget, type VectorSelection } from './irq';
-export { IrqVector, type IrqHandler, type IrqMode, type IrqOptions, type IrqTrace } from './irq-vector';
-export { PciFunction, type FunctionSwitches, type SizedBar } from './pci-function';
-export { SignalStream } from './signal-stream';
-export { IoEventFd, IoRegionFd, type SubRegion } from './sub-region';
+export type { IrqTarget, VectorSelection, VfioUserIrq } from './irq';
+export type { IrqHandler, IrqMode, IrqOptions, IrqTrace, IrqVector } from './irq-vector';
+export type { FunctionSwitches, PciFunction, SizedBar } from './pci-function';
+export type { SignalStream } from './signal-stream';
+export type { IoEventFd, IoRegionFd, SubRegion } from './sub-region';
 export { EventFd, type EventWatchOptions, type EventWatcher } from '../native';
-export { VfioUserRegion, type WriteOptions } from './region';
-export { DeviceFeatures } from './device-feature';
-export { DirtyLog, type DirtyLogOptions } from './dirty-log';
-export { DeviceMigration, type MigrationSupport } from './migration';
-export {
+export type { VfioUserRegion, WriteOptions } from './region';
+export type { DeviceFeatures } from './device-feature';
+export type { DirtyLog, DirtyLogOptions } from './dirty-log';
+export type { DeviceMigration, MigrationSupport } from './migration';
+export type {
+  MigrationReadOptions,
   MigrationReadStream,
+  MigrationWriteOptions,
   MigrationWriteStream,
-  type MigrationReadOptions,
-  type MigrationWriteOptions,
 } from './migration-stream';

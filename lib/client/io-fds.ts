@@ -3,6 +3,7 @@ import { VfioUserError } from '../errors';
 import { EventFd, Socket, closeFd } from '../native';
 import { Command, decodeRegionIoFdsReply, encodeRegionIoFdsRequest, type RegionIoFd } from '../protocol';
 import type { Connection, FdList } from '../transport';
+import { ask } from './ask';
 import { IoRegionChannel } from './io-region-channel';
 import { IoEventFd, IoRegionFd, type SubRegion } from './sub-region';
 
@@ -27,25 +28,18 @@ export class RegionIoFds {
    * @throws VfioUserError ERR_VFIO_USER_REMOTE, PROTOCOL and others of a message
    */
   static async fetch(connection: Connection, index: number, size: number): Promise<RegionIoFds> {
-    let argsz = FIRST_ROOM;
-    for (let attempt = 1; ; attempt++) {
-      const reply = await connection.request({
-        command: Command.deviceGetRegionIoFds,
-        payload: encodeRegionIoFdsRequest({ index, argsz }),
-        maxReply: argsz,
-      });
-      try {
-        const told = decodeRegionIoFdsReply(reply.payload, { index, fdCount: reply.fds.length });
-        if (told.complete) return new RegionIoFds(open(told.entries, reply.fds, size, connection));
-        if (attempt > 1 || told.argsz > MAX_ROOM || told.argsz <= argsz) {
-          throw protocolError(
-            `${String(told.count)} entries need ${String(told.argsz)} bytes, of which ${String(argsz)} were there`,
-          );
-        }
-        argsz = told.argsz;
-      } finally {
-        reply.fds.close();
-      }
+    const { told, fds, room } = await ask(connection, {
+      command: Command.deviceGetRegionIoFds,
+      room: FIRST_ROOM,
+      mostRoom: MAX_ROOM,
+      encode: (argsz) => encodeRegionIoFdsRequest({ index, argsz }),
+      decode: (payload, { length }) => decodeRegionIoFdsReply(payload, { index, fdCount: length }),
+    });
+    try {
+      if (told.complete) return new RegionIoFds(open(told.entries, fds, size, connection));
+      throw protocolError(`${told.count} entries need ${told.argsz} bytes, of which ${room} were there`);
+    } finally {
+      fds.close();
     }
   }
 
@@ -77,7 +71,7 @@ function open(
       const { fdIndex, offset } = entry;
       if (offset + entry.size > size || offset >= size) {
         throw protocolError(
-          `a sub-region of ${String(entry.size)} bytes at ${String(offset)} is not within the ${String(size)} bytes of the region`,
+          `a sub-region of ${entry.size} bytes at ${offset} is not within the ${size} bytes of the region`,
         );
       }
       // Without a descriptor, the sub-region is accessed by message like any other part.
@@ -92,7 +86,7 @@ function open(
         continue;
       }
       if (![0, 1, 2, 4, 8].includes(entry.size))
-        throw protocolError(`an ioeventfd for writes of ${String(entry.size)} bytes`);
+        throw protocolError(`an ioeventfd for writes of ${entry.size} bytes`);
       let eventFd = eventFds.get(fdIndex);
       if (eventFd === undefined) {
         eventFd = openEventFd(takeOnce(fds, fdIndex));
@@ -115,8 +109,7 @@ function open(
 /** Taken by this entry; others with the same index share the object. */
 function takeOnce(fds: FdList, index: number): number {
   const fd = fds.take(index);
-  if (fd === undefined)
-    throw protocolError(`descriptor ${String(index)} is to be an eventfd and something else`);
+  if (fd === undefined) throw protocolError(`descriptor ${index} is to be an eventfd and something else`);
   return fd;
 }
 

@@ -156,7 +156,7 @@ export class IoRegionChannel {
     this.#fail(
       new VfioUserError(
         'ERR_VFIO_USER_TIMEOUT',
-        `${this.#name}: no response within ${String(this.#timeout)} ms; the descriptor is not used any more`,
+        `${this.#name}: no response within ${this.#timeout} ms; the descriptor is not used any more`,
       ),
     );
   }

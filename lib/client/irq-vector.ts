@@ -26,7 +26,7 @@ export interface IrqOptions {
   /** Default `interrupt`. */
   readonly mode?: IrqMode;
   /**
-   * Of mode `adaptive`: how long the event loop looks for another signal before it sleeps, in microseconds, counted from
+   * How long the event loop of mode `adaptive` looks for another signal before it sleeps, in microseconds, counted from
    * the moment it begins to listen and from each signal. Choose more than the usual time between signals. Default 200.
    */
   readonly spin?: number;
@@ -34,7 +34,7 @@ export interface IrqOptions {
 
 /** What a vector asks of the interrupt index that it belongs to. */
 export interface VectorOwner {
-  /** Of the endpoint, for messages. */
+  /** Name of the endpoint, for messages. */
   readonly endpoint: string;
   readonly index: number;
   act(action: IrqAction, vector: number): Promise<void>;
@@ -68,6 +68,7 @@ export class IrqVector {
   #spin = 0;
   #ref = true;
 
+  /** @internal */
   constructor(owner: VectorOwner, vector: number) {
     this.#owner = owner;
     this.vector = vector;
@@ -125,6 +126,7 @@ export class IrqVector {
     return this.#owner.act('trigger', this.vector);
   }
 
+  /** Masks the vector; what the device signals meanwhile becomes pending. */
   mask(): Promise<void> {
     return this.#owner.act('mask', this.vector);
   }
@@ -156,7 +158,7 @@ export class IrqVector {
     this.#watcher?.unref();
   }
 
-  /** Begins to listen at an eventfd; `spin` as that of its `watch`. @internal */
+  /** Begins to listen at an eventfd, with `spin` for its `watch`. @internal */
   attach(eventFd: EventFd, owned: boolean, handler: IrqHandler | null, spin: number): void {
     this.#eventFd = eventFd;
     this.#owned = owned;
@@ -184,7 +186,7 @@ export class IrqVector {
     if (this.#eventFd !== null) return this.#eventFd;
     throw new VfioUserError(
       'ERR_VFIO_USER_CLOSED',
-      `Vector ${String(this.vector)} of interrupt index ${String(this.#owner.index)} of ${this.#owner.endpoint} is not enabled; call enable() first`,
+      `Vector ${this.vector} of interrupt index ${this.#owner.index} of ${this.#owner.endpoint} is not enabled; call enable() first`,
     );
   }
 

@@ -39,7 +39,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
   readonly #vectors = new Map<number, IrqVector>();
   #unmasks: boolean;
 
-  /** @param exclusion shared by the interrupt indexes of a device */
+  /** @param exclusion shared by the interrupt indexes of a device. @internal */
   constructor(
     connection: Connection,
     description: IrqDescription,
@@ -68,7 +68,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
    */
   vector(vector: number): IrqVector {
     if (!Number.isInteger(vector) || vector < 0 || vector >= this.count) {
-      throw outOfRange(`vector ${String(vector)} of ${this.#name}, which has ${String(this.count)} vectors`);
+      throw outOfRange(`vector ${vector} of ${this.#name}, which has ${this.count} vectors`);
     }
     let entry = this.#vectors.get(vector);
     if (entry === undefined) {
@@ -142,24 +142,24 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
     return this.#act('unmask', selection);
   }
 
-  /** Another of INTx, MSI and MSI-X takes this one's place. @internal */
+  /** Makes room for another of INTx, MSI and MSI-X. @internal */
   yieldTo(): Promise<void> {
     return this.#disable();
   }
 
-  /** Closes the eventfds without a message to the device. Called by the device when it closes. */
+  /** Closes the eventfds without a message to the device, which is closing. @internal */
   release(): void {
     for (const vector of this.#vectors.values()) vector.detach();
     if (this.#exclusion.active === this) this.#exclusion.active = null;
   }
 
-  /** The connection has ended with an error: no signal will come any more. Called by the device. */
+  /** Fails those who wait: the connection has ended with an error, and no signal will come any more. @internal */
   connectionLost(error: VfioUserError): void {
     for (const vector of this.#vectors.values()) vector.fail(error);
   }
 
   get #name(): string {
-    return `interrupt index ${String(this.index)} of ${this.#connection.name}`;
+    return `interrupt index ${this.index} of ${this.#connection.name}`;
   }
 
   get #exclusive(): boolean {
@@ -173,7 +173,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
   #check(count: number): void {
     if (!Number.isInteger(count) || count < 1 || count > this.count) {
       throw outOfRange(
-        `${String(count)} vectors are to be enabled of ${this.#name}, which has ${String(this.count)} vectors`,
+        `${count} vectors are to be enabled of ${this.#name}, which has ${this.count} vectors`,
       );
     }
     if ((this.flags & IrqInfoFlag.eventfd) === 0) {
@@ -251,9 +251,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
   #checkRange(start: number, count: number): void {
     const valid = Number.isInteger(start) && Number.isInteger(count) && start >= 0 && count >= 1;
     if (!valid || start + count > this.count) {
-      throw outOfRange(
-        `${String(count)} vectors from ${String(start)} on of ${this.#name}, which has ${String(this.count)} vectors`,
-      );
+      throw outOfRange(`${count} vectors from ${start} on of ${this.#name}, which has ${this.count} vectors`);
     }
   }
 
@@ -279,8 +277,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
 function spinOf({ mode = 'interrupt', spin }: IrqOptions): number {
   if (spin !== undefined && mode !== 'adaptive')
     throw invalidArgument(`spin is of the mode adaptive, and the mode is ${mode}`);
-  if (spin !== undefined && !(spin >= 0))
-    throw outOfRange(`spin is a time from 0 µs on, got ${String(spin)}`);
+  if (spin !== undefined && !(spin >= 0)) throw outOfRange(`spin is a time from 0 µs on, got ${spin}`);
   switch (mode) {
     case 'interrupt':
       return 0;

@@ -42,7 +42,7 @@ export class MigrationReadStream extends Readable {
   #lastPreCopy = false;
   #work: Promise<void> = Promise.resolve();
 
-  /** @param maxTransfer most bytes of one message */
+  /** @param maxTransfer most bytes of one message. @internal */
   constructor(port: MigrationPort, maxTransfer: number, options: MigrationReadOptions) {
     const { preCopy = false, highWaterMark = HIGH_WATER } = options;
     super({ highWaterMark });
@@ -117,7 +117,7 @@ export class MigrationWriteStream extends Writable {
   #loading = false;
   #work: Promise<void> = Promise.resolve();
 
-  /** @param maxTransfer most bytes of one message */
+  /** @param maxTransfer most bytes of one message. @internal */
   constructor(port: MigrationPort, maxTransfer: number, options: MigrationWriteOptions) {
     const { resume = true, highWaterMark = HIGH_WATER } = options;
     super({ highWaterMark, decodeStrings: true });

@@ -58,7 +58,7 @@ export class DeviceMigration {
   readonly #limits: MigrationLimits;
   #supported: Promise<MigrationSupport> | undefined;
 
-  /** Made by the device. */
+  /** @internal */
   constructor(connection: Connection, features: DeviceFeatures, limits: MigrationLimits) {
     this.#connection = connection;
     this.#features = features;
@@ -156,7 +156,7 @@ export class DeviceMigration {
     });
   }
 
-  /** Leaves `resuming` without a state that was loaded: only a reset is sure to do that. */
+  /** Leaves `resuming` without a state that was loaded: only a reset is sure to do that. @internal */
   async abandonLoad(): Promise<void> {
     if (this.#connection.closed) return;
     try {
@@ -167,7 +167,7 @@ export class DeviceMigration {
     }
   }
 
-  /** Brings the device back to a state from before a transfer, unless it is gone or has failed. */
+  /** Brings the device back to a state from before a transfer, unless it is gone or has failed. @internal */
   async restore(state: MigrationStateName): Promise<void> {
     if (this.#connection.closed || (await this.state()) === 'error') return;
     await this.setState(state);
@@ -177,6 +177,7 @@ export class DeviceMigration {
    * The state before a transfer.
    *
    * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED, or ERR_VFIO_USER_MIGRATION when a transfer is under way already
+   * @internal
    */
   async begin(preCopy: boolean): Promise<'running' | 'stop'> {
     const supported = await this.supported();

@@ -14,23 +14,9 @@ import {
 import type { Connection, Reply } from '../transport';
 import { RegionIoFds } from './io-fds';
 import type { PostedWrites } from './posted-writes';
+import type { RegionDescription } from './region-description';
 import { RegionMappings } from './region-mappings';
 import type { SubRegion } from './sub-region';
-
-/** What the server told about a region, and the descriptors that came with it. */
-export interface RegionDescription {
-  readonly index: number;
-  readonly size: number;
-  /** `RegionFlag` bits. */
-  readonly flags: number;
-  /** Offset of the region's first byte in the descriptor. */
-  readonly fdOffset: number;
-  readonly areas: readonly SparseArea[];
-  /** Of a device-specific region: what it is (`struct vfio_region_info_cap_type`). */
-  readonly type?: { readonly type: number; readonly subtype: number } | undefined;
-  /** None, one for all areas, or one for each area. The region owns them. */
-  readonly fds: readonly number[];
-}
 
 /** How regions of this connection are accessed. */
 export interface RegionAccess {
@@ -85,6 +71,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
   #eventFds: RegionIoFds | null = null;
   #closed = false;
 
+  /** @internal */
   constructor(connection: Connection, description: RegionDescription, access: RegionAccess) {
     super();
     this.#connection = connection;
@@ -199,7 +186,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     return this.#mappings.map(offset, length, () => this.#where(offset, length));
   }
 
-  /** Unmaps everything and closes the descriptors. Called by the device. */
+  /** Unmaps everything and closes the descriptors. @internal */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -315,7 +302,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     if (done === asked) return;
     throw new VfioUserError(
       'ERR_VFIO_USER_PROTOCOL',
-      `${this.#where(offset, asked)}: the server answered ${command} for ${String(done)} bytes only`,
+      `${this.#where(offset, asked)}: the server answered ${command} for ${done} bytes only`,
       { command },
     );
   }
@@ -325,7 +312,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     if (count <= this.#maxRead) return;
     throw new VfioUserError(
       'ERR_VFIO_USER_UNSUPPORTED',
-      `${this.#where(offset, count)}: one message takes at most ${String(this.#maxRead)} bytes (max_data_xfer_size)`,
+      `${this.#where(offset, count)}: one message takes at most ${this.#maxRead} bytes (max_data_xfer_size)`,
     );
   }
 
@@ -333,7 +320,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     this.#within(offset, width);
     if (offset % width !== 0) {
       throw invalidArgument(
-        `${this.#where(offset, width)}: a register of ${String(width)} bytes starts at a multiple of ${String(width)}`,
+        `${this.#where(offset, width)}: a register of ${width} bytes starts at a multiple of ${width}`,
       );
     }
     return offset;
@@ -348,7 +335,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
       offset + length > this.size
     ) {
       throw outOfRange(
-        `${String(length)} bytes at offset ${String(offset)} are not within region ${String(this.index)} of ${this.#connection.name}, which has ${String(this.size)} bytes`,
+        `${length} bytes at offset ${offset} are not within region ${this.index} of ${this.#connection.name}, which has ${this.size} bytes`,
       );
     }
   }
@@ -357,12 +344,12 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     if (this.#closed)
       throw new VfioUserError(
         'ERR_VFIO_USER_CLOSED',
-        `region ${String(this.index)}: the device ${this.#connection.name} is closed`,
+        `region ${this.index}: the device ${this.#connection.name} is closed`,
       );
   }
 
   #where(offset: number, length: number): string {
-    return `region ${String(this.index)} of ${this.#connection.name}, offset 0x${offset.toString(16)}, ${String(length)} bytes`;
+    return `region ${this.index} of ${this.#connection.name}, offset 0x${offset.toString(16)}, ${length} bytes`;
   }
 }
 

@@ -32,6 +32,7 @@ export class SignalStream implements AsyncIterableIterator<number> {
   #error: Error | null = null;
   #waiting: Waiting[] = [];
 
+  /** @internal */
   constructor(source: SignalSource, signal?: AbortSignal) {
     this.#source = source;
     this.#signal = signal;
@@ -67,14 +68,18 @@ export class SignalStream implements AsyncIterableIterator<number> {
     return Promise.resolve({ done: true, value: undefined });
   }
 
-  /** More signals have come. */
+  /** Counts more signals. @internal */
   push(signals: number): void {
     this.#signals += signals;
     const waiting = this.#waiting.shift();
     if (waiting !== undefined) waiting.resolve(this.#take());
   }
 
-  /** Ends the stream: with an error, which the consumer gets after what was counted, or without. Idempotent. */
+  /**
+   * Ends the stream: with an error, which the consumer gets after what was counted, or without. Idempotent.
+   *
+   * @internal
+   */
   end(error: Error | null): void {
     if (this.#state === 'ended') return;
     const started = this.#state === 'started';

@@ -46,7 +46,7 @@ export class IoEventFd {
   readonly #shadow: Mapping | null;
   readonly #shadowAt: number;
 
-  /** @throws VfioUserError ERR_VFIO_USER_SYSTEM when the shadow memory cannot be mapped */
+  /** @throws VfioUserError ERR_VFIO_USER_SYSTEM when the shadow memory cannot be mapped. @internal */
   constructor(description: IoEventFdDescription, eventFd: EventFd, shadow: ShadowMemory | null) {
     this.offset = description.offset;
     this.size = description.size;
@@ -96,7 +96,7 @@ export class IoEventFd {
     this.signalData(registerBytes(BigInt(value), this.size === 0 ? 8 : (this.size as RegisterWidth)));
   }
 
-  /** The same for a write that {@link matches}. @internal */
+  /** Does what a write that {@link matches} does. @internal */
   signalData(data: Uint8Array): void {
     if (this.#shadow !== null) store(this.#shadow.buffer, this.#shadowAt, data);
     this.#eventFd.signal();
@@ -135,6 +135,7 @@ export class IoRegionFd extends RegisterAccess {
   readonly userData: U64;
   readonly #channel: IoRegionChannel;
 
+  /** @internal */
   constructor(description: IoRegionFdDescription, channel: IoRegionChannel) {
     super();
     this.offset = description.offset;
@@ -184,11 +185,11 @@ export class IoRegionFd extends RegisterAccess {
     const inside = offset - this.offset;
     if (!Number.isSafeInteger(offset) || inside < 0 || inside + width > size) {
       throw outOfRange(
-        `${String(width)} bytes at offset ${String(offset)} are not within the sub-region of ${String(size)} bytes at ${String(this.offset)}`,
+        `${width} bytes at offset ${offset} are not within the sub-region of ${size} bytes at ${this.offset}`,
       );
     }
     if (offset % width !== 0)
-      throw invalidArgument(`a register of ${String(width)} bytes starts at a multiple of ${String(width)}`);
+      throw invalidArgument(`a register of ${width} bytes starts at a multiple of ${width}`);
     return encodeIoRegionCommand({
       write: data !== null,
       width,

@@ -21,8 +21,7 @@ export function takeTwinSocket(
   const { fdIndex } = server.twinSocket;
   if (fdIndex === undefined) throw inconsistent(endpoint, 'does not say which descriptor it is');
   const fd = fds.take(fdIndex);
-  if (fd === undefined)
-    throw inconsistent(endpoint, `names descriptor ${String(fdIndex)} of ${String(fds.length)}`);
+  if (fd === undefined) throw inconsistent(endpoint, `names descriptor ${fdIndex} of ${fds.length}`);
   try {
     return Socket.fromFd(fd);
   } catch (cause) {
