@@ -13,7 +13,7 @@ import {
 } from '../spec';
 import { AdminCommands } from './admin-commands';
 import { AsyncEvents } from './async-events';
-import type { Backend } from './backend';
+import type { Backend } from '../backends';
 import { ClientView } from './client-view';
 import { DoorbellBar } from './doorbell-bar';
 import { ErrorLog, NOT_KNOWN } from './error-log';

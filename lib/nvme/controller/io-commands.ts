@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { BROADCAST_NSID, NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
-import type { Backend } from './backend';
+import type { Backend } from '../backends';
 import type { ClientView, ViewRange } from './client-view';
 import { DataPointer, type FetchedLists } from './data-pointer';
 import { Outcome } from './outcome';

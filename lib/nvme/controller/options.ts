@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { createHash, randomBytes } from 'node:crypto';
 import { invalidArgument, outOfRange } from '../../errors';
-import type { Backend } from './backend';
+import type { Backend } from '../backends';
 
 /** Options of `NvmeControllerModel`. */
 export interface NvmeControllerOptions {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { FileBackend } from '../../../lib/nvme/controller';
+import { FileBackend } from '../../../lib/nvme/backends';
 import {
   type Command,
   decodeCommandEffectsLog,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { createBackend } from '../../../lib/nvme/controller';
+import { createBackend } from '../../../lib/nvme/backends';
 import type { Command } from '../../../lib/nvme/spec';
 import { Address, type FakeRange, Host, type HostQueue, turns, until } from './support';
 
