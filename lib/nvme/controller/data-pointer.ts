@@ -7,7 +7,6 @@ import { Outcome, pointerOutcome } from './outcome';
 /** Memory pages of the controller: CAP.MPSMIN and CAP.MPSMAX are both 4 KiB. */
 export const PAGE_BYTES = 4096;
 
-const SUCCESS = Outcome.success;
 /** Of the first byte of a page. */
 const MAX_ADDRESS = Number.MAX_SAFE_INTEGER - PAGE_BYTES;
 
@@ -68,7 +67,7 @@ export class DataPointer {
     const inPage = prp1 - Math.floor(prp1 / PAGE_BYTES) * PAGE_BYTES;
     if (inPage + length <= PAGE_BYTES && (inPage & 3) === 0 && prp1 <= MAX_ADDRESS) {
       this.#add(prp1, length);
-      return SUCCESS;
+      return Outcome.success;
     }
     return pointerOutcome(walkPrp(prp1, prp2, length, PAGE_BYTES, this.#readList, this.#visit));
   }

@@ -17,10 +17,6 @@ function queueWords(view: ClientView, iova: number, bytes: number, writes: boole
 /** x86 keeps the order of loads and of stores; elsewhere an atomic access gives it, for about 9 ns. */
 const ORDERED = process.arch === 'x64' || process.arch === 'ia32';
 
-/** Constants of this module, since every completion uses them: see io-commands.ts. */
-const { dw0: DW0, dw1: DW1, queue: QUEUE, status: STATUS } = CqeWord;
-const [ENTRY_WORDS, STATUS_SHIFT, PHASE_SHIFT] = [CQE_WORDS, CQE_STATUS_SHIFT, CQE_PHASE_SHIFT];
-
 /** A completion that waits for a free entry. */
 interface Waiting {
   readonly cid: number;
@@ -107,13 +103,13 @@ export class CompletionQueue {
   }
 
   #write(words: Int32Array, sqId: number, sqHead: number, cid: number, status: number, dw0: number): void {
-    const at = this.#tail * ENTRY_WORDS;
-    const last = (status << STATUS_SHIFT) | (this.#phase << PHASE_SHIFT) | cid;
-    words[at + DW0] = dw0;
-    words[at + DW1] = 0;
-    words[at + QUEUE] = (sqId << 16) | sqHead;
-    if (ORDERED) words[at + STATUS] = last;
-    else Atomics.store(words, at + STATUS, last);
+    const at = this.#tail * CQE_WORDS;
+    const last = (status << CQE_STATUS_SHIFT) | (this.#phase << CQE_PHASE_SHIFT) | cid;
+    words[at + CqeWord.dw0] = dw0;
+    words[at + CqeWord.dw1] = 0;
+    words[at + CqeWord.queue] = (sqId << 16) | sqHead;
+    if (ORDERED) words[at + CqeWord.status] = last;
+    else Atomics.store(words, at + CqeWord.status, last);
     this.posted = true;
     if (++this.#tail === this.entries) {
       this.#tail = 0;
