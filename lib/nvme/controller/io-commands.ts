@@ -8,7 +8,7 @@ import type { FeatureSet } from './feature-set';
 import { NAMESPACE_ID, type Namespace } from './namespace';
 import { Outcome } from './outcome';
 import type { Counters } from './statistics';
-import { type Alive, readParts, resolveParts, writeParts } from './transfer';
+import { type Alive, type Parts, readParts, resolveParts, writeParts } from './transfer';
 
 /** Returned by {@link IoCommands.execute} when the command needs {@link IoCommands.executeSlowly}. */
 export const DEFERRED = -1;
@@ -17,7 +17,7 @@ export const DEFERRED = -1;
 const ZERO_AT_ONCE = 2 ** 20;
 
 const TWO_32 = 0x1_0000_0000;
-/** FUA, bit 30 of SqeWord.cdw12. */
+/** FUA, bit 30 of CDW12. */
 const FORCE_UNIT_ACCESS = 1 << 30;
 /** FUSE, bits 9:8 of CDW0, and the upper bit of PSDT, 15:14: neither fused commands nor SGLs of metadata are offered. */
 const UNSUPPORTED_FLAGS = 0x8300;
@@ -78,18 +78,35 @@ export class IoCommands {
   }
 
   /**
-   * Executes a command that was deferred.
-   * @param words the command, which is not the host's any more
+   * Executes a command that was deferred. It is checked again: the host may have changed it before the copy was made.
+   * @param words a copy of the command
+   * @param alive whether the command still matters
+   * @returns an {@link Outcome}
    */
   async executeSlowly(words: Int32Array, alive: Alive): Promise<number> {
     this.#counters.slowCommands++;
-    switch ((words[0] as number) & 0xff) {
-      case NvmOpcode.flush:
-        return this.#makeDurable(Outcome.success);
-      case NvmOpcode.writeZeroes:
-        return this.#zeroSlowly(words, alive);
+    const cdw0 = words[0] as number;
+    const opcode = cdw0 & 0xff;
+    if (opcode === NvmOpcode.flush) return this.#makeDurable();
+    const cdw12 = words[SqeWord.cdw12] as number;
+    const offset = this.#offset(words, 0, cdw0, cdw12);
+    if (offset < 0) return this.#rangeOutcome(words, 0, cdw0);
+    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+    if (opcode === NvmOpcode.writeZeroes) return this.#zeroSlowly(offset, length, cdw12, alive);
+    if (length > this.#maxTransfer) return Outcome.invalidField;
+    const parts = await resolveParts(this.#view, length, alive, (pointer, lists) =>
+      resolve(pointer, words, 0, cdw0, length, lists),
+    );
+    if (parts.outcome !== Outcome.success) return parts.outcome;
+    switch (opcode) {
+      case NvmOpcode.read:
+        return this.#readSlowly(offset, length, parts, alive);
+      case NvmOpcode.write:
+        return this.#writeSlowly(offset, length, parts, cdw12, alive);
+      case NvmOpcode.compare:
+        return this.#compareSlowly(offset, length, parts, alive);
       default:
-        return this.#transferSlowly(words, alive);
+        return Outcome.invalidOpcode;
     }
   }
 
@@ -183,56 +200,54 @@ export class IoCommands {
     return this.#backend.zero(offset, length) ? Outcome.success : Outcome.writeFault;
   }
 
-  async #transferSlowly(words: Int32Array, alive: Alive): Promise<number> {
-    const cdw0 = words[0] as number;
-    const opcode = cdw0 & 0xff;
-    const cdw12 = words[SqeWord.cdw12] as number;
-    const offset = startBlock(words, 0) * this.#blockSize;
-    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
-    const parts = await resolveParts(this.#view, length, alive, (pointer, lists) =>
-      resolve(pointer, words, 0, cdw0, length, lists),
-    );
-    if (parts.outcome !== Outcome.success) return parts.outcome;
-    if (opcode === NvmOpcode.read) {
-      const data = new Uint8Array(length);
-      if (!alive()) return Outcome.internalError;
-      if (!this.#backend.read(offset, data, 0, length)) return Outcome.unrecoveredReadError;
-      this.#counters.readCommands++;
-      this.#counters.bytesRead += length;
-      return writeParts(this.#view, parts, data, alive);
-    }
+  async #readSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
+    const data = new Uint8Array(length);
+    if (!alive()) return Outcome.internalError;
+    if (!this.#backend.read(offset, data, 0, length)) return Outcome.unrecoveredReadError;
+    this.#counters.readCommands++;
+    this.#counters.bytesRead += length;
+    return writeParts(this.#view, parts, data, alive);
+  }
+
+  async #writeSlowly(
+    offset: number,
+    length: number,
+    parts: Parts,
+    cdw12: number,
+    alive: Alive,
+  ): Promise<number> {
     const data = await readParts(this.#view, parts, length, alive);
     if (data === undefined || !alive()) return Outcome.dataTransferError;
-    if (opcode === NvmOpcode.compare) {
-      this.#counters.otherCommands++;
-      this.#counters.bytesRead += length;
-      const ours = new Uint8Array(length);
-      if (!this.#backend.read(offset, ours, 0, length)) return Outcome.unrecoveredReadError;
-      return Buffer.compare(data, ours) === 0 ? Outcome.success : Outcome.compareFailure;
-    }
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
     if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
-    return this.#isDurable(cdw12) ? this.#makeDurable(Outcome.success) : Outcome.success;
+    return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
   }
 
-  async #zeroSlowly(words: Int32Array, alive: Alive): Promise<number> {
-    const cdw12 = words[SqeWord.cdw12] as number;
-    const offset = startBlock(words, 0) * this.#blockSize;
-    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+  async #compareSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
+    const theirs = await readParts(this.#view, parts, length, alive);
+    if (theirs === undefined || !alive()) return Outcome.dataTransferError;
+    this.#counters.otherCommands++;
+    this.#counters.bytesRead += length;
+    const ours = new Uint8Array(length);
+    if (!this.#backend.read(offset, ours, 0, length)) return Outcome.unrecoveredReadError;
+    return Buffer.compare(theirs, ours) === 0 ? Outcome.success : Outcome.compareFailure;
+  }
+
+  async #zeroSlowly(offset: number, length: number, cdw12: number, alive: Alive): Promise<number> {
     for (let done = 0; done < length; done += ZERO_AT_ONCE) {
       if (!alive()) return Outcome.internalError;
-      if (!this.#backend.zero(offset + done, Math.min(ZERO_AT_ONCE, length - done)))
-        return Outcome.writeFault;
+      const part = Math.min(ZERO_AT_ONCE, length - done);
+      if (!this.#backend.zero(offset + done, part)) return Outcome.writeFault;
       await new Promise(setImmediate);
     }
-    return this.#isDurable(cdw12) ? this.#makeDurable(Outcome.success) : Outcome.success;
+    return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
   }
 
-  async #makeDurable(outcome: number): Promise<number> {
+  async #makeDurable(): Promise<number> {
     try {
       await this.#backend.flush();
-      return outcome;
+      return Outcome.success;
     } catch {
       return Outcome.writeFault; // The status is all that the host can be told.
     }
@@ -243,7 +258,7 @@ export class IoCommands {
     return this.#backend.volatileCache && ((cdw12 & FORCE_UNIT_ACCESS) !== 0 || this.#features.writeThrough);
   }
 
-  /** Where the blocks of a command begin in the backend; -1 when {@link #rangeOutcome} tells what is wrong. */
+  /** Where the blocks of a command begin in the backend. When it is -1, {@link #rangeOutcome} tells what is wrong. */
   #offset(words: Int32Array, at: number, cdw0: number, cdw12: number): number {
     const lba = startBlock(words, at);
     if ((cdw0 & UNSUPPORTED_FLAGS) !== 0 || words[at + SqeWord.nsid] !== NAMESPACE_ID) return -1;
@@ -257,7 +272,7 @@ export class IoCommands {
   }
 }
 
-/** Finds the data of the command at word `at`; an {@link Outcome}. Each word is read once. */
+/** Finds the data of the command at word `at`. Each word is read once. Returns an {@link Outcome}. */
 function resolve(
   pointer: DataPointer,
   words: Int32Array,
@@ -268,18 +283,18 @@ function resolve(
 ): number {
   const toClient = (cdw0 & 0xff) === NvmOpcode.read;
   const first = address(words, at + SqeWord.prp1Low);
-  if ((cdw0 & SGL) === 0)
-    return pointer.resolve(first, address(words, at + SqeWord.prp2Low), length, toClient, lists);
-  const size = (words[at + SqeWord.prp2Low] as number) >>> 0;
-  return pointer.resolveSgl(first, size, words[at + SqeWord.prp2Low + 1] as number, length, toClient, lists);
+  const second = at + SqeWord.prp2Low;
+  if ((cdw0 & SGL) === 0) return pointer.resolve(first, address(words, second), length, toClient, lists);
+  const size = (words[second] as number) >>> 0;
+  return pointer.resolveSgl(first, size, words[second + 1] as number, length, toClient, lists);
 }
 
-/** A 64-bit address of two words; exact below 2^53, and not below 2^53 when it is not. */
+/** The 64-bit address in two words. What is rounded, from 2^53 on, does not become less than 2^53. */
 function address(words: Int32Array, at: number): number {
   return ((words[at + 1] as number) >>> 0) * TWO_32 + ((words[at] as number) >>> 0);
 }
 
-/** SLBA of Read, Write, Compare and Write Zeroes: SqeWord.cdw10 and CDW11. */
+/** SLBA of Read, Write, Compare and Write Zeroes: CDW10 and CDW11. */
 function startBlock(words: Int32Array, at: number): number {
   return address(words, at + SqeWord.cdw10);
 }

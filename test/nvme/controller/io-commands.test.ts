@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { createBackend } from '../../../lib/nvme/backends';
+import { type Backend, createBackend } from '../../../lib/nvme/backends';
 import type { Command } from '../../../lib/nvme/spec';
 import { Address, type FakeRange, Host, type HostQueue, turns, until } from './support';
 
@@ -307,4 +307,37 @@ describe('memory that is not mapped here', () => {
     for (let i = 0; i < 256; i++) words.set([FAR + i * 0x1000 + 0x1000, 0], (i * 0x1000 + 0xff8) / 4);
     expect(await status({ opcode: READ, cdw12: 255, prp2: FAR + 0xff8 })).toBe('00/04');
   });
+});
+
+test.each<[string, number, (word: number) => number, string]>([
+  ['the first block', 10, () => 0xffff_fff0, '00/80 DNR'],
+  ['the number of blocks', 12, (word) => word | 0xffff, '00/02 DNR'],
+  ['the namespace', 1, () => 7, '00/0b DNR'],
+  ['the opcode', 0, (word) => word | 0x80, '00/01 DNR'],
+])('a host that changes %s after the check is found out', async (_, index, change, expected) => {
+  let race = (): void => undefined;
+  const writes: number[] = [];
+  const backend: Backend = {
+    kind: 'racing',
+    size: 64 << 20,
+    // The controller asks this of a write with FUA, between its check and its copy of the command.
+    get volatileCache() {
+      race();
+      return true;
+    },
+    read: () => true,
+    write: (offset) => writes.push(offset) > 0,
+    zero: () => true,
+    flush: () => Promise.resolve(),
+    close: () => undefined,
+  };
+  const drive = new Host({ backend });
+  drive.enable();
+  const victim = await drive.createQueues();
+  const words = drive.memory.words(victim.sq, 16);
+  race = () => (words[index] = change(words[index]!));
+  const write = { opcode: WRITE, nsid: 1, prp1: Address.data, cdw12: 0x4000_0000 };
+  expect((await drive.run(victim, write)).status).toBe(expected);
+  expect(writes).toEqual([]);
+  drive.close();
 });
