@@ -255,6 +255,18 @@ describe('features', () => {
     host.write32(0x14, 0);
     expect(host.read32(0x1c)).toBe(0);
   });
+
+  test('after a shutdown nobody waits for Keep Alive', async () => {
+    expect((await set(0x0f, 1)).status).toBe('00/00');
+    host.write32(0x14, 0x0046_4001);
+    // This one has its timer set later: when it has expired, so would have the other.
+    const later = new Host();
+    later.enable();
+    expect((await later.adminCommand({ opcode: 9, cdw10: 0x0f, cdw11: 1 })).status).toBe('00/00');
+    await until(() => later.read32(0x1c) === 3);
+    expect([host.read32(0x1c), host.controller.fault]).toEqual([9, null]);
+    later.close();
+  });
 });
 
 test('a file has a volatile write cache, which Flush and write-through make durable', async () => {
