@@ -27,10 +27,10 @@ export const TEMPERATURE = 298;
 export const WARNING_TEMPERATURE = 343;
 /** CCTEMP in kelvins. */
 export const CRITICAL_TEMPERATURE = 353;
-/** Unit of the keep alive timer in milliseconds; KAS is this in units of 100 ms. */
+/** Granularity of the Keep Alive Timer in milliseconds. KAS is this in units of 100 ms. */
 export const KEEP_ALIVE_UNIT = 1000;
 
-/** Capabilities that Get Features reports for SEL 3: changeable, but neither saveable nor of a namespace. */
+/** What Get Features reports for SEL 3: a feature is changeable, but neither saveable nor specific to a namespace. */
 const CHANGEABLE = 4;
 
 /** TMPSEL for all sensors. */
@@ -78,7 +78,7 @@ export class FeatureSet {
     return TEMPERATURE >= over || TEMPERATURE <= under ? CriticalWarning.temperature : 0;
   }
 
-  /** Back to the defaults. */
+  /** Restores the defaults. */
   reset(): void {
     this.#values.clear();
     this.#vectorValues.clear();
@@ -88,7 +88,7 @@ export class FeatureSet {
     this.writeThrough = false;
   }
 
-  /** Get Features. */
+  /** Executes Get Features (NVMe base 2.0, 5.15). */
   get(cdw10: number, cdw11: number): Reply {
     const { feature, select } = getFeaturesCdw10.decode(cdw10);
     const standard = this.#default(feature, cdw11);
@@ -103,7 +103,7 @@ export class FeatureSet {
     }
   }
 
-  /** Set Features. */
+  /** Executes Set Features (NVMe base 2.0, 5.27). */
   set(cdw10: number, cdw11: number, nsid: number): Reply {
     const { feature, save } = setFeaturesCdw10.decode(cdw10);
     if (this.#default(feature, cdw11) === undefined) return { outcome: Outcome.invalidField };
@@ -150,7 +150,7 @@ export class FeatureSet {
     return this.#value(feature);
   }
 
-  /** Value after a reset; undefined for a feature that does not exist, or an argument that it does not take. */
+  /** The value after a reset; undefined for a feature that does not exist, or an argument that it does not take. */
   #default(feature: number, cdw11: number): number | undefined {
     switch (feature) {
       case Feature.arbitration:
@@ -199,7 +199,7 @@ export class FeatureSet {
     return { outcome: Outcome.success, dw0 };
   }
 
-  /** Raises an event for a critical warning that the host wants to hear of. */
+  /** Raises an event for a critical warning, if the host has asked for it. */
   #warn(): void {
     const { criticalWarnings } = asyncEventConfiguration.decode(this.#value(Feature.asyncEventConfiguration));
     if ((criticalWarnings & this.criticalWarning) === 0) return;

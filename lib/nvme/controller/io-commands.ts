@@ -218,9 +218,9 @@ export class IoCommands {
   ): Promise<number> {
     const data = await readParts(this.#view, parts, length, alive);
     if (data === undefined || !alive()) return Outcome.dataTransferError;
+    if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
-    if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
     return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
   }
 

@@ -28,8 +28,11 @@ const MSIX_BAR: MsixLayout = { size: 0x2000, table: 0, pba: 0x1000 };
  * await serve('/run/nvme.sock', controller);
  */
 export class NvmeControllerModel implements PciDeviceModel {
+  /** Names the controller in messages. */
   readonly name: string;
+  /** BAR 0 with registers and doorbells, BAR 4 with the MSI-X structures, and configuration space. */
   readonly regions: ReadonlyMap<number, ServedRegion>;
+  /** A vector of MSI-X for the admin queue, and one for each I/O queue pair. */
   readonly irqs: ReadonlyMap<number, number>;
 
   readonly #backend: Backend;

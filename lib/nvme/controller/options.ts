@@ -16,7 +16,7 @@ export interface NvmeControllerOptions {
    * a drive that shall stay the same one across restarts needs one. Default: random.
    */
   readonly serial?: string;
-  /** Model number, at most 40 printable ASCII characters. */
+  /** Model number, at most 40 printable ASCII characters. Default: `vfio-user`, the kind of the backend, and `drive`. */
   readonly model?: string;
   /** Greatest transfer of a command in bytes, a power of two from 4 KiB to 1 MiB. Default 128 KiB. */
   readonly maxTransfer?: number;
@@ -33,7 +33,10 @@ export interface NvmeControllerOptions {
   readonly mappableDoorbells?: boolean;
   /** Milliseconds that the loop polls before the event loop has a turn, up to 100. Default 0.1. */
   readonly pollSlice?: number;
-  /** Milliseconds without work after which the loop looks at the doorbells once a millisecond only. Default 10. */
+  /**
+   * Milliseconds without work after which the loop looks at the doorbells once a millisecond only; Infinity for never.
+   * Default 10.
+   */
   readonly idleAfter?: number;
   /** Called with the reason when the controller cannot go on (CSTS.CFS): the client sees nothing but the bit. */
   readonly onFault?: (reason: string) => void;
