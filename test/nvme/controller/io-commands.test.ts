@@ -301,6 +301,23 @@ describe('memory that is not mapped here', () => {
     expect([host.read32(0x14), host.read32(0x1c), host.read32(0x28)]).toEqual([0, 0, 0]);
   });
 
+  test('a completion that fails is fatal, and a reset forgets it', async () => {
+    host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    Object.defineProperty(host, 'delivers', {
+      configurable: true,
+      get: () => {
+        throw new Error('no interrupt');
+      },
+    });
+    host.ring(queue);
+    await until(() => host.read32(0x1c) === 3);
+    expect(host.controller.fault).toBe('The completion of a command of queue 1 failed');
+    Object.defineProperty(host, 'delivers', { value: true });
+    host.write32(0x14, 0);
+    host.enable();
+    expect(await host.adminCommand({ opcode: 6, cdw10: 1 })).toMatchObject({ status: '00/00' });
+  });
+
   test('a host that moves a list for ever gets an error', async () => {
     // Each list is fetched by message, and ends in a chain to another one.
     const words = new Uint32Array(far.bytes.buffer);
