@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { NvmeControllerModel, createBackend, type BackendOptions } from '../nvme/controller';
+import { createBackend, type BackendOptions } from '../nvme/backends';
+import { NvmeControllerModel } from '../nvme/controller';
 import { serve } from '../server';
 import { complain } from './output';
 

@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { formatSize, parseSize } from '../bench/units';
-import type { BackendOptions } from '../nvme/controller';
+import type { BackendOptions } from '../nvme/backends';
 import { defineCommand } from './command';
 import { aborted, interruptible } from './interrupt';
 import { startNvmeServer } from './nvme-server';

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 import {
   AdminOpcode,
+  CQE_SIZE_EXPONENT,
   type Command,
   IDENTIFY_BYTES,
+  SQE_SIZE_EXPONENT,
   abortCdw10,
   createCompletionQueueCdw11,
   createQueueCdw10,
@@ -16,37 +18,33 @@ import type { ClientView, ViewRange } from './client-view';
 import { DataPointer, PAGE_BYTES } from './data-pointer';
 import type { FeatureSet } from './feature-set';
 import type { Identify } from './identify';
+import type { KeepAlive } from './keep-alive';
 import type { LogPages } from './log-pages';
 import type { ResolvedOptions } from './options';
-import { Outcome } from './outcome';
-import { CompletionQueue, SubmissionQueue } from './queue';
-import type { AdminReply, QueueSet } from './queue-set';
+import { Outcome, type Reply } from './outcome';
+import type { QueueSet } from './queue-set';
+import type { Registers } from './registers';
 import { type Alive, resolveParts, writeParts } from './transfer';
 
-/** What {@link AdminCommands} works on. */
+/** The parts of the controller that admin commands ask and change. */
 export interface AdminContext {
   readonly options: ResolvedOptions;
-  readonly vectors: number;
   readonly view: ClientView;
+  readonly registers: Registers;
   readonly queues: QueueSet;
+  readonly events: AsyncEvents;
+  readonly features: FeatureSet;
+  readonly keepAlive: KeepAlive;
   readonly identify: Identify;
   readonly logs: LogPages;
-  readonly features: FeatureSet;
-  readonly events: AsyncEvents;
-  /** Index of a doorbell. */
-  readonly doorbell: (queueId: number, kind: 'submission' | 'completion') => number;
-  /** Whether CC.IOSQES and CC.IOCQES are those of 64 and 16 bytes. */
-  readonly entrySizesValid: () => boolean;
-  /** Keep Alive arrived. */
-  readonly keepAlive: () => void;
 }
 
-/** Aborted: bit 0 of dword 0 of Abort is 0 when the command was aborted, 1 when not. */
+/** Dword 0 of the completion of Abort, bit 0: the command was not aborted. */
 const NOT_ABORTED = 1;
 
 type Decoded = Required<Command>;
 
-function reply(outcome: number, dw0 = 0): AdminReply {
+function reply(outcome: number, dw0 = 0): Reply {
   return { outcome, dw0 };
 }
 
@@ -60,8 +58,13 @@ export class AdminCommands {
     this.#pointer = new DataPointer(context.view, context.options.maxTransfer);
   }
 
-  /** As `QueueEvents.admin`. */
-  execute(words: Uint32Array, alive: Alive): AdminReply | Promise<AdminReply> | 'held' {
+  /**
+   * Executes a command.
+   * @param words a copy of the command
+   * @param alive whether the command still matters
+   * @returns what its completion tells; `'held'` when {@link AsyncEvents} completes it
+   */
+  execute(words: Uint32Array, alive: Alive): Reply | Promise<Reply> | 'held' {
     const command = decodeCommand(words, 0);
     // Fused commands are for I/O, and admin commands use PRPs only on PCIe (NVMe base 2.0, 3.3.3.1).
     if (command.fuse !== 0 || command.psdt !== 0) return reply(Outcome.invalidField);
@@ -91,17 +94,14 @@ export class AdminCommands {
       case AdminOpcode.abort:
         return this.#abort(command);
       case AdminOpcode.keepAlive:
-        this.#context.keepAlive();
+        this.#context.keepAlive.restart();
         return reply(Outcome.success);
       default:
         return reply(Outcome.invalidOpcode);
     }
   }
 
-  #getLogPage(
-    { cdw10, cdw11, cdw12, cdw13, prp1, prp2 }: Decoded,
-    alive: Alive,
-  ): AdminReply | Promise<AdminReply> {
+  #getLogPage({ cdw10, cdw11, cdw12, cdw13, prp1, prp2 }: Decoded, alive: Alive): Reply | Promise<Reply> {
     const { logs, events, options } = this.#context;
     const { page, length, offset, retainEvent } = decodeLogPageRequest(cdw10, cdw11, cdw12, cdw13);
     const content = logs.page(page);
@@ -119,7 +119,7 @@ export class AdminCommands {
     length: number,
     { prp1, prp2 }: Pick<Decoded, 'prp1' | 'prp2'>,
     alive: Alive,
-  ): AdminReply | Promise<AdminReply> {
+  ): Reply | Promise<Reply> {
     const bytes = new Uint8Array(length);
     bytes.set(data.subarray(0, length));
     const pointer = this.#pointer;
@@ -137,7 +137,7 @@ export class AdminCommands {
     return reply(Outcome.success);
   }
 
-  async #sendSlowly(bytes: Uint8Array, prp1: number, prp2: number, alive: Alive): Promise<AdminReply> {
+  async #sendSlowly(bytes: Uint8Array, prp1: number, prp2: number, alive: Alive): Promise<Reply> {
     const { view } = this.#context;
     const parts = await resolveParts(view, bytes.length, alive, (pointer, lists) =>
       pointer.resolve(prp1, prp2, bytes.length, true, lists),
@@ -146,8 +146,8 @@ export class AdminCommands {
     return reply(await writeParts(view, parts, bytes, alive));
   }
 
-  #createCompletionQueue({ cdw10, cdw11, prp1 }: Decoded): AdminReply {
-    const { queues, features, vectors, doorbell } = this.#context;
+  #createCompletionQueue({ cdw10, cdw11, prp1 }: Decoded): Reply {
+    const { queues, features, options } = this.#context;
     const { queueId, entries } = createQueueCdw10.decode(cdw10);
     const { contiguous, interrupts, vector } = createCompletionQueueCdw11.decode(cdw11);
     if (queueId === 0 || queueId > features.completionQueues || queues.completions.has(queueId)) {
@@ -155,14 +155,13 @@ export class AdminCommands {
     }
     const outcome = this.#checkQueue(entries, contiguous, prp1);
     if (outcome !== Outcome.success) return reply(outcome);
-    if (interrupts && vector >= vectors) return reply(Outcome.invalidInterruptVector);
-    const index = doorbell(queueId, 'completion');
-    const queue = new CompletionQueue(queueId, prp1, entries, interrupts ? vector : -1, index);
-    return reply(queues.addCompletionQueue(queue) ? Outcome.success : Outcome.dataTransferError);
+    if (interrupts && vector >= options.vectors) return reply(Outcome.invalidInterruptVector);
+    const queue = queues.createCompletionQueue(queueId, prp1, entries, interrupts ? vector : -1);
+    return reply(queue === null ? Outcome.dataTransferError : Outcome.success);
   }
 
-  #createSubmissionQueue({ cdw10, cdw11, prp1 }: Decoded): AdminReply {
-    const { queues, features, doorbell } = this.#context;
+  #createSubmissionQueue({ cdw10, cdw11, prp1 }: Decoded): Reply {
+    const { queues, features } = this.#context;
     const { queueId, entries } = createQueueCdw10.decode(cdw10);
     const { contiguous, completionQueueId } = createSubmissionQueueCdw11.decode(cdw11);
     if (queueId === 0 || queueId > features.submissionQueues || queues.hasSubmissionQueue(queueId)) {
@@ -175,21 +174,20 @@ export class AdminCommands {
     if (completions === undefined) return reply(Outcome.completionQueueInvalid);
     const outcome = this.#checkQueue(entries, contiguous, prp1);
     if (outcome !== Outcome.success) return reply(outcome);
-    const index = doorbell(queueId, 'submission');
-    const queue = new SubmissionQueue(queueId, prp1, entries, completions, index);
-    return reply(queues.addSubmissionQueue(queue) ? Outcome.success : Outcome.dataTransferError);
+    const queue = queues.createSubmissionQueue(queueId, prp1, entries, completions);
+    return reply(queue === null ? Outcome.dataTransferError : Outcome.success);
   }
 
   #checkQueue(entries: number, contiguous: boolean, address: number): number {
-    const { options, entrySizesValid } = this.#context;
-    if (entries < 2 || entries > options.maxQueueEntries || !entrySizesValid()) {
-      return Outcome.invalidQueueSize;
-    }
+    const { options, registers } = this.#context;
+    const { iosqes, iocqes } = registers.configuration;
+    if (entries < 2 || entries > options.maxQueueEntries) return Outcome.invalidQueueSize;
+    if (iosqes !== SQE_SIZE_EXPONENT || iocqes !== CQE_SIZE_EXPONENT) return Outcome.invalidQueueSize;
     if (!contiguous) return Outcome.invalidField;
     return address % PAGE_BYTES === 0 ? Outcome.success : Outcome.prpOffsetInvalid;
   }
 
-  #deleteCompletionQueue({ cdw10 }: Decoded): AdminReply {
+  #deleteCompletionQueue({ cdw10 }: Decoded): Reply {
     const { queues } = this.#context;
     const { queueId } = deleteQueueCdw10.decode(cdw10);
     const queue = queues.completions.get(queueId);
@@ -200,20 +198,18 @@ export class AdminCommands {
   }
 
   /** Commands that were not fetched are dropped; the host knows them aborted by the deletion (NVMe base 2.0, 3.3.1.3). */
-  #deleteSubmissionQueue({ cdw10 }: Decoded): AdminReply | Promise<AdminReply> {
+  #deleteSubmissionQueue({ cdw10 }: Decoded): Reply | Promise<Reply> {
     const { queues } = this.#context;
     const { queueId } = deleteQueueCdw10.decode(cdw10);
     const queue = queues.submissions.get(queueId);
     if (queueId === 0 || queue === undefined) return reply(Outcome.invalidQueueId);
-    return queues.deleteSubmissionQueue(queue) ?? reply(Outcome.success);
+    return queues.deleteSubmissionQueue(queue);
   }
 
   /** Only an Asynchronous Event Request can be aborted: other commands are done, or cannot be stopped. */
-  #abort({ cdw10 }: Decoded): AdminReply {
+  #abort({ cdw10 }: Decoded): Reply {
     const { sqId, cid } = abortCdw10.decode(cdw10);
-    const { events, queues } = this.#context;
-    if (sqId !== 0 || !events.abort(cid)) return reply(Outcome.success, NOT_ABORTED);
-    queues.completeHeld(cid, Outcome.abortRequested, 0);
-    return reply(Outcome.success);
+    const aborted = sqId === 0 && this.#context.events.abort(cid);
+    return reply(Outcome.success, aborted ? 0 : NOT_ABORTED);
   }
 }

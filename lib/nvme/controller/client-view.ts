@@ -10,13 +10,13 @@ export interface ViewRange {
   readonly buffer: ArrayBuffer;
   /** All of {@link buffer}. */
   readonly bytes: Uint8Array;
-  /** Index in {@link bytes} of address 0: add an address to it to find its byte. */
+  /** What an address needs added to be an index in {@link bytes}. */
   readonly bias: number;
   readonly readable: boolean;
   readonly writable: boolean;
 }
 
-/** The client's mapped memory for the hot path: found by number arithmetic, without allocation. */
+/** The client's mapped memory, where the hot path finds addresses by number arithmetic, without allocation. */
 export class ClientView {
   #memory: ClientMemory | null = null;
   #generation = -1;
@@ -25,6 +25,7 @@ export class ClientView {
   #last: ViewRange | null = null;
   #leaving = new WeakSet<ClientRange>();
 
+  /** The client's memory as the server gave it; null without a client. */
   get memory(): ClientMemory | null {
     return this.#memory;
   }
@@ -41,20 +42,20 @@ export class ClientView {
     this.#last = null;
   }
 
-  /** Never finds the range again: it is about to be unmapped. */
+  /** Takes out a range, which is about to be unmapped. It is not found again, even while the client's memory lists it. */
   leave(range: ClientRange): void {
     this.#leaving.add(range);
     this.#rebuild();
   }
 
-  /** Follows changes of the client's memory. True when there were any: places found before are void. */
+  /** Follows changes of the client's memory. Returns whether there were any: then what was found before is void. */
   refresh(): boolean {
     if (this.#memory === null || this.#memory.generation === this.#generation) return false;
     this.#rebuild();
     return true;
   }
 
-  /** The range that holds all of `length` bytes at `address`; null when they are not mapped here in one range. */
+  /** Returns the range that holds all of `length` bytes at `address`; null when no single mapped range does. */
   find(address: number, length: number): ViewRange | null {
     const last = this.#last;
     if (last !== null && address >= last.start && address + length <= last.end) return last;

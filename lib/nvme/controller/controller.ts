@@ -1,179 +1,84 @@
 // SPDX-License-Identifier: MIT
-import { ConfigSpace } from '../../pci/builder';
-import { PciIrq, PciRegion } from '../../pci/device';
-import type { Client, ClientRange, PciDeviceModel, ServedRegion } from '../../server/device-model';
-import { type MsixLayout, MsixTable } from '../../server/msix-table';
 import {
   AsyncErrorEvent,
-  AsyncEventType,
   CommandSets,
-  GenericStatus,
-  LogPage,
+  type ControllerConfiguration,
+  Register,
+  ShutdownNotification,
+  ShutdownStatus,
   encodeCapabilities,
 } from '../spec';
 import { AdminCommands } from './admin-commands';
 import { AsyncEvents } from './async-events';
-import type { Backend } from './backend';
-import { ClientView } from './client-view';
-import { DoorbellBar } from './doorbell-bar';
-import { ErrorLog, NOT_KNOWN } from './error-log';
+import type { ClientView } from './client-view';
+import { CommandProcessor, FatalError } from './command-processor';
+import type { Doorbells } from './doorbells';
+import { ErrorLog } from './error-log';
 import { FeatureSet } from './feature-set';
-import { Identify, NVME_VERSION, PciIds } from './identify';
+import { Identify, NVME_VERSION } from './identify';
 import { IoCommands } from './io-commands';
+import { KeepAlive } from './keep-alive';
 import { LogPages } from './log-pages';
-import { type NvmeControllerOptions, type ResolvedOptions, resolveOptions } from './options';
-import { Outcome } from './outcome';
+import { Namespace } from './namespace';
+import type { ResolvedOptions } from './options';
 import { Poller } from './poller';
-import { CompletionQueue, SubmissionQueue } from './queue';
-import { QueueSet } from './queue-set';
-import { type AdminQueues, Registers } from './registers';
-import { type ControllerStatistics, type Counters, newCounters } from './statistics';
+import { type Interrupts, QueueSet } from './queue-set';
+import { Registers } from './registers';
+import { type ControllerStatistics, newCounters } from './statistics';
 
 /** CAP.TO in milliseconds: longer than a client takes to answer, or to fail to answer, a message. */
 const READY_TIMEOUT = 15_000;
-/** Class code of an NVMe I/O controller. */
-const CLASS_CODE = 0x010802;
-/** BAR 4. The pending bits have a page of their own, so that a hypervisor can trap it alone. */
-const MSIX_BAR: MsixLayout = { size: 0x2000, table: 0, pba: 0x1000 };
 
 /**
- * An NVMe controller with one namespace, to be served to a vfio-user client: a hypervisor, SPDK, this package.
- *
- * It polls the doorbells on the event loop of its thread while a client is attached and has enabled it, and may use
- * a whole core then.
- *
- * @example
- * const controller = new NvmeControllerModel({ backend: createBackend({ kind: 'memory', size: 2 ** 30 }) });
- * await serve('/run/nvme.sock', controller);
+ * The controller behind BAR 0: the state machine of CC and CSTS (NVMe base 2.0, 3.5 to 3.7), which owns the queues and
+ * all that serves them. Calls go down from here; what the host has to be told goes by {@link Interrupts}.
  */
-export class NvmeControllerModel implements PciDeviceModel {
-  readonly name: string;
-  readonly regions: ReadonlyMap<number, ServedRegion>;
-  readonly irqs: ReadonlyMap<number, number>;
-
-  readonly #backend: Backend;
-  readonly #counters: Counters = newCounters();
-  readonly #view = new ClientView();
-  readonly #errors = new ErrorLog();
-  readonly #config: ConfigSpace;
-  readonly #msix: MsixTable;
-  readonly #bar: DoorbellBar;
+export class Controller {
+  readonly #options: ResolvedOptions;
+  readonly #doorbells: Doorbells;
   readonly #registers: Registers;
   readonly #queues: QueueSet;
   readonly #events: AsyncEvents;
   readonly #features: FeatureSet;
-  readonly #admin: AdminCommands;
+  readonly #commands: CommandProcessor;
+  readonly #counters = newCounters();
+  readonly #keepAlive = new KeepAlive((milliseconds) => {
+    this.#fail(`No Keep Alive came for ${milliseconds} ms`);
+  });
   readonly #poller: Poller;
-  readonly #onFault: (reason: string) => void;
-  #client: Client | null = null;
+  /** CC.EN was cleared, and commands that it made void still run. */
+  #stopping = false;
   #fault: string | null = null;
-  #closed = false;
-  #keepAlive: NodeJS.Timeout | undefined;
-  #drained: (() => void)[] = [];
 
-  /**
-   * @throws TypeError or RangeError when an option makes no sense
-   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when memory for the doorbells cannot be had
-   */
-  constructor(options: NvmeControllerOptions) {
-    const resolved = resolveOptions(options);
-    const { backend, queuePairs, dstrd, blockSize, maxTransfer } = resolved;
-    const vectors = queuePairs + 1;
-    const [view, counters] = [this.#view, this.#counters];
-    this.name = resolved.name;
-    this.#backend = backend;
-    this.#onFault = resolved.onFault;
-    this.#events = new AsyncEvents((cid, dw0) => {
-      this.#queues.completeHeld(cid, Outcome.success, dw0);
-    });
-    this.#registers = new Registers(capabilities(resolved), NVME_VERSION, {
-      enable: (queues) => {
-        this.#enable(queues);
-      },
-      refused: (reason) => {
-        this.#fail(`The controller was not enabled (CSTS.CFS): ${reason}`);
-      },
-      disable: () => {
-        this.#stop();
-        if (!this.#queues.draining) this.#registers.stopped();
-      },
-      shutdown: () => {
-        this.#shutDown();
-      },
-    });
-    this.#bar = new DoorbellBar({
-      doorbells: 2 * vectors,
-      dstrd,
-      mappable: resolved.mappableDoorbells,
-      readRegister: (offset, data) => {
-        this.#registers.read(offset, data);
-      },
-      writeRegister: (offset, data) => {
-        this.#registers.write(offset, data);
-        this.#poll();
-      },
-      rung: (index) => {
-        this.#rung(index);
-      },
-    });
-    const io = new IoCommands({ backend, blockSize, maxTransfer, view, counters });
-    this.#queues = new QueueSet(view, this.#bar.words, io, this.#errors, counters, {
-      admin: (words, alive) => this.#admin.execute(words, alive),
-      badDoorbell: (info) => {
-        this.#badDoorbell(info);
-      },
-      interrupt: (vector) => this.#msix.trigger(vector),
-      fatal: (reason) => {
-        this.#fail(reason);
-      },
-      drained: () => {
-        this.#whenDrained();
-      },
-    });
-    this.#features = new FeatureSet({
-      queuePairs,
-      vectors,
-      volatileCache: backend.volatileCache,
-      hasIoQueues: () => this.#queues.submissions.size > 1 || this.#queues.completions.size > 1,
-      raise: (event) => {
-        this.#events.raise(event);
-      },
-      keepAlive: (milliseconds) => {
-        this.#setKeepAlive(milliseconds);
-      },
-      writeCache: (enabled) => {
-        io.writeThrough = !enabled;
-      },
-    });
-    this.#admin = new AdminCommands({
-      options: resolved,
-      vectors,
+  /** @param view the client's memory */
+  constructor(options: ResolvedOptions, view: ClientView, doorbells: Doorbells, interrupts: Interrupts) {
+    const counters = this.#counters;
+    const errors = new ErrorLog();
+    const namespace = new Namespace(options);
+    const registers = new Registers(capabilities(options), NVME_VERSION);
+    const queues = new QueueSet(view, doorbells, interrupts, counters);
+    const events = new AsyncEvents(queues, errors);
+    const features = new FeatureSet(options, queues, events, this.#keepAlive);
+    const io = new IoCommands({ namespace, maxTransfer: options.maxTransfer, view, features, counters });
+    const admin = new AdminCommands({
+      options,
       view,
-      queues: this.#queues,
-      identify: new Identify(resolved, io.blocks),
-      logs: new LogPages(this.#errors, this.#features, counters),
-      features: this.#features,
-      events: this.#events,
-      doorbell: (queueId, kind) => this.#bar.word(2 * queueId + (kind === 'completion' ? 1 : 0)),
-      entrySizesValid: () => {
-        const { iosqes, iocqes } = this.#registers.configuration;
-        return iosqes === 6 && iocqes === 4;
-      },
-      keepAlive: () => this.#keepAlive?.refresh(),
+      registers,
+      queues,
+      events,
+      features,
+      keepAlive: this.#keepAlive,
+      identify: new Identify(options, namespace),
+      logs: new LogPages(errors, features, counters),
     });
-    this.#config = buildConfigSpace(vectors, this.#bar.size);
-    this.#msix = new MsixTable(vectors);
-    this.regions = new Map<number, ServedRegion>([
-      [PciRegion.bar0, this.#bar],
-      [PciRegion.bar4, this.#msix.region(MSIX_BAR)],
-      [PciRegion.config, this.#configRegion()],
-    ]);
-    this.irqs = new Map([
-      [PciIrq.msix, vectors],
-      // Never signalled. Without it, QEMU warns that there is no error recovery.
-      [PciIrq.err, 1],
-    ]);
-    this.#poller = new Poller(() => this.#round(), resolved.pollSlice, resolved.idleAfter);
+    this.#options = options;
+    this.#doorbells = doorbells;
+    this.#registers = registers;
+    this.#queues = queues;
+    this.#events = events;
+    this.#features = features;
+    this.#commands = new CommandProcessor({ queues, admin, io, events, errors, counters });
+    this.#poller = new Poller(() => this.#round(), options.pollSlice, options.idleAfter);
   }
 
   /** What the controller has done so far. */
@@ -186,177 +91,165 @@ export class NvmeControllerModel implements PciDeviceModel {
     return this.#fault;
   }
 
-  /** As power-on, but for the data. Resolves when nothing of what was stopped touches the client's memory any more. */
-  async reset(): Promise<void> {
-    this.#resetAll();
-    if (this.#queues.draining) await new Promise<void>((resolve) => this.#drained.push(resolve));
+  /** Reads BAR 0. Throws a CommandError for an access that a register does not take. */
+  read(offset: number, data: Uint8Array): void {
+    if (offset >= Register.doorbells) this.#doorbells.read(offset, data);
+    else this.#registers.read(offset, data);
   }
 
-  attach(client: Client): void {
-    this.#client = client;
-    this.#msix.attach(client);
-    this.#view.attach(client.memory);
+  /** Writes BAR 0, as {@link read} reads it, and does what the write asks for. */
+  write(offset: number, data: Uint8Array): void {
+    if (offset >= Register.doorbells) {
+      this.#rung(this.#doorbells.write(offset, data));
+      return;
+    }
+    const previous = this.#registers.configuration;
+    this.#registers.write(offset, data);
+    if (offset === Register.cc) this.#configure(previous);
+    this.wake();
   }
 
-  /** Queues are looked up again where they are used, so that there is nothing to do but to look at the doorbells. */
-  mapped(): void {
-    this.#poll();
+  /** Looks at the doorbells soon, if there are any queues. */
+  wake(): void {
+    if (this.#queues.submissions.size > 0) this.#poller.wake();
   }
 
-  unmapping(range: ClientRange): void {
-    this.#view.leave(range);
+  /** Memory of the client's is about to go, and the view does not find it any more. */
+  unmap(): void {
     this.#queues.unmap();
   }
 
-  detach(): void {
-    this.#client = null;
-    this.#msix.detach();
-    this.#resetAll();
-    this.#view.detach();
+  /**
+   * Puts the controller into its state after power-on, but for the data.
+   * @returns resolves when nothing of what was stopped touches the client's memory any more
+   */
+  reset(): Promise<void> {
+    this.#stop();
+    this.#stopping = false;
+    this.#registers.reset();
+    return new Promise((resolve) => {
+      this.#commands.whenDrained(resolve);
+    });
   }
 
-  /** Stops, and closes the backend. The controller must not be served any more. Idempotent. */
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.detach();
-    this.#bar.close();
-    this.#backend.close();
+  /** Does what a write to CC asks for (NVMe base 2.0, 3.1.3.5). */
+  #configure(previous: ControllerConfiguration): void {
+    const { enable, shutdown } = this.#registers.configuration;
+    if (previous.enable && !enable) {
+      this.#disable();
+      return;
+    }
+    if (!previous.enable && enable && !this.#stopping) this.#enable();
+    const { status } = this.#registers;
+    if (shutdown !== ShutdownNotification.none && status.shutdown === ShutdownStatus.normal) this.#shutDown();
   }
 
-  [Symbol.dispose](): void {
-    this.close();
-  }
-
-  #configRegion(): ServedRegion {
-    return {
-      size: this.#config.size,
-      read: (offset, data) => {
-        data.set(this.#config.read(offset, data.length));
-      },
-      write: (offset, data) => {
-        for (const effect of this.#config.write(offset, data)) {
-          this.#msix.configure(effect);
-          if (effect.kind === 'function-level-reset') this.#resetAll();
-        }
-      },
-    };
-  }
-
-  #enable(queues: AdminQueues): void {
-    const completions = new CompletionQueue(
-      0,
-      queues.completionAddress,
-      queues.completionEntries,
-      0,
-      this.#bar.word(1),
-    );
-    const submissions = new SubmissionQueue(
-      0,
-      queues.submissionAddress,
-      queues.submissionEntries,
-      completions,
-      this.#bar.word(0),
-    );
-    if (!this.#queues.addCompletionQueue(completions) || !this.#queues.addSubmissionQueue(submissions)) {
+  /** CC.EN was set: the controller becomes ready, unless it lacks what CC and AQA ask for. */
+  #enable(): void {
+    const { configuration, adminQueues, status } = this.#registers;
+    const { mps, commandSet, arbitration } = configuration;
+    const { submissionEntries, completionEntries } = adminQueues;
+    status.shutdown = ShutdownStatus.normal;
+    // Entry sizes are not looked at: hosts may set them as late as before the first I/O queue.
+    if (mps !== 0 || commandSet !== 0 || arbitration !== 0) {
+      this.#refuse(`CC asks for MPS ${mps}, CSS ${commandSet}, AMS ${arbitration}; all of them must be 0`);
+    } else if (submissionEntries < 2 || completionEntries < 2) {
+      this.#refuse('AQA makes an admin queue of fewer than two entries');
+    } else if (this.#createAdminQueues()) {
+      status.ready = true;
+      this.wake();
+    } else {
       this.#fail(
         'The admin queues are not in memory that the client shares for reading and writing; a guest of QEMU needs a memory backend with share=on',
       );
-      return;
     }
-    this.#registers.ready();
-    this.#poll();
   }
 
-  /** Drops the queues and all that belongs to them. */
+  #refuse(reason: string): void {
+    this.#fail(`The controller was not enabled (CSTS.CFS): ${reason}`);
+  }
+
+  #createAdminQueues(): boolean {
+    const { adminQueues } = this.#registers;
+    const { completionAddress, completionEntries, submissionAddress, submissionEntries } = adminQueues;
+    const completions = this.#queues.createCompletionQueue(0, completionAddress, completionEntries, 0);
+    if (completions === null) return false;
+    return this.#queues.createSubmissionQueue(0, submissionAddress, submissionEntries, completions) !== null;
+  }
+
+  /** CC.EN was cleared: a controller reset, which is over once CSTS.RDY is 0. */
+  #disable(): void {
+    this.#registers.clear();
+    this.#stopping = true;
+    this.#stop();
+    this.#commands.whenDrained(() => {
+      if (!this.#stopping) return; // There was a reset of another kind meanwhile.
+      this.#stopping = false;
+      this.#registers.status.ready = false;
+      // The host has set CC.EN meanwhile.
+      if (this.#registers.configuration.enable) this.#enable();
+    });
+  }
+
+  /** CC.SHN was set: what was written is made durable, then the host may take the power (NVMe base 2.0, 3.6). */
+  #shutDown(): void {
+    const { status } = this.#registers;
+    const { backend } = this.#options;
+    status.shutdown = ShutdownStatus.occurring;
+    this.#halt();
+    const complete = (): void => {
+      if (status.shutdown === ShutdownStatus.occurring) status.shutdown = ShutdownStatus.complete;
+    };
+    this.#commands.whenDrained(() => {
+      if (!backend.volatileCache) complete();
+      else backend.flush().then(complete, complete); // Nobody could be told of a failure any more.
+    });
+  }
+
+  /** CSTS.CFS: nothing is processed until the host resets the controller (NVMe base 2.0, 9.5). */
+  #fail(reason: string): void {
+    this.#halt();
+    this.#registers.status.fatal = true;
+    this.#fault = reason;
+    this.#options.onFault(reason);
+  }
+
+  /** The part that the resets of all kinds share. */
   #stop(): void {
-    this.#poller.stop();
-    this.#queues.drop();
-    this.#events.reset();
+    this.#halt();
     this.#features.reset();
     this.#fault = null;
     this.#counters.resets++;
   }
 
-  #resetAll(): void {
-    this.#stop();
-    this.#registers.reset();
-    this.#config.reset();
-    this.#msix.reset();
-  }
-
-  /** CC.SHN: what was written is made durable, then the host may take the power. */
-  #shutDown(): void {
+  /** Ends the processing of commands: drops the queues and all that belongs to them. */
+  #halt(): void {
+    this.#keepAlive.stop();
     this.#poller.stop();
-    this.#queues.drop();
+    this.#commands.drop();
     this.#events.reset();
-    const done = (): void => {
-      this.#registers.shutDown();
-    };
-    const flush = (): void => {
-      if (!this.#backend.volatileCache) done();
-      else this.#backend.flush().then(done, done); // Nobody could be told of a failure any more.
-    };
-    if (this.#queues.draining) this.#drained.push(flush);
-    else flush();
-  }
-
-  #whenDrained(): void {
-    const waiting = this.#drained;
-    this.#drained = [];
-    this.#registers.stopped();
-    for (const resolve of waiting) resolve();
-  }
-
-  /** CSTS.CFS: nothing is processed until the host resets the controller (NVMe base 2.0, 9.5). */
-  #fail(reason: string): void {
-    this.#setKeepAlive(0);
-    this.#poller.stop();
-    this.#queues.drop();
-    this.#registers.fail();
-    this.#fault = reason;
-    this.#onFault(reason);
   }
 
   #round(): number {
     try {
-      return this.#queues.round();
+      return this.#commands.round();
     } catch (error) {
-      // Memory of the client's that went away in spite of the contract, or a defect: the process serves others too.
-      this.#fail(`Processing failed: ${String(error)}`);
+      // Without a FatalError, memory of the client's went away in spite of the contract, or there is a defect. The
+      // process serves others too.
+      this.#fail(error instanceof FatalError ? error.message : `Processing failed: ${String(error)}`);
       return 0;
     }
   }
 
-  /** Looks at the doorbells soon, if there is anything to look at. */
-  #poll(): void {
-    if (this.#client !== null && this.#queues.submissions.size > 0) this.#poller.wake();
-  }
-
+  /** A doorbell was written by message. */
   #rung(index: number): void {
     const queueId = index >>> 1;
     const { submissions, completions } = this.#queues;
     const exists = (index & 1) === 0 ? submissions.has(queueId) : completions.has(queueId);
-    if (exists) this.#poll();
-    else if (this.#registers.enabled) this.#badDoorbell(AsyncErrorEvent.invalidDoorbellRegister);
-  }
-
-  #badDoorbell(info: number): void {
-    this.#errors.add(NOT_KNOWN, NOT_KNOWN, GenericStatus.success, 0);
-    this.#events.raise({ type: AsyncEventType.error, info, logPage: LogPage.error });
-  }
-
-  #setKeepAlive(milliseconds: number): void {
-    clearTimeout(this.#keepAlive);
-    this.#keepAlive = undefined;
-    if (milliseconds === 0) return;
-    // The longest that a timer of Node.js takes; 24 days.
-    this.#keepAlive = setTimeout(
-      () => {
-        this.#fail(`No Keep Alive came for ${milliseconds} ms`);
-      },
-      Math.min(milliseconds, 0x7fff_ffff),
-    ).unref();
+    if (exists) this.wake();
+    else if (this.#registers.configuration.enable) {
+      this.#events.raiseError(AsyncErrorEvent.invalidDoorbellRegister);
+    }
   }
 }
 
@@ -376,32 +269,5 @@ function capabilities({ maxQueueEntries, dstrd }: ResolvedOptions): readonly [nu
     controllerMemoryBuffer: false,
     readyWithMedia: false,
     readyIndependentOfMedia: false,
-  });
-}
-
-function buildConfigSpace(vectors: number, barSize: number): ConfigSpace {
-  return new ConfigSpace({
-    vendorId: PciIds.vendor,
-    deviceId: PciIds.device,
-    subsystemVendorId: PciIds.subsystemVendor,
-    subsystemId: PciIds.subsystem,
-    classCode: CLASS_CODE,
-    bars: [
-      { type: 'memory64', size: barSize },
-      undefined,
-      undefined,
-      undefined,
-      { type: 'memory32', size: MSIX_BAR.size },
-    ],
-    capabilities: [
-      { kind: 'power-management' },
-      { kind: 'express', functionLevelReset: true },
-      {
-        kind: 'msix',
-        vectors,
-        table: { bar: PciRegion.bar4, offset: MSIX_BAR.table },
-        pba: { bar: PciRegion.bar4, offset: MSIX_BAR.pba },
-      },
-    ],
   });
 }

@@ -7,16 +7,15 @@ import { Outcome, pointerOutcome } from './outcome';
 /** Memory pages of the controller: CAP.MPSMIN and CAP.MPSMAX are both 4 KiB. */
 export const PAGE_BYTES = 4096;
 
-const SUCCESS = Outcome.success;
-/** Of the first byte of a page. */
+/** Greatest address of the first byte of a page: those of its last bytes are safe integers too. */
 const MAX_ADDRESS = Number.MAX_SAFE_INTEGER - PAGE_BYTES;
 
-/** PRP lists and SGL segments that had to be fetched by message, by address. */
+/** PRP lists and SGL segments that had to be fetched by message. The keys are their addresses. */
 export type FetchedLists = Map<number, Uint32Array>;
 
 /**
- * Where the data of one command is in the client's memory. One object serves command after command: the hot path
- * allocates nothing. Parts that follow each other in memory are joined.
+ * Where the data of one command is in the client's memory, as PRPs (NVMe base 2.0, 4.1.1) or SGLs (4.1.2) tell. One
+ * object serves command after command: the hot path allocates nothing. Parts that follow each other in memory are joined.
  */
 export class DataPointer {
   /** Number of parts. */
@@ -25,13 +24,13 @@ export class DataPointer {
   readonly addresses: Float64Array;
   /** Bytes of each part. */
   readonly lengths: Int32Array;
-  /** Range of each part; null for one that is not mapped here. */
+  /** Range that holds each part; null for a part that is not mapped here. */
   readonly ranges: (ViewRange | null)[];
   /** Whether each part is mapped here and may be accessed as asked for. */
   mapped = true;
   /** Address of the PRP list or SGL segment that is not mapped here; -1 when that is not what stopped {@link resolve}. */
   missingList = -1;
-  /** Bytes of that list. */
+  /** Bytes of the list at {@link missingList}. */
   missingBytes = 0;
 
   readonly #view: ClientView;
@@ -58,8 +57,8 @@ export class DataPointer {
    * Resolves PRP1 and PRP2.
    *
    * @param length bytes, at least 1, at most the `maxTransfer` of the constructor
-   * @param toClient whether the controller writes the data
-   * @param lists lists that were {@link missingList} before
+   * @param toClient whether the controller writes the data to the client's memory
+   * @param lists lists that were {@link missingList} before, and have been fetched
    * @returns an {@link Outcome}. When it is success, look at {@link mapped} too
    */
   resolve(prp1: number, prp2: number, length: number, toClient: boolean, lists?: FetchedLists): number {
@@ -68,7 +67,7 @@ export class DataPointer {
     const inPage = prp1 - Math.floor(prp1 / PAGE_BYTES) * PAGE_BYTES;
     if (inPage + length <= PAGE_BYTES && (inPage & 3) === 0 && prp1 <= MAX_ADDRESS) {
       this.#add(prp1, length);
-      return SUCCESS;
+      return Outcome.success;
     }
     return pointerOutcome(walkPrp(prp1, prp2, length, PAGE_BYTES, this.#readList, this.#visit));
   }
@@ -77,8 +76,8 @@ export class DataPointer {
    * Resolves the SGL descriptor of a command, as {@link resolve} does PRPs.
    *
    * @param address first two words of the descriptor
-   * @param size its third word
-   * @param lastWord its fourth word
+   * @param size third word of the descriptor
+   * @param lastWord fourth word of the descriptor
    */
   resolveSgl(
     address: number,

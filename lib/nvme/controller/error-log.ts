@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { type ErrorLogEntry, encodeErrorLog } from '../spec';
 
-/** Entries that are kept; ELPE is this less one. */
+/** Entries that are kept. ELPE is this less one. */
 export const ERROR_LOG_ENTRIES = 64;
 
-/** "No command" and "not known" in fields of 16 bits (NVMe base 2.0, 5.16.1.2). */
+/** Says in fields of 16 bits that there is no command, or that it is not known (NVMe base 2.0, 5.16.1.2). */
 export const NOT_KNOWN = 0xffff;
 
-/** Error Information, log page 01h: the last errors, newest first. */
+/** The log page Error Information, 01h: the last errors, of which the newest comes first (NVMe base 2.0, 5.16.1.2). */
 export class ErrorLog {
   readonly #entries: Partial<ErrorLogEntry>[] = [];
   #count = 0;
@@ -18,9 +18,11 @@ export class ErrorLog {
   }
 
   /**
-   * @param sqId {@link NOT_KNOWN} when no command caused it
-   * @param cid as `sqId`
-   * @param status 15-bit status field
+   * Logs an error.
+   *
+   * @param sqId queue of the command; {@link NOT_KNOWN} when no command has caused the error
+   * @param cid id of the command; {@link NOT_KNOWN} when no command has caused the error
+   * @param status 15-bit status field of its completion
    */
   add(sqId: number, cid: number, status: number, nsid: number, lba = 0): void {
     this.#count++;
@@ -36,6 +38,7 @@ export class ErrorLog {
     if (this.#entries.length > ERROR_LOG_ENTRIES) this.#entries.pop();
   }
 
+  /** The log page. */
   encode(): Uint8Array {
     return encodeErrorLog(this.#entries, ERROR_LOG_ENTRIES);
   }

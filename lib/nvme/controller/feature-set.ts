@@ -15,9 +15,11 @@ import {
   temperatureThreshold,
   volatileWriteCache,
 } from '../spec';
-import type { RaisedEvent } from './async-events';
-import { Outcome } from './outcome';
-import type { AdminReply } from './queue-set';
+import type { AsyncEvents } from './async-events';
+import type { KeepAlive } from './keep-alive';
+import type { ResolvedOptions } from './options';
+import { Outcome, type Reply } from './outcome';
+import type { QueueSet } from './queue-set';
 
 /** What the controller reports as its temperature, in kelvins: 25 degrees Celsius. */
 export const TEMPERATURE = 298;
@@ -25,38 +27,39 @@ export const TEMPERATURE = 298;
 export const WARNING_TEMPERATURE = 343;
 /** CCTEMP in kelvins. */
 export const CRITICAL_TEMPERATURE = 353;
-/** Unit of the keep alive timer in milliseconds; KAS is this in units of 100 ms. */
+/** Granularity of the Keep Alive Timer in milliseconds. KAS is this in units of 100 ms. */
 export const KEEP_ALIVE_UNIT = 1000;
 
-/** Capabilities that Get Features reports for SEL 3: changeable, but neither saveable nor of a namespace. */
+/** What Get Features reports for SEL 3: a feature is changeable, but neither saveable nor specific to a namespace. */
 const CHANGEABLE = 4;
 
-/** What {@link FeatureSet} depends on. */
-export interface FeatureContext {
-  readonly queuePairs: number;
-  readonly vectors: number;
-  /** The controller has a volatile write cache. */
-  readonly volatileCache: boolean;
-  /** Whether I/O queues exist. */
-  readonly hasIoQueues: () => boolean;
-  readonly raise: (event: RaisedEvent) => void;
-  /** The timer of Keep Alive was set, in milliseconds; 0 for off. */
-  readonly keepAlive: (milliseconds: number) => void;
-  /** The volatile write cache was turned on or off. */
-  readonly writeCache: (enabled: boolean) => void;
-}
+/** TMPSEL for all sensors. */
+const ALL_SENSORS = 15;
 
 /** The features of the controller (NVMe base 2.0, 5.27). None is saved: a controller reset restores the defaults. */
 export class FeatureSet {
-  readonly #context: FeatureContext;
+  /** The host has turned the volatile write cache off: every write is to be made durable. */
+  writeThrough = false;
+  readonly #queuePairs: number;
+  readonly #vectors: number;
+  /** Whether there is a volatile write cache. */
+  readonly #volatileCache: boolean;
+  readonly #queues: QueueSet;
+  readonly #events: AsyncEvents;
+  readonly #keepAlive: KeepAlive;
   readonly #values = new Map<number, number>();
   /** Interrupt Vector Configuration, by vector. */
-  readonly #vectors = new Map<number, number>();
+  readonly #vectorValues = new Map<number, number>();
   /** Temperature thresholds: over, under. */
   readonly #thresholds: [over: number, under: number] = [WARNING_TEMPERATURE, 0];
 
-  constructor(context: FeatureContext) {
-    this.#context = context;
+  constructor(options: ResolvedOptions, queues: QueueSet, events: AsyncEvents, keepAlive: KeepAlive) {
+    this.#queuePairs = options.queuePairs;
+    this.#vectors = options.vectors;
+    this.#volatileCache = options.backend.volatileCache;
+    this.#queues = queues;
+    this.#events = events;
+    this.#keepAlive = keepAlive;
   }
 
   /** I/O submission queues that the host may create. */
@@ -75,18 +78,18 @@ export class FeatureSet {
     return TEMPERATURE >= over || TEMPERATURE <= under ? CriticalWarning.temperature : 0;
   }
 
-  /** Back to the defaults. */
+  /** Restores the defaults. */
   reset(): void {
     this.#values.clear();
-    this.#vectors.clear();
+    this.#vectorValues.clear();
     this.#thresholds[0] = WARNING_TEMPERATURE;
     this.#thresholds[1] = 0;
-    this.#context.keepAlive(0);
-    this.#context.writeCache(true);
+    this.#keepAlive.stop();
+    this.writeThrough = false;
   }
 
-  /** Get Features. */
-  get(cdw10: number, cdw11: number): AdminReply {
+  /** Executes Get Features (NVMe base 2.0, 5.15). */
+  get(cdw10: number, cdw11: number): Reply {
     const { feature, select } = getFeaturesCdw10.decode(cdw10);
     const standard = this.#default(feature, cdw11);
     if (standard === undefined || select > FeatureSelect.supported) return { outcome: Outcome.invalidField };
@@ -100,8 +103,8 @@ export class FeatureSet {
     }
   }
 
-  /** Set Features. */
-  set(cdw10: number, cdw11: number, nsid: number): AdminReply {
+  /** Executes Set Features (NVMe base 2.0, 5.27). */
+  set(cdw10: number, cdw11: number, nsid: number): Reply {
     const { feature, save } = setFeaturesCdw10.decode(cdw10);
     if (this.#default(feature, cdw11) === undefined) return { outcome: Outcome.invalidField };
     if (save) return { outcome: Outcome.featureNotSaveable };
@@ -113,16 +116,16 @@ export class FeatureSet {
       case Feature.temperatureThreshold:
         return this.#setThreshold(cdw11);
       case Feature.volatileWriteCache:
-        this.#context.writeCache(volatileWriteCache.decode(cdw11).enable);
+        this.writeThrough = !volatileWriteCache.decode(cdw11).enable;
         break;
       case Feature.numberOfQueues:
         return this.#setQueues(cdw11);
       case Feature.interruptVectorConfiguration:
-        this.#vectors.set(interruptVectorConfiguration.decode(cdw11).vector, cdw11 & 0x1_ffff);
+        this.#vectorValues.set(interruptVectorConfiguration.decode(cdw11).vector, cdw11 & 0x1_ffff);
         return { outcome: Outcome.success };
       case Feature.keepAliveTimer: {
         const rounded = Math.ceil(cdw11 / KEEP_ALIVE_UNIT) * KEEP_ALIVE_UNIT;
-        this.#context.keepAlive(rounded);
+        this.#keepAlive.start(rounded);
         this.#values.set(feature, Math.min(rounded, 0xffff_ffff));
         return { outcome: Outcome.success };
       }
@@ -142,12 +145,12 @@ export class FeatureSet {
     }
     if (feature === Feature.interruptVectorConfiguration) {
       const { vector } = interruptVectorConfiguration.decode(cdw11);
-      return this.#vectors.get(vector) ?? vector;
+      return this.#vectorValues.get(vector) ?? vector;
     }
     return this.#value(feature);
   }
 
-  /** Value after a reset; undefined for a feature that does not exist, or an argument that it does not take. */
+  /** The value after a reset; undefined for a feature that does not exist, or an argument that it does not take. */
   #default(feature: number, cdw11: number): number | undefined {
     switch (feature) {
       case Feature.arbitration:
@@ -164,51 +167,46 @@ export class FeatureSet {
         return type === 1 ? 0 : WARNING_TEMPERATURE;
       }
       case Feature.volatileWriteCache:
-        return this.#context.volatileCache ? 1 : undefined;
+        return this.#volatileCache ? 1 : undefined;
       case Feature.numberOfQueues: {
-        const { queuePairs } = this.#context;
-        return numberOfQueues.encode({ submission: queuePairs, completion: queuePairs });
+        return numberOfQueues.encode({ submission: this.#queuePairs, completion: this.#queuePairs });
       }
       case Feature.interruptVectorConfiguration: {
         const { vector } = interruptVectorConfiguration.decode(cdw11);
-        return vector < this.#context.vectors ? vector : undefined;
+        return vector < this.#vectors ? vector : undefined;
       }
       default:
         return undefined;
     }
   }
 
-  #setThreshold(cdw11: number): AdminReply {
+  #setThreshold(cdw11: number): Reply {
     const { type, threshold } = temperatureThreshold.decode(cdw11);
     this.#thresholds[type === 1 ? 1 : 0] = threshold;
     this.#warn();
     return { outcome: Outcome.success };
   }
 
-  #setQueues(cdw11: number): AdminReply {
+  #setQueues(cdw11: number): Reply {
     const { submission, completion } = numberOfQueues.decode(cdw11);
     if (submission > 0xffff || completion > 0xffff) return { outcome: Outcome.invalidField };
-    if (this.#context.hasIoQueues()) return { outcome: Outcome.commandSequenceError };
-    const { queuePairs } = this.#context;
+    if (this.#queues.hasIoQueues) return { outcome: Outcome.commandSequenceError };
     const dw0 = numberOfQueues.encode({
-      submission: Math.min(submission, queuePairs),
-      completion: Math.min(completion, queuePairs),
+      submission: Math.min(submission, this.#queuePairs),
+      completion: Math.min(completion, this.#queuePairs),
     });
     this.#values.set(Feature.numberOfQueues, dw0);
     return { outcome: Outcome.success, dw0 };
   }
 
-  /** Raises an event for a critical warning that the host wants to hear of. */
+  /** Raises an event for a critical warning, if the host has asked for it. */
   #warn(): void {
     const { criticalWarnings } = asyncEventConfiguration.decode(this.#value(Feature.asyncEventConfiguration));
     if ((criticalWarnings & this.criticalWarning) === 0) return;
-    this.#context.raise({
+    this.#events.raise({
       type: AsyncEventType.smart,
       info: AsyncSmartEvent.temperature,
       logPage: LogPage.smart,
     });
   }
 }
-
-/** TMPSEL for all sensors. */
-const ALL_SENSORS = 15;

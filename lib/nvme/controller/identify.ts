@@ -17,18 +17,18 @@ import {
 import { ASYNC_EVENT_LIMIT } from './async-events';
 import { ERROR_LOG_ENTRIES } from './error-log';
 import { CRITICAL_TEMPERATURE, KEEP_ALIVE_UNIT, WARNING_TEMPERATURE } from './feature-set';
-import { NAMESPACE_ID } from './io-commands';
+import { NAMESPACE_ID, type Namespace } from './namespace';
 import type { ResolvedOptions } from './options';
 import { Outcome } from './outcome';
 
-/** VS and VER: what 2.0 makes mandatory on top is not all there. */
+/** VS and VER. Not all that 2.0 makes mandatory on top of 1.4 is there. */
 export const NVME_VERSION = parseVersion('1.4');
 /** FR, at most 8 characters. */
 export const FIRMWARE_REVISION = '1.0';
 /** PCI vendor, device and subsystem ids: those of SPDK's vfio-user controller, which tools and guests know. */
 export const PciIds = { vendor: 0x4e58, device: 0x0001, subsystemVendor: 0x4e58, subsystem: 0 } as const;
 
-/** NSIDs from here on are not those of a namespace. */
+/** Namespace ids from here on are never those of a namespace (NVMe base 2.0, 3.2.1.2). */
 const NSID_LIMIT = 0xffff_fffe;
 
 /** Answers Identify: the data, or the {@link Outcome} of a failure. */
@@ -37,21 +37,21 @@ export class Identify {
   readonly #namespace: Uint8Array;
   readonly #descriptors: Uint8Array;
 
-  /** @param blocks size of the namespace in logical blocks */
-  constructor(options: ResolvedOptions, blocks: number) {
-    const { nguid, uuid } = options;
-    this.#controller = controllerData(options, blocks);
+  constructor(options: ResolvedOptions, namespace: Namespace) {
+    const { blocks, blockSize, nguid, uuid } = namespace;
+    this.#controller = controllerData(options, namespace);
     this.#namespace = encodeIdentifyNamespace({
       size: blocks,
       capacity: blocks,
       utilization: blocks,
       nguid,
-      nvmCapacity: BigInt(blocks) * BigInt(options.blockSize),
-      lbaFormats: [{ metadataSize: 0, dataSize: options.blockSize, relativePerformance: 0 }],
+      nvmCapacity: namespace.bytes,
+      lbaFormats: [{ metadataSize: 0, dataSize: blockSize, relativePerformance: 0 }],
     });
     this.#descriptors = encodeNamespaceDescriptors({ nguid, uuid, csi: CommandSetId.nvm });
   }
 
+  /** The data for the CNS, CSI and namespace id of a command (NVMe base 2.0, 5.17). */
   answer(cdw10: number, cdw11: number, nsid: number): Uint8Array | number {
     const { cns } = identifyCdw10.decode(cdw10);
     const { csi } = identifyCdw11.decode(cdw11);
@@ -66,7 +66,7 @@ export class Identify {
         return nsid === NAMESPACE_ID ? this.#descriptors : Outcome.invalidNamespace;
       case IdentifyCns.commandSetNamespace:
         if (csi !== CommandSetId.nvm) return Outcome.invalidField;
-        // Storage tags and the like, of which there are none.
+        // The fields are about storage tags and protection information, of which there are none.
         return nsid === NAMESPACE_ID ? new Uint8Array(IDENTIFY_BYTES) : Outcome.invalidNamespace;
       case IdentifyCns.commandSetController:
         return csi === CommandSetId.nvm ? encodeIdentifyNvmController({}) : Outcome.invalidField;
@@ -84,7 +84,7 @@ function activeNamespaces(nsid: number): Uint8Array | number {
   return encodeNamespaceList(nsid < NAMESPACE_ID ? [NAMESPACE_ID] : []);
 }
 
-function controllerData(options: ResolvedOptions, blocks: number): Uint8Array {
+function controllerData(options: ResolvedOptions, namespace: Namespace): Uint8Array {
   const { compare, writeZeroes, saveSelectFeatures } = OptionalNvmCommands;
   return encodeIdentifyController({
     vendorId: PciIds.vendor,
@@ -105,14 +105,14 @@ function controllerData(options: ResolvedOptions, blocks: number): Uint8Array {
     errorLogEntries: ERROR_LOG_ENTRIES - 1,
     warningTemperature: WARNING_TEMPERATURE,
     criticalTemperature: CRITICAL_TEMPERATURE,
-    totalCapacity: BigInt(blocks) * BigInt(options.blockSize),
+    totalCapacity: namespace.bytes,
     keepAliveGranularity: KEEP_ALIVE_UNIT / 100,
     submissionEntrySizes: 0x66,
     completionEntrySizes: 0x44,
     maxNamespaceId: NAMESPACE_ID,
     optionalNvmCommands: compare | writeZeroes | saveSelectFeatures,
     // Flush takes the broadcast namespace id: bits 2:1 are 3.
-    volatileWriteCache: options.backend.volatileCache ? 0x07 : 0x06,
+    volatileWriteCache: namespace.backend.volatileCache ? 0x07 : 0x06,
     // Data blocks and segments at any address; no bit buckets, and no list that is longer than the data.
     sglSupport: 1,
     subsystemNqn: options.subsystemNqn,

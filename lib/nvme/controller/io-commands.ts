@@ -1,26 +1,21 @@
 // SPDX-License-Identifier: MIT
 import { BROADCAST_NSID, NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
-import type { Backend } from './backend';
+import type { Backend } from '../backends';
 import type { ClientView, ViewRange } from './client-view';
 import { DataPointer, type FetchedLists } from './data-pointer';
+import type { FeatureSet } from './feature-set';
+import { NAMESPACE_ID, type Namespace } from './namespace';
 import { Outcome } from './outcome';
 import type { Counters } from './statistics';
-import { type Alive, readParts, resolveParts, writeParts } from './transfer';
+import { type Alive, type Parts, readParts, resolveParts, writeParts } from './transfer';
 
 /** Returned by {@link IoCommands.execute} when the command needs {@link IoCommands.executeSlowly}. */
 export const DEFERRED = -1;
 
-/** The namespace id of the only namespace. */
-export const NAMESPACE_ID = 1;
-
 /** Bytes that are zeroed without giving the event loop a turn. */
 const ZERO_AT_ONCE = 2 ** 20;
 
-// Constants of the module: a name that another module re-exports is a call of a getter each time it is used.
-const { flush: FLUSH, write: WRITE, read: READ, compare: COMPARE, writeZeroes: WRITE_ZEROES } = NvmOpcode;
-const { nsid: NSID, prp1Low: PRP1, prp2Low: PRP2, cdw10: CDW10, cdw12: CDW12 } = SqeWord;
-const SUCCESS = Outcome.success;
 const TWO_32 = 0x1_0000_0000;
 /** FUA, bit 30 of CDW12. */
 const FORCE_UNIT_ACCESS = 1 << 30;
@@ -29,38 +24,36 @@ const UNSUPPORTED_FLAGS = 0x8300;
 /** PSDT of 1: the data pointer is an SGL descriptor. */
 const SGL = 0x4000;
 
-/** What {@link IoCommands} needs. */
+/** What {@link IoCommands} works with. */
 export interface IoContext {
-  readonly backend: Backend;
-  /** In bytes. */
-  readonly blockSize: number;
-  /** In bytes. */
+  readonly namespace: Namespace;
+  /** Greatest transfer of a command in bytes. */
   readonly maxTransfer: number;
   readonly view: ClientView;
+  readonly features: FeatureSet;
   readonly counters: Counters;
 }
 
 /** The commands of the NVM command set that the controller has. */
 export class IoCommands {
-  /** Every write is made durable: the host has turned the volatile write cache off. */
-  writeThrough = false;
-  /** Size of the namespace. */
-  readonly blocks: number;
   readonly #backend: Backend;
   readonly #blockSize: number;
+  readonly #blocks: number;
   readonly #maxTransfer: number;
   readonly #view: ClientView;
+  readonly #features: FeatureSet;
   readonly #counters: Counters;
   readonly #pointer: DataPointer;
   #scratch: Uint8Array | undefined;
 
-  constructor({ backend, blockSize, maxTransfer, view, counters }: IoContext) {
-    this.#backend = backend;
-    this.#blockSize = blockSize;
+  constructor({ namespace, maxTransfer, view, features, counters }: IoContext) {
+    this.#backend = namespace.backend;
+    this.#blockSize = namespace.blockSize;
+    this.#blocks = namespace.blocks;
     this.#maxTransfer = maxTransfer;
     this.#view = view;
+    this.#features = features;
     this.#counters = counters;
-    this.blocks = Math.floor(backend.size / blockSize);
     this.#pointer = new DataPointer(view, maxTransfer);
   }
 
@@ -71,13 +64,13 @@ export class IoCommands {
   execute(words: Int32Array, at: number): number {
     const cdw0 = words[at] as number;
     switch (cdw0 & 0xff) {
-      case READ:
-      case WRITE:
-      case COMPARE:
+      case NvmOpcode.read:
+      case NvmOpcode.write:
+      case NvmOpcode.compare:
         return this.#transfer(words, at, cdw0);
-      case FLUSH:
+      case NvmOpcode.flush:
         return this.#flush(words, at, cdw0);
-      case WRITE_ZEROES:
+      case NvmOpcode.writeZeroes:
         return this.#writeZeroes(words, at, cdw0);
       default:
         return Outcome.invalidOpcode;
@@ -85,38 +78,55 @@ export class IoCommands {
   }
 
   /**
-   * Executes a command that was deferred.
-   * @param words the command, which is not the host's any more
+   * Executes a command that was deferred. It is checked again: the host may have changed it before the copy was made.
+   * @param words a copy of the command
+   * @param alive whether the command still matters
+   * @returns an {@link Outcome}
    */
   async executeSlowly(words: Int32Array, alive: Alive): Promise<number> {
     this.#counters.slowCommands++;
-    switch ((words[0] as number) & 0xff) {
-      case FLUSH:
-        return this.#makeDurable(SUCCESS);
-      case WRITE_ZEROES:
-        return this.#zeroSlowly(words, alive);
+    const cdw0 = words[0] as number;
+    const opcode = cdw0 & 0xff;
+    if (opcode === NvmOpcode.flush) return this.#makeDurable();
+    const cdw12 = words[SqeWord.cdw12] as number;
+    const offset = this.#offset(words, 0, cdw0, cdw12);
+    if (offset < 0) return this.#rangeOutcome(words, 0, cdw0);
+    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+    if (opcode === NvmOpcode.writeZeroes) return this.#zeroSlowly(offset, length, cdw12, alive);
+    if (length > this.#maxTransfer) return Outcome.invalidField;
+    const parts = await resolveParts(this.#view, length, alive, (pointer, lists) =>
+      resolve(pointer, words, 0, cdw0, length, lists),
+    );
+    if (parts.outcome !== Outcome.success) return parts.outcome;
+    switch (opcode) {
+      case NvmOpcode.read:
+        return this.#readSlowly(offset, length, parts, alive);
+      case NvmOpcode.write:
+        return this.#writeSlowly(offset, length, parts, cdw12, alive);
+      case NvmOpcode.compare:
+        return this.#compareSlowly(offset, length, parts, alive);
       default:
-        return this.#transferSlowly(words, alive);
+        return Outcome.invalidOpcode;
     }
   }
 
   #transfer(words: Int32Array, at: number, cdw0: number): number {
     const opcode = cdw0 & 0xff;
-    const cdw12 = words[at + CDW12] as number;
+    const cdw12 = words[at + SqeWord.cdw12] as number;
     const offset = this.#offset(words, at, cdw0, cdw12);
     if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > this.#maxTransfer) return Outcome.invalidField;
-    if (opcode === WRITE && this.#isDurable(cdw12)) return DEFERRED;
+    if (opcode === NvmOpcode.write && this.#isDurable(cdw12)) return DEFERRED;
     const pointer = this.#pointer;
     const outcome = resolve(pointer, words, at, cdw0, length);
     if (pointer.missingList >= 0) return DEFERRED;
-    if (outcome !== SUCCESS) return outcome;
+    if (outcome !== Outcome.success) return outcome;
     if (!pointer.mapped) return DEFERRED;
     switch (opcode) {
-      case READ:
+      case NvmOpcode.read:
         return this.#read(offset, length);
-      case WRITE:
+      case NvmOpcode.write:
         return this.#write(offset, length);
       default:
         return this.#compare(offset, length);
@@ -136,7 +146,7 @@ export class IoCommands {
     }
     this.#counters.readCommands++;
     this.#counters.bytesRead += length;
-    return SUCCESS;
+    return Outcome.success;
   }
 
   #write(offset: number, length: number): number {
@@ -152,7 +162,7 @@ export class IoCommands {
     }
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
-    return SUCCESS;
+    return Outcome.success;
   }
 
   #compare(offset: number, length: number): number {
@@ -169,77 +179,75 @@ export class IoCommands {
       if (Buffer.compare(theirs, scratch.subarray(at, at + part)) !== 0) return Outcome.compareFailure;
       at += part;
     }
-    return SUCCESS;
+    return Outcome.success;
   }
 
   #flush(words: Int32Array, at: number, cdw0: number): number {
-    const nsid = words[at + NSID] as number;
+    const nsid = words[at + SqeWord.nsid] as number;
     if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
     if (nsid !== NAMESPACE_ID && nsid !== (BROADCAST_NSID | 0)) return Outcome.invalidNamespace;
     this.#counters.otherCommands++;
-    return this.#backend.volatileCache ? DEFERRED : SUCCESS;
+    return this.#backend.volatileCache ? DEFERRED : Outcome.success;
   }
 
   #writeZeroes(words: Int32Array, at: number, cdw0: number): number {
-    const cdw12 = words[at + CDW12] as number;
+    const cdw12 = words[at + SqeWord.cdw12] as number;
     const offset = this.#offset(words, at, cdw0, cdw12);
     if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
     this.#counters.otherCommands++;
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
-    return this.#backend.zero(offset, length) ? SUCCESS : Outcome.writeFault;
+    return this.#backend.zero(offset, length) ? Outcome.success : Outcome.writeFault;
   }
 
-  async #transferSlowly(words: Int32Array, alive: Alive): Promise<number> {
-    const cdw0 = words[0] as number;
-    const opcode = cdw0 & 0xff;
-    const cdw12 = words[CDW12] as number;
-    const offset = startBlock(words, 0) * this.#blockSize;
-    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
-    const parts = await resolveParts(this.#view, length, alive, (pointer, lists) =>
-      resolve(pointer, words, 0, cdw0, length, lists),
-    );
-    if (parts.outcome !== SUCCESS) return parts.outcome;
-    if (opcode === READ) {
-      const data = new Uint8Array(length);
-      if (!alive()) return Outcome.internalError;
-      if (!this.#backend.read(offset, data, 0, length)) return Outcome.unrecoveredReadError;
-      this.#counters.readCommands++;
-      this.#counters.bytesRead += length;
-      return writeParts(this.#view, parts, data, alive);
-    }
+  async #readSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
+    const data = new Uint8Array(length);
+    if (!alive()) return Outcome.internalError;
+    if (!this.#backend.read(offset, data, 0, length)) return Outcome.unrecoveredReadError;
+    this.#counters.readCommands++;
+    this.#counters.bytesRead += length;
+    return writeParts(this.#view, parts, data, alive);
+  }
+
+  async #writeSlowly(
+    offset: number,
+    length: number,
+    parts: Parts,
+    cdw12: number,
+    alive: Alive,
+  ): Promise<number> {
     const data = await readParts(this.#view, parts, length, alive);
     if (data === undefined || !alive()) return Outcome.dataTransferError;
-    if (opcode === COMPARE) {
-      this.#counters.otherCommands++;
-      this.#counters.bytesRead += length;
-      const ours = new Uint8Array(length);
-      if (!this.#backend.read(offset, ours, 0, length)) return Outcome.unrecoveredReadError;
-      return Buffer.compare(data, ours) === 0 ? SUCCESS : Outcome.compareFailure;
-    }
+    if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
-    if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
-    return this.#isDurable(cdw12) ? this.#makeDurable(SUCCESS) : SUCCESS;
+    return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
   }
 
-  async #zeroSlowly(words: Int32Array, alive: Alive): Promise<number> {
-    const cdw12 = words[CDW12] as number;
-    const offset = startBlock(words, 0) * this.#blockSize;
-    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+  async #compareSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
+    const theirs = await readParts(this.#view, parts, length, alive);
+    if (theirs === undefined || !alive()) return Outcome.dataTransferError;
+    this.#counters.otherCommands++;
+    this.#counters.bytesRead += length;
+    const ours = new Uint8Array(length);
+    if (!this.#backend.read(offset, ours, 0, length)) return Outcome.unrecoveredReadError;
+    return Buffer.compare(theirs, ours) === 0 ? Outcome.success : Outcome.compareFailure;
+  }
+
+  async #zeroSlowly(offset: number, length: number, cdw12: number, alive: Alive): Promise<number> {
     for (let done = 0; done < length; done += ZERO_AT_ONCE) {
       if (!alive()) return Outcome.internalError;
-      if (!this.#backend.zero(offset + done, Math.min(ZERO_AT_ONCE, length - done)))
-        return Outcome.writeFault;
+      const part = Math.min(ZERO_AT_ONCE, length - done);
+      if (!this.#backend.zero(offset + done, part)) return Outcome.writeFault;
       await new Promise(setImmediate);
     }
-    return this.#isDurable(cdw12) ? this.#makeDurable(SUCCESS) : SUCCESS;
+    return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
   }
 
-  async #makeDurable(outcome: number): Promise<number> {
+  async #makeDurable(): Promise<number> {
     try {
       await this.#backend.flush();
-      return outcome;
+      return Outcome.success;
     } catch {
       return Outcome.writeFault; // The status is all that the host can be told.
     }
@@ -247,24 +255,24 @@ export class IoCommands {
 
   /** Whether a write is complete only when it is durable. */
   #isDurable(cdw12: number): boolean {
-    return this.#backend.volatileCache && ((cdw12 & FORCE_UNIT_ACCESS) !== 0 || this.writeThrough);
+    return this.#backend.volatileCache && ((cdw12 & FORCE_UNIT_ACCESS) !== 0 || this.#features.writeThrough);
   }
 
-  /** Where the blocks of a command begin in the backend; -1 when {@link #rangeOutcome} tells what is wrong. */
+  /** Where the blocks of a command begin in the backend. When it is -1, {@link #rangeOutcome} tells what is wrong. */
   #offset(words: Int32Array, at: number, cdw0: number, cdw12: number): number {
     const lba = startBlock(words, at);
-    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0 || words[at + NSID] !== NAMESPACE_ID) return -1;
+    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0 || words[at + SqeWord.nsid] !== NAMESPACE_ID) return -1;
     // An LBA of 2^53 or more is rounded, and stays beyond every namespace.
-    return lba + (cdw12 & 0xffff) + 1 > this.blocks ? -1 : lba * this.#blockSize;
+    return lba + (cdw12 & 0xffff) + 1 > this.#blocks ? -1 : lba * this.#blockSize;
   }
 
   #rangeOutcome(words: Int32Array, at: number, cdw0: number): number {
     if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
-    return words[at + NSID] === NAMESPACE_ID ? Outcome.lbaOutOfRange : Outcome.invalidNamespace;
+    return words[at + SqeWord.nsid] === NAMESPACE_ID ? Outcome.lbaOutOfRange : Outcome.invalidNamespace;
   }
 }
 
-/** Finds the data of the command at word `at`; an {@link Outcome}. Each word is read once. */
+/** Finds the data of the command at word `at`. Each word is read once. Returns an {@link Outcome}. */
 function resolve(
   pointer: DataPointer,
   words: Int32Array,
@@ -273,19 +281,20 @@ function resolve(
   length: number,
   lists?: FetchedLists,
 ): number {
-  const toClient = (cdw0 & 0xff) === READ;
-  const first = address(words, at + PRP1);
-  if ((cdw0 & SGL) === 0) return pointer.resolve(first, address(words, at + PRP2), length, toClient, lists);
-  const size = (words[at + PRP2] as number) >>> 0;
-  return pointer.resolveSgl(first, size, words[at + PRP2 + 1] as number, length, toClient, lists);
+  const toClient = (cdw0 & 0xff) === NvmOpcode.read;
+  const first = address(words, at + SqeWord.prp1Low);
+  const second = at + SqeWord.prp2Low;
+  if ((cdw0 & SGL) === 0) return pointer.resolve(first, address(words, second), length, toClient, lists);
+  const size = (words[second] as number) >>> 0;
+  return pointer.resolveSgl(first, size, words[second + 1] as number, length, toClient, lists);
 }
 
-/** A 64-bit address of two words; exact below 2^53, and not below 2^53 when it is not. */
+/** The 64-bit address in two words. What is rounded, from 2^53 on, does not become less than 2^53. */
 function address(words: Int32Array, at: number): number {
   return ((words[at + 1] as number) >>> 0) * TWO_32 + ((words[at] as number) >>> 0);
 }
 
 /** SLBA of Read, Write, Compare and Write Zeroes: CDW10 and CDW11. */
 function startBlock(words: Int32Array, at: number): number {
-  return address(words, at + CDW10);
+  return address(words, at + SqeWord.cdw10);
 }

@@ -14,7 +14,7 @@ import { type FeatureSet, TEMPERATURE } from './feature-set';
 import { FIRMWARE_REVISION } from './identify';
 import type { Counters } from './statistics';
 
-/** SMART counts data in thousands of units of 512 bytes, rounded up. */
+/** SMART counts data in thousands of units of 512 bytes, rounded up (NVMe base 2.0, 5.16.1.3). */
 const DATA_UNIT = 512_000;
 
 const SUPPORTED_PAGES = [
@@ -52,7 +52,7 @@ const EFFECTS = encodeCommandEffectsLog({
   ]),
 });
 
-/** The log pages of the controller. */
+/** The log pages of the controller (NVMe base 2.0, 5.16). */
 export class LogPages {
   readonly #errors: ErrorLog;
   readonly #features: FeatureSet;
@@ -65,7 +65,7 @@ export class LogPages {
     this.#counters = counters;
   }
 
-  /** Content of a page; undefined when there is none of that id. */
+  /** Returns the content of a page; undefined when there is no page of that id. */
   page(id: number): Uint8Array | undefined {
     switch (id) {
       case LogPage.supportedLogPages:

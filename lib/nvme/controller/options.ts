@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { createHash, randomBytes } from 'node:crypto';
 import { invalidArgument, outOfRange } from '../../errors';
-import type { Backend } from './backend';
+import type { Backend } from '../backends';
 
 /** Options of `NvmeControllerModel`. */
 export interface NvmeControllerOptions {
-  /** Data of the namespace. Closed with the controller. */
+  /** Where the namespace keeps its data. It is closed with the controller. */
   readonly backend: Backend;
-  /** For messages. Default: `nvme` and the serial number. */
+  /** Names the controller in messages. Default: `nvme` and the serial number. */
   readonly name?: string;
   /** Bytes of a logical block, 512 (default) or 4096. */
   readonly blockSize?: 512 | 4096;
@@ -16,7 +16,7 @@ export interface NvmeControllerOptions {
    * a drive that shall stay the same one across restarts needs one. Default: random.
    */
   readonly serial?: string;
-  /** Model number, at most 40 printable ASCII characters. */
+  /** Model number, at most 40 printable ASCII characters. Default: `vfio-user`, the kind of the backend, and `drive`. */
   readonly model?: string;
   /** Greatest transfer of a command in bytes, a power of two from 4 KiB to 1 MiB. Default 128 KiB. */
   readonly maxTransfer?: number;
@@ -33,22 +33,26 @@ export interface NvmeControllerOptions {
   readonly mappableDoorbells?: boolean;
   /** Milliseconds that the loop polls before the event loop has a turn, up to 100. Default 0.1. */
   readonly pollSlice?: number;
-  /** Milliseconds without work after which the loop looks at the doorbells once a millisecond only. Default 10. */
+  /**
+   * Milliseconds without work after which the loop looks at the doorbells once a millisecond only; Infinity for never.
+   * Default 10.
+   */
   readonly idleAfter?: number;
-  /** Told why the controller cannot go on (CSTS.CFS): the client sees nothing but the bit. */
+  /** Called with the reason when the controller cannot go on (CSTS.CFS): the client sees nothing but the bit. */
   readonly onFault?: (reason: string) => void;
 }
 
 /** Options with their defaults, checked. */
 export interface ResolvedOptions extends Required<NvmeControllerOptions> {
-  readonly nguid: string;
-  readonly uuid: string;
+  /** Interrupt vectors: one for the admin queue, and one for each I/O queue pair. */
+  readonly vectors: number;
+  /** SUBNQN */
   readonly subsystemNqn: string;
 }
 
 function checkInteger(name: string, value: number, least: number, most: number): number {
   if (!Number.isInteger(value) || value < least || value > most) {
-    throw outOfRange(`${name} is an integer from ${least} to ${most}, got ${String(value)}`);
+    throw outOfRange(`${name} is an integer from ${least} to ${most}, got ${value}`);
   }
   return value;
 }
@@ -60,8 +64,8 @@ function checkText(name: string, value: string, length: number): string {
   return value;
 }
 
-/** Hexadecimal of a UUID of version 8, whose bits are the maker's to choose (RFC 9562, 5.8). */
-function derivedUuid(purpose: string, serial: string): string {
+/** A UUID that follows from a serial number. Version 8 leaves its bits to the maker (RFC 9562, 5.8). */
+export function derivedUuid(purpose: string, serial: string): string {
   const bytes = createHash('sha256').update(`vfio-user ${purpose} ${serial}`).digest().subarray(0, 16);
   bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80;
   bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
@@ -72,16 +76,16 @@ function derivedUuid(purpose: string, serial: string): string {
 export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions {
   const { backend, blockSize = 512, maxTransfer = 131072, idleAfter = 10, pollSlice = 0.1 } = options;
   const serial = checkText('serial', options.serial ?? `VFU${randomBytes(6).toString('hex')}`, 20);
-  if (![512, 4096].includes(blockSize))
-    throw outOfRange(`blockSize is 512 or 4096, got ${String(blockSize)}`);
+  const queuePairs = checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64);
+  if (![512, 4096].includes(blockSize)) throw outOfRange(`blockSize is 512 or 4096, got ${blockSize}`);
   checkInteger('maxTransfer', maxTransfer, 4096, 2 ** 20);
   if (!Number.isInteger(Math.log2(maxTransfer))) {
     throw outOfRange(`maxTransfer is a power of two, got ${maxTransfer}`);
   }
   if (!(pollSlice >= 0 && pollSlice <= 100)) {
-    throw outOfRange(`pollSlice is from 0 to 100 milliseconds, got ${String(pollSlice)}`);
+    throw outOfRange(`pollSlice is from 0 to 100 milliseconds, got ${pollSlice}`);
   }
-  if (!(idleAfter >= 0)) throw outOfRange(`idleAfter is at least 0 milliseconds, got ${String(idleAfter)}`);
+  if (!(idleAfter >= 0)) throw outOfRange(`idleAfter is at least 0 milliseconds, got ${idleAfter}`);
   if (backend.size < blockSize) {
     throw outOfRange(`The backend has ${backend.size} bytes, which is less than one block of ${blockSize}`);
   }
@@ -95,12 +99,11 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     name: options.name ?? `nvme ${serial}`,
     model: checkText('model', options.model ?? `vfio-user ${backend.kind} drive`, 40),
     maxQueueEntries: checkInteger('maxQueueEntries', options.maxQueueEntries ?? 1024, 2, 65536),
-    queuePairs: checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64),
+    queuePairs,
+    vectors: queuePairs + 1,
     dstrd: checkInteger('dstrd', options.dstrd ?? 0, 0, 4),
     mappableDoorbells: options.mappableDoorbells ?? true,
     onFault: options.onFault ?? (() => undefined),
-    nguid: derivedUuid('namespace', serial).replaceAll('-', ''),
-    uuid: derivedUuid('namespace', serial),
     subsystemNqn: `nqn.2014-08.org.nvmexpress:uuid:${derivedUuid('subsystem', serial)}`,
   };
 }

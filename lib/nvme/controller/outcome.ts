@@ -18,7 +18,7 @@ export const Outcome = {
   success: 0,
   invalidOpcode: permanent(GenericStatus.invalidOpcode),
   invalidField: permanent(GenericStatus.invalidField),
-  /** Memory of the client's that is not there now: QEMU takes away and brings back all of it while a guest boots. */
+  /** The client's memory may come back: QEMU takes away and brings back all of it while a guest boots. */
   dataTransferError: passing(GenericStatus.dataTransferError),
   internalError: passing(GenericStatus.internalError),
   abortRequested: passing(GenericStatus.abortRequested),
@@ -39,6 +39,14 @@ export const Outcome = {
   unrecoveredReadError: passing(MediaStatus.unrecoveredReadError, media),
   compareFailure: permanent(MediaStatus.compareFailure, media),
 } as const;
+
+/** What the completion of a command tells the host. */
+export interface Reply {
+  /** A value of {@link Outcome}. */
+  readonly outcome: number;
+  /** Dword 0 of the completion. Default 0. */
+  readonly dw0?: number;
+}
 
 /** The outcome for a generic status code of `walkPrp` or `walkSgl`. */
 export function pointerOutcome(sc: number): number {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-/** Work between looks at the clock, which costs as much as some rounds of an idle controller. */
+/** Work between two looks at the clock. A look costs as much as some rounds of an idle controller. */
 const WORK_PER_LOOK = 64;
-/** Work that a command counts for; a round without commands counts for 1. */
+/** The work that a command counts for. A round without commands counts for 1. */
 const WORK_PER_COMMAND = 4;
 
 /**
@@ -26,7 +26,7 @@ export class Poller {
   };
 
   /**
-   * @param round one look at all doorbells; the number of commands found. It does not throw
+   * @param round looks at all doorbells once, and returns the number of commands that it found. It does not throw
    * @param slice milliseconds between turns of the event loop
    * @param idleAfter milliseconds without work after which the loop sleeps; Infinity for never
    */

@@ -4,8 +4,11 @@ import { SQE_BYTES } from '../spec/submission-entry';
 import type { ClientView } from './client-view';
 
 /**
- * The words of a queue in the client's memory; null when it is not mapped here in one piece. Signed, because those
- * are small integers of V8, which are stored and returned without allocation.
+ * Finds the words of a queue in the client's memory. They are signed, because signed words are small integers of V8,
+ * which are stored and returned without allocation.
+ *
+ * @param writes whether the controller writes the queue
+ * @returns null when the queue is not mapped here in one piece
  */
 function queueWords(view: ClientView, iova: number, bytes: number, writes: boolean): Int32Array | null {
   const range = view.find(iova, bytes);
@@ -14,12 +17,8 @@ function queueWords(view: ClientView, iova: number, bytes: number, writes: boole
   return offset % 4 === 0 ? new Int32Array(range.buffer, offset, bytes / 4) : null;
 }
 
-/** x86 keeps the order of loads and of stores; elsewhere an atomic access gives it, for about 9 ns. */
+/** x86 keeps the order of loads and the order of stores. Elsewhere an atomic access does, which takes about 9 ns. */
 const ORDERED = process.arch === 'x64' || process.arch === 'ia32';
-
-/** Constants of this module, since every completion uses them: see io-commands.ts. */
-const { dw0: DW0, dw1: DW1, queue: QUEUE, status: STATUS } = CqeWord;
-const [ENTRY_WORDS, STATUS_SHIFT, PHASE_SHIFT] = [CQE_WORDS, CQE_STATUS_SHIFT, CQE_PHASE_SHIFT];
 
 /** A completion that waits for a free entry. */
 interface Waiting {
@@ -30,7 +29,7 @@ interface Waiting {
   readonly dw0: number;
 }
 
-/** A completion queue: the controller writes it, and the host moves its head. */
+/** A completion queue (NVMe base 2.0, 3.3.1): the controller writes entries, and the host moves the head. */
 export class CompletionQueue {
   readonly id: number;
   readonly iova: number;
@@ -39,14 +38,15 @@ export class CompletionQueue {
   readonly vector: number;
   /** Index of the head doorbell. */
   readonly doorbell: number;
-  /** Submission queues that complete here. */
+  /** Number of submission queues whose commands complete here. */
   users = 0;
-  /** Commands that run and will need an entry. */
+  /** Number of commands that run and will need an entry. */
   reserved = 0;
   /** Set by {@link post}: the host has not been interrupted for it. */
   posted = false;
-  /** The host wrote a head that makes no sense. To be told, and set back. */
+  /** The host wrote a head that makes no sense. Whoever reports that sets this back. */
   badHead = false;
+  /** The entries in the client's memory; null until {@link resolve} has found them. */
   words: Int32Array | null = null;
   #head = 0;
   #tail = 0;
@@ -63,7 +63,7 @@ export class CompletionQueue {
     this.doorbell = doorbell;
   }
 
-  /** Finds the queue in the client's memory. */
+  /** Finds the queue in the client's memory. False when it is not there in one piece, for reading and writing. */
   resolve(view: ClientView): boolean {
     this.words ??= queueWords(view, this.iova, this.entries * CQE_BYTES, true);
     return this.words !== null;
@@ -107,13 +107,13 @@ export class CompletionQueue {
   }
 
   #write(words: Int32Array, sqId: number, sqHead: number, cid: number, status: number, dw0: number): void {
-    const at = this.#tail * ENTRY_WORDS;
-    const last = (status << STATUS_SHIFT) | (this.#phase << PHASE_SHIFT) | cid;
-    words[at + DW0] = dw0;
-    words[at + DW1] = 0;
-    words[at + QUEUE] = (sqId << 16) | sqHead;
-    if (ORDERED) words[at + STATUS] = last;
-    else Atomics.store(words, at + STATUS, last);
+    const at = this.#tail * CQE_WORDS;
+    const last = (status << CQE_STATUS_SHIFT) | (this.#phase << CQE_PHASE_SHIFT) | cid;
+    words[at + CqeWord.dw0] = dw0;
+    words[at + CqeWord.dw1] = 0;
+    words[at + CqeWord.queue] = (sqId << 16) | sqHead;
+    if (ORDERED) words[at + CqeWord.status] = last;
+    else Atomics.store(words, at + CqeWord.status, last);
     this.posted = true;
     if (++this.#tail === this.entries) {
       this.#tail = 0;
@@ -137,7 +137,7 @@ export class CompletionQueue {
   }
 }
 
-/** A submission queue: the host writes it and moves its tail. */
+/** A submission queue (NVMe base 2.0, 3.3.1): the host writes entries and moves the tail. */
 export class SubmissionQueue {
   readonly id: number;
   readonly iova: number;
@@ -149,12 +149,13 @@ export class SubmissionQueue {
   head = 0;
   /** False once the queue is deleted or dropped: no more commands are taken. */
   live = true;
-  /** Commands that run. */
+  /** Number of commands that run. */
   inflight = 0;
-  /** Called when the last command of a queue that is being deleted has ended, or is void. */
+  /** Set while the queue is being deleted: called when the last of its commands has ended, or is void. */
   ended: (() => void) | null = null;
-  /** A tail that the host wrote and that makes no sense, which has been told. */
+  /** The last tail that makes no sense. It has been reported. */
   badTail: number | null = null;
+  /** The entries in the client's memory; null until {@link resolve} has found them. */
   words: Int32Array | null = null;
 
   constructor(id: number, iova: number, entries: number, completions: CompletionQueue, doorbell: number) {
@@ -165,13 +166,13 @@ export class SubmissionQueue {
     this.doorbell = doorbell;
   }
 
-  /** Finds the queue in the client's memory. */
+  /** Finds the queue in the client's memory. False when it is not there in one piece. */
   resolve(view: ClientView): boolean {
     this.words ??= queueWords(view, this.iova, this.entries * SQE_BYTES, false);
     return this.words !== null;
   }
 
-  /** Tail as the host wrote it, any 32-bit value. Entries before it may be read after this. */
+  /** The tail as the host wrote it, which may be any 32-bit value. Entries before it may be read after this. */
   tail(doorbells: Int32Array): number {
     return ORDERED ? (doorbells[this.doorbell] as number) : Atomics.load(doorbells, this.doorbell);
   }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { CommandError, Errno } from '../../transport';
 import {
+  type ControllerConfiguration,
   Register,
-  ShutdownNotification,
   ShutdownStatus,
   adminQueueAttributes,
   controllerConfiguration,
@@ -10,7 +10,7 @@ import {
   joinWords,
 } from '../spec';
 
-/** The admin queues as the host has set them up. */
+/** The admin queues as the host has set them up in AQA, ASQ and ACQ. */
 export interface AdminQueues {
   readonly submissionAddress: number;
   readonly submissionEntries: number;
@@ -18,51 +18,41 @@ export interface AdminQueues {
   readonly completionEntries: number;
 }
 
-/** What the registers ask of the controller. */
-export interface RegisterEvents {
-  /** CC.EN was set. Answer with {@link Registers.ready} or {@link Registers.fail}. */
-  enable(queues: AdminQueues): void;
-  /** CC.EN was set with values that this controller does not have. Answer with {@link Registers.fail}. */
-  refused(reason: string): void;
-  /** CC.EN was cleared: a controller reset. Answer with {@link Registers.stopped}. */
-  disable(): void;
-  /** CC.SHN was set. Answer with {@link Registers.shutDown}. */
-  shutdown(): void;
-}
-
 const CC_WRITABLE = 0x00ff_fff1;
 const BYTES = 0x1000;
 
-/** The registers below the doorbells, and the state machine of CC and CSTS (NVMe base 2.0, 3.1.3 and 3.5). */
+/**
+ * The registers below the doorbells (NVMe base 2.0, 3.1.3). They hold values only: the controller acts on what the
+ * host writes to CC, and answers in {@link status}.
+ */
 export class Registers {
-  readonly #events: RegisterEvents;
+  /** CSTS, which the host can only read. */
+  readonly status: { ready: boolean; fatal: boolean; shutdown: number } = {
+    ready: false,
+    fatal: false,
+    shutdown: ShutdownStatus.normal,
+  };
   readonly #words = new Uint32Array(BYTES / 4);
-  #ready = false;
-  #fatal = false;
-  #shutdown: number = ShutdownStatus.normal;
-  /** CC.EN was cleared, and {@link stopped} is awaited. */
-  #stopping = false;
 
   /** @param cap the lower and the upper word of CAP */
-  constructor(cap: readonly [low: number, high: number], version: number, events: RegisterEvents) {
-    this.#events = events;
+  constructor(cap: readonly [low: number, high: number], version: number) {
     this.#words[Register.cap / 4] = cap[0];
     this.#words[Register.cap / 4 + 1] = cap[1];
     this.#words[Register.vs / 4] = version;
   }
 
-  get enabled(): boolean {
-    return controllerConfiguration.decode(this.#word(Register.cc)).enable;
-  }
-
-  /** CSTS.CFS */
-  get failed(): boolean {
-    return this.#fatal;
-  }
-
-  /** CC as it is. */
-  get configuration(): ReturnType<typeof controllerConfiguration.decode> {
+  /** CC. */
+  get configuration(): ControllerConfiguration {
     return controllerConfiguration.decode(this.#word(Register.cc));
+  }
+
+  /** AQA, ASQ and ACQ. */
+  get adminQueues(): AdminQueues {
+    return {
+      ...adminQueueAttributes.decode(this.#word(Register.aqa)),
+      submissionAddress: joinWords(this.#word(Register.asq), this.#word(Register.asq + 4)),
+      completionAddress: joinWords(this.#word(Register.acq), this.#word(Register.acq + 4)),
+    };
   }
 
   /**
@@ -88,34 +78,18 @@ export class Registers {
     for (let at = 0; at < data.length; at += 4) this.#writeWord(offset + at, view.getUint32(at, true));
   }
 
-  /** The controller processes commands now. */
-  ready(): void {
-    this.#ready = this.enabled && !this.#fatal;
+  /** A controller reset clears CC and what the controller told, and keeps AQA, ASQ and ACQ (NVMe base 2.0, 3.7.2). */
+  clear(): void {
+    this.#words[Register.cc / 4] = 0;
+    this.#setInterruptMask(0);
+    this.status.fatal = false;
+    this.status.shutdown = ShutdownStatus.normal;
   }
 
-  /** The controller cannot go on: CSTS.CFS, until it is reset. */
-  fail(): void {
-    this.#fatal = true;
-  }
-
-  /** Nothing is left of what CC.EN = 0 stopped. When the host has set CC.EN meanwhile, the start follows now. */
-  stopped(): void {
-    if (!this.#stopping) return;
-    this.#stopping = false;
-    this.#ready = false;
-    if (this.enabled) this.#start();
-  }
-
-  /** The shutdown that was asked for is complete. */
-  shutDown(): void {
-    if (this.#shutdown === ShutdownStatus.occurring) this.#shutdown = ShutdownStatus.complete;
-  }
-
-  /** As after power-on. */
+  /** Every register has the value that it has after power-on. */
   reset(): void {
-    this.#clear();
-    this.#stopping = false;
-    this.#ready = false;
+    this.clear();
+    this.status.ready = false;
     for (const register of [Register.aqa, Register.asq, Register.asq + 4, Register.acq, Register.acq + 4]) {
       this.#words[register / 4] = 0;
     }
@@ -126,16 +100,13 @@ export class Registers {
   }
 
   #readWord(offset: number): number {
-    if (offset === Register.csts) {
-      return controllerStatus.encode({ ready: this.#ready, fatal: this.#fatal, shutdown: this.#shutdown });
-    }
-    return this.#word(offset);
+    return offset === Register.csts ? controllerStatus.encode(this.status) : this.#word(offset);
   }
 
   #writeWord(offset: number, value: number): void {
     switch (offset) {
       case Register.cc:
-        this.#writeConfiguration(value & CC_WRITABLE);
+        this.#words[offset / 4] = value & CC_WRITABLE;
         return;
       case Register.aqa:
         this.#words[offset / 4] = value & 0x0fff_0fff;
@@ -161,50 +132,6 @@ export class Registers {
   #setInterruptMask(mask: number): void {
     this.#words[Register.intms / 4] = mask;
     this.#words[Register.intmc / 4] = mask;
-  }
-
-  #writeConfiguration(value: number): void {
-    const previous = this.configuration;
-    const next = controllerConfiguration.decode(value);
-    if (previous.enable && !next.enable) {
-      // A controller reset puts CC back to 0, and keeps only AQA, ASQ and ACQ (NVMe base 2.0, 3.7.2).
-      this.#clear();
-      this.#stopping = true;
-      this.#events.disable();
-      return;
-    }
-    this.#words[Register.cc / 4] = value;
-    if (!previous.enable && next.enable && !this.#stopping) this.#start();
-    if (next.shutdown !== ShutdownNotification.none && this.#shutdown === ShutdownStatus.normal) {
-      this.#shutdown = ShutdownStatus.occurring;
-      this.#events.shutdown();
-    }
-  }
-
-  #clear(): void {
-    this.#words[Register.cc / 4] = 0;
-    this.#setInterruptMask(0);
-    this.#fatal = false;
-    this.#shutdown = ShutdownStatus.normal;
-  }
-
-  #start(): void {
-    this.#shutdown = ShutdownStatus.normal;
-    const { mps, commandSet, arbitration } = this.configuration;
-    const sizes = adminQueueAttributes.decode(this.#word(Register.aqa));
-    const queues = {
-      ...sizes,
-      submissionAddress: joinWords(this.#word(Register.asq), this.#word(Register.asq + 4)),
-      completionAddress: joinWords(this.#word(Register.acq), this.#word(Register.acq + 4)),
-    };
-    // Entry sizes are not looked at: hosts may set them as late as before the first I/O queue.
-    if (mps !== 0 || commandSet !== 0 || arbitration !== 0)
-      this.#events.refused(
-        `CC asks for MPS ${mps}, CSS ${commandSet}, AMS ${arbitration}; all of them must be 0`,
-      );
-    else if (sizes.submissionEntries < 2 || sizes.completionEntries < 2)
-      this.#events.refused('AQA makes an admin queue of fewer than two entries');
-    else this.#events.enable(queues);
   }
 }
 

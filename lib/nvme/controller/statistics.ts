@@ -1,20 +1,23 @@
 // SPDX-License-Identifier: MIT
 /** What a controller has done since it was made. */
 export interface ControllerStatistics {
+  /** Read commands whose data was read. */
   readonly readCommands: number;
+  /** Write commands whose data was written. */
   readonly writeCommands: number;
   /** Bytes that Read and Compare have read. */
   readonly bytesRead: number;
   /** Bytes that Write has written. */
   readonly bytesWritten: number;
-  /** I/O commands other than those above. */
+  /** I/O commands other than Read and Write. */
   readonly otherCommands: number;
+  /** Commands of the admin queue. */
   readonly adminCommands: number;
   /** Commands that ended with an error. */
   readonly errors: number;
   /** Interrupts that reached an eventfd. */
   readonly interrupts: number;
-  /** Commands whose data or lists were not mapped here, and went by messages, or that waited for the backend. */
+  /** I/O commands whose data or lists were not mapped here and went by messages, or that waited for the backend. */
   readonly slowCommands: number;
   /** Doorbells that were written with values that make no sense. */
   readonly badDoorbells: number;
@@ -22,10 +25,10 @@ export interface ControllerStatistics {
   readonly resets: number;
 }
 
-/** Statistics that are being counted. */
+/** The statistics while they are counted. */
 export type Counters = { -readonly [K in keyof ControllerStatistics]: ControllerStatistics[K] };
 
-/** Counters at 0. */
+/** Makes counters, which are 0. */
 export function newCounters(): Counters {
   return {
     readCommands: 0,

@@ -7,21 +7,25 @@ import { Outcome } from './outcome';
 /** Tells whether a command still matters: false after a reset, or when the client is gone. */
 export type Alive = () => boolean;
 
-/** Parts of the client's memory, in order. */
+/** The parts of the client's memory that hold the data of a command, in order. */
 export interface Parts {
+  /** An {@link Outcome}. There are no parts unless it is success. */
   readonly outcome: number;
   readonly addresses: readonly number[];
   readonly lengths: readonly number[];
 }
 
-/** Lists that one command may need: 511 pages of 4 KiB each, for at most 1 MiB. More means that the host moves them. */
+/**
+ * Lists that one command may need. Each tells of 511 pages of 4 KiB, and a command moves at most 1 MiB. When there are
+ * more, the host moves them about.
+ */
 const MAX_LISTS = 4;
 
 /**
  * Resolves a data pointer whose lists may have to be fetched by message.
  *
  * @param length bytes of data
- * @param resolve resolves it, with the lists that were fetched so far
+ * @param resolve resolves the pointer with the lists that were fetched so far, and returns an {@link Outcome}
  */
 export async function resolveParts(
   view: ClientView,
@@ -50,7 +54,7 @@ export async function resolveParts(
   }
 }
 
-/** Writes `data` to the parts. */
+/** Writes `data` to the parts. Returns an {@link Outcome}. */
 export async function writeParts(
   view: ClientView,
   parts: Parts,
@@ -64,14 +68,14 @@ export async function writeParts(
     try {
       await view.memory.write(address, data.subarray(at, at + length));
     } catch {
-      return Outcome.dataTransferError; // Whatever it was: the data did not arrive, and the client learns just that.
+      return Outcome.dataTransferError; // Whatever the reason is, the status is all that the host can be told.
     }
     at += length;
   }
   return Outcome.success;
 }
 
-/** Reads `length` bytes from the parts; undefined when any is not to be had. */
+/** Reads `length` bytes from the parts. Returns undefined when a part cannot be read. */
 export async function readParts(
   view: ClientView,
   parts: Parts,
@@ -99,6 +103,6 @@ async function readMemory(
     const bytes = await memory.read(address, length);
     return bytes.length === length ? bytes : undefined;
   } catch {
-    return undefined; // As in writeParts.
+    return undefined; // Whatever the reason is, the status is all that the host can be told.
   }
 }

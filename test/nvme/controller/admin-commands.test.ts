@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { FileBackend } from '../../../lib/nvme/controller';
+import { FileBackend } from '../../../lib/nvme/backends';
 import {
   type Command,
   decodeCommandEffectsLog,
@@ -254,6 +254,18 @@ describe('features', () => {
     expect(host.controller.fault).toMatch(/Keep Alive/);
     host.write32(0x14, 0);
     expect(host.read32(0x1c)).toBe(0);
+  });
+
+  test('after a shutdown nobody waits for Keep Alive', async () => {
+    expect((await set(0x0f, 1)).status).toBe('00/00');
+    host.write32(0x14, 0x0046_4001);
+    // This one has its timer set later: when it has expired, so would have the other.
+    const later = new Host();
+    later.enable();
+    expect((await later.adminCommand({ opcode: 9, cdw10: 0x0f, cdw11: 1 })).status).toBe('00/00');
+    await until(() => later.read32(0x1c) === 3);
+    expect([host.read32(0x1c), host.controller.fault]).toEqual([9, null]);
+    later.close();
   });
 });
 

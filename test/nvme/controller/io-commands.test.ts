@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { createBackend } from '../../../lib/nvme/controller';
+import { type Backend, createBackend } from '../../../lib/nvme/backends';
 import type { Command } from '../../../lib/nvme/spec';
 import { Address, type FakeRange, Host, type HostQueue, turns, until } from './support';
 
@@ -301,10 +301,60 @@ describe('memory that is not mapped here', () => {
     expect([host.read32(0x14), host.read32(0x1c), host.read32(0x28)]).toEqual([0, 0, 0]);
   });
 
+  test('a completion that fails is fatal, and a reset forgets it', async () => {
+    host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    Object.defineProperty(host, 'delivers', {
+      configurable: true,
+      get: () => {
+        throw new Error('no interrupt');
+      },
+    });
+    host.ring(queue);
+    await until(() => host.read32(0x1c) === 3);
+    expect(host.controller.fault).toBe('The completion of a command of queue 1 failed');
+    Object.defineProperty(host, 'delivers', { value: true });
+    host.write32(0x14, 0);
+    host.enable();
+    expect(await host.adminCommand({ opcode: 6, cdw10: 1 })).toMatchObject({ status: '00/00' });
+  });
+
   test('a host that moves a list for ever gets an error', async () => {
     // Each list is fetched by message, and ends in a chain to another one.
     const words = new Uint32Array(far.bytes.buffer);
     for (let i = 0; i < 256; i++) words.set([FAR + i * 0x1000 + 0x1000, 0], (i * 0x1000 + 0xff8) / 4);
     expect(await status({ opcode: READ, cdw12: 255, prp2: FAR + 0xff8 })).toBe('00/04');
   });
+});
+
+test.each<[string, number, (word: number) => number, string]>([
+  ['the first block', 10, () => 0xffff_fff0, '00/80 DNR'],
+  ['the number of blocks', 12, (word) => word | 0xffff, '00/02 DNR'],
+  ['the namespace', 1, () => 7, '00/0b DNR'],
+  ['the opcode', 0, (word) => word | 0x80, '00/01 DNR'],
+])('a host that changes %s after the check is found out', async (_, index, change, expected) => {
+  let race = (): void => undefined;
+  const writes: number[] = [];
+  const backend: Backend = {
+    kind: 'racing',
+    size: 64 << 20,
+    // The controller asks this of a write with FUA, between its check and its copy of the command.
+    get volatileCache() {
+      race();
+      return true;
+    },
+    read: () => true,
+    write: (offset) => writes.push(offset) > 0,
+    zero: () => true,
+    flush: () => Promise.resolve(),
+    close: () => undefined,
+  };
+  const drive = new Host({ backend });
+  drive.enable();
+  const victim = await drive.createQueues();
+  const words = drive.memory.words(victim.sq, 16);
+  race = () => (words[index] = change(words[index]!));
+  const write = { opcode: WRITE, nsid: 1, prp1: Address.data, cdw12: 0x4000_0000 };
+  expect((await drive.run(victim, write)).status).toBe(expected);
+  expect(writes).toEqual([]);
+  drive.close();
 });

@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect } from '../../../lib/client';
-import { NvmeControllerModel, type NvmeControllerOptions, createBackend } from '../../../lib/nvme/controller';
+import { createBackend } from '../../../lib/nvme/backends';
+import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
 import { NvmeController } from '../../../lib/nvme/host';
 import { serve } from '../../../lib/server';
 

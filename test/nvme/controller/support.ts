@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { Client, ClientMemory, ClientRange, MappedPlace } from '../../../lib/server/device-model';
-import { NvmeControllerModel, type NvmeControllerOptions, createBackend } from '../../../lib/nvme/controller';
+import { createBackend } from '../../../lib/nvme/backends';
+import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
 import { type Command, decodeCompletion, encodeCommand } from '../../../lib/nvme/spec';
 
 /** A range of a {@link FakeMemory}. */

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../../lib/client';
-import { NvmeControllerModel, createBackend, type NvmeControllerOptions } from '../../../lib/nvme/controller';
+import { createBackend } from '../../../lib/nvme/backends';
+import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
 import { NvmeController, type AttachOptions } from '../../../lib/nvme/host';
 import { serve, type ServedRegion } from '../../../lib/server';
 import { atEnd } from '../../client/support';

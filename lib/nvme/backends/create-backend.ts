@@ -5,7 +5,7 @@ import { FileBackend } from './file-backend';
 import { MemoryBackend } from './memory-backend';
 import { NullBackend } from './null-backend';
 
-/** What {@link createBackend} makes. `size` is in bytes. */
+/** What {@link createBackend} makes. `size` is the bytes of the namespace, an integer of at least 512. */
 export type BackendOptions =
   | { readonly kind: 'null'; readonly size: number }
   | { readonly kind: 'memory'; readonly size: number }
@@ -20,7 +20,7 @@ export type BackendOptions =
 export function createBackend(options: BackendOptions): Backend {
   const { kind, size } = options;
   if (size !== undefined && (!Number.isSafeInteger(size) || size < 512)) {
-    throw outOfRange(`The size of a namespace is an integer of at least 512 bytes, got ${String(size)}`);
+    throw outOfRange(`The size of a namespace is an integer of at least 512 bytes, got ${size}`);
   }
   switch (kind) {
     case 'null':

@@ -6,22 +6,28 @@
  * Reading and writing are synchronous, since they are the hot path: a backend copies from and to memory.
  */
 export interface Backend {
-  /** `null`, `memory`, `file`, or a name of your own; part of the model number. */
+  /** `null`, `memory`, `file`, or a name of your own. It is part of the default model number. */
   readonly kind: string;
-  /** In bytes. */
+  /** Bytes of the namespace. */
   readonly size: number;
-  /** Data may be lost with the machine until {@link flush}: the controller has a volatile write cache. */
+  /** Whether data may be lost with the machine until {@link flush}: the controller has a volatile write cache then. */
   readonly volatileCache: boolean;
   /**
    * Copies `length` bytes at `offset` to `target` from index `at` on.
    * @returns false when they cannot be read
    */
   read(offset: number, target: Uint8Array, at: number, length: number): boolean;
-  /** Copies `length` bytes of `source` from index `at` on to `offset`. False when they cannot be written. */
+  /**
+   * Copies `length` bytes of `source` from index `at` on to `offset`.
+   * @returns false when they cannot be written
+   */
   write(offset: number, source: Uint8Array, at: number, length: number): boolean;
-  /** Makes `length` bytes at `offset` zero. False when they cannot be written. */
+  /**
+   * Makes `length` bytes at `offset` zero.
+   * @returns false when they cannot be written
+   */
   zero(offset: number, length: number): boolean;
-  /** Makes what was written durable. Rejects when it cannot. */
+  /** Makes durable what was written. Rejects when it cannot. */
   flush(): Promise<void>;
   /** Idempotent. Nothing is called after it. */
   close(): void;

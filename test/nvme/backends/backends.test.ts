@@ -2,8 +2,8 @@
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Backend, FileBackend, createBackend } from '../../../lib/nvme/controller';
-import { MappedStorage } from '../../../lib/nvme/controller/mapped-storage';
+import { type Backend, FileBackend, createBackend } from '../../../lib/nvme/backends';
+import { MappedStorage } from '../../../lib/nvme/backends/mapped-storage';
 import { closeFd, createSharedMemory } from '../../../lib/native';
 
 let folder: string;

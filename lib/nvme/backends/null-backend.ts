@@ -10,7 +10,7 @@ export class NullBackend implements Backend {
   readonly volatileCache = false;
   readonly size: number;
 
-  /** @param size in bytes */
+  /** @param size bytes of the namespace */
   constructor(size: number) {
     this.size = size;
   }

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
 import { Mapping } from '../../native';
 
-/** Longest mapping: offsets within one are small integers of V8, and 4 GiB is the longest ArrayBuffer of Node.js 20. */
+/**
+ * Bytes of the longest mapping. Offsets within it are small integers of V8, and 4 GiB is the longest ArrayBuffer of
+ * Node.js 20.
+ */
 const CHUNK_BYTES = 2 ** 30;
 
 interface Chunk {
@@ -30,7 +33,7 @@ export class MappedStorage {
     this.#chunks = new Array<Chunk | undefined>(Math.ceil(size / chunkBytes)).fill(undefined);
   }
 
-  /** As `Backend.read`; false once the file was truncated, or its pages could not be had. */
+  /** Does what `Backend.read` tells. False once the file was truncated, or its pages could not be had. */
   read(offset: number, target: Uint8Array, at: number, length: number): boolean {
     const index = Math.floor(offset / this.#chunkBytes);
     const start = offset - index * this.#chunkBytes;
@@ -46,7 +49,7 @@ export class MappedStorage {
     return !this.#lost;
   }
 
-  /** As `Backend.write`. */
+  /** Does what `Backend.write` tells. False as {@link read} is. */
   write(offset: number, source: Uint8Array, at: number, length: number): boolean {
     const index = Math.floor(offset / this.#chunkBytes);
     const start = offset - index * this.#chunkBytes;
@@ -61,7 +64,7 @@ export class MappedStorage {
     return !this.#lost;
   }
 
-  /** As `Backend.zero`. */
+  /** Does what `Backend.zero` tells. False as {@link read} is. */
   zero(offset: number, length: number): boolean {
     for (let done = 0; done < length;) {
       const index = Math.floor((offset + done) / this.#chunkBytes);
@@ -73,6 +76,7 @@ export class MappedStorage {
     return !this.#lost;
   }
 
+  /** Unmaps the file. Idempotent. */
   close(): void {
     for (const chunk of this.#chunks) chunk?.mapping.close();
     this.#chunks.fill(undefined);

@@ -3,7 +3,7 @@ import { closeFd, createSharedMemory } from '../../native';
 import type { Backend } from './backend';
 import { MappedStorage } from './mapped-storage';
 
-/** A backend in memory: zeros at first, gone when closed. Pages are taken from the system when first touched. */
+/** A backend in memory, which is zeros at first and gone when closed. Pages are taken from the system when touched. */
 export class MemoryBackend implements Backend {
   readonly kind = 'memory';
   readonly volatileCache = false;
@@ -13,7 +13,7 @@ export class MemoryBackend implements Backend {
   #closed = false;
 
   /**
-   * @param size in bytes
+   * @param size bytes of the namespace
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`
    */
   constructor(size: number) {

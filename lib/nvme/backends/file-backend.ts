@@ -21,8 +21,8 @@ export class FileBackend implements Backend {
   /**
    * Opens a file, or creates it when a size is given.
    *
-   * @param path of a regular file or block device that can be read and written
-   * @param size in bytes. A regular file that is shorter is extended. Default: the size of the file
+   * @param path path of a regular file or block device that can be read and written
+   * @param size bytes of the namespace. A regular file that is shorter is extended. Default: the size of the file
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`; TypeError when the size does not fit the file
    */
   constructor(path: string, size?: number) {
@@ -50,7 +50,7 @@ export class FileBackend implements Backend {
     return this.#storage.zero(offset, length);
   }
 
-  /** Also writes back the pages of shared mappings (fsync(2), mmap(2) MAP_SHARED). */
+  /** Flushes the file, and with it the pages of shared mappings (fsync(2), mmap(2) MAP_SHARED). */
   flush(): Promise<void> {
     if (this.#closed) {
       return Promise.reject(new VfioUserError('ERR_VFIO_USER_CLOSED', `The backend ${this.#path} is closed`));
@@ -101,9 +101,9 @@ export class FileBackend implements Backend {
   }
 }
 
-/** Size in bytes: the kernel counts units of 512, whatever the device's blocks are (sysfs-block, `size`). */
+/** Returns the size in bytes. The kernel counts units of 512, whatever the device's blocks are (sysfs-block, `size`). */
 function blockDeviceSize(device: number): number {
-  // As glibc's gnu_dev_major and gnu_dev_minor, for the bits that Linux uses.
+  // What glibc's gnu_dev_major and gnu_dev_minor do, for the bits that Linux uses.
   const major = Math.floor(device / 256) & 0xfff;
   const minor = (device & 0xff) | (Math.floor(device / 4096) & 0xfff00);
   return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'utf8')) * 512;

@@ -1,0 +1,245 @@
+// SPDX-License-Identifier: MIT
+import { AsyncErrorEvent } from '../spec/features';
+import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
+import type { AdminCommands } from './admin-commands';
+import type { AsyncEvents } from './async-events';
+import type { ErrorLog } from './error-log';
+import { DEFERRED, type IoCommands } from './io-commands';
+import { Outcome, type Reply } from './outcome';
+import type { CompletionQueue, SubmissionQueue } from './queue';
+import type { QueueSet } from './queue-set';
+import type { Counters } from './statistics';
+import type { Alive } from './transfer';
+
+/** Commands that are taken from a queue before the next one has its turn. */
+const BURST = 32;
+
+/** How long a queue with commands may be unmapped, in milliseconds: QEMU maps all RAM anew while a guest boots. */
+const UNMAPPED_GRACE = 1000;
+
+/** Thrown when the controller cannot go on: its owner sets CSTS.CFS. */
+export class FatalError extends Error {}
+
+/** What {@link CommandProcessor} works with. */
+export interface CommandProcessorParts {
+  readonly queues: QueueSet;
+  readonly admin: AdminCommands;
+  readonly io: IoCommands;
+  readonly events: AsyncEvents;
+  readonly errors: ErrorLog;
+  readonly counters: Counters;
+}
+
+/**
+ * Fetches the commands from the submission queues in turn (round robin arbitration; NVMe base 2.0, 3.4.4), has them
+ * executed, and completes them.
+ */
+export class CommandProcessor {
+  readonly #queues: QueueSet;
+  readonly #admin: AdminCommands;
+  readonly #io: IoCommands;
+  readonly #events: AsyncEvents;
+  readonly #errors: ErrorLog;
+  readonly #counters: Counters;
+  /** Counts {@link drop}s: a command that began before the last one is void. */
+  #epoch = 0;
+  /** Commands that run. */
+  #live = 0;
+  /** Commands that run, but are void. */
+  #stale = 0;
+  /** What waits for the end of the void commands. */
+  #drained: (() => void)[] = [];
+  #unmappedSince = -1;
+  /** What went wrong between two rounds. */
+  #failure: FatalError | null = null;
+
+  constructor({ queues, admin, io, events, errors, counters }: CommandProcessorParts) {
+    this.#queues = queues;
+    this.#admin = admin;
+    this.#io = io;
+    this.#events = events;
+    this.#errors = errors;
+    this.#counters = counters;
+  }
+
+  /**
+   * Looks at all doorbells once.
+   * @returns the number of commands that were taken
+   * @throws FatalError when the controller cannot go on
+   */
+  round(): number {
+    if (this.#failure !== null) throw this.#failure;
+    const queues = this.#queues;
+    queues.refresh();
+    let commands = 0;
+    // A command of the admin queue, which comes first, may create or delete others: that replaces the list.
+    for (const queue of queues.polled) {
+      if (queue.live) commands += this.#serve(queue);
+    }
+    for (const queue of queues.completions.values()) {
+      if (queue.congested) queues.drain(queue);
+    }
+    return commands;
+  }
+
+  /** Forgets all queues, and makes all commands that run void. */
+  drop(): void {
+    this.#epoch++;
+    this.#stale += this.#live;
+    this.#live = 0;
+    this.#unmappedSince = -1;
+    this.#failure = null;
+    this.#queues.drop();
+  }
+
+  /** Calls `next` when no void command touches the client's memory any more: now, or once the last has ended. */
+  whenDrained(next: () => void): void {
+    if (this.#stale === 0) next();
+    else this.#drained.push(next);
+  }
+
+  #serve(queue: SubmissionQueue): number {
+    const doorbells = this.#queues.doorbells.words;
+    const tail = queue.tail(doorbells);
+    if (tail === queue.head) return 0;
+    if (tail < 0 || tail >= queue.entries) {
+      this.#badTail(queue, tail);
+      return 0;
+    }
+    queue.badTail = null;
+    if (!this.#queues.resolve(queue)) {
+      this.#unmapped(queue);
+      return 0;
+    }
+    this.#unmappedSince = -1;
+    const completions = queue.completions;
+    let count = tail - queue.head;
+    if (count < 0) count += queue.entries;
+    if (count > BURST) count = BURST;
+    const room = completions.room(doorbells);
+    if (completions.badHead) this.#badHead(completions);
+    if (room < count) count = room;
+    for (let i = 0; i < count; i++) this.#take(queue);
+    if (completions.posted) this.#queues.interrupt(completions);
+    return count > 0 ? count : 0;
+  }
+
+  /** Executes the command at the head of a queue. */
+  #take(queue: SubmissionQueue): void {
+    const words = queue.words;
+    if (words === null || !queue.live) return; // What came before this command has dropped the queue.
+    const at = queue.head * SQE_WORDS;
+    queue.head = queue.head + 1 === queue.entries ? 0 : queue.head + 1;
+    const cid = (words[at] as number) >>> 16;
+    if (queue.id === 0) {
+      this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + SQE_WORDS)));
+      return;
+    }
+    const outcome = this.#io.execute(words, at);
+    if (outcome === Outcome.success) {
+      queue.completions.post(queue.id, queue.head, cid, 0, 0);
+    } else if (outcome === DEFERRED) {
+      const copy = words.slice(at, at + SQE_WORDS);
+      const alive = this.#alive();
+      this.#completeLater(queue, copy, alive, this.#io.executeSlowly(copy, alive).then(toReply));
+    } else {
+      const copy = words.slice(at, at + SQE_WORDS);
+      this.#record(queue, copy, outcome);
+      queue.completions.post(queue.id, queue.head, cid, outcome, 0);
+    }
+  }
+
+  #takeAdmin(queue: SubmissionQueue, words: Uint32Array): void {
+    this.#counters.adminCommands++;
+    const alive = this.#alive();
+    const reply = this.#admin.execute(words, alive);
+    if (reply === 'held') return;
+    if (reply instanceof Promise) {
+      this.#completeLater(queue, words, alive, reply);
+      return;
+    }
+    this.#record(queue, words, reply.outcome);
+    queue.completions.post(0, queue.head, commandId(words), reply.outcome, reply.dw0 ?? 0);
+  }
+
+  #alive(): Alive {
+    const epoch = this.#epoch;
+    return () => this.#epoch === epoch;
+  }
+
+  /** Completes a command that takes its time. It keeps room for its completion. */
+  #completeLater(
+    queue: SubmissionQueue,
+    words: Int32Array | Uint32Array,
+    alive: Alive,
+    reply: Promise<Reply>,
+  ): void {
+    queue.inflight++;
+    queue.completions.reserved++;
+    this.#live++;
+    reply
+      .catch((): Reply => ({ outcome: Outcome.internalError }))
+      .then(({ outcome, dw0 = 0 }) => {
+        if (!alive()) {
+          this.#staleEnded();
+          return;
+        }
+        this.#live--;
+        queue.inflight--;
+        queue.completions.reserved--;
+        this.#record(queue, words, outcome);
+        this.#queues.complete(queue, commandId(words), outcome, dw0);
+        if (queue.inflight === 0) queue.ended?.();
+      })
+      .catch(() => {
+        this.#failure = new FatalError(`The completion of a command of queue ${queue.id} failed`);
+      });
+  }
+
+  #staleEnded(): void {
+    if (--this.#stale > 0) return;
+    const drained = this.#drained;
+    this.#drained = [];
+    for (const next of drained) next();
+  }
+
+  /** Counts and logs a command that ended with an error. */
+  #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number): void {
+    if (outcome === Outcome.success) return;
+    this.#counters.errors++;
+    this.#errors.add(queue.id, commandId(words), outcome, (words[SqeWord.nsid] as number) >>> 0);
+  }
+
+  #badTail(queue: SubmissionQueue, tail: number): void {
+    if (queue.badTail === tail) return;
+    queue.badTail = tail;
+    this.#badDoorbell();
+  }
+
+  #badHead(queue: CompletionQueue): void {
+    queue.badHead = false;
+    this.#badDoorbell();
+  }
+
+  #badDoorbell(): void {
+    this.#counters.badDoorbells++;
+    this.#events.raiseError(AsyncErrorEvent.invalidDoorbellValue);
+  }
+
+  #unmapped(queue: SubmissionQueue): void {
+    const now = performance.now();
+    if (this.#unmappedSince < 0) this.#unmappedSince = now;
+    if (now - this.#unmappedSince < UNMAPPED_GRACE) return;
+    throw new FatalError(
+      `Queue ${queue.id} has commands, but it or its completion queue is not in mapped memory of the client`,
+    );
+  }
+}
+
+function commandId(words: Int32Array | Uint32Array): number {
+  return (words[SqeWord.cdw0] as number) >>> 16;
+}
+
+function toReply(outcome: number): Reply {
+  return { outcome };
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: MIT
+import { CommandError, Errno } from '../../transport';
+import { Mapping, closeFd, createSharedMemory, pageSize } from '../../native';
+import type { ServedRegion } from '../../server/device-model';
+import { Register } from '../spec';
+
+/** BAR 0 has at least this many bytes, since hosts map that much at once. */
+const MIN_BAR_BYTES = 0x4000;
+
+/**
+ * The doorbell registers, a tail and a head for each queue id (NVMe over PCIe transport 1.0, 3.1.2). They lie in a file
+ * that hosts may map, and which has the layout of BAR 0: clients expect one offset for both.
+ */
+export class Doorbells {
+  /** Bytes of BAR 0, which holds the registers and the doorbells. */
+  readonly barBytes: number;
+  /** What hosts may map of BAR 0; undefined when every doorbell is a message. */
+  readonly shared: ServedRegion['shared'] | undefined;
+  /** The file as 32-bit words, see {@link tailWord} and {@link headWord}. */
+  readonly words: Int32Array;
+  readonly #count: number;
+  /** Bytes from one doorbell to the next. */
+  readonly #stride: number;
+  readonly #fd: number;
+  readonly #mapping: Mapping;
+
+  /**
+   * @param queuePairs pairs with doorbells, the admin queues included
+   * @param dstrd CAP.DSTRD
+   * @param mappable whether hosts may map the doorbells
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when there is no memory to be had
+   */
+  constructor(queuePairs: number, dstrd: number, mappable: boolean) {
+    this.#count = 2 * queuePairs;
+    this.#stride = 4 << dstrd;
+    const end = Register.doorbells + this.#count * this.#stride;
+    this.barBytes = Math.max(MIN_BAR_BYTES, 2 ** Math.ceil(Math.log2(end)));
+    const fileBytes = Math.ceil(this.barBytes / pageSize) * pageSize;
+    this.#fd = createSharedMemory(fileBytes, { name: 'nvme-doorbells' });
+    try {
+      this.#mapping = Mapping.map(this.#fd, 0, fileBytes);
+    } catch (error) {
+      closeFd(this.#fd);
+      throw error;
+    }
+    this.words = new Int32Array(this.#mapping.buffer);
+    // With pages above 4 KiB, the registers would lie in the page of the doorbells.
+    if (mappable && Register.doorbells % pageSize === 0) {
+      const size = Math.ceil((end - Register.doorbells) / pageSize) * pageSize;
+      this.shared = { fd: this.#fd, offset: 0, areas: [{ offset: Register.doorbells, size }] };
+    }
+  }
+
+  /** Index in {@link words} of the tail doorbell of a submission queue. */
+  tailWord(queueId: number): number {
+    return this.#word(2 * queueId);
+  }
+
+  /** Index in {@link words} of the head doorbell of a completion queue. */
+  headWord(queueId: number): number {
+    return this.#word(2 * queueId + 1);
+  }
+
+  /**
+   * Reads the doorbell at an offset of BAR 0.
+   * @throws CommandError EINVAL when there is none, or when not all of it is read
+   */
+  read(offset: number, data: Uint8Array): void {
+    const value = Atomics.load(this.words, this.#word(this.#index(offset, data.length)));
+    new DataView(data.buffer, data.byteOffset, data.byteLength).setInt32(0, value, true);
+  }
+
+  /**
+   * Writes the doorbell at an offset of BAR 0.
+   * @returns the index of the doorbell: twice the queue id, and one more for the head of a completion queue
+   * @throws CommandError EINVAL when there is none, or when not all of it is written
+   */
+  write(offset: number, data: Uint8Array): number {
+    const index = this.#index(offset, data.length);
+    const value = new DataView(data.buffer, data.byteOffset, data.byteLength).getInt32(0, true);
+    Atomics.store(this.words, this.#word(index), value);
+    return index;
+  }
+
+  /** Sets all doorbells to 0, as a controller reset does. */
+  clear(): void {
+    this.words.fill(0);
+  }
+
+  /** Frees the memory. Idempotent. */
+  close(): void {
+    if (this.#mapping.closed) return;
+    this.#mapping.close();
+    closeFd(this.#fd);
+  }
+
+  #word(index: number): number {
+    return (Register.doorbells + index * this.#stride) / 4;
+  }
+
+  #index(offset: number, length: number): number {
+    const index = (offset - Register.doorbells) / this.#stride;
+    if (length === 4 && Number.isInteger(index) && index < this.#count) return index;
+    throw new CommandError(
+      Errno.EINVAL,
+      `There is no doorbell at 0x${offset.toString(16)} for ${length} bytes`,
+    );
+  }
+}
