@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VfioUserError, outOfRange } from '../../errors';
 import {
+  PCI_CONFIG_BYTES,
   PciCommand,
   PciConfig,
   className,
@@ -12,6 +13,7 @@ import {
   type DeviceIrq,
   type DeviceRegion,
   type MappedArea,
+  type RegisterSpace,
 } from '../../pci';
 import {
   CQE_SIZE_EXPONENT,
@@ -62,8 +64,8 @@ interface PreparedFunction {
  * @returns what the function has, and whether somebody may have driven it
  */
 export async function preparePci(device: Device): Promise<PreparedFunction> {
-  const config = device.compatibleConfig;
-  const bytes = await config.readBytes(0, config.size);
+  const config = device.config;
+  const bytes = await config.readBytes(0, PCI_CONFIG_BYTES);
   const header = parseConfigHeader(bytes);
   if (header.classCode !== 0x010802) {
     throw new VfioUserError(
@@ -83,7 +85,7 @@ export async function preparePci(device: Device): Promise<PreparedFunction> {
 }
 
 /** Message Control of the MSI-X capability: bit 15 is MSI-X Enable (PCI Express base, 7.7.2.2). */
-async function writeMsixEnable(config: DeviceRegion, capability: number, enabled: boolean): Promise<void> {
+async function writeMsixEnable(config: RegisterSpace, capability: number, enabled: boolean): Promise<void> {
   const control = await config.read16(capability + 2);
   // Bit 14, Function Mask, may have been left set too.
   await config.write16(capability + 2, (control & 0x3fff) | (enabled ? 0x8000 : 0));
@@ -120,7 +122,7 @@ export async function enableVectors(
           call(vector, signals);
         }),
   );
-  await writeMsixEnable(device.compatibleConfig, capability, true);
+  await writeMsixEnable(device.config, capability, true);
   return irq;
 }
 

@@ -40,6 +40,13 @@ test('what bring-up and shutdown write to CC', async () => {
   expect(cc).toEqual([0x0046_0001, 0x0046_4001, 0]);
 });
 
+test('11 messages are sent from connect to the first I/O that is done', async () => {
+  // VERSION, configuration space, Command, info of BAR 0, CAP, DMA_MAP, AQA, ASQ, ACQ, CC, CSTS.
+  const { device, nvme } = await attached();
+  await nvme.namespace(1).read(nvme.arena.allocate(512), { lba: 0, blocks: 1 });
+  expect(device.statistics.messagesSent).toBe(11);
+});
+
 test('configuration space is set up whatever the client before left', async () => {
   const { device } = await served();
   const config = await device.region('config');
