@@ -14,7 +14,7 @@ import {
   identifyCdw10,
   maxTransferSize,
   takesSgl,
-  type Capabilities,
+  type ControllerCapabilities,
   type IdentifyController,
 } from '../spec';
 import { AdminQueue } from './admin-queue';
@@ -62,7 +62,7 @@ const live = new Set<NvmeController>();
  */
 export class NvmeController {
   readonly device: Device;
-  readonly capabilities: Capabilities;
+  readonly capabilities: ControllerCapabilities;
   readonly arena: DmaArena;
   readonly admin: AdminQueue;
   /** The doorbells in BAR 0, null when they can only be written by message. */
@@ -91,7 +91,7 @@ export class NvmeController {
   private constructor(parts: {
     device: Device;
     bar: DeviceRegion;
-    capabilities: Capabilities;
+    capabilities: ControllerCapabilities;
     arena: DmaArena;
     admin: AdminQueue;
     doorbellArea: MappedArea | null;
@@ -142,7 +142,7 @@ export class NvmeController {
     const { msixCapability, untouched } = await preparePci(device);
     const bar = await device.region('bar0');
     const cap = await bar.read64(Register.cap);
-    const capabilities = decodeCapabilities(Number(cap & 0xffff_ffffn), Number(cap >> 32n));
+    const capabilities = decodeCapabilities(cap);
     if ((capabilities.commandSets & CommandSets.nvm) === 0 || capabilities.minPageSize > NVME_PAGE) {
       throw new VfioUserError(
         'ERR_VFIO_USER_NVME_CONTROLLER',
@@ -220,7 +220,7 @@ export class NvmeController {
 
   /** True when data may be described by SGL descriptors, as long as it begins at a multiple of 4. */
   get takesSgl(): boolean {
-    return takesSgl(this.identify.sglSupport);
+    return takesSgl(this.identify.sgls);
   }
 
   /** True when doorbells are plain stores; false when each needs a message. */
@@ -326,7 +326,7 @@ export class NvmeController {
       this.admin.read({ opcode: AdminOpcode.identify, nsid, cdw10: identifyCdw10.encode({ cns }) });
     this.#identify = decodeIdentifyController(await page(IdentifyCns.controller, 0));
     // Identify tells it since version 1.2, and costs no message.
-    this.#version = this.#identify.version || (await this.#bar.read32(Register.vs));
+    this.#version = this.#identify.ver || (await this.#bar.read32(Register.vs));
     for (const id of decodeNamespaceList(await page(IdentifyCns.activeNamespaces, 0))) {
       const identify = decodeIdentifyNamespace(await page(IdentifyCns.namespace, id));
       this.#namespaces.push(new NvmeNamespace(this, id, identify));

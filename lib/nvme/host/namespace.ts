@@ -47,8 +47,8 @@ export class NvmeNamespace {
     this.id = id;
     this.identify = identify;
     this.format = currentLbaFormat(identify);
-    this.blockSize = this.format.dataSize;
-    this.blocks = identify.size;
+    this.blockSize = 2 ** this.format.ds;
+    this.blocks = identify.nsze;
   }
 
   /** Size in bytes. */
@@ -127,10 +127,10 @@ export class NvmeNamespace {
   }
 
   #mistake(buffer: DataBuffer, lba: number, blocks: number, offset: number): Error | undefined {
-    if (this.format.metadataSize > 0) {
+    if (this.format.ms > 0) {
       return new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `namespace ${String(this.id)} has ${String(this.format.metadataSize)} bytes of metadata per block, which this driver does not transfer`,
+        `namespace ${String(this.id)} has ${String(this.format.ms)} bytes of metadata per block, which this driver does not transfer`,
       );
     }
     if (

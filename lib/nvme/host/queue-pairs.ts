@@ -12,7 +12,7 @@ import {
   deleteQueueCdw10,
   numberOfQueues,
   setFeaturesCdw10,
-  type Capabilities,
+  type ControllerCapabilities,
 } from '../spec';
 import type { AdminQueue } from './admin-queue';
 import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
@@ -39,7 +39,7 @@ export interface CreatedQueuePair {
 export interface QueuePairParts {
   /** Of the device, for messages. */
   readonly name: string;
-  readonly capabilities: Capabilities;
+  readonly capabilities: ControllerCapabilities;
   readonly arena: DmaArena;
   readonly admin: AdminQueue;
   readonly doorbells: Doorbells;

@@ -11,7 +11,7 @@ const CSTS = 0x1c;
 
 test('attach identifies the controller and its namespaces', async () => {
   const { nvme } = await attached({ serial: 'S/N 1', model: 'A model', blockSize: 4096 });
-  expect(nvme.identify).toMatchObject({ serialNumber: 'S/N 1', modelNumber: 'A model', mdts: 5 });
+  expect(nvme.identify).toMatchObject({ sn: 'S/N 1', mn: 'A model', mdts: 5 });
   expect(nvme.version).toMatch(/^\d\.\d/);
   expect(nvme.maxTransferSize).toBe(131072);
   expect(nvme.mappedDoorbells).toBe(true);
@@ -329,14 +329,14 @@ describe('admin commands', () => {
 });
 
 describe('namespaces that cannot be transferred', () => {
-  const format = { metadataSize: 0, dataSize: 512, relativePerformance: 0 };
+  const format = { ms: 0, ds: 9, rp: 0 };
 
   test.each([
-    ['metadata', { ...format, metadataSize: 8 }, '8 bytes of metadata'],
-    ['blocks above the largest transfer', { ...format, dataSize: 1 << 20 }, '1048576 bytes, more than'],
+    ['metadata', { ...format, ms: 8 }, '8 bytes of metadata'],
+    ['blocks above the largest transfer', { ...format, ds: 20 }, '1048576 bytes, more than'],
   ])('%s', async (_what, lbaFormat, text) => {
     const { nvme, model } = await attached();
-    const identify = { ...nvme.namespace(1).identify, formattedSize: 0, lbaFormats: [lbaFormat] };
+    const identify = { ...nvme.namespace(1).identify, flbas: 0, lbafs: [lbaFormat] };
     const namespace = new NvmeNamespace(nvme, 1, identify);
     const buffer = { iova: nvme.arena.memory.iova, size: 1 << 30 };
     await expect(namespace.read(buffer, { lba: 0, blocks: 1 })).rejects.toMatchObject(
