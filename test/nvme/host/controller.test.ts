@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { connect } from '../../../lib/client';
-import { NvmeController, NvmeNamespace, NvmeStatusError } from '../../../lib/nvme/host';
+import { IoQueue, NvmeController, NvmeNamespace } from '../../../lib/nvme/host';
 import { serve } from '../../../lib/server';
 import { atEnd, failure, like, mappings, openFds, until, warmUp } from '../../client/support';
 import { TestModel } from '../../server/support';
@@ -266,65 +266,34 @@ describe('I/O queue pairs', () => {
     expect((await nvme.createQueuePair(4)).queue.id).toBe(1);
   });
 
+  test('queues that were closed are forgotten', async () => {
+    const { nvme } = await attached();
+    const failed = jest.spyOn(IoQueue.prototype, 'fail');
+    atEnd(() => {
+      failed.mockRestore();
+    });
+    for (let round = 0; round < 5; round++) await (await nvme.createIoQueue(4)).close();
+    const open = await nvme.createIoQueue(4);
+    failed.mockClear();
+    await nvme.close();
+    expect(failed.mock.contexts).toEqual([open]);
+  });
+
+  test('a default queue that was closed is replaced', async () => {
+    const { nvme, device } = await attached();
+    const memory = await device.dma.allocate(4096);
+    const first = await nvme.defaultQueue();
+    await first.close();
+    await nvme.namespace(1).read(memory, { lba: 0, blocks: 1 });
+    expect(await nvme.defaultQueue()).not.toBe(first);
+  });
+
   test('a default queue that could not be created is tried again', async () => {
     const { nvme } = await attached({}, { arenaSize: 128 << 10 });
     const chunk = nvme.arena.allocate(80 << 10);
     await expect(nvme.defaultQueue()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DMA' });
     nvme.arena.release(chunk);
     expect(await nvme.defaultQueue()).toBe(await nvme.defaultQueue());
-  });
-});
-
-describe('admin commands', () => {
-  test('an error status, whose memory is used again', async () => {
-    const { nvme } = await attached({}, { arenaSize: 64 << 10 });
-    for (let round = 0; round < 40; round++) {
-      // Identify of a structure that does not exist.
-      const error: unknown = await nvme.admin
-        .read({ opcode: 6, cdw10: 0xee })
-        .catch((reason: unknown) => reason);
-      expect(error).toBeInstanceOf(NvmeStatusError);
-      expect(error).toMatchObject({
-        sct: 0,
-        sc: 2,
-        operation: expect.stringContaining('Identify') as string,
-      });
-    }
-  });
-
-  test('many at once', async () => {
-    const { nvme } = await attached({}, { adminEntries: 4 });
-    const pages = await Promise.all(
-      Array.from({ length: 50 }, () => nvme.admin.read({ opcode: 6, cdw10: 1 })),
-    );
-    expect(new Set(pages.map((page) => Buffer.from(page).toString('latin1', 4, 24))).size).toBe(1);
-  });
-
-  test('one that is never completed', async () => {
-    const { nvme } = await attached();
-    // Asynchronous Event Request: held until there is an event.
-    await expect(nvme.admin.command({ opcode: 0x0c }, 20)).rejects.toMatchObject(
-      failure('ERR_VFIO_USER_TIMEOUT', 'within 20 ms'),
-    );
-  });
-
-  test('what is outstanding fails when the controller is closed, and what comes later', async () => {
-    const { nvme } = await attached();
-    const event = expect(nvme.admin.command({ opcode: 0x0c })).rejects.toMatchObject({
-      code: 'ERR_VFIO_USER_CLOSED',
-    });
-    await nvme.close();
-    await event;
-    await expect(nvme.admin.command({ opcode: 6 })).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
-  });
-
-  test('the device that is closed under its controller', async () => {
-    const { device, nvme } = await attached();
-    await device.close();
-    await expect(nvme.admin.command({ opcode: 6 })).rejects.toMatchObject(
-      failure('ERR_VFIO_USER_CLOSED', 'closed under its NVMe controller'),
-    );
-    await nvme.close();
   });
 });
 
