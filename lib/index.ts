@@ -19,6 +19,7 @@ export type {
   MappedArea,
   PciIrqName,
   PciRegionName,
+  RegisterSpace,
   RegisterWidth,
   Registers,
   SparseArea,

@@ -45,10 +45,10 @@ export function pickNamespace(controller: NvmeController, nsid: number | undefin
       `${controller.device.name} has no active namespace to measure; attach one to its subsystem (nvmf_subsystem_add_ns with SPDK)`,
     );
   }
-  if (namespace.format.metadataSize > 0) {
+  if (namespace.format.ms > 0) {
     throw new VfioUserError(
       'ERR_VFIO_USER_UNSUPPORTED',
-      `namespace ${String(namespace.id)} has ${String(namespace.format.metadataSize)} bytes of metadata per block; only formats without metadata can be measured`,
+      `namespace ${String(namespace.id)} has ${String(namespace.format.ms)} bytes of metadata per block; only formats without metadata can be measured`,
     );
   }
   return namespace;

@@ -211,9 +211,9 @@ function targetOf({ controller, namespace }: Endpoint): BenchmarkTarget {
   const { identify } = controller;
   return {
     endpoint: controller.device.name,
-    model: identify.modelNumber,
-    serial: identify.serialNumber,
-    firmware: identify.firmwareRevision,
+    model: identify.mn,
+    serial: identify.sn,
+    firmware: identify.fr,
     version: controller.version,
     nsid: namespace.id,
     lbaSize: namespace.blockSize,

@@ -100,8 +100,8 @@ async function identify(device: VfioUserDevice): Promise<void> {
   await using controller = await NvmeController.attach(device);
   const { memory } = controller.arena;
   print(`${formatSize(memory.size)} of memory for queues and data are shared with the device.`);
-  const { modelNumber, serialNumber } = controller.identify;
-  print(printable(`Enabled and identified: ${modelNumber.trim()}, serial number ${serialNumber.trim()}`));
+  const { mn, sn } = controller.identify;
+  print(printable(`Enabled and identified: ${mn}, serial number ${sn}`));
   for (const { id, size, blockSize } of controller.namespaces) {
     print(`Namespace ${String(id)}: ${formatSize(size)} in blocks of ${String(blockSize)} bytes`);
   }

@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
 import type { VfioUserDevice, VfioUserRegion } from '../client';
-import {
-  Register,
-  decodeCapabilities,
-  formatVersion,
-  type Capabilities as NvmeCapabilities,
-} from '../nvme/spec';
+import { Register, decodeCapabilities, formatVersion, type ControllerCapabilities } from '../nvme/spec';
 import {
   PCI_CONFIG_BYTES,
   PCIE_CONFIG_BYTES,
@@ -68,7 +63,7 @@ export interface PciReport {
 export interface NvmeReport {
   /** Such as `1.4`. */
   readonly version: string;
-  readonly capabilities: NvmeCapabilities;
+  readonly capabilities: ControllerCapabilities;
   /** CAP as read. */
   readonly cap: bigint;
   readonly cc: number;
@@ -236,7 +231,7 @@ async function nvmeReport(bar: VfioUserRegion): Promise<NvmeReport> {
   const cap = await bar.read64(Register.cap);
   return {
     version: formatVersion(await bar.read32(Register.vs)),
-    capabilities: decodeCapabilities(Number(cap & 0xffff_ffffn), Number(cap >> 32n)),
+    capabilities: decodeCapabilities(cap),
     cap,
     cc: await bar.read32(Register.cc),
     csts: await bar.read32(Register.csts),

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: MIT
 import { EventEmitter } from 'node:events';
 import { VfioUserError, outOfRange } from '../errors';
-import type { Device, DeviceInfo, PciIrqName, PciRegionName } from '../pci/device';
-import { PciIrq, PciRegion } from '../pci/device';
+import { PCIE_CONFIG_BYTES } from '../pci/config-space';
+import {
+  PciIrq,
+  PciRegion,
+  type Device,
+  type DeviceInfo,
+  type PciIrqName,
+  type PciRegionName,
+  type RegisterSpace,
+} from '../pci/device';
 import {
   Command,
   DeviceFlag,
@@ -53,8 +61,6 @@ export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 
 /** A server that announces more than this is not believed. */
 const MAX_REGIONS = 4096;
-/** PCI local bus 3.0, 6.1. */
-const COMPATIBLE_CONFIG_SIZE = 256;
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
 export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] }> implements Device {
@@ -77,7 +83,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   readonly #ownsDma: boolean;
   readonly #regions = new Map<number, Promise<VfioUserRegion>>();
   readonly #irqs = new Map<number, Promise<VfioUserIrq>>();
-  #compatibleConfig: VfioUserRegion | undefined;
+  #config: VfioUserRegion | undefined;
   readonly #postedWrites: PostedWrites;
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
@@ -137,12 +143,12 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     return cached(this.#regions, index, () => this.#fetchRegion(index));
   }
 
-  get compatibleConfig(): VfioUserRegion {
-    return (this.#compatibleConfig ??= new VfioUserRegion(
+  get config(): RegisterSpace {
+    return (this.#config ??= new VfioUserRegion(
       this.#connection,
       {
         index: PciRegion.config,
-        size: COMPATIBLE_CONFIG_SIZE,
+        size: PCIE_CONFIG_BYTES,
         flags: RegionFlag.read | RegionFlag.write,
         fdOffset: 0,
         areas: [],

@@ -52,14 +52,8 @@ export interface MappedArea {
   close(): void;
 }
 
-/** A region of the device: a BAR, the ROM, configuration space. Offsets and sizes are in bytes. */
-export interface DeviceRegion extends Registers {
-  readonly index: number;
-  readonly size: number;
-  readonly readable: boolean;
-  readonly writable: boolean;
-  /** Parts that {@link map} accepts; empty when the region can only be accessed by message. */
-  readonly areas: readonly SparseArea[];
+/** A space of registers: a region of the device, or its configuration space. Offsets and sizes are in bytes. */
+export interface RegisterSpace extends Registers {
   /** Reads any number of bytes, in accesses of the implementation's choice. */
   readBytes(offset: number, length: number): Promise<Uint8Array>;
   /** Writes any number of bytes, in accesses of the implementation's choice. */
@@ -68,6 +62,17 @@ export interface DeviceRegion extends Registers {
   readBytesSync(offset: number, length: number): Uint8Array;
   /** Writes any number of bytes, blocking. */
   writeBytesSync(offset: number, data: Uint8Array): void;
+}
+
+/** A region of the device: a BAR, the ROM, configuration space. */
+export interface DeviceRegion extends RegisterSpace {
+  readonly index: number;
+  /** Bytes. */
+  readonly size: number;
+  readonly readable: boolean;
+  readonly writable: boolean;
+  /** Parts that {@link map} accepts; empty when the region can only be accessed by message. */
+  readonly areas: readonly SparseArea[];
   /** Maps bytes of the region into this process. Throws when they are not within one of {@link areas}. */
   map(offset: number, length: number): MappedArea;
 }
@@ -125,9 +130,12 @@ export interface Device {
   readonly name: string;
   readonly dma: DeviceDma;
   info(): Promise<DeviceInfo>;
+  /**
+   * Configuration space, without asking the device for its size: every function has 256 bytes, one with PCI Express 4096. The
+   * device refuses what lies beyond its own. Use `region('config')` to learn the size.
+   */
+  readonly config: RegisterSpace;
   region(region: PciRegionName | number): Promise<DeviceRegion>;
-  /** The first 256 bytes of configuration space, which every PCI function has: usable without asking the device first. */
-  readonly compatibleConfig: DeviceRegion;
   irq(index: PciIrqName | number): Promise<DeviceIrq>;
   reset(): Promise<void>;
   /** The device is gone: by {@link close} (null), or because its other end has failed. Emitted once. */

@@ -27,11 +27,11 @@ export class ErrorLog {
   add(sqId: number, cid: number, status: number, nsid: number, lba = 0): void {
     this.#count++;
     this.#entries.unshift({
-      errorCount: BigInt(this.#count),
-      sqId,
-      cid,
-      status: (status << 1) & 0xffff,
-      parameterLocation: NOT_KNOWN,
+      error_count: BigInt(this.#count),
+      sqid: sqId,
+      cmdid: cid,
+      status_field: status,
+      parm_error_location: NOT_KNOWN,
       nsid,
       lba: BigInt(lba),
     });

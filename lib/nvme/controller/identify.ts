@@ -41,12 +41,12 @@ export class Identify {
     const { blocks, blockSize, nguid, uuid } = namespace;
     this.#controller = controllerData(options, namespace);
     this.#namespace = encodeIdentifyNamespace({
-      size: blocks,
-      capacity: blocks,
-      utilization: blocks,
+      nsze: blocks,
+      ncap: blocks,
+      nuse: blocks,
       nguid,
-      nvmCapacity: namespace.bytes,
-      lbaFormats: [{ metadataSize: 0, dataSize: blockSize, relativePerformance: 0 }],
+      nvmcap: namespace.bytes,
+      lbafs: [{ ms: 0, ds: Math.log2(blockSize), rp: 0 }],
     });
     this.#descriptors = encodeNamespaceDescriptors({ nguid, uuid, csi: CommandSetId.nvm });
   }
@@ -87,35 +87,35 @@ function activeNamespaces(nsid: number): Uint8Array | number {
 function controllerData(options: ResolvedOptions, namespace: Namespace): Uint8Array {
   const { compare, writeZeroes, saveSelectFeatures } = OptionalNvmCommands;
   return encodeIdentifyController({
-    vendorId: PciIds.vendor,
-    subsystemVendorId: PciIds.subsystemVendor,
-    serialNumber: options.serial,
-    modelNumber: options.model,
-    firmwareRevision: FIRMWARE_REVISION,
+    vid: PciIds.vendor,
+    ssvid: PciIds.subsystemVendor,
+    sn: options.serial,
+    mn: options.model,
+    fr: FIRMWARE_REVISION,
     mdts: Math.log2(options.maxTransfer / 4096),
-    controllerId: 1,
-    version: NVME_VERSION,
-    controllerType: 1,
-    recommendedArbitrationBurst: 5,
-    abortLimit: 3,
-    asyncEventLimit: ASYNC_EVENT_LIMIT - 1,
+    cntlid: 1,
+    ver: NVME_VERSION,
+    cntrltype: 1,
+    rab: 5,
+    acl: 3,
+    aerl: ASYNC_EVENT_LIMIT - 1,
     // One slot, which is read-only.
-    firmwareUpdates: 0x03,
-    logPageAttributes: LogPageAttributes.commandEffects | LogPageAttributes.extendedData,
-    errorLogEntries: ERROR_LOG_ENTRIES - 1,
-    warningTemperature: WARNING_TEMPERATURE,
-    criticalTemperature: CRITICAL_TEMPERATURE,
-    totalCapacity: namespace.bytes,
-    keepAliveGranularity: KEEP_ALIVE_UNIT / 100,
-    submissionEntrySizes: 0x66,
-    completionEntrySizes: 0x44,
-    maxNamespaceId: NAMESPACE_ID,
-    optionalNvmCommands: compare | writeZeroes | saveSelectFeatures,
+    frmw: 0x03,
+    lpa: LogPageAttributes.commandEffects | LogPageAttributes.extendedData,
+    elpe: ERROR_LOG_ENTRIES - 1,
+    wctemp: WARNING_TEMPERATURE,
+    cctemp: CRITICAL_TEMPERATURE,
+    tnvmcap: namespace.bytes,
+    kas: KEEP_ALIVE_UNIT / 100,
+    sqes: 0x66,
+    cqes: 0x44,
+    nn: NAMESPACE_ID,
+    oncs: compare | writeZeroes | saveSelectFeatures,
     // Flush takes the broadcast namespace id: bits 2:1 are 3.
-    volatileWriteCache: namespace.backend.volatileCache ? 0x07 : 0x06,
+    vwc: namespace.backend.volatileCache ? 0x07 : 0x06,
     // Data blocks and segments at any address; no bit buckets, and no list that is longer than the data.
-    sglSupport: 1,
-    subsystemNqn: options.subsystemNqn,
-    powerStates: [{ maxPower: 2500 }],
+    sgls: 1,
+    subnqn: options.subsystemNqn,
+    psds: [{ max_power: 2500 }],
   });
 }

@@ -86,17 +86,17 @@ export class LogPages {
   #smart(): Uint8Array {
     const { bytesRead, bytesWritten, readCommands, writeCommands } = this.#counters;
     return encodeSmartLog({
-      criticalWarning: this.#features.criticalWarning,
+      critical_warning: this.#features.criticalWarning,
       temperature: TEMPERATURE,
-      availableSpare: 100,
-      availableSpareThreshold: 10,
-      dataUnitsRead: BigInt(Math.ceil(bytesRead / DATA_UNIT)),
-      dataUnitsWritten: BigInt(Math.ceil(bytesWritten / DATA_UNIT)),
-      hostReadCommands: BigInt(readCommands),
-      hostWriteCommands: BigInt(writeCommands),
-      powerCycles: 1n,
-      powerOnHours: BigInt(Math.floor((Date.now() - this.#start) / 3_600_000)),
-      errorLogEntries: BigInt(this.#errors.count),
+      avail_spare: 100,
+      spare_thresh: 10,
+      data_units_read: BigInt(Math.ceil(bytesRead / DATA_UNIT)),
+      data_units_written: BigInt(Math.ceil(bytesWritten / DATA_UNIT)),
+      host_read_commands: BigInt(readCommands),
+      host_write_commands: BigInt(writeCommands),
+      power_cycles: 1n,
+      power_on_hours: BigInt(Math.floor((Date.now() - this.#start) / 3_600_000)),
+      num_err_log_entries: BigInt(this.#errors.count),
     });
   }
 }

@@ -1,14 +1,57 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
-import { VfioUserError } from '../../errors';
-import { adminOpcodeName, encodeCommand, type Command } from '../spec';
-import type { DmaArena } from './dma-arena';
-import { NVME_PAGE } from './dma-arena';
+import { VfioUserError, invalidArgument, outOfRange } from '../../errors';
+import {
+  AdminOpcode,
+  SQE_WORDS,
+  abortCdw10,
+  adminOpcodeName,
+  buildPrp,
+  encodeCommand,
+  getFeaturesCdw10,
+  hexCode,
+  identifyCdw10,
+  type Command,
+} from '../spec';
+import { NVME_PAGE, type DmaArena } from './dma-arena';
 import { NvmeStatusError } from './nvme-error';
 import type { QueuePair } from './queue-pair';
 
+/** A command of the admin queue, which chooses the command id. */
+export type QueuedCommand = Omit<Command, 'cid'>;
+
+/** How long an admin command is waited for. */
+export interface AdminWait {
+  /** Milliseconds until the command fails with ERR_VFIO_USER_TIMEOUT; Infinity for none. Default: `adminTimeout` of `attach`. */
+  readonly timeout?: number | undefined;
+  /**
+   * Has the controller abort the command (NVMe base 2.0, 5.1), which then fails with the status 00/07. A controller may decline;
+   * the command then goes on.
+   */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * An admin command, word by word; what is not given is 0. Its data goes through memory of the driver (`read`, `write`), or lies
+ * where `prp1` and `prp2` say.
+ */
+export interface AdminCommand extends Omit<Command, 'cid' | 'fuse' | 'psdt'>, AdminWait {
+  /** Bytes that the controller sends, at least 1. The controller sets the limit (MDTS). */
+  readonly read?: number;
+  /** Data for the controller, at least 1 byte. The controller sets the limit (MDTS). */
+  readonly write?: Uint8Array;
+}
+
+/** How an admin command ended. */
+export interface AdminCompletion {
+  /** Dword 0 of the completion, which has a meaning for some commands. */
+  readonly result: number;
+  /** The bytes that were read; empty for a command without `read`. */
+  readonly data: Uint8Array;
+}
+
 interface Waiting {
-  readonly opcode: number;
+  readonly command: QueuedCommand;
   readonly deadline: number;
   readonly timeout: number;
   resolve(result: number): void;
@@ -19,6 +62,7 @@ interface Waiting {
 const EAGER_MILLISECONDS = 5;
 /** SPDK's target has 32 requests for its admin queue, whatever the size of the queue; some are held by events. */
 const MAX_OUTSTANDING = 16;
+const NO_DATA = new Uint8Array(0);
 
 /** The admin queue: commands as promises, completions polled while any is outstanding. */
 export class AdminQueue {
@@ -32,7 +76,10 @@ export class AdminQueue {
   #eagerUntil = 0;
   #failure: Error | null = null;
 
-  /** @param timeout of each command, in milliseconds */
+  /**
+   * @param arena memory for the data of commands
+   * @param timeout of a command that names none, in milliseconds
+   */
   constructor(queue: QueuePair, arena: DmaArena, timeout: number) {
     this.#queue = queue;
     this.#arena = arena;
@@ -45,40 +92,62 @@ export class AdminQueue {
    * @returns dword 0 of the completion
    * @throws NvmeStatusError; VfioUserError TIMEOUT, or why the controller failed
    */
-  async command(command: Omit<Command, 'cid'>, timeout = this.#timeout): Promise<number> {
+  async run(command: QueuedCommand, { timeout = this.#timeout, signal }: AdminWait = {}): Promise<number> {
     while (this.#waiting.size >= Math.min(this.#queue.capacity, MAX_OUTSTANDING)) {
       await new Promise<void>((resolve) => this.#turns.push(resolve));
     }
+    signal?.throwIfAborted();
     if (this.#failure !== null) throw this.#failure;
-    return new Promise<number>((resolve, reject) => {
-      const cid = this.#takeCid();
-      const deadline = performance.now() + timeout;
-      encodeCommand(this.#queue.submissions, this.#queue.claim(), { ...command, cid });
-      this.#waiting.set(cid, { opcode: command.opcode, deadline, timeout, resolve, reject });
-      this.#touch(() => {
-        this.#queue.ring();
-      });
-      this.#eagerUntil = performance.now() + EAGER_MILLISECONDS;
-      if (!this.#polling) {
-        this.#polling = true;
-        setImmediate(this.#poll);
-      }
+    const cid = this.#takeCid();
+    const completion = this.#submit(cid, command, timeout);
+    if (signal === undefined) return completion;
+    const onAbort = (): void => {
+      // A controller that declines, or is gone, leaves it to the command itself how it ends.
+      this.abort(0, cid).catch(() => undefined);
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    return completion.finally(() => {
+      signal.removeEventListener('abort', onAbort);
     });
   }
 
-  /** Runs a command that transfers `length` bytes, at most a page, from the controller. Returns a copy of them. */
-  async read(command: Omit<Command, 'cid' | 'prp1'>, length = NVME_PAGE): Promise<Uint8Array> {
-    const chunk = this.#arena.allocate(NVME_PAGE);
+  /** Runs a command with its data, which goes through a part of the arena. */
+  async transfer(command: AdminCommand): Promise<AdminCompletion> {
+    const { read, write, timeout, signal, ...words } = command;
+    if (read === undefined && write === undefined) {
+      return { result: await this.run(words, { timeout, signal }), data: NO_DATA };
+    }
+    if ((read !== undefined && write !== undefined) || words.prp1 !== undefined || words.prp2 !== undefined) {
+      throw invalidArgument('an admin command takes one of read, write and the PRPs of your own memory');
+    }
+    const length = read ?? (write as Uint8Array).length;
+    if (!Number.isSafeInteger(length) || length < 1) {
+      throw outOfRange(`an admin command transfers an integer number of bytes from 1 on, not ${length}`);
+    }
+    const pages = Math.ceil(length / NVME_PAGE);
+    const listOffset = pages * NVME_PAGE;
+    const memory = this.#arena.allocate(pages > 2 ? listOffset + NVME_PAGE : listOffset);
     try {
-      await this.command({ ...command, prp1: chunk.iova });
+      if (write !== undefined) this.#arena.bytes(memory).set(write);
+      const { prp1, prp2, list } = buildPrp(memory.iova, length, NVME_PAGE, memory.iova + listOffset);
+      const entries = new BigUint64Array(this.#arena.memory.buffer, memory.offset + listOffset, list.length);
+      list.forEach((page, index) => (entries[index] = BigInt(page)));
+      const result = await this.run({ ...words, prp1, prp2 }, { timeout, signal });
+      const data = read === undefined ? NO_DATA : this.#arena.bytes(memory).slice(0, length);
+      this.#arena.release(memory);
+      return { result, data };
     } catch (error) {
-      // Not given back otherwise: a command that timed out may still write to the page.
-      if (error instanceof NvmeStatusError) this.#arena.release(chunk);
+      // Not given back otherwise: the controller may still be at a command that timed out, and access the memory.
+      const ended = error instanceof NvmeStatusError || !(error instanceof VfioUserError);
+      if (ended) this.#arena.release(memory);
       throw error;
     }
-    const data = this.#arena.bytes(chunk).slice(0, length);
-    this.#arena.release(chunk);
-    return data;
+  }
+
+  /** Asks for a command to be aborted. True when it was (NVMe base 2.0, 5.1). */
+  async abort(sqId: number, cid: number): Promise<boolean> {
+    const result = await this.run({ opcode: AdminOpcode.abort, cdw10: abortCdw10.encode({ sqId, cid }) });
+    return (result & 1) === 0;
   }
 
   /** Fails every command, now and later. */
@@ -88,6 +157,24 @@ export class AdminQueue {
     this.#waiting.clear();
     for (const waiting of all) waiting.reject(error);
     this.#wake();
+  }
+
+  #submit(cid: number, command: QueuedCommand, timeout: number): Promise<number> {
+    return new Promise<number>((resolve, reject) => {
+      const deadline = performance.now() + timeout;
+      // Encoded aside: an entry that is claimed is submitted, also when the command turns out not to be valid.
+      const entry = new Uint32Array(SQE_WORDS);
+      encodeCommand(entry, 0, { ...command, cid });
+      this.#queue.submissions.set(entry, this.#queue.claim());
+      this.#waiting.set(cid, { command, deadline, timeout, resolve, reject });
+      this.#touch(() => {
+        this.#queue.ring();
+      });
+      this.#eagerUntil = performance.now() + EAGER_MILLISECONDS;
+      if (this.#polling) return;
+      this.#polling = true;
+      setImmediate(this.#poll);
+    });
   }
 
   readonly #poll = (): void => {
@@ -101,7 +188,7 @@ export class AdminQueue {
       waiting.reject(
         new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
-          `the controller did not complete ${adminOpcodeName(waiting.opcode)} within ${String(waiting.timeout)} ms`,
+          `the controller did not complete ${adminOpcodeName(waiting.command.opcode)} within ${waiting.timeout} ms`,
         ),
       );
     }
@@ -117,8 +204,9 @@ export class AdminQueue {
     // A command that timed out, or a command id that the controller made up.
     if (waiting === undefined) return;
     this.#waiting.delete(cid);
+    const { command } = waiting;
     if (status === 0) waiting.resolve(result);
-    else waiting.reject(new NvmeStatusError(waiting.opcode, true, status, ''));
+    else waiting.reject(new NvmeStatusError(command.opcode, true, status, detailOf(command)));
   };
 
   /** Doorbells that are messages fail when the device is gone, and nobody waits for the error here. */
@@ -139,5 +227,22 @@ export class AdminQueue {
 
   #wake(): void {
     for (const turn of this.#turns.splice(0)) turn();
+  }
+}
+
+/** What a command was about, for its error. */
+function detailOf({ opcode, cdw10 = 0, nsid = 0 }: QueuedCommand): string {
+  switch (opcode) {
+    case AdminOpcode.identify: {
+      const cns = `CNS ${hexCode(identifyCdw10.decode(cdw10).cns)}`;
+      return nsid === 0 ? cns : `${cns}, namespace ${nsid}`;
+    }
+    case AdminOpcode.getLogPage:
+      return `log page ${hexCode(cdw10 & 0xff)}`;
+    case AdminOpcode.getFeatures:
+    case AdminOpcode.setFeatures:
+      return `feature ${hexCode(getFeaturesCdw10.decode(cdw10).feature)}`;
+    default:
+      return '';
   }
 }

@@ -3,6 +3,7 @@ import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VfioUserError, outOfRange } from '../../errors';
 import {
+  PCI_CONFIG_BYTES,
   PciCommand,
   PciConfig,
   className,
@@ -12,9 +13,11 @@ import {
   type DeviceIrq,
   type DeviceRegion,
   type MappedArea,
+  type RegisterSpace,
 } from '../../pci';
 import {
   CQE_SIZE_EXPONENT,
+  CommandSets,
   Register,
   SQE_SIZE_EXPONENT,
   ShutdownNotification,
@@ -22,12 +25,24 @@ import {
   adminQueueAttributes,
   controllerConfiguration,
   controllerStatus,
+  decodeCapabilities,
+  type ControllerCapabilities,
 } from '../spec';
+import { NvmeAdmin } from './admin';
+import { AdminQueue } from './admin-queue';
+import { DmaArena, NVME_PAGE } from './dma-arena';
+import { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
 import type { QueuePairPlacement } from './queue-pair';
-import type { VectorHandler } from './queue-pairs';
+import { QueuePairs, placeQueue, type VectorHandler } from './queue-pairs';
 
-/** Which vectors of a controller are used. */
-export interface VectorOptions {
+/** How to attach to a controller. */
+export interface AttachOptions {
+  /** Bytes of memory shared with the controller, for queues and the data of admin commands; one DMA mapping. Default 2 MiB. */
+  readonly arenaSize?: number;
+  /** Entries of the admin queue, 2 to 4096. Default 32. */
+  readonly adminEntries?: number;
+  /** Time-out of an admin command, in milliseconds. Default 15000. */
+  readonly adminTimeout?: number;
   /** MSI-X vectors to enable, 0 to poll only. Vector 0 is the admin queue's. Default 0. */
   readonly vectors?: number;
   /**
@@ -37,12 +52,87 @@ export interface VectorOptions {
   readonly vectorTarget?: 'function' | 'eventfd';
 }
 
+/** What a controller that is up is made of. */
+export interface ControllerParts {
+  readonly device: Device;
+  /** BAR 0, the registers. */
+  readonly bar: DeviceRegion;
+  readonly capabilities: ControllerCapabilities;
+  readonly arena: DmaArena;
+  readonly queue: AdminQueue;
+  readonly admin: NvmeAdmin;
+  /** The doorbells, null when they can only be written by message. */
+  readonly doorbellArea: MappedArea | null;
+  readonly doorbells: Doorbells;
+  readonly msix: DeviceIrq | null;
+  readonly queuePairs: QueuePairs;
+}
+
+/** CAP.TO of 0 is seen with emulated controllers; they still need some time. */
+const MIN_READY_TIMEOUT = 2000;
 /** How often registers are read while the controller becomes ready. */
 const POLL_MILLISECONDS = 1;
 /** How long to wait for a shutdown to complete (NVMe base 2.0, 3.6.1; RTD3E is seldom given). */
 const SHUTDOWN_TIMEOUT = 10_000;
-/** Of a shutdown while the process exits. */
+/** How long to wait for a shutdown while the process exits. */
 const EXIT_TIMEOUT = 1000;
+
+/**
+ * Brings a controller up (NVMe base 2.0, 3.5.1): configuration space, disable if enabled, admin queue, enable.
+ *
+ * @param undo takes the steps that undo what was done
+ */
+export async function bringUp(
+  device: Device,
+  options: AttachOptions,
+  undo: (() => unknown)[],
+): Promise<ControllerParts> {
+  const { arenaSize = 2 << 20, adminEntries = 32, adminTimeout = 15_000 } = options;
+  if (!Number.isInteger(adminEntries) || adminEntries < 2 || adminEntries > 4096) {
+    throw outOfRange(`adminEntries is ${adminEntries}; the admin queue has 2 to 4096 entries`);
+  }
+  const { msixCapability, untouched } = await preparePci(device);
+  const bar = await device.region('bar0');
+  const cap = await bar.read64(Register.cap);
+  const capabilities = decodeCapabilities(cap);
+  if ((capabilities.commandSets & CommandSets.nvm) === 0 || capabilities.minPageSize > NVME_PAGE) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_NVME_CONTROLLER',
+      `${device.name} offers no NVM command set with pages of ${NVME_PAGE} bytes (CAP 0x${cap.toString(16)})`,
+    );
+  }
+
+  const arena = new DmaArena(await device.dma.allocate(arenaSize));
+  undo.push(() => arena.memory.close());
+  const doorbellArea = mapDoorbells(bar);
+  undo.push(() => doorbellArea?.close());
+  const doorbells =
+    doorbellArea === null
+      ? new MessageDoorbells(bar, capabilities.dstrd)
+      : new MappedDoorbells(new Uint32Array(doorbellArea.buffer), capabilities.dstrd);
+  const vectorHandlers: (VectorHandler | undefined)[] = [];
+  const msix = await enableVectors(device, msixCapability, options, vectorHandlers);
+  undo.push(() => msix?.disable());
+
+  const ready = Math.max(capabilities.timeout, MIN_READY_TIMEOUT);
+  if (!untouched) await disable(device, bar, ready);
+  const { queue: pair, placement } = placeQueue(arena, 0, adminEntries, doorbells);
+  undo.push(() => bar.write32(Register.cc, 0));
+  await enable(device, bar, arena.memory.iova, placement, ready);
+  const queue = new AdminQueue(pair, arena, adminTimeout);
+  const admin = new NvmeAdmin(queue);
+  const queuePairs = new QueuePairs({
+    name: device.name,
+    capabilities,
+    arena,
+    admin,
+    doorbells,
+    doorbellBytes: doorbellArea?.size ?? Infinity,
+    msix,
+    vectorHandlers,
+  });
+  return { device, bar, capabilities, arena, queue, admin, doorbellArea, doorbells, msix, queuePairs };
+}
 
 /** What {@link preparePci} found. */
 interface PreparedFunction {
@@ -61,9 +151,9 @@ interface PreparedFunction {
  *
  * @returns what the function has, and whether somebody may have driven it
  */
-export async function preparePci(device: Device): Promise<PreparedFunction> {
-  const config = device.compatibleConfig;
-  const bytes = await config.readBytes(0, config.size);
+async function preparePci(device: Device): Promise<PreparedFunction> {
+  const config = device.config;
+  const bytes = await config.readBytes(0, PCI_CONFIG_BYTES);
   const header = parseConfigHeader(bytes);
   if (header.classCode !== 0x010802) {
     throw new VfioUserError(
@@ -83,7 +173,7 @@ export async function preparePci(device: Device): Promise<PreparedFunction> {
 }
 
 /** Message Control of the MSI-X capability: bit 15 is MSI-X Enable (PCI Express base, 7.7.2.2). */
-async function writeMsixEnable(config: DeviceRegion, capability: number, enabled: boolean): Promise<void> {
+async function writeMsixEnable(config: RegisterSpace, capability: number, enabled: boolean): Promise<void> {
   const control = await config.read16(capability + 2);
   // Bit 14, Function Mask, may have been left set too.
   await config.write16(capability + 2, (control & 0x3fff) | (enabled ? 0x8000 : 0));
@@ -95,17 +185,17 @@ async function writeMsixEnable(config: DeviceRegion, capability: number, enabled
  * @param handlers called for the vectors by number, now or when they are set; not used for vectors that go to eventfds
  * @throws RangeError when the device has not so many vectors
  */
-export async function enableVectors(
+async function enableVectors(
   device: Device,
   capability: number | undefined,
-  { vectors = 0, vectorTarget = 'function' }: VectorOptions,
+  { vectors = 0, vectorTarget = 'function' }: AttachOptions,
   handlers: (VectorHandler | undefined)[],
 ): Promise<DeviceIrq | null> {
   if (vectors === 0) return null;
   const irq = await device.irq('msix');
   if (capability === undefined || vectors > irq.count) {
     throw outOfRange(
-      `${String(vectors)} MSI-X vectors are wanted, one for each queue pair and the admin queue; ${device.name} has ${String(irq.count)}. Use fewer queue pairs, or poll them`,
+      `${vectors} MSI-X vectors are wanted, one for each queue pair and the admin queue; ${device.name} has ${irq.count}. Use fewer queue pairs, or poll them`,
     );
   }
   handlers.length = vectors;
@@ -120,12 +210,12 @@ export async function enableVectors(
           call(vector, signals);
         }),
   );
-  await writeMsixEnable(device.compatibleConfig, capability, true);
+  await writeMsixEnable(device.config, capability, true);
   return irq;
 }
 
 /** The doorbells from 0x1000 to the end of the area that the server lets be mapped. */
-export function mapDoorbells(bar: DeviceRegion): MappedArea | null {
+function mapDoorbells(bar: DeviceRegion): MappedArea | null {
   const area = bar.areas.find(
     (a) => a.offset <= Register.doorbells && a.offset + a.size > Register.doorbells,
   );
@@ -134,7 +224,7 @@ export function mapDoorbells(bar: DeviceRegion): MappedArea | null {
 }
 
 /** Disables the controller if it is enabled; that is also what ends a fatal error (NVMe base 2.0, 3.7.2). */
-export async function disable(device: Device, bar: DeviceRegion, timeout: number): Promise<void> {
+async function disable(device: Device, bar: DeviceRegion, timeout: number): Promise<void> {
   const cc = await bar.read32(Register.cc);
   if (!controllerConfiguration.decode(cc).enable) return;
   await bar.write32(Register.cc, (cc & ~1) >>> 0);
@@ -142,7 +232,7 @@ export async function disable(device: Device, bar: DeviceRegion, timeout: number
 }
 
 /** Sets up the admin queue and enables the controller. */
-export async function enable(
+async function enable(
   device: Device,
   bar: DeviceRegion,
   base: number,
@@ -182,7 +272,7 @@ export async function shutDown(device: Device, bar: DeviceRegion): Promise<void>
   await bar.write32(Register.cc, 0);
 }
 
-/** The same with blocking messages, and less patience: nothing but this loop runs while the process exits. */
+/** Shuts the controller down with blocking messages, and less patience: nothing but this loop runs while the process exits. */
 export function shutDownSync(bar: DeviceRegion): void {
   bar.write32Sync(Register.cc, withShutdown(bar.read32Sync(Register.cc)));
   const deadline = performance.now() + EXIT_TIMEOUT;
@@ -203,7 +293,7 @@ async function waitFor(
     if (performance.now() > deadline) {
       throw new VfioUserError(
         'ERR_VFIO_USER_NVME_CONTROLLER',
-        `${device.name} did not ${what} within ${String(timeout)} ms (CSTS 0x${csts.toString(16)})`,
+        `${device.name} did not ${what} within ${timeout} ms (CSTS 0x${csts.toString(16)})`,
       );
     }
     await sleep(POLL_MILLISECONDS);

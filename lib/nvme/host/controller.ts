@@ -1,51 +1,24 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../../errors';
-import type { Device, DeviceIrq, DeviceRegion, MappedArea } from '../../pci';
+import type { Device, MappedArea } from '../../pci';
 import {
-  AdminOpcode,
-  CommandSets,
-  IdentifyCns,
   Register,
-  decodeCapabilities,
-  decodeIdentifyController,
-  decodeIdentifyNamespace,
-  decodeNamespaceList,
   formatVersion,
-  identifyCdw10,
   maxTransferSize,
   takesSgl,
-  type Capabilities,
+  type ControllerCapabilities,
   type IdentifyController,
 } from '../spec';
-import { AdminQueue } from './admin-queue';
-import {
-  disable,
-  enable,
-  enableVectors,
-  mapDoorbells,
-  preparePci,
-  shutDown,
-  shutDownSync,
-  type VectorOptions,
-} from './bring-up';
-import { DmaArena, NVME_PAGE } from './dma-arena';
-import { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
+import type { NvmeAdmin } from './admin';
+import { bringUp, shutDown, shutDownSync, type AttachOptions, type ControllerParts } from './bring-up';
+import { NVME_PAGE, type DmaArena } from './dma-arena';
+import type { Doorbells } from './doorbells';
 import { IoQueue } from './io-queue';
 import { NvmeNamespace } from './namespace';
-import { QueuePairs, placeQueue, type CreatedQueuePair, type VectorHandler } from './queue-pairs';
+import type { CreatedQueuePair, VectorHandler } from './queue-pairs';
 
-/** How to attach to a controller. */
-export interface AttachOptions extends VectorOptions {
-  /** Bytes of shared memory for queues and, where wanted, data; one DMA mapping. Default 2 MiB. */
-  readonly arenaSize?: number;
-  /** Entries of the admin queue, 2 to 4096. Default 32. */
-  readonly adminEntries?: number;
-  /** Time-out of an admin command, in milliseconds. Default 15000. */
-  readonly adminTimeout?: number;
-}
-
-/** CAP.TO of 0 is seen with emulated controllers; they still need some time. */
-const MIN_READY_TIMEOUT = 2000;
+/** Commands outstanding in an I/O queue, unless another number is wanted. */
+const DEFAULT_DEPTH = 64;
 /** Controllers that are up, to be shut down when the process exits. */
 const live = new Set<NvmeController>();
 
@@ -61,18 +34,20 @@ const live = new Set<NvmeController>();
  * await ns.read(memory, { lba: 0, blocks: 8 });
  */
 export class NvmeController {
+  /** The device. It stays the caller's. */
   readonly device: Device;
-  readonly capabilities: Capabilities;
+  /** CAP, the Controller Capabilities register (NVMe base 2.0, 3.1.3.1). */
+  readonly capabilities: ControllerCapabilities;
+  /** The admin commands. */
+  readonly admin: NvmeAdmin;
+  /** Memory shared with the controller, for queues and the data of admin commands. @internal */
   readonly arena: DmaArena;
-  readonly admin: AdminQueue;
-  /** The doorbells in BAR 0, null when they can only be written by message. */
+  /** The doorbells in BAR 0, null when they can only be written by message. @internal */
   readonly doorbellArea: MappedArea | null;
-  readonly #bar: DeviceRegion;
-  /** How this thread rings doorbells. */
+  /** How this thread rings doorbells. @internal */
   readonly doorbells: Doorbells;
-  readonly #msix: DeviceIrq | null;
-  readonly #queuePairs: QueuePairs;
-  readonly #ioQueues: IoQueue[] = [];
+  readonly #parts: ControllerParts;
+  readonly #ioQueues = new Set<IoQueue>();
   readonly #onDeviceClose = (error: Error | null): void => {
     this.#fail(
       error ??
@@ -88,26 +63,14 @@ export class NvmeController {
   #defaultQueue: Promise<IoQueue> | undefined;
   #closed = false;
 
-  private constructor(parts: {
-    device: Device;
-    bar: DeviceRegion;
-    capabilities: Capabilities;
-    arena: DmaArena;
-    admin: AdminQueue;
-    doorbellArea: MappedArea | null;
-    doorbells: Doorbells;
-    msix: DeviceIrq | null;
-    queuePairs: QueuePairs;
-  }) {
+  private constructor(parts: ControllerParts) {
+    this.#parts = parts;
     this.device = parts.device;
     this.capabilities = parts.capabilities;
-    this.arena = parts.arena;
     this.admin = parts.admin;
+    this.arena = parts.arena;
     this.doorbellArea = parts.doorbellArea;
-    this.#bar = parts.bar;
     this.doorbells = parts.doorbells;
-    this.#msix = parts.msix;
-    this.#queuePairs = parts.queuePairs;
     if (live.size === 0) process.on('exit', NvmeController.#onExit);
     live.add(this);
     this.device.once('close', this.#onDeviceClose);
@@ -116,85 +79,24 @@ export class NvmeController {
   /**
    * Brings a controller up (NVMe base 2.0, 3.5.1): configuration space, disable if enabled, admin queue, enable, Identify.
    *
-   * @throws VfioUserError ERR_VFIO_USER_PCI when the device is not an NVMe controller, NVME_CONTROLLER when it fails to start
+   * @throws RangeError for options that are out of range, or more vectors than the device has; VfioUserError ERR_VFIO_USER_PCI
+   *   when the device is not an NVMe controller, ERR_VFIO_USER_NVME_CONTROLLER when it does not start, and others when a message
+   *   or a command fails
    */
   static async attach(device: Device, options: AttachOptions = {}): Promise<NvmeController> {
-    const adminEntries = options.adminEntries ?? 32;
-    if (!Number.isInteger(adminEntries) || adminEntries < 2 || adminEntries > 4096) {
-      throw outOfRange(`adminEntries is ${String(adminEntries)}; the admin queue has 2 to 4096 entries`);
-    }
     const undo: (() => unknown)[] = [];
     try {
-      return await NvmeController.#bringUp(device, options, adminEntries, undo);
+      const controller = new NvmeController(await bringUp(device, options, undo));
+      undo.push(() => controller.close());
+      await controller.#identifyAll();
+      return controller;
     } catch (error) {
       await runAll(undo.reverse());
       throw error;
     }
   }
 
-  /** @param undo takes the steps that undo what was done */
-  static async #bringUp(
-    device: Device,
-    options: AttachOptions,
-    adminEntries: number,
-    undo: (() => unknown)[],
-  ): Promise<NvmeController> {
-    const { msixCapability, untouched } = await preparePci(device);
-    const bar = await device.region('bar0');
-    const cap = await bar.read64(Register.cap);
-    const capabilities = decodeCapabilities(Number(cap & 0xffff_ffffn), Number(cap >> 32n));
-    if ((capabilities.commandSets & CommandSets.nvm) === 0 || capabilities.minPageSize > NVME_PAGE) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_NVME_CONTROLLER',
-        `${device.name} offers no NVM command set with pages of ${String(NVME_PAGE)} bytes (CAP 0x${cap.toString(16)})`,
-      );
-    }
-
-    const arena = new DmaArena(await device.dma.allocate(options.arenaSize ?? 2 << 20));
-    undo.push(() => arena.memory.close());
-    const doorbellArea = mapDoorbells(bar);
-    undo.push(() => doorbellArea?.close());
-    const doorbells =
-      doorbellArea === null
-        ? new MessageDoorbells(bar, capabilities.dstrd)
-        : new MappedDoorbells(new Uint32Array(doorbellArea.buffer), capabilities.dstrd);
-    const vectorHandlers: (VectorHandler | undefined)[] = [];
-    const msix = await enableVectors(device, msixCapability, options, vectorHandlers);
-    undo.push(() => msix?.disable());
-
-    const ready = Math.max(capabilities.timeout, MIN_READY_TIMEOUT);
-    if (!untouched) await disable(device, bar, ready);
-    const adminQueue = placeQueue(arena, 0, adminEntries, doorbells);
-    undo.push(() => bar.write32(Register.cc, 0));
-    await enable(device, bar, arena.memory.iova, adminQueue.placement, ready);
-    const admin = new AdminQueue(adminQueue.queue, arena, options.adminTimeout ?? 15_000);
-    const queuePairs = new QueuePairs({
-      name: device.name,
-      capabilities,
-      arena,
-      admin,
-      doorbells,
-      doorbellBytes: doorbellArea?.size ?? Infinity,
-      msix,
-      vectorHandlers,
-    });
-    const controller = new NvmeController({
-      device,
-      bar,
-      capabilities,
-      arena,
-      admin,
-      doorbellArea,
-      doorbells,
-      msix,
-      queuePairs,
-    });
-    undo.push(() => controller.close());
-    await controller.#identifyAll();
-    return controller;
-  }
-
-  /** What Identify Controller told. */
+  /** What Identify Controller returned when the controller was attached (NVMe base 2.0, 5.17.2.1). */
   get identify(): IdentifyController {
     if (this.#identify === undefined)
       throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'the controller was not identified');
@@ -206,7 +108,7 @@ export class NvmeController {
     return formatVersion(this.#version);
   }
 
-  /** The active namespaces, by rising id. */
+  /** The active namespaces when the controller was attached, by rising id; the first 1024. */
   get namespaces(): readonly NvmeNamespace[] {
     return this.#namespaces;
   }
@@ -220,7 +122,7 @@ export class NvmeController {
 
   /** True when data may be described by SGL descriptors, as long as it begins at a multiple of 4. */
   get takesSgl(): boolean {
-    return takesSgl(this.identify.sglSupport);
+    return takesSgl(this.identify.sgls);
   }
 
   /** True when doorbells are plain stores; false when each needs a message. */
@@ -236,54 +138,52 @@ export class NvmeController {
   namespace(id: number): NvmeNamespace {
     const found = this.#namespaces.find((namespace) => namespace.id === id);
     if (found !== undefined) return found;
-    const ids = this.#namespaces.map((namespace) => String(namespace.id)).join(', ');
+    const ids = this.#namespaces.map((namespace) => namespace.id).join(', ');
     throw outOfRange(
-      `${this.device.name} has no namespace ${String(id)}; ${ids === '' ? 'it has none at all' : `it has ${ids}`}`,
+      `${this.device.name} has no namespace ${id}; ${ids === '' ? 'it has none at all' : `it has ${ids}`}`,
     );
   }
 
-  /** Number of I/O queue pairs that the controller grants, and whose doorbells can be reached. Asked once: it cannot be changed later (NVMe base 2.0, 5.27.1.5). */
+  /**
+   * Number of I/O queue pairs that the controller grants, and whose doorbells can be reached. Asked once: it cannot be changed
+   * later (NVMe base 2.0, 5.27.1.5).
+   */
   ioQueueLimit(): Promise<number> {
-    return this.#queuePairs.limit();
+    return this.#parts.queuePairs.limit();
   }
 
   /**
-   * Creates an I/O queue pair.
+   * Creates an I/O queue pair, for the lowest overhead; see {@link QueuePair}.
    *
    * @param entries of each queue, 2 to CAP.MQES; one less can be outstanding
    * @param onInterrupt called for the vector of the completion queue; `eventfd` takes a vector that goes to an eventfd;
    *   without it the queue is polled
+   * @throws RangeError when the controller has no such queue, or no more; TypeError when no vector is free; NvmeStatusError;
+   *   VfioUserError ERR_VFIO_USER_DMA when the memory of the controller (`arenaSize` of `attach`) has no room
    */
-  createQueuePair(
-    entries: number,
-    onInterrupt?: 'eventfd' | ((signals: number) => void),
-  ): Promise<CreatedQueuePair> {
-    return this.#queuePairs.create(entries, onInterrupt);
+  createQueuePair(entries: number, onInterrupt?: VectorHandler): Promise<CreatedQueuePair> {
+    return this.#parts.queuePairs.create(entries, onInterrupt);
   }
 
-  /** An I/O queue for the promise API. Completions come by MSI-X when the controller was attached with vectors. */
-  async createIoQueue(depth = 64): Promise<IoQueue> {
-    const entries = Math.min(depth + 1, this.capabilities.maxQueueEntries);
-    const { interrupts } = this.#queuePairs;
-    let queue: IoQueue | undefined;
-    const created = await this.createQueuePair(entries, interrupts ? () => queue?.poll() : undefined);
-    try {
-      queue = new IoQueue(created, this.arena, this.maxTransferSize, this.device.name, this.takesSgl);
-    } catch (error) {
-      await created.delete();
-      throw error;
-    }
-    this.#ioQueues.push(queue);
-    return queue;
+  /**
+   * Creates an I/O queue for the promise API. Completions come by MSI-X when the controller was attached with vectors.
+   *
+   * @param depth most commands outstanding, from 1 on; fewer where the controller's queues are shorter
+   * @throws as {@link createQueuePair}
+   */
+  createIoQueue(depth = DEFAULT_DEPTH): Promise<IoQueue> {
+    return this.#openQueue(depth, () => undefined);
   }
 
-  /** The queue that namespaces use unless they are given another. */
+  /** The queue that namespaces use unless they are given another. When it was closed, a new one. */
   defaultQueue(): Promise<IoQueue> {
-    this.#defaultQueue ??= this.createIoQueue().catch((error: unknown) => {
+    const forget = (): void => {
       this.#defaultQueue = undefined;
+    };
+    return (this.#defaultQueue ??= this.#openQueue(DEFAULT_DEPTH, forget).catch((error: unknown) => {
+      forget();
       throw error;
-    });
-    return this.#defaultQueue;
+    }));
   }
 
   /**
@@ -294,14 +194,15 @@ export class NvmeController {
     if (this.#closed) return;
     this.#release();
     const failure = await runAll([
-      () => shutDown(this.device, this.#bar),
-      () => this.#msix?.disable(),
+      () => shutDown(this.device, this.#parts.bar),
+      () => this.#parts.msix?.disable(),
       () => this.doorbellArea?.close(),
       () => this.arena.memory.close(),
     ]);
     if (failure !== undefined && !isGone(failure)) throw failure as Error;
   }
 
+  /** As {@link close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -316,20 +217,42 @@ export class NvmeController {
     );
   }
 
+  async #openQueue(depth: number, onClose: () => void): Promise<IoQueue> {
+    const entries = Math.min(depth + 1, this.capabilities.maxQueueEntries);
+    const { queuePairs } = this.#parts;
+    let queue: IoQueue | undefined;
+    const pair = await queuePairs.create(entries, queuePairs.interrupts ? () => queue?.poll() : undefined);
+    try {
+      queue = new IoQueue({
+        pair,
+        arena: this.arena,
+        maxTransfer: this.maxTransferSize,
+        sgl: this.takesSgl,
+        name: this.device.name,
+        onClose: (closed) => {
+          this.#ioQueues.delete(closed);
+          onClose();
+        },
+      });
+    } catch (error) {
+      await pair.delete();
+      throw error;
+    }
+    this.#ioQueues.add(queue);
+    return queue;
+  }
+
   #fail(error: Error): void {
-    this.admin.fail(error);
+    this.#parts.queue.fail(error);
     for (const queue of this.#ioQueues) queue.fail(error);
   }
 
   async #identifyAll(): Promise<void> {
-    const page = (cns: number, nsid: number): Promise<Uint8Array> =>
-      this.admin.read({ opcode: AdminOpcode.identify, nsid, cdw10: identifyCdw10.encode({ cns }) });
-    this.#identify = decodeIdentifyController(await page(IdentifyCns.controller, 0));
-    // Identify tells it since version 1.2, and costs no message.
-    this.#version = this.#identify.version || (await this.#bar.read32(Register.vs));
-    for (const id of decodeNamespaceList(await page(IdentifyCns.activeNamespaces, 0))) {
-      const identify = decodeIdentifyNamespace(await page(IdentifyCns.namespace, id));
-      this.#namespaces.push(new NvmeNamespace(this, id, identify));
+    this.#identify = await this.admin.identifyController();
+    // Identify tells the version since 1.2, and costs no message.
+    this.#version = this.#identify.ver || (await this.#parts.bar.read32(Register.vs));
+    for (const id of await this.admin.activeNamespaces()) {
+      this.#namespaces.push(new NvmeNamespace(this, id, await this.admin.identifyNamespace(id)));
     }
   }
 
@@ -337,7 +260,7 @@ export class NvmeController {
   static readonly #onExit = (): void => {
     for (const controller of live) {
       try {
-        shutDownSync(controller.#bar);
+        shutDownSync(controller.#parts.bar);
       } catch {
         // The device is gone, or does not answer; the process ends anyway.
       }

@@ -41,7 +41,7 @@ export class DmaArena {
     if (part === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
-        `${String(rounded)} bytes are wanted of the controller's DMA memory of ${String(this.memory.size)}, and no free part is so large; attach with a larger arenaSize`,
+        `${rounded} bytes are wanted of the controller's DMA memory of ${this.memory.size}, and no free part is so large; attach with a larger arenaSize`,
       );
     }
     const { offset } = part;

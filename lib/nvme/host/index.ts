@@ -1,11 +1,25 @@
 // SPDX-License-Identifier: MIT
-export { AdminQueue } from './admin-queue';
-export { NvmeController, type AttachOptions } from './controller';
+export {
+  NvmeAdmin,
+  type GetFeatureOptions,
+  type IdentifyOptions,
+  type LogPageOptions,
+  type SetFeatureOptions,
+} from './admin';
+export { AdminQueue, type AdminCommand, type AdminCompletion, type AdminWait } from './admin-queue';
+export { type AttachOptions } from './bring-up';
+export { NvmeController } from './controller';
 export { DmaArena, NVME_PAGE, type DmaChunk } from './dma-arena';
 export { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
 export { ScriptExchange, completeEntry, type Exchange, type ExchangeQueue } from './exchange';
 export { IoQueue } from './io-queue';
-export { NvmeNamespace, type BlockRange, type DataBuffer } from './namespace';
+export {
+  NvmeNamespace,
+  type BlockRange,
+  type DataBuffer,
+  type WriteRange,
+  type ZeroRange,
+} from './namespace';
 export { NvmeStatusError } from './nvme-error';
 export { QueuePair, type CompletionHandler, type QueuePairPlacement } from './queue-pair';
-export { type CreatedQueuePair } from './queue-pairs';
+export { type CreatedQueuePair, type VectorHandler } from './queue-pairs';

@@ -1,16 +1,35 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../errors';
-import { Psdt, SqeWord, highWord, nvmOpcodeName, prpListLength, storePrp, storeSglDataBlock } from '../spec';
+import { encodeDatasetRanges, type DatasetRange } from '../spec/command-words';
+import { highWord, joinWords } from '../spec/bits';
+import { NvmOpcode, nvmOpcodeName } from '../spec/opcodes';
+import { prpListLength, storePrp } from '../spec/prp';
+import { storeSglDataBlock } from '../spec/sgl';
+import { Psdt, SqeWord } from '../spec/submission-entry';
 import type { CreatedQueuePair } from './queue-pairs';
 import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
 import { NvmeStatusError } from './nvme-error';
 import type { QueuePair } from './queue-pair';
 
+/** What an {@link IoQueue} is made of. */
+interface IoQueueParts {
+  readonly pair: CreatedQueuePair;
+  /** Memory for PRP lists and the ranges of Dataset Management. */
+  readonly arena: DmaArena;
+  /** Bytes of the largest command. */
+  readonly maxTransfer: number;
+  /** Whether the controller takes SGLs: then one descriptor stands in for a PRP list. */
+  readonly sgl: boolean;
+  /** Name of the device, for messages. */
+  readonly name: string;
+  readonly onClose: (queue: IoQueue) => void;
+}
+
 interface Waiting {
   readonly opcode: number;
   readonly nsid: number;
   readonly lba: number;
-  readonly blocks: number;
+  readonly cdw12: number;
   readonly address: number;
   readonly length: number;
   /** When it was sent, by the seconds of the watchdog. */
@@ -24,14 +43,28 @@ const IO_TIMEOUT_SECONDS = 60;
 const WATCH_MILLISECONDS = 1000;
 /** How long completions are polled in one turn of the event loop. */
 const TURN_MILLISECONDS = 0.1;
+/** AD, bit 2 of CDW11 of Dataset Management. */
+const DEALLOCATE = 4;
 /** PSDT of a command whose data pointer is an SGL descriptor. */
 const SGL = Psdt.sglContiguousMetadata << 14;
 
-/** I/O commands as promises, over one queue pair. For throughput, drive a {@link QueuePair} directly. */
+/**
+ * I/O commands as promises, over one queue pair of its own. Made by `NvmeController.createIoQueue`, and given to the methods of a
+ * namespace as `queue`. A {@link QueuePair} has less overhead and fewer comforts.
+ *
+ * @example
+ * await using queue = await nvme.createIoQueue(128);
+ * const memory = await device.dma.allocate(128 * 4096);
+ * const { blockSize } = nvme.namespace(1);
+ * const reads = Array.from({ length: 128 }, (_, index) =>
+ *   nvme.namespace(1).read(memory, { lba: index, blocks: 1, offset: index * blockSize, queue }),
+ * );
+ * await Promise.all(reads);
+ */
 export class IoQueue {
   /** Most commands outstanding; more wait for their turn. */
   readonly depth: number;
-  readonly #created: CreatedQueuePair;
+  readonly #pair: CreatedQueuePair;
   readonly #queue: QueuePair;
   readonly #arena: DmaArena;
   readonly #lists: DmaChunk;
@@ -46,22 +79,22 @@ export class IoQueue {
   #turnEnd = 0;
   readonly #name: string;
   readonly #sgl: boolean;
+  readonly #onClose: (queue: IoQueue) => void;
   #ringScheduled = false;
   #polling = false;
   #watchdog: NodeJS.Timeout | undefined;
   #failure: Error | null = null;
+  #closing: Promise<void> | undefined;
 
-  /**
-   * @param maxTransfer bytes of the largest command, for the PRP lists
-   * @param sgl whether the controller takes SGLs: then one descriptor stands in for a PRP list
-   */
-  constructor(created: CreatedQueuePair, arena: DmaArena, maxTransfer: number, name: string, sgl = false) {
-    this.#created = created;
-    this.#queue = created.queue;
+  /** @internal */
+  constructor({ pair, arena, maxTransfer, sgl, name, onClose }: IoQueueParts) {
+    this.#pair = pair;
+    this.#queue = pair.queue;
     this.#arena = arena;
-    this.#name = name;
     this.#sgl = sgl;
-    this.depth = created.queue.capacity;
+    this.#name = name;
+    this.#onClose = onClose;
+    this.depth = pair.queue.capacity;
     // One list per command id; a list must not leave its page.
     this.#listBytes = 2 ** Math.ceil(Math.log2((maxTransfer / NVME_PAGE + 1) * 8));
     this.#lists = arena.allocate(this.depth * this.#listBytes);
@@ -77,27 +110,51 @@ export class IoQueue {
   }
 
   /**
-   * Runs a command of the NVM command set with one data buffer.
+   * Runs a command of the NVM command set with at most one data buffer. For what {@link NvmeNamespace} does not offer.
    *
+   * @param opcode a value of `NvmOpcode`, or one of the vendor
+   * @param nsid the namespace
+   * @param lba CDW10 and CDW11 as one number: the first block, where the command has one. At most 2^53 - 1
+   * @param cdw12 CDW12: the number of blocks less one in bits 15:0, and flags, where the command has them
    * @param address device address of the data, a multiple of 4; ignored when `length` is 0
    * @param length bytes of data, at most the controller's maximum
-   * @throws NvmeStatusError; VfioUserError when the controller or its connection failed
+   * @throws NvmeStatusError; VfioUserError when the controller or its connection failed, when it did not complete a command for
+   *   60 s, and when the queue was closed
    */
   submit(
     opcode: number,
     nsid: number,
     lba: number,
-    blocks: number,
+    cdw12: number,
     address: number,
     length: number,
   ): Promise<void> {
     // Not an async function: that would make two more promises for each command.
     return new Promise<void>((resolve, reject) => {
-      const command = { opcode, nsid, lba, blocks, address, length, since: 0, resolve, reject };
+      const command = { opcode, nsid, lba, cdw12, address, length, since: 0, resolve, reject };
       if (this.#failure !== null) reject(this.#failure);
       else if (this.#freeCids.length === 0) this.#turns.push(command);
       else this.#send(command);
     });
+  }
+
+  /**
+   * Tells that the data of some blocks is not needed any more (Dataset Management with AD; NVM command set 1.0, 3.2.3).
+   * @internal
+   */
+  async deallocate(nsid: number, ranges: readonly DatasetRange[]): Promise<void> {
+    const data = encodeDatasetRanges(ranges);
+    const memory = this.#arena.allocate(data.length);
+    this.#arena.bytes(memory).set(data);
+    try {
+      const words = joinWords(ranges.length - 1, DEALLOCATE);
+      await this.submit(NvmOpcode.datasetManagement, nsid, words, 0, memory.iova, data.length);
+    } catch (error) {
+      // Not given back otherwise: the controller may still read it.
+      if (error instanceof NvmeStatusError) this.#arena.release(memory);
+      throw error;
+    }
+    this.#arena.release(memory);
   }
 
   #send(command: Waiting): void {
@@ -111,7 +168,7 @@ export class IoQueue {
     queueMicrotask(this.#ring);
   }
 
-  /** Reaps what has completed. Called by itself; call it after an interrupt of your own. */
+  /** Takes the completions that are there. The queue does so by itself; call it to have them sooner. */
   poll(): void {
     if (this.#failure !== null) return;
     try {
@@ -127,7 +184,7 @@ export class IoQueue {
     }
   }
 
-  /** Fails every command, now and later. */
+  /** Fails every command, now and later. @internal */
   fail(error: Error): void {
     this.#failure ??= error;
     clearInterval(this.#watchdog);
@@ -138,21 +195,31 @@ export class IoQueue {
     for (let next; (next = this.#turns.shift()) !== undefined;) next.reject(error);
   }
 
-  /** Deletes the queue in the controller. Commands in flight fail. */
-  async close(): Promise<void> {
+  /** Deletes the queue in the controller. Commands in flight fail with ERR_VFIO_USER_CLOSED. Idempotent. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  /** As {@link close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  async #close(): Promise<void> {
     if (this.#failure === null) {
-      await this.#created.delete();
+      await this.#pair.delete();
       this.#arena.release(this.#lists);
     }
     this.fail(
       new VfioUserError(
         'ERR_VFIO_USER_CLOSED',
-        `the I/O queue ${String(this.#queue.id)} of ${this.#name} was closed`,
+        `the I/O queue ${this.#queue.id} of ${this.#name} was closed`,
       ),
     );
+    this.#onClose(this);
   }
 
-  #fill(cid: number, { opcode, nsid, lba, blocks, address, length }: Waiting): void {
+  #fill(cid: number, { opcode, nsid, lba, cdw12, address, length }: Waiting): void {
     const words = this.#queue.submissions;
     const at = this.#queue.claim();
     words.fill(0, at, at + 16);
@@ -167,7 +234,7 @@ export class IoQueue {
     }
     words[at + SqeWord.cdw10] = lba >>> 0;
     words[at + SqeWord.cdw11] = highWord(lba);
-    words[at + SqeWord.cdw12] = Math.max(0, blocks - 1);
+    words[at + SqeWord.cdw12] = cdw12;
   }
 
   readonly #ring = (): void => {
@@ -178,7 +245,7 @@ export class IoQueue {
     } catch (error) {
       this.fail(error as Error);
     }
-    if (this.#created.vector === undefined && !this.#polling) {
+    if (this.#pair.vector === undefined && !this.#polling) {
       this.#polling = true;
       setImmediate(this.#pollTurn);
     }
@@ -209,10 +276,7 @@ export class IoQueue {
     this.#waiting[cid] = undefined;
     this.#freeCids.push(cid);
     if (status === 0) waiting.resolve();
-    else {
-      const detail = `LBA ${String(waiting.lba)}, ${String(waiting.blocks)} blocks`;
-      waiting.reject(new NvmeStatusError(waiting.opcode, false, status, detail));
-    }
+    else waiting.reject(new NvmeStatusError(waiting.opcode, false, status, detailOf(waiting)));
   };
 
   #startWatching(): void {
@@ -232,10 +296,23 @@ export class IoQueue {
       this.fail(
         new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
-          `${this.#name} did not complete ${nvmOpcodeName(oldest.opcode)} (LBA ${String(oldest.lba)}) within ${String(IO_TIMEOUT_SECONDS)} s; reset or reconnect it`,
+          `${this.#name} did not complete ${nvmOpcodeName(oldest.opcode)} (${detailOf(oldest)}) within ${IO_TIMEOUT_SECONDS} s; reset or reconnect it`,
         ),
       );
     }, WATCH_MILLISECONDS);
-    if (this.#created.vector === undefined) this.#watchdog.unref();
+    if (this.#pair.vector === undefined) this.#watchdog.unref();
+  }
+}
+
+/** What a command was about, for its error. */
+function detailOf({ opcode, nsid, lba, cdw12 }: Waiting): string {
+  switch (opcode) {
+    case NvmOpcode.read:
+    case NvmOpcode.write:
+    case NvmOpcode.compare:
+    case NvmOpcode.writeZeroes:
+      return `LBA ${lba}, ${(cdw12 & 0xffff) + 1} blocks`;
+    default:
+      return `namespace ${nsid}`;
   }
 }

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../../errors';
-import { NvmOpcode, currentLbaFormat, type IdentifyNamespace, type LbaFormat } from '../spec';
+import {
+  NvmOpcode,
+  currentLbaFormat,
+  type DatasetRange,
+  type IdentifyNamespace,
+  type LbaFormat,
+} from '../spec';
 import type { IoQueue } from './io-queue';
 
 /** Memory for the data of a command: a `DmaMemory`, or anything that knows its device address. */
@@ -13,6 +19,7 @@ export interface DataBuffer {
 
 /** Which blocks, and where in the buffer. */
 export interface BlockRange {
+  /** First block. */
   readonly lba: number;
   /** Number of blocks, at least 1. */
   readonly blocks: number;
@@ -22,16 +29,41 @@ export interface BlockRange {
   readonly queue?: IoQueue;
 }
 
+/** What is written. */
+export interface WriteRange extends BlockRange {
+  /** FUA: the write is complete when the data is durable, as if a flush followed. Default false. */
+  readonly forceUnitAccess?: boolean;
+}
+
+/** Which blocks {@link NvmeNamespace.writeZeroes} fills. */
+export interface ZeroRange extends Omit<WriteRange, 'offset'> {
+  /** DEAC: the controller may deallocate the blocks, as long as they read as zeros. Default false. */
+  readonly deallocate?: boolean;
+}
+
 /** What a namespace needs of its controller. */
 interface NamespaceOwner {
-  /** Of one command, in bytes. */
+  /** Largest transfer of one command, in bytes. */
   readonly maxTransferSize: number;
   defaultQueue(): Promise<IoQueue>;
 }
 
-/** A namespace of an NVMe controller. Transfers above the controller's limit are split; all parts are in flight together. */
+/** A block count has 16 bits, and is 0's based (NVM command set 1.0, 3.2.4, CDW12). */
+const MOST_BLOCKS = 0x10000;
+/** Flags of CDW12 (NVM command set 1.0, 3.2.6 and 3.2.8). */
+const FORCE_UNIT_ACCESS = 0x4000_0000;
+const DEALLOCATE = 0x0200_0000;
+
+/**
+ * A namespace of an NVMe controller. What is more than one command takes is split; all parts are in flight together.
+ *
+ * All methods reject with a `RangeError` when blocks are not in the namespace or do not fit the buffer, with an `NvmeStatusError`
+ * when the controller completes a command with an error status, and with a `VfioUserError` when it has failed or is closed.
+ */
 export class NvmeNamespace {
+  /** Namespace id. */
   readonly id: number;
+  /** What Identify Namespace returned when the controller was attached. */
   readonly identify: IdentifyNamespace;
   /** The format in use. */
   readonly format: LbaFormat;
@@ -41,14 +73,14 @@ export class NvmeNamespace {
   readonly blocks: number;
   readonly #controller: NamespaceOwner;
 
-  /** Made by the controller. */
+  /** @internal */
   constructor(controller: NamespaceOwner, id: number, identify: IdentifyNamespace) {
     this.#controller = controller;
     this.id = id;
     this.identify = identify;
     this.format = currentLbaFormat(identify);
-    this.blockSize = this.format.dataSize;
-    this.blocks = identify.size;
+    this.blockSize = 2 ** this.format.ds;
+    this.blocks = identify.nsze;
   }
 
   /** Size in bytes. */
@@ -56,102 +88,144 @@ export class NvmeNamespace {
     return this.blocks * this.blockSize;
   }
 
-  /**
-   * Reads blocks into memory of the device.
-   *
-   * @throws RangeError when the blocks are not in the namespace or do not fit the buffer; NvmeStatusError
-   */
+  /** Reads blocks into memory of the device (NVM command set 1.0, 3.2.4). */
   read(buffer: DataBuffer, range: BlockRange): Promise<void> {
-    return this.#transfer(NvmOpcode.read, buffer, range);
+    return this.#transfer(NvmOpcode.read, buffer, range, 0);
   }
 
-  /** Writes blocks from memory of the device; as {@link read}. */
-  write(buffer: DataBuffer, range: BlockRange): Promise<void> {
-    return this.#transfer(NvmOpcode.write, buffer, range);
+  /** Writes blocks from memory of the device (NVM command set 1.0, 3.2.6). */
+  write(buffer: DataBuffer, range: WriteRange): Promise<void> {
+    const flags = range.forceUnitAccess === true ? FORCE_UNIT_ACCESS : 0;
+    return this.#transfer(NvmOpcode.write, buffer, range, flags);
   }
 
-  /** Makes what was written durable. */
+  /**
+   * Compares blocks with memory of the device (NVM command set 1.0, 3.2.1). Rejects with an `NvmeStatusError` of type 2 and code
+   * 85h when they differ. Controllers have it or not (`oncs` of Identify Controller, bit 0).
+   */
+  compare(buffer: DataBuffer, range: BlockRange): Promise<void> {
+    return this.#transfer(NvmOpcode.compare, buffer, range, 0);
+  }
+
+  /**
+   * Fills blocks with zeros, without data (NVM command set 1.0, 3.2.8). Controllers have it or not (`oncs` of Identify
+   * Controller, bit 3), and may take fewer blocks in a command than the 65536 that are sent (`wzsl` of Identify Controller of
+   * the NVM command set).
+   */
+  async writeZeroes(range: ZeroRange): Promise<void> {
+    const mistake = this.#rangeMistake(range.lba, range.blocks);
+    if (mistake !== undefined) throw mistake;
+    const { forceUnitAccess = false, deallocate = false } = range;
+    const flags = (forceUnitAccess ? FORCE_UNIT_ACCESS : 0) | (deallocate ? DEALLOCATE : 0);
+    const queue = range.queue ?? (await this.#controller.defaultQueue());
+    await this.#submitParts(NvmOpcode.writeZeroes, 0, 0, range, flags, queue, MOST_BLOCKS);
+  }
+
+  /**
+   * Tells the controller that the data of blocks is not needed any more: Dataset Management with AD (NVM command set 1.0, 3.2.3).
+   * What they read afterwards, `dlfeat` of Identify Namespace tells. Controllers have it or not (`oncs` of Identify Controller,
+   * bit 2).
+   *
+   * @param ranges 1 to 256
+   */
+  async deallocate(ranges: readonly DatasetRange[], queue?: IoQueue): Promise<void> {
+    for (const { lba, blocks } of ranges) {
+      const mistake = this.#rangeMistake(lba, blocks);
+      if (mistake !== undefined) throw mistake;
+    }
+    const target = queue ?? (await this.#controller.defaultQueue());
+    await target.deallocate(this.id, ranges);
+  }
+
+  /** Makes what was written durable (NVMe base 2.0, 7.1). */
   async flush(queue?: IoQueue): Promise<void> {
     const target = queue ?? (await this.#controller.defaultQueue());
     await target.submit(NvmOpcode.flush, this.id, 0, 0, 0, 0);
   }
 
-  #transfer(opcode: number, buffer: DataBuffer, range: BlockRange): Promise<void> {
+  #transfer(opcode: number, buffer: DataBuffer, range: BlockRange, flags: number): Promise<void> {
     const { queue } = range;
-    const mistake = this.#mistake(buffer, range.lba, range.blocks, range.offset ?? 0);
+    const mistake =
+      this.#rangeMistake(range.lba, range.blocks) ??
+      this.#bufferMistake(buffer, range.blocks, range.offset ?? 0);
     if (mistake !== undefined) return Promise.reject(mistake);
     // Without an async function between, which would make more promises for each command.
-    if (queue !== undefined) return this.#submit(opcode, buffer, range, queue);
-    return this.#controller.defaultQueue().then((own) => this.#submit(opcode, buffer, range, own));
+    if (queue !== undefined) return this.#submit(opcode, buffer, range, flags, queue);
+    return this.#controller.defaultQueue().then((own) => this.#submit(opcode, buffer, range, flags, own));
   }
 
-  #submit(opcode: number, buffer: DataBuffer, range: BlockRange, queue: IoQueue): Promise<void> {
+  #submit(
+    opcode: number,
+    buffer: DataBuffer,
+    range: BlockRange,
+    flags: number,
+    queue: IoQueue,
+  ): Promise<void> {
     const { lba, blocks, offset = 0 } = range;
-    // A block count has 16 bits (NVM command set 1.0, 3.2.4, CDW12).
-    const most = Math.min(Math.floor(this.#controller.maxTransferSize / this.blockSize), 0x10000);
+    const most = Math.min(Math.floor(this.#controller.maxTransferSize / this.blockSize), MOST_BLOCKS);
     const address = buffer.iova + offset;
-    if (blocks <= most) return queue.submit(opcode, this.id, lba, blocks, address, blocks * this.blockSize);
-    return this.#submitParts(opcode, address, range, queue, most);
+    if (blocks <= most) {
+      return queue.submit(opcode, this.id, lba, (blocks - 1) | flags, address, blocks * this.blockSize);
+    }
+    return this.#submitParts(opcode, address, this.blockSize, range, flags, queue, most);
   }
 
-  /** @param most blocks of one command */
+  /**
+   * @param stride bytes of data of a block, 0 for a command without data
+   * @param most blocks of one command
+   */
   async #submitParts(
     opcode: number,
     address: number,
+    stride: number,
     { lba, blocks }: BlockRange,
+    flags: number,
     queue: IoQueue,
     most: number,
   ): Promise<void> {
     if (most === 0) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `a block of namespace ${String(this.id)} has ${String(this.blockSize)} bytes, more than the controller transfers at once`,
+        `a block of namespace ${this.id} has ${this.blockSize} bytes, more than the controller transfers at once`,
       );
     }
     const parts: Promise<void>[] = [];
     for (let at = 0; at < blocks; at += most) {
       const count = Math.min(most, blocks - at);
-      const part = queue.submit(
-        opcode,
-        this.id,
-        lba + at,
-        count,
-        address + at * this.blockSize,
-        count * this.blockSize,
-      );
-      parts.push(part);
+      const cdw12 = (count - 1) | flags;
+      parts.push(queue.submit(opcode, this.id, lba + at, cdw12, address + at * stride, count * stride));
     }
     // All of them, also after a failure: the caller may release the buffer afterwards.
     const results = await Promise.allSettled(parts);
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
-  #mistake(buffer: DataBuffer, lba: number, blocks: number, offset: number): Error | undefined {
-    if (this.format.metadataSize > 0) {
+  #rangeMistake(lba: number, blocks: number): Error | undefined {
+    if (
+      Number.isSafeInteger(lba) &&
+      Number.isSafeInteger(blocks) &&
+      lba >= 0 &&
+      blocks >= 1 &&
+      lba + blocks <= this.blocks
+    ) {
+      return undefined;
+    }
+    return outOfRange(
+      `${blocks} blocks from LBA ${lba} are not within namespace ${this.id}, which has ${this.blocks} blocks`,
+    );
+  }
+
+  #bufferMistake(buffer: DataBuffer, blocks: number, offset: number): Error | undefined {
+    if (this.format.ms > 0) {
       return new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `namespace ${String(this.id)} has ${String(this.format.metadataSize)} bytes of metadata per block, which this driver does not transfer`,
+        `namespace ${this.id} has ${this.format.ms} bytes of metadata per block, which this driver does not transfer`,
       );
     }
-    if (
-      !Number.isSafeInteger(lba) ||
-      !Number.isSafeInteger(blocks) ||
-      lba < 0 ||
-      blocks < 1 ||
-      lba + blocks > this.blocks
-    ) {
+    const length = blocks * this.blockSize;
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset % 4 !== 0 || offset + length > buffer.size) {
       return outOfRange(
-        `${String(blocks)} blocks from LBA ${String(lba)} are not within namespace ${String(this.id)}, which has ${String(this.blocks)} blocks`,
-      );
-    }
-    if (
-      !Number.isSafeInteger(offset) ||
-      offset < 0 ||
-      offset % 4 !== 0 ||
-      offset + blocks * this.blockSize > buffer.size
-    ) {
-      return outOfRange(
-        `${String(blocks * this.blockSize)} bytes at offset ${String(offset)} do not fit a buffer of ${String(buffer.size)} bytes; offsets are multiples of 4`,
+        `${length} bytes at offset ${offset} do not fit a buffer of ${buffer.size} bytes; offsets are multiples of 4`,
       );
     }
     return undefined;

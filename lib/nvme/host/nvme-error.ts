@@ -4,9 +4,9 @@ import { adminOpcodeName, decodeStatus, nvmOpcodeName, statusText } from '../spe
 
 /** A command completed with an error status (code `ERR_VFIO_USER_NVME_STATUS`). */
 export class NvmeStatusError extends VfioUserError {
-  /** Status code type. */
+  /** Status code type, a value of `StatusCodeType`. */
   readonly sct: number;
-  /** Status code. */
+  /** Status code, by type a value of `GenericStatus`, `CommandStatus`, `MediaStatus` or `PathStatus`. */
   readonly sc: number;
   /** True when the controller says that the same command would fail again. */
   readonly doNotRetry: boolean;
@@ -16,6 +16,7 @@ export class NvmeStatusError extends VfioUserError {
   /**
    * @param field the 15-bit status field
    * @param detail what the command was about, such as `LBA 8, 16 blocks`; may be empty
+   * @internal
    */
   constructor(opcode: number, admin: boolean, field: number, detail: string) {
     const status = decodeStatus(field);
@@ -28,7 +29,7 @@ export class NvmeStatusError extends VfioUserError {
     this.operation = operation;
   }
 
-  /** As for the base class, which would take every error of the package for one of these. */
+  /** True for errors of this class from any copy of the package. The base class has a test that takes all of its errors. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return VfioUserError[Symbol.hasInstance](value) && 'sct' in (value as object);
   }

@@ -4,44 +4,44 @@ import type { DeviceIrq } from '../../pci';
 import {
   AdminOpcode,
   CQE_BYTES,
-  Feature,
   SQE_BYTES,
   createCompletionQueueCdw11,
   createQueueCdw10,
   createSubmissionQueueCdw11,
   deleteQueueCdw10,
   numberOfQueues,
-  setFeaturesCdw10,
-  type Capabilities,
+  type ControllerCapabilities,
 } from '../spec';
-import type { AdminQueue } from './admin-queue';
+import type { NvmeAdmin } from './admin';
 import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
 import type { Doorbells } from './doorbells';
 import { NvmeStatusError } from './nvme-error';
 import { QueuePair, type QueuePairPlacement } from './queue-pair';
 
-/** Takes the signals of a vector; `eventfd` when they go elsewhere. */
+/** Takes the signals of a vector, and how many came since its last call; `eventfd` when they go to an eventfd. */
 export type VectorHandler = 'eventfd' | ((signals: number) => void);
 
-/** An I/O queue pair of a controller, placed in its arena. */
+/** An I/O queue pair of a controller. */
 export interface CreatedQueuePair {
+  /** The queues, to be driven by this thread. */
   readonly queue: QueuePair;
+  /** Where the queues lie in the memory of the controller, for a worker thread that maps it. @internal */
   readonly placement: QueuePairPlacement;
   /** MSI-X vector of the completion queue, undefined when it is polled. */
   readonly vector: number | undefined;
   /** Eventfd of that vector, when the controller was attached with `vectorTarget: 'eventfd'`. Stays the device's. */
   readonly interruptFd: number | undefined;
-  /** Deletes the queues in the controller and frees their memory. */
+  /** Deletes the queues in the controller and frees their memory. Commands in flight are never completed. Idempotent. */
   delete(): Promise<void>;
 }
 
 /** What queue pairs are made of. */
 export interface QueuePairParts {
-  /** Of the device, for messages. */
+  /** Name of the device, for messages. */
   readonly name: string;
-  readonly capabilities: Capabilities;
+  readonly capabilities: ControllerCapabilities;
   readonly arena: DmaArena;
-  readonly admin: AdminQueue;
+  readonly admin: NvmeAdmin;
   readonly doorbells: Doorbells;
   /** Bytes of doorbells that can be reached, Infinity when they are written by message. */
   readonly doorbellBytes: number;
@@ -72,36 +72,29 @@ export class QueuePairs {
     return this.#parts.vectorHandlers.length > 1;
   }
 
-  /** Of the controller's `ioQueueLimit`. */
+  /** Number of I/O queue pairs that can be created. */
   async limit(): Promise<number> {
     if (this.#limit === undefined) {
       const { admin, doorbellBytes, capabilities } = this.#parts;
       const wanted = { submission: 128, completion: 128 };
-      const result = await admin.command({
-        opcode: AdminOpcode.setFeatures,
-        cdw10: setFeaturesCdw10.encode({ feature: Feature.numberOfQueues }),
-        cdw11: numberOfQueues.encode(wanted),
-      });
-      const granted = numberOfQueues.decode(result);
+      const granted = numberOfQueues.decode(await admin.setFeature('numberOfQueues', wanted));
       const reachable = Math.floor(doorbellBytes / (8 << capabilities.dstrd)) - 1;
       this.#limit = Math.min(granted.submission, granted.completion, reachable);
     }
     return this.#limit;
   }
 
-  /** Of the controller's `createQueuePair`. */
+  /** Creates a queue pair, as `NvmeController.createQueuePair`. */
   async create(entries: number, onInterrupt?: VectorHandler): Promise<CreatedQueuePair> {
     const { name, capabilities, arena, doorbells, msix, vectorHandlers } = this.#parts;
     const most = capabilities.maxQueueEntries;
     if (!Number.isInteger(entries) || entries < 2 || entries > most) {
-      throw outOfRange(
-        `a queue of ${String(entries)} entries is not possible; ${name} takes 2 to ${String(most)}`,
-      );
+      throw outOfRange(`a queue of ${entries} entries is not possible; ${name} takes 2 to ${most}`);
     }
     const limit = await this.limit();
     let id = 1;
     while (this.#ids.has(id)) id++;
-    if (id > limit) throw outOfRange(`${name} grants ${String(limit)} I/O queue pairs, and all are in use`);
+    if (id > limit) throw outOfRange(`${name} grants ${limit} I/O queue pairs, and all are in use`);
     const vector = onInterrupt === undefined ? undefined : this.#takeVector(onInterrupt);
     this.#ids.add(id);
     let placed: PlacedQueue | undefined;

@@ -13,21 +13,19 @@ function unsigned(shift: number, width: number, bias: number): BitField<number> 
   const limit = 2 ** width - 1;
   return {
     get(word) {
-      return ((word >>> shift) & limit) + bias;
+      return (((word >>> shift) & limit) >>> 0) + bias;
     },
     set(value, name) {
       const stored = value - bias;
       if (!Number.isInteger(stored) || stored < 0 || stored > limit) {
-        throw outOfRange(
-          `${name} is ${String(value)}; it must be an integer from ${bias} to ${limit + bias}`,
-        );
+        throw outOfRange(`${name} is ${value}; it must be an integer from ${bias} to ${limit + bias}`);
       }
       return (stored << shift) >>> 0;
     },
   };
 }
 
-/** An unsigned field of 1 to 31 bits. */
+/** An unsigned field of 1 to 32 bits. */
 export function bits(shift: number, width: number): BitField<number> {
   return unsigned(shift, width, 0);
 }

@@ -51,35 +51,6 @@ export const FeatureSelect = { current: 0, default: 1, saved: 2, supported: 3 } 
 /** CDW10 of Set Features. */
 export const setFeaturesCdw10 = wordCodec({ feature: bits(0, 8), save: flag(31) });
 
-/** CDW12 of Read, Write, Compare, Write Zeroes and Verify. */
-export const ioCdw12 = wordCodec({
-  /** NLB: 1 to 65536. */
-  blocks: zeroBased(0, 16),
-  /** DTYPE, of Write. */
-  directive: bits(20, 4),
-  /** DEAC, of Write Zeroes. */
-  deallocate: flag(25),
-  /** PRINFO */
-  protection: bits(26, 4),
-  /** FUA */
-  forceUnitAccess: flag(30),
-  /** LR */
-  limitedRetry: flag(31),
-});
-
-/** CDW10 of Dataset Management: number of ranges, 1 to 256. */
-export const datasetManagementCdw10 = wordCodec({ ranges: zeroBased(0, 8) });
-
-/** CDW11 of Dataset Management. */
-export const datasetManagementCdw11 = wordCodec({
-  /** IDR */
-  integralRead: flag(0),
-  /** IDW */
-  integralWrite: flag(1),
-  /** AD */
-  deallocate: flag(2),
-});
-
 const getLogCdw10 = wordCodec({
   page: bits(0, 8),
   specific: bits(8, 7),
@@ -87,12 +58,19 @@ const getLogCdw10 = wordCodec({
   numdl: bits(16, 16),
 });
 
+const getLogCdw11 = wordCodec({ numdu: bits(0, 16), specificId: bits(16, 16) });
+
+/** CDW14 of Get Log Page. */
+export const getLogPageCdw14 = wordCodec({ uuidIndex: bits(0, 7), csi: bits(24, 8) });
+
 /** What Get Log Page asks for. */
 export interface LogPageRequest {
   /** LID */
   readonly page: number;
   /** LSP: log specific parameter, 0 to 127. */
   readonly specific: number;
+  /** LSI: log specific identifier, such as an endurance group, 0 to 65535. */
+  readonly specificId: number;
   /** RAE: do not clear the event that announced the page. */
   readonly retainEvent: boolean;
   /** Bytes to transfer, a multiple of 4. */
@@ -108,7 +86,7 @@ export interface LogPageRequest {
 export function encodeLogPageRequest(
   request: LogPageRequest,
 ): readonly [cdw10: number, cdw11: number, cdw12: number, cdw13: number] {
-  const { page, specific, retainEvent, length, offset } = request;
+  const { page, specific, specificId, retainEvent, length, offset } = request;
   if (!Number.isInteger(length / 4) || length <= 0 || length > 0x4_0000_0000) {
     throw outOfRange(`The length ${length} of a log page is not a multiple of 4 from 4 to 2^34`);
   }
@@ -118,7 +96,7 @@ export function encodeLogPageRequest(
   const dwords = length / 4 - 1;
   return [
     getLogCdw10.encode({ page, specific, retainEvent, numdl: dwords & 0xffff }),
-    Math.floor(dwords / 0x1_0000),
+    getLogCdw11.encode({ numdu: Math.floor(dwords / 0x1_0000), specificId }),
     offset >>> 0,
     Math.floor(offset / 0x1_0000_0000),
   ];
@@ -132,59 +110,43 @@ export function decodeLogPageRequest(
   cdw13: number,
 ): LogPageRequest {
   const { numdl, ...rest } = getLogCdw10.decode(cdw10);
+  const { numdu, specificId } = getLogCdw11.decode(cdw11);
   return {
     ...rest,
-    length: ((cdw11 & 0xffff) * 0x1_0000 + numdl + 1) * 4,
+    specificId,
+    length: (numdu * 0x1_0000 + numdl + 1) * 4,
     offset: cdw13 * 0x1_0000_0000 + cdw12,
   };
 }
 
 /** A range of Dataset Management (NVM command set 1.0, 3.2.3.1). */
 export interface DatasetRange {
-  /** Context attributes, 32 bits. */
-  readonly attributes?: number;
-  /** Number of logical blocks, 32 bits. */
-  readonly blocks: number;
   /** First logical block. */
   readonly lba: number;
+  /** Number of logical blocks, at most 2^32 - 1. */
+  readonly blocks: number;
 }
 
-/** Bytes of an encoded {@link DatasetRange}. */
-export const DATASET_RANGE_BYTES = 16;
+const DATASET_RANGE_BYTES = 16;
 
-/** Encodes up to 256 ranges, 16 bytes each. */
+/**
+ * The data of Dataset Management, 16 bytes a range, with context attributes of 0.
+ * @throws RangeError when there are not 1 to 256 ranges, or one is not valid
+ */
 export function encodeDatasetRanges(ranges: readonly DatasetRange[]): Uint8Array {
   if (ranges.length < 1 || ranges.length > 256) {
     throw outOfRange(`${ranges.length} ranges; Dataset Management takes 1 to 256`);
   }
   const bytes = new Uint8Array(ranges.length * DATASET_RANGE_BYTES);
   const view = new DataView(bytes.buffer);
-  ranges.forEach(({ attributes = 0, blocks, lba }, i) => {
+  ranges.forEach(({ lba, blocks }, i) => {
     if (!Number.isInteger(blocks) || blocks < 0 || blocks > 0xffff_ffff) {
       throw outOfRange(`Range ${i} has ${blocks} blocks; a range takes an integer of 32 bits`);
     }
     if (!Number.isSafeInteger(lba) || lba < 0)
       throw outOfRange(`Range ${i} begins at the invalid block ${lba}`);
-    view.setUint32(i * DATASET_RANGE_BYTES, attributes, true);
     view.setUint32(i * DATASET_RANGE_BYTES + 4, blocks, true);
     view.setBigUint64(i * DATASET_RANGE_BYTES + 8, BigInt(lba), true);
   });
   return bytes;
-}
-
-/**
- * Decodes ranges. A block number of 2^53 or more is rounded, and stays at or above 2^53.
- * @param count number of ranges
- * @throws RangeError when `bytes` is too short
- */
-export function decodeDatasetRanges(bytes: Uint8Array, count: number): Required<DatasetRange>[] {
-  if (count * DATASET_RANGE_BYTES > bytes.byteLength) {
-    throw outOfRange(`${count} ranges do not fit ${bytes.byteLength} bytes`);
-  }
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return Array.from({ length: count }, (_, i) => ({
-    attributes: view.getUint32(i * DATASET_RANGE_BYTES, true),
-    blocks: view.getUint32(i * DATASET_RANGE_BYTES + 4, true),
-    lba: Number(view.getBigUint64(i * DATASET_RANGE_BYTES + 8, true)),
-  }));
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { type WordOf, bits, flag, wordCodec, zeroBased } from './bits';
+import { type WordCodec, type WordOf, bits, flag, wordCodec, zeroBased } from './bits';
 
-/** Feature identifiers (FID; NVMe base 2.0, figure "Set Features - Feature Identifiers"). */
+/** Feature identifiers (FID; NVMe base 2.0, figure "Set Features - Feature Identifiers"). @enum */
 export const Feature = {
   arbitration: 0x01,
   powerManagement: 0x02,
@@ -31,27 +31,28 @@ export const Feature = {
   writeProtection: 0x84,
 } as const;
 
-/** Arbitration, 01h. */
 export const arbitration = wordCodec({
   /** AB: commands of a burst as a power of two; 7 for no limit. */
   burst: bits(0, 3),
   /** LPW: commands of low priority of a round, 1 to 256. */
   lowWeight: zeroBased(8, 8),
-  /** MPW */
+  /** MPW: commands of medium priority of a round, 1 to 256. */
   mediumWeight: zeroBased(16, 8),
-  /** HPW */
+  /** HPW: commands of high priority of a round, 1 to 256. */
   highWeight: zeroBased(24, 8),
 });
+/** Arbitration, 01h. */
+export interface Arbitration extends WordOf<typeof arbitration> {}
 
-/** Power Management, 02h. */
 export const powerManagement = wordCodec({
   /** PS: power state. */
   state: bits(0, 5),
   /** WH: workload hint. */
   workload: bits(5, 3),
 });
+/** Power Management, 02h. */
+export interface PowerManagement extends WordOf<typeof powerManagement> {}
 
-/** Temperature Threshold, 04h. */
 export const temperatureThreshold = wordCodec({
   /** TMPTH in kelvins. */
   threshold: bits(0, 16),
@@ -60,63 +61,140 @@ export const temperatureThreshold = wordCodec({
   /** THSEL: 0 over, 1 under. */
   type: bits(20, 2),
 });
+/** Temperature Threshold, 04h. */
+export interface TemperatureThreshold extends WordOf<typeof temperatureThreshold> {}
 
-/** Error Recovery, 05h. */
 export const errorRecovery = wordCodec({
   /** TLER in units of 100 ms; 0 for no limit. */
   timeLimit: bits(0, 16),
   /** DULBE: reading a deallocated block is an error. */
   deallocatedError: flag(16),
 });
+/** Error Recovery, 05h. */
+export interface ErrorRecovery extends WordOf<typeof errorRecovery> {}
 
-/** Volatile Write Cache, 06h. */
 export const volatileWriteCache = wordCodec({
-  /** WCE */
+  /** WCE: the cache is on. */
   enable: flag(0),
 });
+/** Volatile Write Cache, 06h. */
+export interface VolatileWriteCache extends WordOf<typeof volatileWriteCache> {}
 
-/** Number of Queues, 07h: requested in CDW11, allocated in dword 0 of the completion. 1 to 65536 of each. */
 export const numberOfQueues = wordCodec({
-  /** NSQR, NSQA */
+  /** NSQR, NSQA: I/O submission queues. */
   submission: zeroBased(0, 16),
-  /** NCQR, NCQA */
+  /** NCQR, NCQA: I/O completion queues. */
   completion: zeroBased(16, 16),
 });
+/** Number of Queues, 07h: requested in CDW11, allocated in dword 0 of the completion. 1 to 65536 of each. */
+export interface NumberOfQueues extends WordOf<typeof numberOfQueues> {}
 
-/** Interrupt Coalescing, 08h. */
 export const interruptCoalescing = wordCodec({
   /** THR: completions per interrupt, 1 to 256. */
   threshold: zeroBased(0, 8),
   /** TIME in units of 100 microseconds. */
   time: bits(8, 8),
 });
+/** Interrupt Coalescing, 08h. */
+export interface InterruptCoalescing extends WordOf<typeof interruptCoalescing> {}
 
-/** Interrupt Vector Configuration, 09h. */
 export const interruptVectorConfiguration = wordCodec({
-  /** IV */
+  /** IV: the vector, which also says which one is asked about. */
   vector: bits(0, 16),
   /** CD: no coalescing for this vector. */
   coalescingDisable: flag(16),
 });
+/** Interrupt Vector Configuration, 09h. */
+export interface InterruptVectorConfiguration extends WordOf<typeof interruptVectorConfiguration> {}
 
-/** Write Atomicity Normal, 0Ah. */
 export const writeAtomicity = wordCodec({
   /** DN: AWUN and NAWUN need not be honoured. */
   disableNormal: flag(0),
 });
+/** Write Atomicity Normal, 0Ah. */
+export interface WriteAtomicity extends WordOf<typeof writeAtomicity> {}
 
-/** Asynchronous Event Configuration, 0Bh. */
 export const asyncEventConfiguration = wordCodec({
   /** SMART warnings that raise events, a mask of `CriticalWarning`. */
   criticalWarnings: bits(0, 8),
+  /** A namespace was added, removed or changed. */
   namespaceAttributes: flag(8),
+  /** Firmware activation starts. */
   firmwareActivation: flag(9),
+  /** The telemetry log has new data. */
   telemetry: flag(10),
+  /** Asymmetric namespace access changed. */
   anaChange: flag(11),
+  /** The discovery log page changed. */
   discovery: flag(31),
 });
+/** Asynchronous Event Configuration, 0Bh: which events the controller tells. */
+export interface AsyncEventConfiguration extends WordOf<typeof asyncEventConfiguration> {}
 
-/** Types of asynchronous events. */
+export const keepAliveTimer = wordCodec({
+  /** KATO: the controller gives the host up after so many milliseconds without a Keep Alive; 0 turns the timer off. */
+  timeout: bits(0, 32),
+});
+/** Keep Alive Timer, 0Fh. */
+export interface KeepAliveTimer extends WordOf<typeof keepAliveTimer> {}
+
+/** The features whose value is a single word: CDW11 of Set Features, and dword 0 of the completion of Get Features. */
+export interface FeatureValues {
+  /** Feature 01h. */
+  readonly arbitration: Arbitration;
+  /** Feature 02h. */
+  readonly powerManagement: PowerManagement;
+  /** Feature 04h. */
+  readonly temperatureThreshold: TemperatureThreshold;
+  /** Feature 05h. */
+  readonly errorRecovery: ErrorRecovery;
+  /** Feature 06h. */
+  readonly volatileWriteCache: VolatileWriteCache;
+  /** Feature 07h. */
+  readonly numberOfQueues: NumberOfQueues;
+  /** Feature 08h. */
+  readonly interruptCoalescing: InterruptCoalescing;
+  /** Feature 09h. */
+  readonly interruptVectorConfiguration: InterruptVectorConfiguration;
+  /** Feature 0Ah. */
+  readonly writeAtomicity: WriteAtomicity;
+  /** Feature 0Bh. */
+  readonly asyncEventConfiguration: AsyncEventConfiguration;
+  /** Feature 0Fh. */
+  readonly keepAliveTimer: KeepAliveTimer;
+}
+
+/** Name of a feature whose value is decoded and encoded, a key of {@link Feature}. */
+export type FeatureName = keyof FeatureValues;
+
+/** How the value of each feature is decoded and encoded. */
+export const featureWords: { readonly [N in FeatureName]: WordCodec<FeatureValues[N]> } = {
+  arbitration,
+  powerManagement,
+  temperatureThreshold,
+  errorRecovery,
+  volatileWriteCache,
+  numberOfQueues,
+  interruptCoalescing,
+  interruptVectorConfiguration,
+  writeAtomicity,
+  asyncEventConfiguration,
+  keepAliveTimer,
+};
+
+export const featureCapabilities = wordCodec({
+  /** The value can be saved, so that it survives resets and power cycles. */
+  saveable: flag(0),
+  /** Each namespace has a value of its own. */
+  namespaceSpecific: flag(1),
+  /** Set Features changes the value. */
+  changeable: flag(2),
+});
+
+/** What can be done with a feature: dword 0 of the completion of Get Features with SEL 3 (NVMe base 2.0, 5.15). */
+export interface FeatureCapabilities extends WordOf<typeof featureCapabilities> {}
+
+/** Types of asynchronous events. @enum */
 export const AsyncEventType = {
   error: 0,
   smart: 1,
@@ -126,7 +204,7 @@ export const AsyncEventType = {
   vendor: 7,
 } as const;
 
-/** Information of events of type error. */
+/** Information of events of type error. @enum */
 export const AsyncErrorEvent = {
   invalidDoorbellRegister: 0,
   invalidDoorbellValue: 1,
@@ -136,10 +214,10 @@ export const AsyncErrorEvent = {
   firmwareImageLoadError: 5,
 } as const;
 
-/** Information of events of type SMART. */
+/** Information of events of type SMART. @enum */
 export const AsyncSmartEvent = { reliability: 0, temperature: 1, spare: 2 } as const;
 
-/** Information of events of type notice. */
+/** Information of events of type notice. @enum */
 export const AsyncNotice = {
   namespaceAttributeChanged: 0,
   firmwareActivationStarting: 1,
@@ -147,15 +225,14 @@ export const AsyncNotice = {
   anaChange: 3,
 } as const;
 
-/** Dword 0 of the completion of Asynchronous Event Request (NVMe base 2.0, 5.2). */
 export const asyncEvent = wordCodec({
   /** A value of {@link AsyncEventType}. */
   type: bits(0, 3),
-  /** What happened, by type. */
+  /** What happened: a value of {@link AsyncErrorEvent}, {@link AsyncSmartEvent} or {@link AsyncNotice}, by type. */
   info: bits(8, 8),
-  /** Log page to read, which also arms the event again. */
+  /** Log page to read. The controller tells no other event of the type until it is read. */
   logPage: bits(16, 8),
 });
 
-/** A decoded asynchronous event. */
-export type AsyncEvent = WordOf<typeof asyncEvent>;
+/** What an asynchronous event tells: dword 0 of the completion of Asynchronous Event Request (NVMe base 2.0, 5.2). */
+export interface AsyncEvent extends WordOf<typeof asyncEvent> {}

@@ -7,14 +7,13 @@ import {
   decodeLayout,
   encodeLayout,
   hexToBytes,
-  mnemonics,
   structView,
   u32,
   u64,
   u8,
 } from './layout';
 
-/** What Identify returns (CNS; NVMe base 2.0, figure "Identify - CNS Values"). */
+/** What Identify returns (CNS; NVMe base 2.0, figure "Identify - CNS Values"). @enum */
 export const IdentifyCns = {
   namespace: 0x00,
   controller: 0x01,
@@ -34,12 +33,10 @@ export const IdentifyCns = {
   commandSets: 0x1c,
 } as const;
 
-/** I/O command set identifiers (CSI). */
+/** I/O command set identifiers (CSI). @enum */
 export const CommandSetId = { nvm: 0, keyValue: 1, zoned: 2 } as const;
 
 const MAX_NAMESPACE_IDS = IDENTIFY_BYTES / 4;
-const MAX_CONTROLLER_IDS = IDENTIFY_BYTES / 2 - 1;
-const MAX_COMMAND_SET_VECTORS = 512;
 
 /** Decodes a list of namespace ids, CNS 02h, 07h and 10h: ends at the first 0, at most 1024. */
 export function decodeNamespaceList(bytes: Uint8Array): number[] {
@@ -70,29 +67,7 @@ export function encodeNamespaceList(ids: readonly number[]): Uint8Array {
   return bytes;
 }
 
-/** Decodes a list of controller ids, CNS 12h and 13h: a count, then at most 2047 ids. */
-export function decodeControllerList(bytes: Uint8Array): number[] {
-  const view = structView(bytes, IDENTIFY_BYTES, 'A controller list');
-  const count = Math.min(view.getUint16(0, true), MAX_CONTROLLER_IDS);
-  return Array.from({ length: count }, (_, i) => view.getUint16(2 + 2 * i, true));
-}
-
-/** Encodes a list of at most 2047 controller ids. */
-export function encodeControllerList(ids: readonly number[]): Uint8Array {
-  if (ids.length > MAX_CONTROLLER_IDS) {
-    throw outOfRange(`${ids.length} controller ids; a list takes at most ${MAX_CONTROLLER_IDS}`);
-  }
-  const bytes = new Uint8Array(IDENTIFY_BYTES);
-  const view = new DataView(bytes.buffer);
-  view.setUint16(0, ids.length, true);
-  ids.forEach((id, i) => {
-    if (!Number.isInteger(id) || id < 0 || id > 0xffff) throw outOfRange(`${id} is not a controller id`);
-    view.setUint16(2 + 2 * i, id, true);
-  });
-  return bytes;
-}
-
-/** Identifiers of a namespace, CNS 03h. */
+/** Identifiers of a namespace, those that it has (CNS 03h; NVMe base 2.0, 5.17.2.3). */
 export interface NamespaceDescriptors {
   /** 8 bytes in hexadecimal. */
   readonly eui64?: string;
@@ -160,27 +135,26 @@ function formatUuid(text: string): string {
   );
 }
 
-/** I/O command set specific Identify Controller of the NVM command set, CNS 06h with CSI 0. */
 const nvmControllerLayout = {
-  /** VSL: greatest Verify, as a power of two of CAP.MPSMIN; 0 for no limit. */
-  verifySizeLimit: u8(0, 'vsl'),
-  /** WZSL: greatest Write Zeroes, as {@link verifySizeLimit}. */
-  writeZeroesSizeLimit: u8(1, 'wzsl'),
-  /** WUSL: greatest Write Uncorrectable, as {@link verifySizeLimit}. */
-  writeUncorrectableSizeLimit: u8(2, 'wusl'),
-  /** DMRL: ranges of Dataset Management; 0 for no limit. */
-  datasetRangesLimit: u8(3, 'dmrl'),
-  /** DMRSL: blocks of a range of Dataset Management; 0 for no limit. */
-  datasetRangeSizeLimit: u32(4, 'dmrsl'),
-  /** DMSL: blocks of a Dataset Management command; 0 for no limit. */
-  datasetSizeLimit: u64(8, 'dmsl'),
+  /** Greatest Verify, as a power of two of CAP.MPSMIN; 0 for no limit. */
+  vsl: u8(0),
+  /** Greatest Write Zeroes, as for `vsl`. */
+  wzsl: u8(1),
+  /** Greatest Write Uncorrectable, as for `vsl`. */
+  wusl: u8(2),
+  /** Ranges of Dataset Management; 0 for no limit. */
+  dmrl: u8(3),
+  /** Blocks of a range of Dataset Management; 0 for no limit. */
+  dmrsl: u32(4),
+  /** Blocks of a Dataset Management command; 0 for no limit. */
+  dmsl: u64(8),
 };
 
-/** Decoded Identify Controller of the NVM command set. */
-export type IdentifyNvmController = Decoded<typeof nvmControllerLayout>;
-
-/** nvme-cli's JSON key of each field of {@link IdentifyNvmController}. */
-export const IDENTIFY_NVM_CONTROLLER_MNEMONICS = mnemonics(nvmControllerLayout);
+/**
+ * What Identify Controller returns for the NVM command set (CNS 06h with CSI 0; NVM command set 1.0, figure "I/O Command
+ * Set Specific Identify Controller Data Structure"). The fields have nvme-cli's JSON keys.
+ */
+export interface IdentifyNvmController extends Decoded<typeof nvmControllerLayout> {}
 
 /** Decodes Identify Controller of the NVM command set. */
 export function decodeIdentifyNvmController(bytes: Uint8Array): IdentifyNvmController {
@@ -191,28 +165,5 @@ export function decodeIdentifyNvmController(bytes: Uint8Array): IdentifyNvmContr
 export function encodeIdentifyNvmController(fields: Partial<IdentifyNvmController>): Uint8Array {
   const bytes = new Uint8Array(IDENTIFY_BYTES);
   encodeLayout(nvmControllerLayout, new DataView(bytes.buffer), fields);
-  return bytes;
-}
-
-/**
- * Decodes the I/O command set combinations, CNS 1Ch: for each, a mask in which bit n is the command set of CSI n.
- * Bits 63:32 are reserved, and not read. Combinations that are 0 at the end are left out.
- */
-export function decodeCommandSetVectors(bytes: Uint8Array): number[] {
-  const view = structView(bytes, IDENTIFY_BYTES, 'The I/O command set list');
-  const vectors = Array.from({ length: MAX_COMMAND_SET_VECTORS }, (_, i) => view.getUint32(8 * i, true));
-  return vectors.slice(0, vectors.findLastIndex((vector) => vector !== 0) + 1);
-}
-
-/** Encodes at most 512 I/O command set combinations. */
-export function encodeCommandSetVectors(vectors: readonly number[]): Uint8Array {
-  if (vectors.length > MAX_COMMAND_SET_VECTORS) {
-    throw outOfRange(`${vectors.length} command set combinations; at most ${MAX_COMMAND_SET_VECTORS} fit`);
-  }
-  const bytes = new Uint8Array(IDENTIFY_BYTES);
-  const view = new DataView(bytes.buffer);
-  vectors.forEach((vector, i) => {
-    view.setUint32(8 * i, vector, true);
-  });
   return bytes;
 }

@@ -1,66 +1,61 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../../errors';
 
-/**
- * Data structures as tables of fields. Each field knows the name that the specification and nvme-cli give it, so
- * that tools can print the same names; one table serves the driver, which decodes, and the emulated controller,
- * which encodes.
- */
+/** A field of a data structure. The name of its property is for messages. */
 export interface Field<T> {
-  /** Lower-case mnemonic of the specification, the JSON key of nvme-cli. */
-  readonly mnemonic: string;
-  get(view: DataView): T;
-  set(view: DataView, value: T): void;
+  get(view: DataView, name: string): T;
+  set(view: DataView, value: T, name: string): void;
 }
 
-/** A table of fields, by the name of the decoded property. */
+/**
+ * A data structure as a table of fields, by the name of the decoded property: the mnemonic of the specification in lower case,
+ * which is nvme-cli's JSON key. One table serves the driver, which decodes, and the emulated controller, which encodes.
+ */
 export type Layout = Record<string, Field<unknown>>;
 
 /** What a table of fields decodes to. */
 export type Decoded<L> = { [K in keyof L]: L[K] extends Field<infer T> ? T : never };
 
 /** @throws RangeError when the value is not an integer from 0 to `limit` */
-function checkRange(mnemonic: string, value: number, limit: number): void {
+function checkRange(name: string, value: number, limit: number): void {
   if (!Number.isInteger(value) || value < 0 || value > limit) {
-    throw outOfRange(`${mnemonic} is ${String(value)}; it must be an integer from 0 to ${String(limit)}`);
+    throw outOfRange(`${name} is ${value}; it must be an integer from 0 to ${limit}`);
   }
 }
 
 /** An unsigned integer of 1, 2, 3 or 4 bytes. */
-function unsigned(offset: number, size: 1 | 2 | 3 | 4, mnemonic: string): Field<number> {
+function unsigned(offset: number, size: 1 | 2 | 3 | 4): Field<number> {
   const limit = 2 ** (size * 8) - 1;
   return {
-    mnemonic,
     get(view) {
       let value = 0;
       for (let i = size - 1; i >= 0; i--) value = value * 256 + view.getUint8(offset + i);
       return value;
     },
-    set(view, value) {
-      checkRange(mnemonic, value, limit);
+    set(view, value, name) {
+      checkRange(name, value, limit);
       for (let i = 0; i < size; i++) view.setUint8(offset + i, (value >>> (8 * i)) & 0xff);
     },
   };
 }
 
 /** An unsigned byte. */
-export const u8 = (offset: number, mnemonic: string): Field<number> => unsigned(offset, 1, mnemonic);
+export const u8 = (offset: number): Field<number> => unsigned(offset, 1);
 /** An unsigned 16-bit integer. */
-export const u16 = (offset: number, mnemonic: string): Field<number> => unsigned(offset, 2, mnemonic);
+export const u16 = (offset: number): Field<number> => unsigned(offset, 2);
 /** An unsigned 24-bit integer. */
-export const u24 = (offset: number, mnemonic: string): Field<number> => unsigned(offset, 3, mnemonic);
+export const u24 = (offset: number): Field<number> => unsigned(offset, 3);
 /** An unsigned 32-bit integer. */
-export const u32 = (offset: number, mnemonic: string): Field<number> => unsigned(offset, 4, mnemonic);
+export const u32 = (offset: number): Field<number> => unsigned(offset, 4);
 
-/** A bit range of a byte. */
-export function byteBits(offset: number, shift: number, width: number, mnemonic: string): Field<number> {
+/** A range of bits of the 16-bit integer at `offset`. */
+export function bits16(offset: number, shift: number, width: number): Field<number> {
   const mask = (1 << width) - 1;
   return {
-    mnemonic,
-    get: (view) => (view.getUint8(offset) >>> shift) & mask,
-    set(view, value) {
-      checkRange(mnemonic, value, mask);
-      view.setUint8(offset, (view.getUint8(offset) & ~(mask << shift)) | (value << shift));
+    get: (view) => (view.getUint16(offset, true) >>> shift) & mask,
+    set(view, value, name) {
+      checkRange(name, value, mask);
+      view.setUint16(offset, (view.getUint16(offset, true) & ~(mask << shift)) | (value << shift), true);
     },
   };
 }
@@ -69,37 +64,35 @@ export function byteBits(offset: number, shift: number, width: number, mnemonic:
  * An unsigned 64-bit integer of which this package needs the exact value as a number.
  * Decoding throws `ERR_VFIO_USER_UNSUPPORTED` above 2^53 - 1.
  */
-export function safeU64(offset: number, mnemonic: string): Field<number> {
+export function safeU64(offset: number): Field<number> {
   return {
-    mnemonic,
-    get(view) {
+    get(view, name) {
       const value = view.getBigUint64(offset, true);
       if (value > BigInt(Number.MAX_SAFE_INTEGER)) {
         throw new VfioUserError(
           'ERR_VFIO_USER_UNSUPPORTED',
-          `The controller reports ${mnemonic} = ${String(value)}; values above 2^53 - 1 are not supported`,
+          `The controller reports ${name} = ${value.toString()}; values above 2^53 - 1 are not supported`,
         );
       }
       return Number(value);
     },
-    set(view, value) {
-      checkRange(mnemonic, value, Number.MAX_SAFE_INTEGER);
+    set(view, value, name) {
+      checkRange(name, value, Number.MAX_SAFE_INTEGER);
       view.setBigUint64(offset, BigInt(value), true);
     },
   };
 }
 
 /** An unsigned integer of 8 or 16 bytes, as a bigint. */
-function bigUnsigned(offset: number, size: 8 | 16, mnemonic: string): Field<bigint> {
+function bigUnsigned(offset: number, size: 8 | 16): Field<bigint> {
   return {
-    mnemonic,
     get(view) {
       const low = view.getBigUint64(offset, true);
       return size === 8 ? low : (view.getBigUint64(offset + 8, true) << 64n) | low;
     },
-    set(view, value) {
+    set(view, value, name) {
       if (value < 0n || value >= 1n << BigInt(size * 8)) {
-        throw outOfRange(`${mnemonic} is ${String(value)}; it must fit ${size} bytes`);
+        throw outOfRange(`${name} is ${value.toString()}; it must fit ${size} bytes`);
       }
       view.setBigUint64(offset, BigInt.asUintN(64, value), true);
       if (size === 16) view.setBigUint64(offset + 8, value >> 64n, true);
@@ -108,17 +101,16 @@ function bigUnsigned(offset: number, size: 8 | 16, mnemonic: string): Field<bigi
 }
 
 /** An unsigned 64-bit integer, as a bigint. */
-export const u64 = (offset: number, mnemonic: string): Field<bigint> => bigUnsigned(offset, 8, mnemonic);
+export const u64 = (offset: number): Field<bigint> => bigUnsigned(offset, 8);
 /** An unsigned 128-bit integer, as a bigint. */
-export const u128 = (offset: number, mnemonic: string): Field<bigint> => bigUnsigned(offset, 16, mnemonic);
+export const u128 = (offset: number): Field<bigint> => bigUnsigned(offset, 16);
 
 /**
  * Text in a field of fixed size. Decoding ends at the first NUL, trims spaces and replaces what is not printable
  * ASCII with `?`, because the text comes from the peer and goes to terminals. Encoding pads with `pad`.
  */
-export function ascii(offset: number, length: number, mnemonic: string, pad: 0 | 0x20 = 0x20): Field<string> {
+export function ascii(offset: number, length: number, pad: 0 | 0x20 = 0x20): Field<string> {
   return {
-    mnemonic,
     get(view) {
       let text = '';
       for (let i = 0; i < length; i++) {
@@ -128,9 +120,9 @@ export function ascii(offset: number, length: number, mnemonic: string, pad: 0 |
       }
       return text.trim();
     },
-    set(view, value) {
+    set(view, value, name) {
       if (value.length > length || !/^[\x20-\x7e]*$/.test(value)) {
-        throw outOfRange(`${mnemonic} must be at most ${length} printable ASCII characters`);
+        throw outOfRange(`${name} must be at most ${length} printable ASCII characters`);
       }
       for (let i = 0; i < length; i++)
         view.setUint8(offset + i, i < value.length ? value.charCodeAt(i) : pad);
@@ -139,28 +131,26 @@ export function ascii(offset: number, length: number, mnemonic: string, pad: 0 |
 }
 
 /** Bytes shown as lower-case hexadecimal in the order of memory, as identifiers are. */
-export function hex(offset: number, length: number, mnemonic: string): Field<string> {
+export function hex(offset: number, length: number): Field<string> {
   return {
-    mnemonic,
     get(view) {
       return bytesToHex(new Uint8Array(view.buffer, view.byteOffset + offset, length));
     },
-    set(view, value) {
-      new Uint8Array(view.buffer, view.byteOffset + offset, length).set(hexToBytes(value, length, mnemonic));
+    set(view, value, name) {
+      new Uint8Array(view.buffer, view.byteOffset + offset, length).set(hexToBytes(value, length, name));
     },
   };
 }
 
 /** A list of `count` unsigned 16-bit integers. Encoding fills up with zeros. */
-export function u16List(offset: number, count: number, mnemonic: string): Field<readonly number[]> {
-  const fields = Array.from({ length: count }, (_, i) => u16(offset + 2 * i, mnemonic));
+export function u16List(offset: number, count: number): Field<readonly number[]> {
+  const fields = Array.from({ length: count }, (_, i) => u16(offset + 2 * i));
   return {
-    mnemonic,
-    get: (view) => fields.map((field) => field.get(view)),
-    set(view, values) {
-      checkRange(`length of ${mnemonic}`, values.length, count);
+    get: (view, name) => fields.map((field) => field.get(view, name)),
+    set(view, values, name) {
+      checkRange(`length of ${name}`, values.length, count);
       fields.forEach((field, i) => {
-        field.set(view, values[i] ?? 0);
+        field.set(view, values[i] ?? 0, name);
       });
     },
   };
@@ -193,7 +183,7 @@ export function structView(bytes: Uint8Array, size: number, name: string): DataV
 /** Values of all fields. */
 export function decodeLayout<L extends Layout>(layout: L, view: DataView): Decoded<L> {
   return Object.fromEntries(
-    Object.entries(layout).map(([name, field]) => [name, field.get(view)]),
+    Object.entries(layout).map(([name, field]) => [name, field.get(view, name)]),
   ) as Decoded<L>;
 }
 
@@ -201,14 +191,6 @@ export function decodeLayout<L extends Layout>(layout: L, view: DataView): Decod
 export function encodeLayout<L extends Layout>(layout: L, view: DataView, values: Partial<Decoded<L>>): void {
   const given: Record<string, unknown> = values;
   for (const [name, field] of Object.entries(layout)) {
-    if (given[name] !== undefined) field.set(view, given[name]);
+    if (given[name] !== undefined) field.set(view, given[name], name);
   }
-}
-
-/** Mnemonic of each property, in the order of the structure. */
-export function mnemonics<L extends Layout>(layout: L): Readonly<Record<keyof L, string>> {
-  return Object.fromEntries(Object.entries(layout).map(([name, field]) => [name, field.mnemonic])) as Record<
-    keyof L,
-    string
-  >;
 }

@@ -4,10 +4,9 @@ import { bits, flag, type WordOf, wordCodec } from './bits';
 import {
   type Decoded,
   ascii,
-  byteBits,
+  bits16,
   decodeLayout,
   encodeLayout,
-  mnemonics,
   structView,
   u128,
   u16,
@@ -17,7 +16,7 @@ import {
   u8,
 } from './layout';
 
-/** Log page identifiers (LID; NVMe base 2.0, figure "Get Log Page - Log Page Identifiers"). */
+/** Log page identifiers (LID; NVMe base 2.0, figure "Get Log Page - Log Page Identifiers"). @enum */
 export const LogPage = {
   supportedLogPages: 0x00,
   error: 0x01,
@@ -37,34 +36,41 @@ export const LogPage = {
   sanitize: 0x81,
 } as const;
 
-/** Error Information, an entry of log page 01h (NVMe base 2.0, 5.16.1.2). */
 const errorLayout = {
   /** Number of the error since the controller was made; 0 for an unused entry. */
-  errorCount: u64(0, 'error_count'),
+  error_count: u64(0),
   /** Submission queue; FFFFh when the error belongs to no command. */
-  sqId: u16(8, 'sqid'),
+  sqid: u16(8),
   /** Command id; FFFFh when the error belongs to no command. */
-  cid: u16(10, 'cmdid'),
-  /** Status 15:1 as in the completion, and the phase tag in bit 0. */
-  status: u16(12, 'status_field'),
-  /** Byte 7:0 and bit 10:8 of the parameter in error; FFFFh when not known. */
-  parameterLocation: u16(14, 'parm_error_location'),
+  cmdid: u16(10),
+  /** Phase tag of the completion. */
+  phase_tag: bits16(12, 0, 1),
+  /** The 15-bit status field of the completion. */
+  status_field: bits16(12, 1, 15),
+  /** Byte in bits 7:0 and bit in 10:8 of the parameter in error; FFFFh when not known. */
+  parm_error_location: u16(14),
   /** First block with an error. */
-  lba: u64(16, 'lba'),
-  nsid: u32(24, 'nsid'),
-  /** Log page with vendor specific information. */
-  vendorSpecific: u8(28, 'vs'),
+  lba: u64(16),
+  /** Namespace of the command. */
+  nsid: u32(24),
+  /** Log page with vendor specific information; 0 for none. */
+  vs: u8(28),
   /** Transport type; 0 for a memory based transport. */
-  transportType: u8(29, 'trtype'),
+  trtype: u8(29),
+  /** Command set of the command, for an I/O command (version 2.0). */
+  csi: u8(30),
+  /** Opcode of the command (version 2.0). */
+  opcode: u8(31),
   /** Command specific information. */
-  commandSpecific: u64(32, 'cs'),
-  transportSpecific: u16(40, 'trtype_spec_info'),
+  cs: u64(32),
+  /** Transport specific information. */
+  trtype_spec_info: u16(40),
 };
 
-/** A decoded entry of the error log. */
-export type ErrorLogEntry = Decoded<typeof errorLayout>;
-/** nvme-cli's JSON key of each field of {@link ErrorLogEntry}. */
-export const ERROR_LOG_MNEMONICS = mnemonics(errorLayout);
+/**
+ * An entry of the error log, page 01h (NVMe base 2.0, 5.16.1.2). The fields have nvme-cli's JSON keys.
+ */
+export interface ErrorLogEntry extends Decoded<typeof errorLayout> {}
 /** Bytes of an entry of the error log. */
 export const ERROR_LOG_ENTRY_BYTES = 64;
 
@@ -73,7 +79,7 @@ export function decodeErrorLog(bytes: Uint8Array): ErrorLogEntry[] {
   const entries: ErrorLogEntry[] = [];
   for (let offset = 0; offset + ERROR_LOG_ENTRY_BYTES <= bytes.byteLength; offset += ERROR_LOG_ENTRY_BYTES) {
     const entry = decodeLayout(errorLayout, entryView(bytes, offset, ERROR_LOG_ENTRY_BYTES));
-    if (entry.errorCount !== 0n) entries.push(entry);
+    if (entry.error_count !== 0n) entries.push(entry);
   }
   return entries;
 }
@@ -96,54 +102,64 @@ function entryView(bytes: Uint8Array, offset: number, size: number): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset + offset, size);
 }
 
-/** SMART / Health Information, log page 02h (NVMe base 2.0, 5.16.1.3). */
 const smartLayout = {
-  /** A mask of {@link CriticalWarning}. */
-  criticalWarning: u8(0, 'critical_warning'),
+  /** What is wrong, a mask of {@link CriticalWarning}. */
+  critical_warning: u8(0),
   /** Composite temperature in kelvins. */
-  temperature: u16(1, 'temperature'),
+  temperature: u16(1),
   /** Available spare in percent. */
-  availableSpare: u8(3, 'avail_spare'),
+  avail_spare: u8(3),
   /** Available spare in percent below which a warning is given. */
-  availableSpareThreshold: u8(4, 'spare_thresh'),
+  spare_thresh: u8(4),
   /** Life used in percent, up to 255. */
-  percentageUsed: u8(5, 'percent_used'),
-  enduranceGroupWarning: u8(6, 'endurance_grp_critical_warning_summary'),
+  percent_used: u8(5),
+  /** Critical warnings of the endurance groups, a mask as of their own log page. */
+  endurance_grp_critical_warning_summary: u8(6),
   /** Thousands of units of 512 bytes read by the host, rounded up. */
-  dataUnitsRead: u128(32, 'data_units_read'),
+  data_units_read: u128(32),
   /** Thousands of units of 512 bytes written by the host, rounded up. */
-  dataUnitsWritten: u128(48, 'data_units_written'),
-  hostReadCommands: u128(64, 'host_read_commands'),
-  hostWriteCommands: u128(80, 'host_write_commands'),
-  /** In minutes. */
-  controllerBusyTime: u128(96, 'controller_busy_time'),
-  powerCycles: u128(112, 'power_cycles'),
-  powerOnHours: u128(128, 'power_on_hours'),
-  unsafeShutdowns: u128(144, 'unsafe_shutdowns'),
-  mediaErrors: u128(160, 'media_errors'),
-  errorLogEntries: u128(176, 'num_err_log_entries'),
-  /** In minutes. */
-  warningTemperatureTime: u32(192, 'warning_temp_time'),
-  /** In minutes. */
-  criticalTemperatureTime: u32(196, 'critical_comp_time'),
+  data_units_written: u128(48),
+  /** Read commands completed, Compare among them. */
+  host_read_commands: u128(64),
+  /** Write commands completed. */
+  host_write_commands: u128(80),
+  /** Time with I/O commands outstanding, in minutes. */
+  controller_busy_time: u128(96),
+  /** Times that the controller was powered on. */
+  power_cycles: u128(112),
+  /** Hours with power. */
+  power_on_hours: u128(128),
+  /** Losses of power without a shutdown before. */
+  unsafe_shutdowns: u128(144),
+  /** Unrecovered errors of data integrity. */
+  media_errors: u128(160),
+  /** Entries that the error log has had, over the life of the controller. */
+  num_err_log_entries: u128(176),
+  /** Time above the warning temperature, in minutes. */
+  warning_temp_time: u32(192),
+  /** Time above the critical temperature, in minutes. */
+  critical_comp_time: u32(196),
   /** Sensors 1 to 8 in kelvins; 0 for one that does not exist. */
-  temperatureSensors: u16List(200, 8, 'temperature_sensor'),
-  thermalTransitions1: u32(216, 'thm_temp1_trans_count'),
-  thermalTransitions2: u32(220, 'thm_temp2_trans_count'),
-  /** In seconds. */
-  thermalTime1: u32(224, 'thm_temp1_total_time'),
-  /** In seconds. */
-  thermalTime2: u32(228, 'thm_temp2_total_time'),
+  temperature_sensors: u16List(200, 8),
+  /** Transitions to lower power at thermal management temperature 1. */
+  thm_temp1_trans_count: u32(216),
+  /** Transitions to lower power at thermal management temperature 2. */
+  thm_temp2_trans_count: u32(220),
+  /** Time above thermal management temperature 1, in seconds. */
+  thm_temp1_total_time: u32(224),
+  /** Time above thermal management temperature 2, in seconds. */
+  thm_temp2_total_time: u32(228),
 };
 
-/** Decoded SMART / Health Information. */
-export type SmartLog = Decoded<typeof smartLayout>;
-/** nvme-cli's JSON key of each field of {@link SmartLog}. */
-export const SMART_LOG_MNEMONICS = mnemonics(smartLayout);
+/**
+ * SMART / Health Information, log page 02h (NVMe base 2.0, 5.16.1.3). The fields have nvme-cli's JSON keys, but for the sensors,
+ * which are a list.
+ */
+export interface SmartLog extends Decoded<typeof smartLayout> {}
 /** Bytes of the SMART log. */
 export const SMART_LOG_BYTES = 512;
 
-/** Bits of {@link SmartLog.criticalWarning}. */
+/** Bits of `critical_warning` of {@link SmartLog}. @enum */
 export const CriticalWarning = {
   spare: 0x01,
   temperature: 0x02,
@@ -178,15 +194,15 @@ export interface FirmwareSlotLog {
 /** Bytes of the firmware slot log. */
 export const FIRMWARE_SLOT_LOG_BYTES = 512;
 
-const firmwareLayout = { activeSlot: byteBits(0, 0, 3, 'afi'), nextSlot: byteBits(0, 4, 3, 'afi') };
-const revisionFields = [1, 2, 3, 4, 5, 6, 7].map((slot) => ascii(8 * slot, 8, `frs${slot}`));
+const firmwareLayout = { activeSlot: bits16(0, 0, 3), nextSlot: bits16(0, 4, 3) };
+const revisionFields = [1, 2, 3, 4, 5, 6, 7].map((slot) => ascii(8 * slot, 8));
 
 /** Decodes Firmware Slot Information. */
 export function decodeFirmwareSlotLog(bytes: Uint8Array): FirmwareSlotLog {
   const view = structView(bytes, FIRMWARE_SLOT_LOG_BYTES, 'The firmware slot log');
   return {
     ...decodeLayout(firmwareLayout, view),
-    revisions: revisionFields.map((field) => field.get(view)),
+    revisions: revisionFields.map((field, i) => field.get(view, `revision ${i + 1}`)),
   };
 }
 
@@ -198,7 +214,7 @@ export function encodeFirmwareSlotLog({ revisions, ...fields }: FirmwareSlotLog)
   const view = new DataView(bytes.buffer);
   encodeLayout(firmwareLayout, view, fields);
   revisions.forEach((revision, i) => {
-    if (revision !== '') revisionFields[i]?.set(view, revision);
+    if (revision !== '') revisionFields[i]?.set(view, revision, `revision ${i + 1}`);
   });
   return bytes;
 }
@@ -218,28 +234,16 @@ export function decodeChangedNamespaces(bytes: Uint8Array): number[] | 'all' {
   return ids[0] === 0xffff_ffff ? 'all' : ids;
 }
 
-/** Encodes the Changed Namespace List; more than 1024 ids become FFFFFFFFh, which means "ask for all". */
-export function encodeChangedNamespaces(ids: readonly number[]): Uint8Array {
-  const bytes = new Uint8Array(CHANGED_NAMESPACES_BYTES);
-  const view = new DataView(bytes.buffer);
-  const listed = ids.length > CHANGED_NAMESPACES_BYTES / 4 ? [0xffff_ffff] : ids;
-  listed.forEach((id, i) => {
-    view.setUint32(4 * i, id, true);
-  });
-  return bytes;
-}
-
-/** Effects of a command (NVMe base 2.0, 5.16.1.6). */
 const effectsWord = wordCodec({
-  /** CSUPP */
+  /** CSUPP: the controller has the command. */
   supported: flag(0),
   /** LBCC: content of logical blocks may change. */
   blockContentChange: flag(1),
-  /** NCC */
+  /** NCC: what a namespace can do may change. */
   namespaceCapabilityChange: flag(2),
-  /** NIC */
+  /** NIC: the list of namespaces may change. */
   namespaceInventoryChange: flag(3),
-  /** CCC */
+  /** CCC: what the controller can do may change. */
   controllerCapabilityChange: flag(4),
   /** CSE: 0 no restriction, 1 alone in the namespace, 2 alone in the controller. */
   execution: bits(16, 3),
@@ -249,15 +253,17 @@ const effectsWord = wordCodec({
   scope: bits(20, 12),
 });
 
-/** Decoded effects of a command. */
-export type CommandEffects = WordOf<typeof effectsWord>;
+/**
+ * What a command affects (NVMe base 2.0, 5.16.1.6).
+ */
+export interface CommandEffects extends WordOf<typeof effectsWord> {}
 
 /** Commands Supported and Effects, log page 05h. Commands that are not supported are left out. */
-export interface CommandEffectsLog {
+export interface CommandEffectsLog<Effects = CommandEffects> {
   /** By admin opcode. */
-  readonly admin: ReadonlyMap<number, Partial<CommandEffects>>;
+  readonly admin: ReadonlyMap<number, Effects>;
   /** By I/O opcode. */
-  readonly io: ReadonlyMap<number, Partial<CommandEffects>>;
+  readonly io: ReadonlyMap<number, Effects>;
 }
 
 /** Bytes of the commands supported and effects log. */
@@ -265,10 +271,7 @@ export const COMMAND_EFFECTS_LOG_BYTES = 4096;
 const IO_EFFECTS = 1024;
 
 /** Decodes Commands Supported and Effects. */
-export function decodeCommandEffectsLog(bytes: Uint8Array): {
-  admin: Map<number, CommandEffects>;
-  io: Map<number, CommandEffects>;
-} {
+export function decodeCommandEffectsLog(bytes: Uint8Array): CommandEffectsLog {
   const view = structView(bytes, COMMAND_EFFECTS_LOG_BYTES, 'The commands supported and effects log');
   const table = (start: number): Map<number, CommandEffects> => {
     const found = new Map<number, CommandEffects>();
@@ -282,10 +285,10 @@ export function decodeCommandEffectsLog(bytes: Uint8Array): {
 }
 
 /** Encodes Commands Supported and Effects; every command in the maps is supported. */
-export function encodeCommandEffectsLog(log: CommandEffectsLog): Uint8Array {
+export function encodeCommandEffectsLog(log: CommandEffectsLog<Partial<CommandEffects>>): Uint8Array {
   const bytes = new Uint8Array(COMMAND_EFFECTS_LOG_BYTES);
   const view = new DataView(bytes.buffer);
-  const store = (start: number, table: CommandEffectsLog['admin']): void => {
+  const store = (start: number, table: ReadonlyMap<number, Partial<CommandEffects>>): void => {
     for (const [opcode, effects] of table) {
       if (!Number.isInteger(opcode) || opcode < 0 || opcode > 255)
         throw outOfRange(`${opcode} is not an opcode`);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/** Opcodes of admin commands (NVMe base 2.0, figure "Opcodes for Admin Commands"). */
+/** Opcodes of admin commands (NVMe base 2.0, figure "Opcodes for Admin Commands"). @enum */
 export const AdminOpcode = {
   deleteIoSubmissionQueue: 0x00,
   createIoSubmissionQueue: 0x01,
@@ -31,7 +31,7 @@ export const AdminOpcode = {
   getLbaStatus: 0x86,
 } as const;
 
-/** Opcodes of the NVM command set (NVM command set 1.0, figure "Opcodes for NVM Commands"). */
+/** Opcodes of the NVM command set (NVM command set 1.0, figure "Opcodes for NVM Commands"). @enum */
 export const NvmOpcode = {
   flush: 0x00,
   write: 0x01,
@@ -75,31 +75,19 @@ function nameTable(opcodes: Readonly<Record<string, number>>): ReadonlyMap<numbe
 const adminNames = nameTable(AdminOpcode);
 const nvmNames = nameTable(NvmOpcode);
 
-function hexOpcode(opcode: number): string {
-  return `${opcode.toString(16).padStart(2, '0').toUpperCase()}h`;
+/** A code as the specification writes it, such as `0Bh`. */
+export function hexCode(code: number): string {
+  return `${code.toString(16).padStart(2, '0').toUpperCase()}h`;
 }
 
 /** Name of an admin opcode, such as `Identify`; `Opcode C1h` when it has none. */
 export function adminOpcodeName(opcode: number): string {
-  return adminNames.get(opcode) ?? `Opcode ${hexOpcode(opcode)}`;
+  return adminNames.get(opcode) ?? `Opcode ${hexCode(opcode)}`;
 }
 
 /** Name of an opcode of the NVM command set, such as `Write Zeroes`; `Opcode 7Fh` when it has none. */
 export function nvmOpcodeName(opcode: number): string {
-  return nvmNames.get(opcode) ?? `Opcode ${hexOpcode(opcode)}`;
-}
-
-/** Direction of the data of a command. */
-export type DataTransfer = 'none' | 'host-to-controller' | 'controller-to-host' | 'bidirectional';
-
-const TRANSFERS = ['none', 'host-to-controller', 'controller-to-host', 'bidirectional'] as const;
-
-/**
- * Direction of the data, which bits 1:0 of every opcode tell (NVMe base 2.0, 3.3.3.1).
- * Some commands with a direction move no data for some arguments, such as most of Set Features.
- */
-export function dataTransfer(opcode: number): DataTransfer {
-  return TRANSFERS[(opcode & 3) as 0 | 1 | 2 | 3];
+  return nvmNames.get(opcode) ?? `Opcode ${hexCode(opcode)}`;
 }
 
 /** Namespace id that means all namespaces (NVMe base 2.0, 3.2.1.2). */

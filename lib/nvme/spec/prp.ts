@@ -11,7 +11,7 @@ import { SqeWord } from './submission-entry';
  */
 
 /** Bytes of a PRP list entry. */
-export const PRP_ENTRY_BYTES = 8;
+const PRP_ENTRY_BYTES = 8;
 
 /** @throws TypeError or RangeError when the arguments do not describe a buffer */
 function checkBuffer(address: number, length: number, pageSize: number): void {
@@ -26,14 +26,9 @@ function checkBuffer(address: number, length: number, pageSize: number): void {
   }
 }
 
-/** Number of pages that a buffer touches. Arguments are not checked. */
-export function prpPageCount(address: number, length: number, pageSize: number): number {
-  return Math.ceil(((address % pageSize) + length) / pageSize);
-}
-
 /** Number of list entries that a buffer needs: 0 when PRP1 and PRP2 suffice. Arguments are not checked. */
 export function prpListLength(address: number, length: number, pageSize: number): number {
-  const pages = prpPageCount(address, length, pageSize);
+  const pages = Math.ceil(((address % pageSize) + length) / pageSize);
   return pages <= 2 ? 0 : pages - 1;
 }
 

@@ -2,7 +2,7 @@
 import { invalidArgument, outOfRange } from '../../errors';
 import { type WordOf, bits, flag, wordCodec, zeroBased } from './bits';
 
-/** Offsets of the controller registers in BAR 0, in bytes (NVMe base 2.0, 3.1.3). */
+/** Offsets of the controller registers in BAR 0, in bytes (NVMe base 2.0, 3.1.3). @enum */
 export const Register = {
   /** Controller Capabilities, 64 bits. */
   cap: 0x00,
@@ -56,11 +56,8 @@ export const Register = {
   doorbells: 0x1000,
 } as const;
 
-/** Value that starts an NVM subsystem reset when written to NSSR: "NVMe" (NVMe base 2.0, 3.1.3.7). */
-export const NSSR_RESET = 0x4e56_4d65;
-
 /** Controller Capabilities (CAP; NVMe base 2.0, 3.1.3.1). */
-export interface Capabilities {
+export interface ControllerCapabilities {
   /** MQES: greatest number of entries of an I/O queue, 2 to 65536. */
   readonly maxQueueEntries: number;
   /** CQR: I/O queues must be physically contiguous. */
@@ -89,7 +86,7 @@ export interface Capabilities {
   readonly readyIndependentOfMedia: boolean;
 }
 
-/** Bits of {@link Capabilities.commandSets}. */
+/** Bits of {@link ControllerCapabilities.commandSets}. @enum */
 export const CommandSets = { nvm: 0x01, ioCommandSets: 0x40, adminOnly: 0x80 } as const;
 
 const capLow = wordCodec({
@@ -111,13 +108,13 @@ const capHigh = wordCodec({
   readyIndependentOfMedia: flag(28),
 });
 
-/** Unit of CAP.TO and of CRTO, in milliseconds. */
+/** Unit of CAP.TO, in milliseconds. */
 const TIMEOUT_UNIT = 500;
 
-/** Decodes CAP from its two words. */
-export function decodeCapabilities(low: number, high: number): Capabilities {
-  const { to, ...lower } = capLow.decode(low);
-  const { mpsmin, mpsmax, ...upper } = capHigh.decode(high);
+/** Decodes CAP. */
+export function decodeCapabilities(cap: bigint): ControllerCapabilities {
+  const { to, ...lower } = capLow.decode(Number(cap & 0xffff_ffffn));
+  const { mpsmin, mpsmax, ...upper } = capHigh.decode(Number(cap >> 32n));
   return {
     ...lower,
     ...upper,
@@ -132,7 +129,7 @@ export function decodeCapabilities(low: number, high: number): Capabilities {
  * @returns the lower and the upper word
  * @throws RangeError when a value does not fit
  */
-export function encodeCapabilities(cap: Capabilities): readonly [low: number, high: number] {
+export function encodeCapabilities(cap: ControllerCapabilities): readonly [low: number, high: number] {
   const { timeout, minPageSize, maxPageSize, ...rest } = cap;
   return [
     capLow.encode({ ...rest, to: Math.ceil(timeout / TIMEOUT_UNIT) }),
@@ -148,7 +145,7 @@ export function encodeCapabilities(cap: Capabilities): readonly [low: number, hi
  * CC.MPS, CAP.MPSMIN or CAP.MPSMAX for a page size.
  * @param pageSize a power of two from 4 KiB to 128 MiB
  */
-export function encodePageSize(pageSize: number): number {
+function encodePageSize(pageSize: number): number {
   const exponent = Math.log2(pageSize) - 12;
   if (!Number.isInteger(exponent) || exponent < 0 || exponent > 15) {
     throw outOfRange(`The page size ${pageSize} is not a power of two from 4096 to 134217728`);
@@ -175,7 +172,7 @@ export const controllerConfiguration = wordCodec({
   /** CRIME: ready independent of media. */
   readyIndependentOfMedia: flag(24),
 });
-/** Fields of CC. */
+/** The fields of CC. */
 export type ControllerConfiguration = WordOf<typeof controllerConfiguration>;
 
 /** Values of CC.SHN. */
@@ -194,8 +191,6 @@ export const controllerStatus = wordCodec({
   /** PP: processing paused. */
   paused: flag(5),
 });
-/** Fields of CSTS. */
-export type ControllerStatus = WordOf<typeof controllerStatus>;
 
 /** Values of CSTS.SHST. */
 export const ShutdownStatus = { normal: 0, occurring: 1, complete: 2 } as const;
@@ -207,22 +202,6 @@ export const adminQueueAttributes = wordCodec({
   /** ACQS */
   completionEntries: zeroBased(16, 12),
 });
-
-const crtoWord = wordCodec({ crwmt: bits(0, 16), crimt: bits(16, 16) });
-
-/** Controller Ready Timeouts (CRTO; NVMe base 2.0, 3.1.3.22), in milliseconds. */
-export function decodeReadyTimeouts(crto: number): { withMedia: number; independentOfMedia: number } {
-  const { crwmt, crimt } = crtoWord.decode(crto);
-  return { withMedia: crwmt * TIMEOUT_UNIT, independentOfMedia: crimt * TIMEOUT_UNIT };
-}
-
-/** Encodes CRTO from milliseconds, rounded up to multiples of 500. */
-export function encodeReadyTimeouts(withMedia: number, independentOfMedia = 0): number {
-  return crtoWord.encode({
-    crwmt: Math.ceil(withMedia / TIMEOUT_UNIT),
-    crimt: Math.ceil(independentOfMedia / TIMEOUT_UNIT),
-  });
-}
 
 /** Text of a version word (VS, VER): `2.0`, `1.2.1`. */
 export function formatVersion(vs: number): string {
@@ -242,19 +221,4 @@ export function parseVersion(text: string): number {
     throw invalidArgument(`"${text}" is not an NVMe version such as "2.0"`);
   }
   return ((major << 16) | (minor << 8) | tertiary) >>> 0;
-}
-
-/**
- * Offset of a doorbell in BAR 0, in bytes (NVMe base 2.0 PCIe transport, 3.1.2).
- * @param queueId 0 to 65535, 0 for the admin queue
- * @param dstrd CAP.DSTRD, 0 to 15
- */
-export function doorbellOffset(queueId: number, kind: 'submission' | 'completion', dstrd: number): number {
-  if (!Number.isInteger(queueId) || queueId < 0 || queueId > 0xffff) {
-    throw outOfRange(`The queue id ${queueId} is not an integer from 0 to 65535`);
-  }
-  if (!Number.isInteger(dstrd) || dstrd < 0 || dstrd > 15) {
-    throw outOfRange(`The doorbell stride exponent ${dstrd} is not an integer from 0 to 15`);
-  }
-  return Register.doorbells + (2 * queueId + (kind === 'completion' ? 1 : 0)) * 4 * 2 ** dstrd;
 }

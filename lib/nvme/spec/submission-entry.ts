@@ -9,7 +9,7 @@ export const SQE_BYTES = 64;
 /** CC.IOSQES for {@link SQE_BYTES}. */
 export const SQE_SIZE_EXPONENT = 6;
 
-/** Index of each 32-bit word of a submission queue entry (NVMe base 2.0, 3.3.3.1, "Common Command Format"). */
+/** Index of each 32-bit word of a submission queue entry (NVMe base 2.0, 3.3.3.1, "Common Command Format"). @enum */
 export const SqeWord = {
   /** Opcode 7:0, FUSE 9:8, PSDT 15:14, command id 31:16. */
   cdw0: 0,
@@ -30,33 +30,42 @@ export const SqeWord = {
   cdw15: 15,
 } as const;
 
-/** Fused operation (FUSE). */
-export const Fuse = { none: 0, first: 1, second: 2 } as const;
-
-/** PRP or SGL for data transfer (PSDT). */
+/** PRP or SGL for data transfer (PSDT). @enum */
 export const Psdt = { prp: 0, sglContiguousMetadata: 1, sglMetadataSgl: 2 } as const;
 
-/** A command. Fields that are not given are 0. Addresses are below 2^53. */
+/** A command (NVMe base 2.0, 3.3.3.1). Fields that are not given are 0. Dwords have 32 bits, addresses are below 2^53. */
 export interface Command {
+  /** Opcode, 0 to 255. */
   readonly opcode: number;
-  /** FUSE */
+  /** FUSE: fused operation, 0 for none. */
   readonly fuse?: number;
-  /** PSDT */
+  /** PSDT: how the data pointer is to be read, a value of {@link Psdt}. */
   readonly psdt?: number;
   /** CID, 0 to 65535. FFFFh is not used: the error log means "no command" by it. */
   readonly cid?: number;
+  /** Namespace id, dword 1. */
   readonly nsid?: number;
+  /** Dword 2. */
   readonly cdw2?: number;
+  /** Dword 3. */
   readonly cdw3?: number;
-  /** MPTR */
+  /** MPTR: device address of the metadata. */
   readonly metadata?: number;
+  /** PRP entry 1: device address of the data. */
   readonly prp1?: number;
+  /** PRP entry 2: device address of the second page, or of the list of the further pages. */
   readonly prp2?: number;
+  /** Dword 10. */
   readonly cdw10?: number;
+  /** Dword 11. */
   readonly cdw11?: number;
+  /** Dword 12. */
   readonly cdw12?: number;
+  /** Dword 13. */
   readonly cdw13?: number;
+  /** Dword 14. */
   readonly cdw14?: number;
+  /** Dword 15. */
   readonly cdw15?: number;
 }
 
@@ -79,7 +88,7 @@ function checkEntry(words: Uint32Array, index: number): void {
  * Writes all 16 words of a command. For the admin queue and other cold paths: a driver's loop stores the words itself.
  *
  * @param words memory of the queue
- * @param index word at which the entry begins, a multiple of {@link SQE_WORDS}
+ * @param index word at which the entry begins, a multiple of 16
  * @throws RangeError when a field does not fit; then nothing is written
  */
 export function encodeCommand(words: Uint32Array, index: number, command: Command): void {

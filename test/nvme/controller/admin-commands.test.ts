@@ -39,21 +39,21 @@ describe('Identify', () => {
   test('controller', async () => {
     expect(await status({ opcode: 6, cdw10: 1 })).toBe('00/00');
     expect(decodeIdentifyController(data())).toMatchObject({
-      vendorId: 0x4e58,
-      serialNumber: 'TEST',
-      modelNumber: 'vfio-user memory drive',
+      vid: 0x4e58,
+      sn: 'TEST',
+      mn: 'vfio-user memory drive',
       mdts: 5,
-      version: 0x0001_0400,
-      controllerType: 1,
-      submissionEntrySizes: 0x66,
-      completionEntrySizes: 0x44,
-      maxNamespaceId: 1,
-      optionalAdminCommands: 0,
-      optionalNvmCommands: 0x19,
-      volatileWriteCache: 6,
-      totalCapacity: 16n << 20n,
+      ver: 0x0001_0400,
+      cntrltype: 1,
+      sqes: 0x66,
+      cqes: 0x44,
+      nn: 1,
+      oacs: 0,
+      oncs: 0x19,
+      vwc: 6,
+      tnvmcap: 16n << 20n,
     });
-    expect(decodeIdentifyController(data()).subsystemNqn).toMatch(
+    expect(decodeIdentifyController(data()).subnqn).toMatch(
       /^nqn\.2014-08\.org\.nvmexpress:uuid:[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/,
     );
   });
@@ -61,9 +61,9 @@ describe('Identify', () => {
   test('namespace, its descriptors, and lists', async () => {
     expect(await status({ opcode: 6, nsid: 1 })).toBe('00/00');
     expect(decodeIdentifyNamespace(data())).toMatchObject({
-      size: 32768,
-      capacity: 32768,
-      lbaFormats: [{ dataSize: 512, metadataSize: 0 }],
+      nsze: 32768,
+      ncap: 32768,
+      lbafs: [{ ds: 9, ms: 0 }],
     });
     expect(await status({ opcode: 6, nsid: 1, cdw10: 3 })).toBe('00/00');
     const { nguid, uuid, csi } = decodeNamespaceDescriptors(data());
@@ -123,8 +123,8 @@ describe('Get Log Page', () => {
     expect(await status(log(2, 512))).toBe('00/00');
     expect(decodeSmartLog(data())).toMatchObject({
       temperature: 298,
-      availableSpare: 100,
-      criticalWarning: 0,
+      avail_spare: 100,
+      critical_warning: 0,
     });
     expect(await status(log(3, 512))).toBe('00/00');
     expect(decodeFirmwareSlotLog(data())).toMatchObject({
@@ -142,11 +142,11 @@ describe('Get Log Page', () => {
     const { cid } = await host.adminCommand({ opcode: 6, cdw10: 0xee });
     expect(await status(log(1, 4096))).toBe('00/00');
     const entries = decodeErrorLog(data());
-    expect(entries.map((entry) => entry.errorCount)).toEqual([2n, 1n]);
-    // Status 15:1 of Invalid Field with DNR: 4002h << 1.
-    expect(entries[0]).toMatchObject({ sqId: 0, cid, status: 0x8004 });
+    expect(entries.map((entry) => entry.error_count)).toEqual([2n, 1n]);
+    // Invalid Field with DNR.
+    expect(entries[0]).toMatchObject({ sqid: 0, cmdid: cid, status_field: 0x4002, phase_tag: 0 });
     expect(await status(log(1, 64, { cdw12: 64 }))).toBe('00/00');
-    expect(decodeErrorLog(data(64))[0]).toMatchObject({ errorCount: 1n, nsid: 7 });
+    expect(decodeErrorLog(data(64))[0]).toMatchObject({ error_count: 1n, nsid: 7 });
   });
 
   test('more than the page has is zeros', async () => {
@@ -396,7 +396,7 @@ describe('asynchronous events', () => {
     const read = host.push(host.admin, { opcode: 2, cdw10: 0x000f_0001, prp1: Address.data });
     host.ring(host.admin);
     expect((await host.completion(host.admin)).cid).toBe(read);
-    expect(decodeErrorLog(data(64))[0]).toMatchObject({ sqId: 0xffff, cid: 0xffff });
+    expect(decodeErrorLog(data(64))[0]).toMatchObject({ sqid: 0xffff, cmdid: 0xffff });
     host.write32(0x1008, 16);
     expect((await host.completion(host.admin)).dw0).toBe(0x0001_0100);
     expect((await host.run(queue, { opcode: 0, nsid: 1 })).status).toBe('00/00');
@@ -418,7 +418,7 @@ describe('asynchronous events', () => {
     expect(await host.completion(host.admin)).toMatchObject({ cid, dw0: 0x0002_0101 });
     await host.completion(host.admin);
     expect(await status({ opcode: 2, cdw10: 0x007f_0002 })).toBe('00/00');
-    expect(decodeSmartLog(data()).criticalWarning).toBe(2);
+    expect(decodeSmartLog(data()).critical_warning).toBe(2);
   });
 
   test('Abort takes back a request, and nothing else', async () => {

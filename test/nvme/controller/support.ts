@@ -2,7 +2,7 @@
 import type { Client, ClientMemory, ClientRange, MappedPlace } from '../../../lib/server/device-model';
 import { createBackend } from '../../../lib/nvme/backends';
 import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
-import { type Command, decodeCompletion, encodeCommand } from '../../../lib/nvme/spec';
+import { type Command, encodeCommand } from '../../../lib/nvme/spec';
 
 /** A range of a {@link FakeMemory}. */
 export interface FakeRange extends ClientRange {
@@ -214,13 +214,21 @@ export class Host {
   /** Takes the next completion, if there is one. */
   take(queue: HostQueue, consume = true): Result | undefined {
     const words = this.memory.words(queue.cq + queue.head * 16, 4);
-    const { cid, status, phase, dw0, sqHead, sqId } = decodeCompletion(words, 0);
-    if (phase !== queue.phase) return undefined;
+    // NVMe base 2.0, 3.3.3.2. The word with the phase tag first: what is read after it is the new entry.
+    const last = words[3]!;
+    if (((last >>> 16) & 1) !== queue.phase) return undefined;
+    const status = last >>> 17;
     queue.head = (queue.head + 1) % queue.cqEntries;
     if (queue.head === 0) queue.phase ^= 1;
     if (consume) this.write32(0x1004 + 8 * queue.id, queue.head);
     const text = `${((status >>> 8) & 7).toString(16).padStart(2, '0')}/${(status & 0xff).toString(16).padStart(2, '0')}`;
-    return { cid, status: (status & 0x4000) !== 0 ? `${text} DNR` : text, dw0, sqHead, sqId };
+    return {
+      cid: last & 0xffff,
+      status: (status & 0x4000) !== 0 ? `${text} DNR` : text,
+      dw0: words[0]!,
+      sqHead: words[2]! & 0xffff,
+      sqId: words[2]! >>> 16,
+    };
   }
 
   async completion(queue: HostQueue): Promise<Result> {

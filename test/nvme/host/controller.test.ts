@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { connect } from '../../../lib/client';
-import { NvmeController, NvmeNamespace, NvmeStatusError } from '../../../lib/nvme/host';
+import { IoQueue, NvmeController, NvmeNamespace } from '../../../lib/nvme/host';
 import { serve } from '../../../lib/server';
 import { atEnd, failure, like, mappings, openFds, until, warmUp } from '../../client/support';
 import { TestModel } from '../../server/support';
@@ -11,7 +11,7 @@ const CSTS = 0x1c;
 
 test('attach identifies the controller and its namespaces', async () => {
   const { nvme } = await attached({ serial: 'S/N 1', model: 'A model', blockSize: 4096 });
-  expect(nvme.identify).toMatchObject({ serialNumber: 'S/N 1', modelNumber: 'A model', mdts: 5 });
+  expect(nvme.identify).toMatchObject({ sn: 'S/N 1', mn: 'A model', mdts: 5 });
   expect(nvme.version).toMatch(/^\d\.\d/);
   expect(nvme.maxTransferSize).toBe(131072);
   expect(nvme.mappedDoorbells).toBe(true);
@@ -38,6 +38,13 @@ test('what bring-up and shutdown write to CC', async () => {
   await nvme.close();
   // NVMe base 2.0, 3.1.3.5: EN, IOSQES 6, IOCQES 4; SHN normal in bits 15:14; then all 0.
   expect(cc).toEqual([0x0046_0001, 0x0046_4001, 0]);
+});
+
+test('11 messages are sent from connect to the first I/O that is done', async () => {
+  // VERSION, configuration space, Command, info of BAR 0, CAP, DMA_MAP, AQA, ASQ, ACQ, CC, CSTS.
+  const { device, nvme } = await attached();
+  await nvme.namespace(1).read(nvme.arena.allocate(512), { lba: 0, blocks: 1 });
+  expect(device.statistics.messagesSent).toBe(11);
 });
 
 test('configuration space is set up whatever the client before left', async () => {
@@ -259,6 +266,28 @@ describe('I/O queue pairs', () => {
     expect((await nvme.createQueuePair(4)).queue.id).toBe(1);
   });
 
+  test('queues that were closed are forgotten', async () => {
+    const { nvme } = await attached();
+    const failed = jest.spyOn(IoQueue.prototype, 'fail');
+    atEnd(() => {
+      failed.mockRestore();
+    });
+    for (let round = 0; round < 5; round++) await (await nvme.createIoQueue(4)).close();
+    const open = await nvme.createIoQueue(4);
+    failed.mockClear();
+    await nvme.close();
+    expect(failed.mock.contexts).toEqual([open]);
+  });
+
+  test('a default queue that was closed is replaced', async () => {
+    const { nvme, device } = await attached();
+    const memory = await device.dma.allocate(4096);
+    const first = await nvme.defaultQueue();
+    await first.close();
+    await nvme.namespace(1).read(memory, { lba: 0, blocks: 1 });
+    expect(await nvme.defaultQueue()).not.toBe(first);
+  });
+
   test('a default queue that could not be created is tried again', async () => {
     const { nvme } = await attached({}, { arenaSize: 128 << 10 });
     const chunk = nvme.arena.allocate(80 << 10);
@@ -268,68 +297,15 @@ describe('I/O queue pairs', () => {
   });
 });
 
-describe('admin commands', () => {
-  test('an error status, whose memory is used again', async () => {
-    const { nvme } = await attached({}, { arenaSize: 64 << 10 });
-    for (let round = 0; round < 40; round++) {
-      // Identify of a structure that does not exist.
-      const error: unknown = await nvme.admin
-        .read({ opcode: 6, cdw10: 0xee })
-        .catch((reason: unknown) => reason);
-      expect(error).toBeInstanceOf(NvmeStatusError);
-      expect(error).toMatchObject({
-        sct: 0,
-        sc: 2,
-        operation: expect.stringContaining('Identify') as string,
-      });
-    }
-  });
-
-  test('many at once', async () => {
-    const { nvme } = await attached({}, { adminEntries: 4 });
-    const pages = await Promise.all(
-      Array.from({ length: 50 }, () => nvme.admin.read({ opcode: 6, cdw10: 1 })),
-    );
-    expect(new Set(pages.map((page) => Buffer.from(page).toString('latin1', 4, 24))).size).toBe(1);
-  });
-
-  test('one that is never completed', async () => {
-    const { nvme } = await attached();
-    // Asynchronous Event Request: held until there is an event.
-    await expect(nvme.admin.command({ opcode: 0x0c }, 20)).rejects.toMatchObject(
-      failure('ERR_VFIO_USER_TIMEOUT', 'within 20 ms'),
-    );
-  });
-
-  test('what is outstanding fails when the controller is closed, and what comes later', async () => {
-    const { nvme } = await attached();
-    const event = expect(nvme.admin.command({ opcode: 0x0c })).rejects.toMatchObject({
-      code: 'ERR_VFIO_USER_CLOSED',
-    });
-    await nvme.close();
-    await event;
-    await expect(nvme.admin.command({ opcode: 6 })).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
-  });
-
-  test('the device that is closed under its controller', async () => {
-    const { device, nvme } = await attached();
-    await device.close();
-    await expect(nvme.admin.command({ opcode: 6 })).rejects.toMatchObject(
-      failure('ERR_VFIO_USER_CLOSED', 'closed under its NVMe controller'),
-    );
-    await nvme.close();
-  });
-});
-
 describe('namespaces that cannot be transferred', () => {
-  const format = { metadataSize: 0, dataSize: 512, relativePerformance: 0 };
+  const format = { ms: 0, ds: 9, rp: 0 };
 
   test.each([
-    ['metadata', { ...format, metadataSize: 8 }, '8 bytes of metadata'],
-    ['blocks above the largest transfer', { ...format, dataSize: 1 << 20 }, '1048576 bytes, more than'],
+    ['metadata', { ...format, ms: 8 }, '8 bytes of metadata'],
+    ['blocks above the largest transfer', { ...format, ds: 20 }, '1048576 bytes, more than'],
   ])('%s', async (_what, lbaFormat, text) => {
     const { nvme, model } = await attached();
-    const identify = { ...nvme.namespace(1).identify, formattedSize: 0, lbaFormats: [lbaFormat] };
+    const identify = { ...nvme.namespace(1).identify, flbas: 0, lbafs: [lbaFormat] };
     const namespace = new NvmeNamespace(nvme, 1, identify);
     const buffer = { iova: nvme.arena.memory.iova, size: 1 << 30 };
     await expect(namespace.read(buffer, { lba: 0, blocks: 1 })).rejects.toMatchObject(

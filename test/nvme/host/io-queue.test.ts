@@ -36,6 +36,7 @@ function world(depth = 3, maxTransfer = 131072, sgl = false) {
   };
   const pair = new QueuePair(placement, buffer, doorbells);
   const deleted: string[] = [];
+  const closed: IoQueue[] = [];
   const created = {
     queue: pair,
     placement,
@@ -46,7 +47,14 @@ function world(depth = 3, maxTransfer = 131072, sgl = false) {
       return Promise.resolve();
     },
   };
-  const queue = new IoQueue(created, arena, maxTransfer, 'the device', sgl);
+  const queue = new IoQueue({
+    pair: created,
+    arena,
+    maxTransfer,
+    sgl,
+    name: 'the device',
+    onClose: (one) => closed.push(one),
+  });
   let head = 0;
   let phase = 1;
   return {
@@ -54,6 +62,7 @@ function world(depth = 3, maxTransfer = 131072, sgl = false) {
     arena,
     rings,
     deleted,
+    closed,
     words: new Uint32Array(buffer),
     base: arena.memory.iova,
     submissions: pair.submissions,
@@ -65,7 +74,7 @@ function world(depth = 3, maxTransfer = 131072, sgl = false) {
       head = (head + 1) % (depth + 1);
       if (head === 0) phase ^= 1;
     },
-    read: (lba = 0, address = 0, length = 0) => queue.submit(READ, 1, lba, 1, address, length),
+    read: (lba = 0, address = 0, length = 0) => queue.submit(READ, 1, lba, 0, address, length),
   };
 }
 
@@ -204,13 +213,46 @@ test('the same when completions are acknowledged', async () => {
 });
 
 test('close deletes the queue, gives its memory back, and fails what is in flight', async () => {
-  const { queue, arena, deleted, rings, read } = world();
+  const { queue, arena, deleted, closed, rings, read } = world();
   const one = expect(read()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
   await until(() => rings.length === 1);
-  await queue.close();
+  await Promise.all([queue.close(), queue.close()]);
   await queue.close();
   await one;
   expect(deleted).toEqual(['queues']);
+  expect(closed).toEqual([queue]);
   await expect(read()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
   expect(arena.allocate((1 << 20) - 8192).offset).toBe(8192);
+});
+
+test('Dataset Management deallocates ranges, whose memory is used again', async () => {
+  const { queue, arena, rings, complete, submissions, words, base } = world();
+  const free = arena.allocate(4096);
+  arena.release(free);
+  for (const status of [0, 0x4001]) {
+    const at = rings.length * 16;
+    const one = queue.deallocate(3, [
+      { lba: 0x12_3456_789a, blocks: 0xffff_ffff },
+      { lba: 8, blocks: 1 },
+    ]);
+    const before = rings.length;
+    await until(() => rings.length > before);
+    // NVM command set 1.0, 3.2.3: CDW10 has the number of ranges less one, CDW11 AD in bit 2.
+    expect([
+      submissions[at]! & 0xffff,
+      submissions[at + 1],
+      ...submissions.subarray(at + 10, at + 16),
+    ]).toEqual([0x09, 3, 1, 4, 0, 0, 0, 0]);
+    expect(submissions[at + 6]).toBe(free.iova);
+    const data = (submissions[at + 6]! - base) / 4;
+    expect([...words.subarray(data, data + 8)]).toEqual([0, 0xffff_ffff, 0x3456_789a, 0x12, 0, 1, 8, 0]);
+    complete(submissions[at]! >>> 16, status);
+    if (status === 0) await one;
+    else {
+      await expect(one).rejects.toMatchObject({
+        message: expect.stringMatching(/^Dataset Management \(namespace 3\) failed/) as string,
+      });
+    }
+  }
+  await expect(queue.deallocate(1, [])).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
 });

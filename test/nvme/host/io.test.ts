@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import type { DmaMemory } from '../../../lib/pci';
+import { createBackend } from '../../../lib/nvme';
 import { NvmeController, type NvmeNamespace } from '../../../lib/nvme/host';
+import { atEnd } from '../../client/support';
 import { NAMESPACE_BYTES, attached, type World } from './support';
 
 const PAGE = 4096;
@@ -148,6 +153,66 @@ test('several queues at once', async () => {
   expect(queues.map((queue) => queue.outstanding)).toEqual([0, 0, 0]);
 });
 
+test('compare tells of a difference', async () => {
+  const { ns, memory, bytes } = await setup();
+  bytes.set(pattern(BLOCK * 4, 3));
+  await ns.write(memory, { lba: 2, blocks: 4 });
+  await ns.compare(memory, { lba: 2, blocks: 4 });
+  await ns.compare(memory, { lba: 3, blocks: 3, offset: BLOCK });
+  bytes[BLOCK * 4 - 1]! ^= 1;
+  await expect(ns.compare(memory, { lba: 2, blocks: 4 })).rejects.toMatchObject({
+    sct: 2,
+    sc: 0x85,
+    message: expect.stringMatching(/^Compare \(LBA 2, 4 blocks\) failed/) as string,
+  });
+});
+
+test('write zeroes, in parts of 65536 blocks', async () => {
+  const size = 40 << 20;
+  const { ns, memory, bytes, model } = await setup(2 * MDTS, {
+    backend: createBackend({ kind: 'memory', size }),
+  });
+  bytes.fill(0xff);
+  const last = size / BLOCK - 1;
+  for (const lba of [0, 1, 0xffff, 0x1_0000, last]) await ns.write(memory, { lba, blocks: 1 });
+  await ns.writeZeroes({ lba: 1, blocks: last - 1, deallocate: true });
+  expect(model.statistics.otherCommands).toBe(2);
+  const found = [0, 1, 0xffff, 0x1_0000, last].map(async (lba, index) => {
+    await ns.read(memory, { lba, blocks: 1, offset: index * BLOCK });
+    return bytes[index * BLOCK];
+  });
+  expect(await Promise.all(found)).toEqual([0xff, 0, 0, 0, 0xff]);
+  await ns.writeZeroes({ lba: last, blocks: 1, forceUnitAccess: true });
+  await ns.read(memory, { lba: last, blocks: 1 });
+  expect(bytes[0]).toBe(0);
+});
+
+test('what the controller does not have is refused by it', async () => {
+  const { ns } = await setup();
+  await expect(ns.deallocate([{ lba: 0, blocks: 8 }])).rejects.toMatchObject({
+    sct: 0,
+    sc: 1,
+    operation: 'Dataset Management',
+  });
+});
+
+test('a write with FUA is durable when it is done', async () => {
+  const directory = mkdtempSync(join(tmpdir(), 'vfio-user-fua-'));
+  atEnd(() => {
+    rmSync(directory, { recursive: true });
+  });
+  const backend = createBackend({ kind: 'file', path: join(directory, 'disk'), size: NAMESPACE_BYTES });
+  const flush = jest.spyOn(backend, 'flush');
+  const { ns, memory, nvme } = await setup(2 * MDTS, { backend });
+  expect(nvme.identify.vwc & 1).toBe(1);
+  await ns.write(memory, { lba: 0, blocks: 1 });
+  expect(flush).toHaveBeenCalledTimes(0);
+  await ns.write(memory, { lba: 0, blocks: 1, forceUnitAccess: true });
+  expect(flush).toHaveBeenCalledTimes(1);
+  await ns.flush();
+  expect(flush).toHaveBeenCalledTimes(2);
+});
+
 describe('nothing is sent', () => {
   const last = NAMESPACE_BYTES / BLOCK;
   test.each([
@@ -165,8 +230,22 @@ describe('nothing is sent', () => {
     const { model, ns, memory } = await setup();
     await expect(ns.read(memory, range)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
     await expect(ns.write(memory, range)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
+    await expect(ns.compare(memory, range)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
     expect(model.statistics).toMatchObject({ readCommands: 0, writeCommands: 0 });
   });
+});
+
+test.each([
+  ['behind the end', { lba: NAMESPACE_BYTES / BLOCK, blocks: 1 }],
+  ['no block', { lba: 0, blocks: 0 }],
+  ['half a block', { lba: 0, blocks: 0.5 }],
+])('nothing is sent without data either: %s', async (_what, range) => {
+  const { model, ns } = await setup();
+  await expect(ns.writeZeroes(range)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
+  await expect(ns.deallocate([{ lba: 0, blocks: 1 }, range])).rejects.toMatchObject({
+    code: 'ERR_OUT_OF_RANGE',
+  });
+  expect(model.statistics).toMatchObject({ otherCommands: 0, errors: 0 });
 });
 
 test('the last block', async () => {

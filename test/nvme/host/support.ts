@@ -37,7 +37,7 @@ export async function served(
   return { model, device, hangUp: () => server.close() };
 }
 
-/** The same, brought up. */
+/** An emulated controller like that of {@link served}, brought up. */
 export async function attached(
   options: Partial<NvmeControllerOptions> = {},
   attachOptions: AttachOptions = {},

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
 import {
-  Register,
   adminQueueAttributes,
   controllerConfiguration,
   controllerStatus,
   decodeCapabilities,
-  decodeReadyTimeouts,
-  doorbellOffset,
   encodeCapabilities,
-  encodePageSize,
-  encodeReadyTimeouts,
   formatVersion,
   parseVersion,
 } from '../../../lib/nvme/spec';
@@ -34,10 +29,10 @@ const spdkCap = {
 };
 
 test('CAP decodes and encodes', () => {
-  expect(decodeCapabilities(0x1e0100ff, 0x08000020)).toEqual(spdkCap);
+  expect(decodeCapabilities(0x0800_0020_1e01_00ffn)).toEqual(spdkCap);
   expect(encodeCapabilities(spdkCap)).toEqual([0x1e0100ff, 0x08000020]);
   // MQES ffffh, AMS 1, TO 1, DSTRD 4, NSSRS, CSS c1h, MPSMAX 4, PMRS, CMBS, CRIMS.
-  expect(decodeCapabilities(0x0102ffff, 0x13401834)).toMatchObject({
+  expect(decodeCapabilities(0x1340_1834_0102_ffffn)).toMatchObject({
     maxQueueEntries: 65536,
     weightedRoundRobin: true,
     timeout: 500,
@@ -51,19 +46,20 @@ test('CAP decodes and encodes', () => {
     readyWithMedia: false,
     readyIndependentOfMedia: true,
   });
-  expect(encodeCapabilities(decodeCapabilities(0x0102ffff, 0x13401834))).toEqual([0x0102ffff, 0x13401834]);
+  expect(encodeCapabilities(decodeCapabilities(0x1340_1834_0102_ffffn))).toEqual([0x0102ffff, 0x13401834]);
 });
 
 test('CAP refuses what does not fit', () => {
   expect(() => encodeCapabilities({ ...spdkCap, maxQueueEntries: 65537 })).toThrow(outOfRange);
   expect(() => encodeCapabilities({ ...spdkCap, timeout: 128_000 })).toThrow(outOfRange);
   expect(() => encodeCapabilities({ ...spdkCap, minPageSize: 6000 })).toThrow(outOfRange);
-  expect(encodePageSize(134217728)).toBe(15);
-  expect(() => encodePageSize(2048)).toThrow(outOfRange);
-  expect(() => encodePageSize(2 ** 28)).toThrow(outOfRange);
+  // MPSMAX, bits 55:52.
+  expect(encodeCapabilities({ ...spdkCap, maxPageSize: 134217728 })).toEqual([0x1e0100ff, 0x08f00020]);
+  expect(() => encodeCapabilities({ ...spdkCap, minPageSize: 2048 })).toThrow(outOfRange);
+  expect(() => encodeCapabilities({ ...spdkCap, maxPageSize: 2 ** 28 })).toThrow(outOfRange);
 });
 
-test('CC, CSTS, AQA and CRTO', () => {
+test('CC, CSTS and AQA', () => {
   expect(controllerConfiguration.encode({ enable: true, iosqes: 6, iocqes: 4 })).toBe(0x00460001);
   expect(controllerConfiguration.decode(0x00464001)).toMatchObject({
     enable: true,
@@ -89,8 +85,6 @@ test('CC, CSTS, AQA and CRTO', () => {
   expect(adminQueueAttributes.decode(0x00ff003f)).toEqual({ submissionEntries: 64, completionEntries: 256 });
   expect(adminQueueAttributes.encode({ submissionEntries: 32, completionEntries: 32 })).toBe(0x001f001f);
   expect(() => adminQueueAttributes.encode({ submissionEntries: 0 })).toThrow(outOfRange);
-  expect(decodeReadyTimeouts(0x0002001e)).toEqual({ withMedia: 15_000, independentOfMedia: 1000 });
-  expect(encodeReadyTimeouts(14_600, 1000)).toBe(0x0002001e);
 });
 
 test('versions', () => {
@@ -101,13 +95,4 @@ test('versions', () => {
   for (const text of ['', '2', '1.256', 'x.0', '65536.0', '1.2.3.4']) {
     expect(() => parseVersion(text)).toThrow(expect.objectContaining({ code: 'ERR_INVALID_ARG_VALUE' }));
   }
-});
-
-test('doorbells', () => {
-  expect(doorbellOffset(0, 'submission', 0)).toBe(Register.doorbells);
-  expect(doorbellOffset(0, 'completion', 0)).toBe(0x1004);
-  expect(doorbellOffset(3, 'completion', 0)).toBe(0x101c);
-  expect(doorbellOffset(1, 'submission', 4)).toBe(0x1080);
-  expect(() => doorbellOffset(65536, 'submission', 0)).toThrow(outOfRange);
-  expect(() => doorbellOffset(0, 'submission', 16)).toThrow(outOfRange);
 });

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MIT
 import {
-  IDENTIFY_CONTROLLER_MNEMONICS,
   asyncEvent,
   asyncEventConfiguration,
   currentLbaFormat,
   decodeChangedNamespaces,
   decodeCommandEffectsLog,
-  decodeCommandSetVectors,
-  decodeControllerList,
   decodeErrorLog,
   decodeFirmwareSlotLog,
   decodeIdentifyController,
@@ -17,10 +14,7 @@ import {
   decodeNamespaceList,
   decodeSmartLog,
   decodeSupportedLogPages,
-  encodeChangedNamespaces,
   encodeCommandEffectsLog,
-  encodeCommandSetVectors,
-  encodeControllerList,
   encodeErrorLog,
   encodeFirmwareSlotLog,
   encodeIdentifyController,
@@ -71,40 +65,42 @@ describe('Identify Controller', () => {
 
   test('decodes by the offsets of SPDK', () => {
     expect(decodeIdentifyController(bytes)).toMatchObject({
-      vendorId: 0x4e58,
-      subsystemVendorId: 0x4e58,
-      serialNumber: 'SPDK1',
-      modelNumber: 'SPDK bdev Controller',
-      firmwareRevision: '26.09',
-      recommendedArbitrationBurst: 6,
-      ieeeOui: 0x005839,
+      vid: 0x4e58,
+      ssvid: 0x4e58,
+      sn: 'SPDK1',
+      mn: 'SPDK bdev Controller',
+      fr: '26.09',
+      rab: 6,
+      ieee: 0x005839,
       mdts: 5,
-      controllerId: 1,
-      version: 0x20000,
-      optionalEvents: 0x100,
-      controllerType: 1,
-      retryDelays: [1, 0, 2],
-      optionalAdminCommands: 0x100,
-      abortLimit: 3,
-      asyncEventLimit: 3,
-      firmwareUpdates: 2,
-      logPageAttributes: 0x26,
-      errorLogEntries: 127,
-      totalCapacity: 2n ** 32n,
-      keepAliveGranularity: 100,
-      submissionEntrySizes: 0x66,
-      completionEntrySizes: 0x44,
-      maxCommands: 128,
-      maxNamespaceId: 32,
-      optionalNvmCommands: 0x10d,
-      fusedOperations: 1,
-      volatileWriteCache: 7,
-      sglSupport: 2,
-      subsystemNqn: 'nqn.2019-07.io.spdk:cnode1',
+      cntlid: 1,
+      ver: 0x20000,
+      oaes: 0x100,
+      cntrltype: 1,
+      crdt1: 1,
+      crdt2: 0,
+      crdt3: 2,
+      oacs: 0x100,
+      acl: 3,
+      aerl: 3,
+      frmw: 2,
+      lpa: 0x26,
+      elpe: 127,
+      tnvmcap: 2n ** 32n,
+      kas: 100,
+      sqes: 0x66,
+      cqes: 0x44,
+      maxcmd: 128,
+      nn: 32,
+      oncs: 0x10d,
+      fuses: 1,
+      vwc: 7,
+      sgls: 2,
+      subnqn: 'nqn.2019-07.io.spdk:cnode1',
     });
-    expect(decodeIdentifyController(bytes).powerStates).toMatchObject([
-      { maxPower: 2500, maxPowerScale: 0, nonOperational: 1, entryLatency: 1 },
-      { maxPower: 5 },
+    expect(decodeIdentifyController(bytes).psds).toMatchObject([
+      { max_power: 2500, max_power_scale: 0, 'non-operational_state': 1, entry_lat: 1 },
+      { max_power: 5 },
     ]);
   });
 
@@ -116,33 +112,24 @@ describe('Identify Controller', () => {
     const blank = encodeIdentifyController({});
     expect(Buffer.from(blank.subarray(4, 72)).toString()).toBe(' '.repeat(68));
     expect(blank[263]).toBe(0);
-    expect(Object.values(IDENTIFY_CONTROLLER_MNEMONICS).slice(0, 9)).toEqual([
-      'vid',
-      'ssvid',
-      'sn',
-      'mn',
-      'fr',
-      'rab',
-      'ieee',
-      'cmic',
-      'mdts',
-    ]);
+    const names = ['vid', 'ssvid', 'sn', 'mn', 'fr', 'rab', 'ieee', 'cmic', 'mdts'];
+    expect(Object.keys(decodeIdentifyController(blank)).slice(0, 9)).toEqual(names);
   });
 
   test('does no harm when it is hostile', () => {
     const hostile = decodeIdentifyController(new Uint8Array(4096).fill(0xff));
-    expect(hostile.powerStates).toHaveLength(32);
-    expect(hostile.serialNumber).toBe('?'.repeat(20));
+    expect(hostile.psds).toHaveLength(32);
+    expect(hostile.sn).toBe('?'.repeat(20));
     expect(() => decodeIdentifyController(new Uint8Array(4095))).toThrow(controllerError);
   });
 
   test('refuses what does not fit', () => {
-    expect(() => encodeIdentifyController({ serialNumber: 'x'.repeat(21) })).toThrow(outOfRange);
-    expect(() => encodeIdentifyController({ modelNumber: 'é' })).toThrow(outOfRange);
+    expect(() => encodeIdentifyController({ sn: 'x'.repeat(21) })).toThrow(outOfRange);
+    expect(() => encodeIdentifyController({ mn: 'é' })).toThrow(outOfRange);
     expect(() => encodeIdentifyController({ mdts: 256 })).toThrow(outOfRange);
-    expect(() => encodeIdentifyController({ totalCapacity: 1n << 128n })).toThrow(outOfRange);
-    expect(() => encodeIdentifyController({ fruGuid: '00' })).toThrow(outOfRange);
-    expect(() => encodeIdentifyController({ powerStates: [] })).toThrow(outOfRange);
+    expect(() => encodeIdentifyController({ tnvmcap: 1n << 128n })).toThrow(outOfRange);
+    expect(() => encodeIdentifyController({ fguid: '00' })).toThrow(outOfRange);
+    expect(() => encodeIdentifyController({ psds: [] })).toThrow(outOfRange);
   });
 
   test('MDTS', () => {
@@ -165,28 +152,28 @@ describe('Identify Namespace', () => {
   test('decodes, and encodes the same bytes', () => {
     const namespace = decodeIdentifyNamespace(bytes);
     expect(namespace).toMatchObject({
-      size: 0x20000,
-      capacity: 0x20000,
-      utilization: 0x10000,
-      features: 0x10,
-      formattedSize: 1,
-      deallocation: 9,
+      nsze: 0x20000,
+      ncap: 0x20000,
+      nuse: 0x10000,
+      nsfeat: 0x10,
+      flbas: 1,
+      dlfeat: 9,
       nguid: '0102030405060708090a0b0c0d0e0f10',
       eui64: 'fedcba9876543210',
-      lbaFormats: [
-        { metadataSize: 0, dataSize: 512, relativePerformance: 1 },
-        { metadataSize: 8, dataSize: 4096, relativePerformance: 0 },
+      lbafs: [
+        { ms: 0, ds: 9, rp: 1 },
+        { ms: 8, ds: 12, rp: 0 },
       ],
     });
-    expect(currentLbaFormat(namespace).dataSize).toBe(4096);
+    expect(currentLbaFormat(namespace).ds).toBe(12);
     expect(encodeIdentifyNamespace(namespace)).toEqual(bytes);
   });
 
   test('takes the upper bits of the format index only with more than 16 formats', () => {
     const wide = page({ 25: [63], 26: [0x21], [128 + 4 * 17]: [0, 0, 12, 0], 132: [0, 0, 9, 0] });
-    expect(currentLbaFormat(decodeIdentifyNamespace(wide)).dataSize).toBe(4096);
+    expect(currentLbaFormat(decodeIdentifyNamespace(wide)).ds).toBe(12);
     wide[25] = 15;
-    expect(currentLbaFormat(decodeIdentifyNamespace(wide)).dataSize).toBe(512);
+    expect(currentLbaFormat(decodeIdentifyNamespace(wide)).ds).toBe(9);
   });
 
   test('refuses formats and sizes that cannot be', () => {
@@ -197,31 +184,22 @@ describe('Identify Namespace', () => {
     expect(() => decodeIdentifyNamespace(huge)).toThrow(
       expect.objectContaining({ code: 'ERR_VFIO_USER_UNSUPPORTED' }),
     );
-    const format = { metadataSize: 0, dataSize: 512, relativePerformance: 0 };
-    for (const wrong of [
-      { dataSize: 520 },
-      { dataSize: 256 },
-      { metadataSize: 65536 },
-      { relativePerformance: 4 },
-    ]) {
-      expect(() => encodeIdentifyNamespace({ lbaFormats: [{ ...format, ...wrong }] })).toThrow(outOfRange);
+    const format = { ms: 0, ds: 9, rp: 0 };
+    for (const wrong of [{ ds: 9.5 }, { ds: 8 }, { ds: 32 }, { ms: 65536 }, { rp: 4 }]) {
+      expect(() => encodeIdentifyNamespace({ lbafs: [{ ...format, ...wrong }] })).toThrow(outOfRange);
     }
-    expect(() => encodeIdentifyNamespace({ lbaFormats: [] })).toThrow(outOfRange);
-    expect(() => encodeIdentifyNamespace({ lbaFormats: [format], size: -1 })).toThrow(outOfRange);
+    expect(() => encodeIdentifyNamespace({ lbafs: [] })).toThrow(outOfRange);
+    expect(() => encodeIdentifyNamespace({ lbafs: [format], nsze: -1 })).toThrow(outOfRange);
   });
 });
 
 describe('lists', () => {
-  test('namespaces and controllers', () => {
+  test('namespaces', () => {
     expect(decodeNamespaceList(page({ 0: [1, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 9] }))).toEqual([1, 3]);
     expect(encodeNamespaceList([1, 3])).toEqual(page({ 0: [1, 0, 0, 0, 3] }));
     expect(decodeNamespaceList(new Uint8Array(4096).fill(1))).toHaveLength(1024);
     expect(() => encodeNamespaceList([0])).toThrow(outOfRange);
     expect(() => encodeNamespaceList(new Array<number>(1025).fill(1))).toThrow(outOfRange);
-    expect(decodeControllerList(page({ 0: [2, 0, 1, 0, 2, 1] }))).toEqual([1, 0x102]);
-    expect(encodeControllerList([1, 0x102])).toEqual(page({ 0: [2, 0, 1, 0, 2, 1] }));
-    expect(decodeControllerList(new Uint8Array(4096).fill(0xff))).toHaveLength(2047);
-    expect(() => encodeControllerList([65536])).toThrow(outOfRange);
   });
 
   test('namespace descriptors', () => {
@@ -244,30 +222,39 @@ describe('lists', () => {
     expect(decodeNamespaceDescriptors(new Uint8Array(4096))).toEqual({});
   });
 
-  test('NVM command set and command set combinations', () => {
+  test('NVM command set', () => {
     const bytes = page({ 0: [5, 6, 7, 8, 1, 0, 0, 0, 2] });
     const fields = {
-      verifySizeLimit: 5,
-      writeZeroesSizeLimit: 6,
-      writeUncorrectableSizeLimit: 7,
-      datasetRangesLimit: 8,
-      datasetRangeSizeLimit: 1,
-      datasetSizeLimit: 2n,
+      vsl: 5,
+      wzsl: 6,
+      wusl: 7,
+      dmrl: 8,
+      dmrsl: 1,
+      dmsl: 2n,
     };
     expect(decodeIdentifyNvmController(bytes)).toEqual(fields);
     expect(encodeIdentifyNvmController(fields)).toEqual(bytes);
-    expect(decodeCommandSetVectors(page({ 0: [1], 8: [5] }))).toEqual([1, 5]);
-    expect(encodeCommandSetVectors([1, 5])).toEqual(page({ 0: [1], 8: [5] }));
-    expect(decodeCommandSetVectors(page({}))).toEqual([]);
   });
 });
 
 describe('logs', () => {
   test('error', () => {
-    const bytes = page({ 0: [7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 1, 0x81, 0x28, 0, 9], 24: [1] }, 128);
+    const head = [7, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 1, 0x81, 0x28, 0, 9];
+    const bytes = page({ 0: head, 24: [1], 30: [2, 6] }, 128);
     const entries = decodeErrorLog(bytes);
     expect(entries).toMatchObject([
-      { errorCount: 7n, sqId: 1, cid: 2, status: 0x8101, parameterLocation: 0x28, lba: 9n, nsid: 1 },
+      {
+        error_count: 7n,
+        sqid: 1,
+        cmdid: 2,
+        phase_tag: 1,
+        status_field: 0x4080,
+        parm_error_location: 0x28,
+        lba: 9n,
+        nsid: 1,
+        csi: 2,
+        opcode: 6,
+      },
     ]);
     expect(encodeErrorLog(entries, 2)).toEqual(bytes);
     expect(() => encodeErrorLog(entries, 0)).toThrow(outOfRange);
@@ -290,18 +277,18 @@ describe('logs', () => {
     );
     const smart = decodeSmartLog(bytes);
     expect(smart).toMatchObject({
-      criticalWarning: 2,
+      critical_warning: 2,
       temperature: 311,
-      availableSpare: 100,
-      availableSpareThreshold: 10,
-      percentageUsed: 3,
-      dataUnitsRead: 513n,
-      hostReadCommands: 3n,
-      powerCycles: 1n << 120n,
-      powerOnHours: 4n,
-      errorLogEntries: 5n,
-      warningTemperatureTime: 6,
-      temperatureSensors: [304, 0, 0, 0, 0, 0, 0, 0],
+      avail_spare: 100,
+      spare_thresh: 10,
+      percent_used: 3,
+      data_units_read: 513n,
+      host_read_commands: 3n,
+      power_cycles: 1n << 120n,
+      power_on_hours: 4n,
+      num_err_log_entries: 5n,
+      warning_temp_time: 6,
+      temperature_sensors: [304, 0, 0, 0, 0, 0, 0, 0],
     });
     expect(encodeSmartLog(smart)).toEqual(bytes);
     expect(() => decodeSmartLog(new Uint8Array(511))).toThrow(controllerError);
@@ -318,11 +305,9 @@ describe('logs', () => {
   });
 
   test('changed namespaces, effects, supported pages', () => {
-    expect(decodeChangedNamespaces(encodeChangedNamespaces([2, 5]))).toEqual([2, 5]);
+    expect(decodeChangedNamespaces(page({ 0: [2, 0, 0, 0, 5] }))).toEqual([2, 5]);
+    expect(decodeChangedNamespaces(page({}))).toEqual([]);
     expect(decodeChangedNamespaces(page({ 0: [0xff, 0xff, 0xff, 0xff] }))).toBe('all');
-    expect(encodeChangedNamespaces(new Array<number>(1025).fill(1))).toEqual(
-      page({ 0: [0xff, 0xff, 0xff, 0xff] }),
-    );
     const effects = page({ 24: [1], 1028: [3, 0, 1, 0] });
     const log = decodeCommandEffectsLog(effects);
     expect([...log.admin.keys()]).toEqual([6]);
