@@ -40,23 +40,18 @@ const ALL_SENSORS = 15;
 export class FeatureSet {
   /** The host has turned the volatile write cache off: every write is to be made durable. */
   writeThrough = false;
-  readonly #queuePairs: number;
-  readonly #vectors: number;
-  /** Whether there is a volatile write cache. */
-  readonly #volatileCache: boolean;
+  readonly #options: ResolvedOptions;
   readonly #queues: QueueSet;
   readonly #events: AsyncEvents;
   readonly #keepAlive: KeepAlive;
   readonly #values = new Map<number, number>();
   /** Interrupt Vector Configuration, by vector. */
-  readonly #vectorValues = new Map<number, number>();
+  readonly #vectors = new Map<number, number>();
   /** Temperature thresholds: over, under. */
   readonly #thresholds: [over: number, under: number] = [WARNING_TEMPERATURE, 0];
 
   constructor(options: ResolvedOptions, queues: QueueSet, events: AsyncEvents, keepAlive: KeepAlive) {
-    this.#queuePairs = options.queuePairs;
-    this.#vectors = options.vectors;
-    this.#volatileCache = options.backend.volatileCache;
+    this.#options = options;
     this.#queues = queues;
     this.#events = events;
     this.#keepAlive = keepAlive;
@@ -81,7 +76,7 @@ export class FeatureSet {
   /** Restores the defaults. */
   reset(): void {
     this.#values.clear();
-    this.#vectorValues.clear();
+    this.#vectors.clear();
     this.#thresholds[0] = WARNING_TEMPERATURE;
     this.#thresholds[1] = 0;
     this.#keepAlive.stop();
@@ -121,7 +116,7 @@ export class FeatureSet {
       case Feature.numberOfQueues:
         return this.#setQueues(cdw11);
       case Feature.interruptVectorConfiguration:
-        this.#vectorValues.set(interruptVectorConfiguration.decode(cdw11).vector, cdw11 & 0x1_ffff);
+        this.#vectors.set(interruptVectorConfiguration.decode(cdw11).vector, cdw11 & 0x1_ffff);
         return { outcome: Outcome.success };
       case Feature.keepAliveTimer: {
         const rounded = Math.ceil(cdw11 / KEEP_ALIVE_UNIT) * KEEP_ALIVE_UNIT;
@@ -145,13 +140,14 @@ export class FeatureSet {
     }
     if (feature === Feature.interruptVectorConfiguration) {
       const { vector } = interruptVectorConfiguration.decode(cdw11);
-      return this.#vectorValues.get(vector) ?? vector;
+      return this.#vectors.get(vector) ?? vector;
     }
     return this.#value(feature);
   }
 
   /** The value after a reset; undefined for a feature that does not exist, or an argument that it does not take. */
   #default(feature: number, cdw11: number): number | undefined {
+    const { backend, queuePairs, vectors } = this.#options;
     switch (feature) {
       case Feature.arbitration:
       case Feature.powerManagement:
@@ -167,13 +163,13 @@ export class FeatureSet {
         return type === 1 ? 0 : WARNING_TEMPERATURE;
       }
       case Feature.volatileWriteCache:
-        return this.#volatileCache ? 1 : undefined;
+        return backend.volatileCache ? 1 : undefined;
       case Feature.numberOfQueues: {
-        return numberOfQueues.encode({ submission: this.#queuePairs, completion: this.#queuePairs });
+        return numberOfQueues.encode({ submission: queuePairs, completion: queuePairs });
       }
       case Feature.interruptVectorConfiguration: {
         const { vector } = interruptVectorConfiguration.decode(cdw11);
-        return vector < this.#vectors ? vector : undefined;
+        return vector < vectors ? vector : undefined;
       }
       default:
         return undefined;
@@ -191,9 +187,10 @@ export class FeatureSet {
     const { submission, completion } = numberOfQueues.decode(cdw11);
     if (submission > 0xffff || completion > 0xffff) return { outcome: Outcome.invalidField };
     if (this.#queues.hasIoQueues) return { outcome: Outcome.commandSequenceError };
+    const { queuePairs } = this.#options;
     const dw0 = numberOfQueues.encode({
-      submission: Math.min(submission, this.#queuePairs),
-      completion: Math.min(completion, this.#queuePairs),
+      submission: Math.min(submission, queuePairs),
+      completion: Math.min(completion, queuePairs),
     });
     this.#values.set(Feature.numberOfQueues, dw0);
     return { outcome: Outcome.success, dw0 };
