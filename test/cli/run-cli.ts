@@ -4,8 +4,9 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { dist } from '../dist';
 
-const MAIN = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
+const MAIN = join(dist, 'cli', 'main.js');
 const CLOCK_TICKS = 100;
 
 /** How the tool ended, and what it said. */

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+import { join } from 'node:path';
+import { dist } from '../dist';
 import { cleanEnd, runScript } from './run-script';
 
 test('1000 rounds of opening and closing leave no descriptor and no mapping', () => {
@@ -77,7 +79,7 @@ test('a process that has no more descriptors learns that some were lost, and kee
 
 test('descriptors that find no room in the array are closed', () => {
   const outcome = runScript(`
-    const { addon } = require(require('node:path').join(${JSON.stringify(__dirname)}, '..', '..', 'dist', 'native', 'addon'));
+    const { addon } = require(${JSON.stringify(join(dist, 'native', 'addon'))});
     const [near, far] = Socket.pair();
     const fd = createSharedMemory(4096);
     const before = openFds();

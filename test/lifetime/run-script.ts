@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
+import { dist } from '../dist';
 
 /** How a child process ended. */
 export interface Outcome {
@@ -10,7 +11,7 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-const native = join(__dirname, '..', '..', 'dist', 'native');
+const native = join(dist, 'native');
 const prelude = `
   const worker_threads = require('node:worker_threads');
   const fs = require('node:fs');
