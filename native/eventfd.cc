@@ -31,7 +31,7 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const auto initial = static_cast<unsigned>(arguments.Integer(0, 0, UINT32_MAX));
   if (!arguments.ok()) return info.Env().Undefined();
-  return Napi::Number::New(info.Env(), OrErrno(eventfd(initial, EFD_CLOEXEC | EFD_NONBLOCK)));
+  return OwnedOrErrno(info.Env(), eventfd(initial, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 /**
@@ -53,6 +53,8 @@ Napi::Value Adopt(const Napi::CallbackInfo& info) {
     result = -EPROTOTYPE;
   } else if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) {
     result = -errno;
+  } else {
+    result = info.Env().GetInstanceData<AddonData>()->descriptors.Adopt(fd);
   }
   return Napi::Number::New(info.Env(), result);
 }

@@ -65,7 +65,7 @@ Napi::Value Send(const Napi::CallbackInfo& info) {
 }
 
 /** Puts received descriptors into `out` after its two counters; those that find no room are closed. */
-void TakeDescriptors(msghdr* message, View<int32_t> out) {
+void TakeDescriptors(msghdr* message, View<int32_t> out, DescriptorTable* owner) {
   int32_t count = 0;
   bool truncated = (message->msg_flags & MSG_CTRUNC) != 0;
   for (cmsghdr* part = CMSG_FIRSTHDR(message); part != nullptr; part = CMSG_NXTHDR(message, part)) {
@@ -76,7 +76,7 @@ void TakeDescriptors(msghdr* message, View<int32_t> out) {
       std::memcpy(&received, CMSG_DATA(part) + index * sizeof(int), sizeof(int));
       UniqueFd fd(received);
       if (static_cast<size_t>(count) + 2 < out.length) {
-        out.data[2 + count++] = fd.Release();
+        out.data[2 + count++] = owner->Add(std::move(fd));
       } else {
         truncated = true;
       }
@@ -87,7 +87,7 @@ void TakeDescriptors(msghdr* message, View<int32_t> out) {
 }
 
 /** One recvmsg(2): bytes, 0 at the end of the stream, or -errno. */
-ssize_t ReceiveOnce(int fd, View<uint8_t> buffer, View<int32_t> descriptors) {
+ssize_t ReceiveOnce(int fd, View<uint8_t> buffer, View<int32_t> descriptors, DescriptorTable* owner) {
   iovec part = {buffer.data, buffer.length};
   alignas(cmsghdr) char control[kControlSize];
   msghdr message = {};
@@ -97,7 +97,7 @@ ssize_t ReceiveOnce(int fd, View<uint8_t> buffer, View<int32_t> descriptors) {
   message.msg_controllen = sizeof(control);
   const ssize_t received = Retry([&] { return recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT); });
   if (received == -1) return -errno;
-  TakeDescriptors(&message, descriptors);
+  TakeDescriptors(&message, descriptors, owner);
   return received;
 }
 
@@ -120,15 +120,16 @@ Napi::Value Receive(const Napi::CallbackInfo& info) {
 
   descriptors.data[0] = 0;
   descriptors.data[1] = 0;
-  ssize_t received = ReceiveOnce(fd, buffer, descriptors);
+  auto* const owner = &info.Env().GetInstanceData<AddonData>()->descriptors;
+  ssize_t received = ReceiveOnce(fd, buffer, descriptors, owner);
   if (received == -EAGAIN && spin + timeout > 0) {
     const int64_t start = Nanoseconds();
     while (received == -EAGAIN && Nanoseconds() < start + spin)
-      received = ReceiveOnce(fd, buffer, descriptors);
+      received = ReceiveOnce(fd, buffer, descriptors, owner);
     while (received == -EAGAIN) {
       const int ready = WaitUntil(fd, POLLIN, start + timeout);
       if (ready == 0) break;
-      received = ready < 0 ? ready : ReceiveOnce(fd, buffer, descriptors);
+      received = ready < 0 ? ready : ReceiveOnce(fd, buffer, descriptors, owner);
     }
   }
   return Napi::Number::New(info.Env(), static_cast<double>(received));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 export { EventFd, type EventWatchOptions, type EventWatcher } from './eventfd';
-export { FileSeal, closeFd, duplicateFd, fileSeals, fileSize } from './fd';
+export { closeFd, duplicateFd, fileSize } from './fd';
 export { ListeningSocket, type ListenOptions, type ListeningWatcher } from './listening-socket';
 export {
   type HugePageSize,

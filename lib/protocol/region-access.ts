@@ -132,17 +132,6 @@ export function checkRegionReadReply(payload: Uint8Array, asked: Readonly<Region
   return count;
 }
 
-/** Decodes a REGION_READ reply: {@link checkRegionReadReply}, and a view of its data. */
-export function decodeRegionReadReply(
-  payload: Uint8Array,
-  asked: Readonly<RegionAccess>,
-): RegionAccessWithData {
-  const count = checkRegionReadReply(payload, asked);
-  const start = Math.min(SIZE, payload.byteLength);
-  const data = payload.subarray(start, start + count);
-  return { offset: asked.offset, region: asked.region, count, data };
-}
-
 /** Encodes the fixed part of a REGION_WRITE request; `count` bytes of data follow it. */
 export function encodeRegionWriteRequest(request: Readonly<RegionAccess>): Uint8Array {
   return encodeAccess(request);

@@ -8,7 +8,6 @@ import {
   decodeIrqInfoReply,
   decodeRegionInfoReply,
   decodeRegionIoFdsReply,
-  decodeRegionReadReply,
   decodeRegionWriteReply,
   decodeVersion,
   encodeDmaUnmapRequest,
@@ -17,6 +16,7 @@ import {
   isReply,
   type Header,
 } from '../../lib/protocol';
+import { readReply } from './support';
 
 function message(hex: string): { header: Header; payload: Uint8Array } {
   const bytes = Uint8Array.from(Buffer.from(hex, 'hex'));
@@ -92,7 +92,7 @@ test('REGION_READ of CAP', () => {
   const { payload } = message(
     '0700090028000000010000000000000000000000000000000000000008000000ff00011e20000008',
   );
-  const { data } = decodeRegionReadReply(payload, { offset: 0, region: 0, count: 8 });
+  const { data } = readReply(payload, { offset: 0, region: 0, count: 8 });
   expect(new DataView(data.buffer, data.byteOffset).getBigUint64(0, true)).toBe(0x0800_0020_1e01_00ffn);
 });
 

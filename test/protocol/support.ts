@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import fc from 'fast-check';
 import { VfioUserError } from '../../lib/errors';
+import { REGION_READ_DATA, checkRegionReadReply, type RegionAccess } from '../../lib/protocol';
 
 /** Bytes from hexadecimal text; blanks and line breaks are for the reader. */
 export function hex(text: string): Uint8Array {
@@ -14,6 +15,16 @@ export function toHex(bytes: Uint8Array): string {
 /** The text as {@link toHex} writes it. */
 export function plain(text: string): string {
   return text.replace(/\s+/g, '');
+}
+
+/** What a REGION_READ reply says, with a view of its data. */
+export function readReply(
+  payload: Uint8Array,
+  asked: Readonly<RegionAccess>,
+): RegionAccess & { data: Uint8Array } {
+  const count = checkRegionReadReply(payload, asked);
+  const data = payload.subarray(REGION_READ_DATA).subarray(0, count);
+  return { ...asked, count, data };
 }
 
 /** Asserts that `decode` throws the protocol error with this command and text. */
