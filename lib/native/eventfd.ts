@@ -29,7 +29,10 @@ export interface EventWatcher {
   [Symbol.dispose](): void;
 }
 
-/** An eventfd (eventfd(2)): a counter that one side adds to and the other takes. Owns its descriptor. */
+/**
+ * An eventfd (eventfd(2)): a counter that one side adds to and the other takes. Owns its descriptor. No method blocks,
+ * whether or not the descriptor is non-blocking.
+ */
 export class EventFd {
   readonly #fd: number;
   readonly #watchers = new Set<Watcher>();
@@ -55,7 +58,8 @@ export class EventFd {
 
   /**
    * Takes over a descriptor, such as one that the peer sent. The descriptor stays the caller's when this throws.
-   * The eventfd becomes non-blocking for all who share it.
+   * It becomes closed on exec. Whether it is non-blocking does not change: that is shared with the peer, who may wait for
+   * signals in a blocking read(2).
    *
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EPROTOTYPE when it is no eventfd, EBADF)
    */
