@@ -172,7 +172,7 @@ function nvmeSection(nvme: NvmeReport | Problem | null): [string, readonly Row[]
 }
 
 /** The lines about an NVMe controller's registers. */
-export function nvmeRows({ capabilities, cap, cc, csts, doorbellsMappable }: NvmeReport): Row[] {
+function nvmeRows({ capabilities, cap, cc, csts, doorbellsMappable }: NvmeReport): Row[] {
   const { maxQueueEntries, timeout, dstrd, minPageSize, maxPageSize, commandSets } = capabilities;
   return [
     ['CAP', hex(cap, 16)],

@@ -330,7 +330,11 @@ export function closest(word: string, candidates: readonly string[]): string | u
   return best;
 }
 
-/** Letters to insert, delete, replace, or swap with their neighbour, to turn one word into the other. */
+/**
+ * Letters to insert, delete, replace, or swap with their neighbour, to turn one word into the other.
+ *
+ * @internal Exported for its test.
+ */
 export function editDistance(from: string, to: string): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: to.length + 1 }, (_, column) => column);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { EventFd, type EventWatchOptions, type EventWatcher } from './eventfd';
 export { closeFd, duplicateFd, fileSize } from './fd';
-export { ListeningSocket, type ListenOptions, type ListeningWatcher } from './listening-socket';
+export { ListeningSocket, type ListeningWatcher } from './listening-socket';
 export {
   type HugePageSize,
   Mapping,
@@ -10,7 +10,6 @@ export {
   createSharedMemory,
 } from './memory';
 export { pageSize } from './page-size';
-export { QueueExchange, type QueueExchangePlace } from './queue-exchange';
-export { MAX_FDS_PER_MESSAGE, MAX_SOCKET_PATH, type PeerCredentials, Socket, SocketWatcher } from './socket';
+export { QueueExchange } from './queue-exchange';
+export { MAX_FDS_PER_MESSAGE, Socket, SocketWatcher } from './socket';
 export { SocketExchange } from './socket-exchange';
-export { Ready } from './watcher';

@@ -6,7 +6,7 @@ import { SocketExchange } from './socket-exchange';
 import { Ready, Watcher } from './watcher';
 
 /** Longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, with a NUL at the end). */
-export const MAX_SOCKET_PATH = 107;
+const MAX_SOCKET_PATH = 107;
 /** Most descriptors that the kernel takes in one message (`SCM_MAX_FD`). */
 export const MAX_FDS_PER_MESSAGE = 253;
 

@@ -25,9 +25,6 @@ export const Command = {
   migDataWrite: 18,
 } as const;
 
-/** A command code that the protocol defines. */
-export type CommandCode = (typeof Command)[keyof typeof Command];
-
 const COMMAND_NAMES: Readonly<Record<number, string>> = {
   [Command.version]: 'VERSION',
   [Command.dmaMap]: 'DMA_MAP',

@@ -23,7 +23,7 @@ export function migrationStateName(code: MigrationStateCode): MigrationStateName
 }
 
 /** Whether migration data can be read in a state: the "saving group". */
-export function isSaving(state: MigrationStateName): boolean {
+function isSaving(state: MigrationStateName): boolean {
   return state === 'preCopy' || state === 'stopCopy';
 }
 

@@ -65,17 +65,3 @@ export function encodeRegionWriteMultiReply(count: number): Uint8Array {
   writeU64(viewOf(payload), 0, count, 'count');
   return payload;
 }
-
-/**
- * Decodes a REGION_WRITE_MULTI reply.
- *
- * @param asked number of writes in the request
- * @returns number of writes that were done, from 0 to `asked`
- * @throws VfioUserError `ERR_VFIO_USER_PROTOCOL`
- */
-export function decodeRegionWriteMultiReply(payload: Uint8Array, asked: number): number {
-  const what = 'REGION_WRITE_MULTI reply';
-  const count = readSafeU64(viewOfAtLeast(what, payload, HEAD_SIZE), 0, what, 'number of writes');
-  checkLimit(what, 'number of writes', count, asked);
-  return count;
-}

@@ -133,7 +133,7 @@ export function failure(status: number, line: string): Outcome {
 }
 
 /** Waits for something to become true. */
-export async function until(what: string, holds: () => boolean, milliseconds = 10_000): Promise<void> {
+async function until(what: string, holds: () => boolean, milliseconds = 10_000): Promise<void> {
   const deadline = Date.now() + milliseconds;
   while (!holds()) {
     if (Date.now() > deadline) throw new Error(`waited in vain until ${what}`);
