@@ -20,12 +20,15 @@ export interface EventWatchOptions {
 
 /** An {@link EventFd} being watched. */
 export interface EventWatcher {
+  /** Whether it was closed. */
   readonly closed: boolean;
   /** Keeps the event loop alive; the default. */
   ref(): void;
+  /** Lets the event loop end in spite of this watcher. */
   unref(): void;
-  /** Idempotent; may be called by the handler itself. */
+  /** Stops watching. Idempotent; may be called by the handler itself. */
   close(): void;
+  /** Calls {@link close}. */
   [Symbol.dispose](): void;
 }
 
@@ -46,6 +49,8 @@ export class EventFd {
    * A new eventfd, non-blocking and closed on exec.
    *
    * @param initial counter to start with, 0 to 2^32 - 1
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EMFILE)
+   * @throws RangeError `ERR_OUT_OF_RANGE`
    */
   static create(initial = 0): EventFd {
     if (!Number.isInteger(initial) || initial < 0 || initial > 0xffffffff) {
@@ -71,12 +76,17 @@ export class EventFd {
     return new EventFd(fd);
   }
 
-  /** @throws VfioUserError `ERR_VFIO_USER_CLOSED` */
+  /**
+   * Number of the descriptor, which stays this object's.
+   *
+   * @throws VfioUserError `ERR_VFIO_USER_CLOSED`
+   */
   get fd(): number {
     if (this.#closed) throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'The eventfd is closed');
     return this.#fd;
   }
 
+  /** Whether {@link close} was called. */
   get closed(): boolean {
     return this.#closed;
   }
@@ -85,6 +95,8 @@ export class EventFd {
    * Adds to the counter, and so wakes who waits for it. A counter that is full stays so: its reader has been told.
    *
    * @param count 1 to 2^53 - 1
+   * @throws VfioUserError `ERR_VFIO_USER_CLOSED`
+   * @throws RangeError `ERR_OUT_OF_RANGE`
    */
   signal(count = 1): void {
     if (!Number.isSafeInteger(count) || count < 1) {
@@ -94,7 +106,12 @@ export class EventFd {
     if (result !== -EAGAIN) checked(result, 'write', 'Signalling an eventfd');
   }
 
-  /** Takes the counter, which becomes 0. Rounded when above 2^53. */
+  /**
+   * Takes the counter, which becomes 0.
+   *
+   * @returns the counter; rounded when above 2^53
+   * @throws VfioUserError `ERR_VFIO_USER_CLOSED`
+   */
   read(): number {
     return checked(addon().eventfdRead(this.fd), 'read', 'Reading an eventfd');
   }
@@ -103,6 +120,7 @@ export class EventFd {
    * Calls a function with the counter whenever it is not 0, and sets it to 0. Signals coalesce: the counter says how
    * many there were. An exception of the handler is an uncaught exception of the process.
    *
+   * @throws VfioUserError `ERR_VFIO_USER_CLOSED`, `ERR_VFIO_USER_SYSTEM` (EMFILE)
    * @throws RangeError `ERR_OUT_OF_RANGE` when `spin` is negative or no number
    */
   watch(handler: (count: number) => void, options: EventWatchOptions = {}): EventWatcher {
@@ -123,6 +141,7 @@ export class EventFd {
     closeFd(this.#fd);
   }
 
+  /** Calls {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -12,7 +12,7 @@ export type HugePageSize = 0 | 0x200000 | 0x40000000;
 export interface SharedMemoryOptions {
   /** Shown in /proc, for people; at most 249 bytes. Default `vfio-user`. */
   readonly name?: string;
-  /** Default 0. */
+  /** Size of the pages that the memory is made of, in bytes. Default 0, for ordinary ones. */
   readonly hugePageSize?: HugePageSize;
   /** Seals the size against shrinking, so that nobody who gets the descriptor can truncate it. Default true. */
   readonly sealed?: boolean;
@@ -24,8 +24,9 @@ const ENXIO = 6;
  * Creates memory that can be shared: a zeroed memfd, closed on exec.
  *
  * @param size in bytes, a multiple of the huge page size if one is given
- * @returns a descriptor, which belongs to the caller
- * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`
+ * @returns a descriptor, which belongs to the caller; close it with `fs.closeSync`
+ * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EMFILE, ENOMEM)
+ * @throws RangeError `ERR_OUT_OF_RANGE` for a size that is not positive, or no whole number of huge pages
  */
 export function createSharedMemory(size: number, options: SharedMemoryOptions = {}): number {
   const { name = 'vfio-user', hugePageSize = 0, sealed = true } = options;
@@ -46,7 +47,7 @@ export function createSharedMemory(size: number, options: SharedMemoryOptions = 
 
 /** Options of {@link Mapping.map}. */
 export interface MappingOptions {
-  /** Default true. Stores to a mapping that is not writable kill the process. */
+  /** Whether stores are allowed. Default true. A store to a mapping that is not writable kills the process. */
   readonly writable?: boolean;
   /** Multiple of which the address shall be: a multiple of the page size, up to 1 GiB. Default: any page. */
   readonly alignment?: number;
@@ -136,6 +137,7 @@ export class Mapping {
     throw systemError('mmap', -result, `Mapping ${range}`);
   }
 
+  /** Whether {@link close} was called. */
   get closed(): boolean {
     return this.#closed;
   }
@@ -159,6 +161,7 @@ export class Mapping {
     );
   }
 
+  /** Calls {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -12,16 +12,17 @@ import { protocolError, viewOf, viewOfAtLeast } from './wire';
  *     struct ioregionfd_resp { u64 data; u8 pad[24]; };
  */
 export interface IoRegionCommand {
+  /** Whether it writes; otherwise it reads. */
   readonly write: boolean;
-  /** Bytes: 1, 2, 4 or 8. */
+  /** Bytes that are accessed: 1, 2, 4 or 8. */
   readonly width: 1 | 2 | 4 | 8;
-  /** A response is wanted; always for reads. */
+  /** Whether a response is wanted; always true for reads. */
   readonly respond: boolean;
   /** What the server gave for the sub-region. */
   readonly userData: U64;
-  /** In the sub-region, in bytes. */
+  /** Where in the sub-region, in bytes. */
   readonly offset: U64;
-  /** Of a write; 0 of a read. */
+  /** The value that is written; 0 for a read. */
   readonly data: bigint;
 }
 

@@ -18,17 +18,15 @@ export interface Capabilities {
   maxDmaMaps: number;
   /** Page sizes for DMA mappings, or'ed together: a multiple of 4096, below 2^53. */
   pageSizes: number;
-  /** Whether the sender supports commands from the server on a socket of their own; in a reply also which descriptor it is. */
-  twinSocket: Readonly<TwinSocket>;
+  /** The `twin_socket` capability: commands from the server on a socket of their own. */
+  twinSocket: Readonly<{
+    /** Whether the sender supports it. */
+    supported: boolean;
+    /** Index of the socket among the descriptors of the message; only in a reply. */
+    fdIndex?: number;
+  }>;
   /** Whether REGION_WRITE_MULTI is supported. */
   writeMultiple: boolean;
-}
-
-/** The `twin_socket` capability. */
-export interface TwinSocket {
-  supported: boolean;
-  /** Index among the message's file descriptors; only in a reply. */
-  fdIndex?: number;
 }
 
 /** A decoded VERSION request or reply. */
