@@ -107,9 +107,9 @@ export class VfioUserError extends Error {
  */
 export function errnoName(errno: number): string {
   if (errno === 0) return 'no errno';
-  if (!Number.isInteger(errno) || errno < 0 || errno > 4095) return `errno ${String(errno)}`;
+  if (!Number.isInteger(errno) || errno < 0 || errno > 4095) return `errno ${errno}`;
   const name = getSystemErrorName(-errno);
-  return name.startsWith('Unknown') ? `errno ${String(errno)}` : name;
+  return name.startsWith('Unknown') ? `errno ${errno}` : name;
 }
 
 /** A failed system call, told in one line. `errno` is positive. */

@@ -231,9 +231,9 @@ function allowed(spec: Exclude<OptionSpec, BooleanOption>): string {
 }
 
 function range({ min, max }: NumberOption, unit: string): string {
-  if (min !== undefined && max !== undefined) return `, from ${String(min)} to ${String(max)}${unit}`;
-  if (min !== undefined) return `, at least ${String(min)}${unit}`;
-  return max === undefined ? '' : `, at most ${String(max)}${unit}`;
+  if (min !== undefined && max !== undefined) return `, from ${min} to ${max}${unit}`;
+  if (min !== undefined) return `, at least ${min}${unit}`;
+  return max === undefined ? '' : `, at most ${max}${unit}`;
 }
 
 function checkPositionals(command: CommandSpec, found: readonly string[]): void {

@@ -54,9 +54,7 @@ export class EventFd {
    */
   static create(initial = 0): EventFd {
     if (!Number.isInteger(initial) || initial < 0 || initial > 0xffffffff) {
-      throw outOfRange(
-        `The initial counter of an eventfd is an integer from 0 to 2^32 - 1, got ${String(initial)}`,
-      );
+      throw outOfRange(`The initial counter of an eventfd is an integer from 0 to 2^32 - 1, got ${initial}`);
     }
     return new EventFd(checked(addon().eventfdCreate(initial), 'eventfd', 'Creating an eventfd'));
   }
@@ -71,8 +69,8 @@ export class EventFd {
   static fromFd(fd: number): EventFd {
     const result = addon().eventfdAdopt(checkFd(fd));
     if (result === -EPROTOTYPE)
-      throw systemError('readlink', EPROTOTYPE, `File descriptor ${String(fd)} is no eventfd`);
-    checked(result, 'fcntl', `Taking over file descriptor ${String(fd)} as an eventfd`);
+      throw systemError('readlink', EPROTOTYPE, `File descriptor ${fd} is no eventfd`);
+    checked(result, 'fcntl', `Taking over file descriptor ${fd} as an eventfd`);
     return new EventFd(fd);
   }
 
@@ -100,7 +98,7 @@ export class EventFd {
    */
   signal(count = 1): void {
     if (!Number.isSafeInteger(count) || count < 1) {
-      throw outOfRange(`An eventfd is signalled with an integer from 1 to 2^53 - 1, got ${String(count)}`);
+      throw outOfRange(`An eventfd is signalled with an integer from 1 to 2^53 - 1, got ${count}`);
     }
     const result = addon().eventfdSignal(this.fd, count);
     if (result !== -EAGAIN) checked(result, 'write', 'Signalling an eventfd');
@@ -125,7 +123,7 @@ export class EventFd {
    */
   watch(handler: (count: number) => void, options: EventWatchOptions = {}): EventWatcher {
     const { spin = 0 } = options;
-    if (!(spin >= 0)) throw outOfRange(`spin is a time from 0 µs on, got ${String(spin)}`);
+    if (!(spin >= 0)) throw outOfRange(`spin is a time from 0 µs on, got ${spin}`);
     for (const old of this.#watchers) if (old.closed) this.#watchers.delete(old);
     const watcher = new Watcher(this.fd, Ready.read, true, handler);
     if (spin > 0) watcher.setSpin(spin);

@@ -5,7 +5,7 @@ import { addon, checked } from './addon';
 /** Checks the number of a file descriptor that the caller passes in. Throws `ERR_OUT_OF_RANGE`. */
 export function checkFd(fd: number): number {
   if (!Number.isInteger(fd) || fd < 0 || fd > 0x7fffffff) {
-    throw outOfRange(`A file descriptor is an integer from 0 to 2147483647, got ${String(fd)}`);
+    throw outOfRange(`A file descriptor is an integer from 0 to 2147483647, got ${fd}`);
   }
   return fd;
 }
@@ -17,7 +17,7 @@ export function checkFd(fd: number): number {
  * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EBADF) when it is another one
  */
 export function closeFd(fd: number): void {
-  checked(addon().close(checkFd(fd)), 'close', `Closing file descriptor ${String(fd)}`);
+  checked(addon().close(checkFd(fd)), 'close', `Closing file descriptor ${fd}`);
 }
 
 /**
@@ -26,7 +26,7 @@ export function closeFd(fd: number): void {
  * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EBADF, EMFILE)
  */
 export function duplicateFd(fd: number): number {
-  return checked(addon().duplicate(checkFd(fd)), 'fcntl', `Duplicating file descriptor ${String(fd)}`);
+  return checked(addon().duplicate(checkFd(fd)), 'fcntl', `Duplicating file descriptor ${fd}`);
 }
 
 /**
@@ -35,5 +35,5 @@ export function duplicateFd(fd: number): number {
  * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EBADF)
  */
 export function fileSize(fd: number): number {
-  return checked(addon().fileSize(checkFd(fd)), 'fstat', `Reading the size of file descriptor ${String(fd)}`);
+  return checked(addon().fileSize(checkFd(fd)), 'fstat', `Reading the size of file descriptor ${fd}`);
 }

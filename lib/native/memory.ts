@@ -31,18 +31,16 @@ const ENXIO = 6;
 export function createSharedMemory(size: number, options: SharedMemoryOptions = {}): number {
   const { name = 'vfio-user', hugePageSize = 0, sealed = true } = options;
   if (!Number.isSafeInteger(size) || size <= 0) {
-    throw outOfRange(`The size of shared memory is a positive integer, got ${String(size)}`);
+    throw outOfRange(`The size of shared memory is a positive integer, got ${size}`);
   }
   if (![0, 0x200000, 0x40000000].includes(hugePageSize)) {
-    throw invalidArgument(`A huge page is 2 MiB or 1 GiB, got ${String(hugePageSize)}`);
+    throw invalidArgument(`A huge page is 2 MiB or 1 GiB, got ${hugePageSize}`);
   }
   if (hugePageSize !== 0 && size % hugePageSize !== 0) {
-    throw outOfRange(
-      `${String(size)} bytes are no whole number of huge pages of ${String(hugePageSize)} bytes`,
-    );
+    throw outOfRange(`${size} bytes are no whole number of huge pages of ${hugePageSize} bytes`);
   }
   const result = addon().createMemory(name, size, hugePageSize, sealed);
-  return checked(result, 'memfd_create', `Creating ${String(size)} bytes of shared memory`);
+  return checked(result, 'memfd_create', `Creating ${size} bytes of shared memory`);
 }
 
 /** Options of {@link Mapping.map}. */
@@ -113,20 +111,20 @@ export class Mapping {
   static map(fd: number, offset: number, length: number, options: MappingOptions = {}): Mapping {
     const { writable = true, alignment = 0 } = options;
     if (!Number.isSafeInteger(offset) || offset < 0) {
-      throw outOfRange(`The offset of a mapping is an integer of at least 0, got ${String(offset)}`);
+      throw outOfRange(`The offset of a mapping is an integer of at least 0, got ${offset}`);
     }
     if (!Number.isSafeInteger(length) || length <= 0 || length > constants.MAX_LENGTH) {
       throw outOfRange(
-        `The length of a mapping is an integer from 1 to ${String(constants.MAX_LENGTH)}, the longest ArrayBuffer of this Node.js, got ${String(length)}`,
+        `The length of a mapping is an integer from 1 to ${constants.MAX_LENGTH}, the longest ArrayBuffer of this Node.js, got ${length}`,
       );
     }
     if (!Number.isInteger(alignment) || alignment < 0 || alignment > 0x40000000) {
-      throw outOfRange(`The alignment of a mapping is an integer from 0 to 1 GiB, got ${String(alignment)}`);
+      throw outOfRange(`The alignment of a mapping is an integer from 0 to 1 GiB, got ${alignment}`);
     }
     watchForLoss();
     const result = addon().map(checkFd(fd), offset, length, writable, alignment, slotOut);
     if (typeof result !== 'number') return new Mapping(result, slotOut[0] as number);
-    const range = `bytes ${String(offset)} to ${String(offset + length - 1)} of file descriptor ${String(fd)}`;
+    const range = `bytes ${offset} to ${offset + length - 1} of file descriptor ${fd}`;
     if (result === 0) {
       throw new VfioUserError(
         'ERR_VFIO_USER_ADDON',

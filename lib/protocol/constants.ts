@@ -52,7 +52,7 @@ const COMMAND_NAMES: Readonly<Record<number, string>> = {
  * @returns such as `REGION_READ`; `command 99` when the protocol defines no such command
  */
 export function commandName(code: number): string {
-  return COMMAND_NAMES[code] ?? `command ${String(code)}`;
+  return COMMAND_NAMES[code] ?? `command ${code}`;
 }
 
 /** Size of the header in front of every message, in bytes (vfio-user, Header). */

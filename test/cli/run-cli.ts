@@ -51,9 +51,7 @@ export class Scratch {
         try {
           return (
             pid > 0 &&
-            readFileSync(`/proc/${String(pid)}/environ`, 'utf8')
-              .split('\0')
-              .includes(`TMPDIR=${this.path}`)
+            readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(`TMPDIR=${this.path}`)
           );
         } catch {
           return false;
@@ -115,7 +113,7 @@ export function startCli(scratch: Scratch, ...args: string[]): Running {
         return false;
       }),
     busy: (seconds) =>
-      until(`it has computed for ${String(seconds)} s`, () => {
+      until(`it has computed for ${seconds} s`, () => {
         alive();
         return processorSeconds(pid) >= seconds;
       }),
@@ -143,7 +141,7 @@ async function until(what: string, holds: () => boolean, milliseconds = 10_000):
 
 /** Fields utime and stime of proc_pid_stat(5), which follow the name in parentheses. */
 function processorSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')
     .split(' ');
   return (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS;

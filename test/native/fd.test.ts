@@ -6,10 +6,7 @@ import { closeFd, duplicateFd, fileSize, pageSize } from '../../lib/native';
 const closeOnExec = 0o2000000;
 
 function flagsOf(fd: number): number {
-  return parseInt(
-    /^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${String(fd)}`, 'utf8'))?.[1] ?? '',
-    8,
-  );
+  return parseInt(/^flags:\s*(\d+)/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8'))?.[1] ?? '', 8);
 }
 
 test('a duplicate is another descriptor of the same file, closed on exec', () => {

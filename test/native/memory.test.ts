@@ -86,7 +86,7 @@ test('close detaches the buffer, twice does no harm', () => {
 
 test('the address can be aligned', () => {
   for (const alignment of [4096, 0x10000, hugePage, 0x40000000]) {
-    const name = `test-align-${String(alignment)}`;
+    const name = `test-align-${alignment}`;
     using mapping = Mapping.map(memory(hugePage, { name }), 0, hugePage, { alignment });
     expect(addressOf(name) % alignment).toBe(0);
     new Uint8Array(mapping.buffer).fill(7);
@@ -160,7 +160,7 @@ hugeTest(
     expect(() => {
       ftruncateSync(sealed, 0);
     }).toThrow(coded('EPERM'));
-    expect(statfsSync(`/proc/self/fd/${String(sealed)}`).bsize).toBe(hugePage);
+    expect(statfsSync(`/proc/self/fd/${sealed}`).bsize).toBe(hugePage);
     expect(() => Mapping.map(sealed, 4096, 4096)).toThrow(errno('EINVAL'));
     using part = Mapping.map(sealed, 0, 4096);
     new Uint8Array(part.buffer).fill(1);
