@@ -6,6 +6,7 @@
         "native/addon.cc",
         "native/arguments.cc",
         "native/bus-error-guard.cc",
+        "native/descriptor-table.cc",
         "native/descriptor.cc",
         "native/eventfd.cc",
         "native/memory.cc",

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { relative, resolve, dirname } from 'node:path';
 import tseslint from 'typescript-eslint';
+import ts from 'typescript';
 
 /** Which room may import which: downward only (docs/architecture.md). Every room may import lib/errors.ts. */
 const ARROWS = {
@@ -59,13 +60,38 @@ const arrows = {
   },
 };
 
+const TAKEN_BY_TEMPLATES = ts.TypeFlags.StringLike | ts.TypeFlags.NumberLike | ts.TypeFlags.BigIntLike;
+
+const templates = {
+  rules: {
+    'no-string-call': {
+      meta: { type: 'suggestion', fixable: 'code', schema: [] },
+      create: ({ sourceCode, report }) => ({
+        'TemplateLiteral > CallExpression[callee.name="String"][arguments.length=1]': (node) => {
+          const type = sourceCode.parserServices.getTypeAtLocation(node.arguments[0]);
+          const parts = type.isUnion() ? type.types : [type];
+          if (parts.some((part) => (part.flags & TAKEN_BY_TEMPLATES) === 0)) return;
+          report({
+            node,
+            message: 'A template takes this value as it is, without String()',
+            fix: (fixer) => fixer.replaceText(node, sourceCode.getText(node.arguments[0])),
+          });
+        },
+      }),
+    },
+  },
+};
+
 export default tseslint.config(
   { ignores: ['dist/', 'build/', 'prebuilds/', 'coverage/', 'jest.config.js'] },
   {
     files: ['**/*.ts'],
     extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    plugins: { templates },
     rules: {
+      'templates/no-string-call': 'error',
+      '@typescript-eslint/no-unnecessary-type-conversion': 'error',
       // A value read from a typed array is a number unless the index is wrong, which hot loops and codecs have checked.
       '@typescript-eslint/non-nullable-type-assertion-style': 'off',
       '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true }],

@@ -64,7 +64,7 @@ export class Programs {
    * @param look microseconds for which it looks for another message before it sleeps
    */
   async serve(look = 0): Promise<string> {
-    const path = this.#path(`socket-${String(look)}`);
+    const path = this.#path(`socket-${look}`);
     const child = this.#start(SERVER_CORE, [this.#path('server'), path, String(look)]);
     await new Promise((resolve, reject) => {
       child.stdout?.once('data', resolve);

@@ -5,7 +5,7 @@ import { getSystemErrorName, types } from 'node:util';
  * Every way in which this package can fail, by the `code` of the error that it throws.
  *
  * Misuse that is plain in the arguments (wrong type, out of range) is a `TypeError` or `RangeError` with Node's own
- * codes `ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE` or `ERR_OUT_OF_RANGE`; see {@link invalidArgument} and {@link outOfRange}.
+ * codes `ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE` or `ERR_OUT_OF_RANGE`.
  */
 export type VfioUserErrorCode =
   /** The native addon is missing, or does not fit this platform. */
@@ -69,7 +69,9 @@ const brand = Symbol.for('vfio-user.error');
  * }
  */
 export class VfioUserError extends Error {
+  /** Name of the class, as stack traces show it. */
   override readonly name = 'VfioUserError';
+  /** What kind of failure it is. */
   readonly code: VfioUserErrorCode;
   /** Positive Linux errno value, or undefined when none applies. */
   readonly errno: number | undefined;
@@ -80,6 +82,7 @@ export class VfioUserError extends Error {
   /** Name of the protocol command concerned. */
   readonly command: string | undefined;
 
+  /** The package makes its own errors; an application has no need to. */
   constructor(code: VfioUserErrorCode, message: string, details: VfioUserErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
@@ -104,9 +107,9 @@ export class VfioUserError extends Error {
  */
 export function errnoName(errno: number): string {
   if (errno === 0) return 'no errno';
-  if (!Number.isInteger(errno) || errno < 0 || errno > 4095) return `errno ${String(errno)}`;
+  if (!Number.isInteger(errno) || errno < 0 || errno > 4095) return `errno ${errno}`;
   const name = getSystemErrorName(-errno);
-  return name.startsWith('Unknown') ? `errno ${String(errno)}` : name;
+  return name.startsWith('Unknown') ? `errno ${errno}` : name;
 }
 
 /** A failed system call, told in one line. `errno` is positive. */

@@ -7,7 +7,13 @@
  */
 export * from './client';
 export { VfioUserError, type VfioUserErrorCode, type VfioUserErrorDetails } from './errors';
-export { DirtyBitmap, type Capabilities, type MigrationStateName, type NegotiatedLimits } from './protocol';
+export {
+  DirtyBitmap,
+  type Capabilities,
+  type MigrationStateName,
+  type NegotiatedLimits,
+  type U64,
+} from './protocol';
 export type { ConnectionStatistics } from './transport';
 export type {
   Device,

@@ -7,13 +7,15 @@ namespace {
 
 /**
  * Runs before the environment ends, in a worker as in the main thread. A uv handle that is still open when
- * its loop is closed aborts the whole process, so every watcher is closed here. Memory is unmapped later, by
- * the finalizers of the ArrayBuffers, but nothing may be told to an environment that has ended.
+ * its loop is closed aborts the whole process, so every watcher is closed here. A peer learns of the end by
+ * its socket, which a worker that was terminated could not close. Memory is unmapped later, by the finalizers
+ * of the ArrayBuffers, but nothing may be told to an environment that has ended.
  */
 void CloseAll(AddonData* data) {
   data->watchers.clear();
   if (data->lost_event.valid()) bus_error_guard::ForgetEvent(data->lost_event.get());
   data->lost_event.Reset();
+  data->descriptors.CloseAll();
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
@@ -31,5 +33,10 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
 }
 
 }  // namespace
+
+Napi::Value OwnedOrErrno(Napi::Env env, int fd) {
+  const int result = fd == -1 ? -errno : env.GetInstanceData<AddonData>()->descriptors.Add(UniqueFd(fd));
+  return Napi::Number::New(env, result);
+}
 
 NODE_API_MODULE(vfio_user, Init)

@@ -8,12 +8,14 @@
 #include <memory>
 #include <unordered_map>
 
+#include "descriptor-table.h"
 #include "memory.h"
 #include "readiness.h"
 #include "system.h"
 
 /** What one environment (the main thread, or a worker) holds. Nothing of it is shared between threads. */
 struct AddonData {
+  DescriptorTable descriptors;
   std::unordered_map<int, std::shared_ptr<Watcher>> watchers;
   int next_watcher = 1;
   /** Live mappings by slot of the SIGBUS guard. The ArrayBuffers own them. */
@@ -29,6 +31,9 @@ void InitQueueExchange(Napi::Env env, Napi::Object exports);
 void InitReadiness(Napi::Env env, Napi::Object exports);
 void InitSocket(Napi::Env env, Napi::Object exports);
 void InitSocketMessage(Napi::Env env, Napi::Object exports);
+
+/** A new descriptor, or -1, as JavaScript gets it: its number, which the environment owns, or -errno. */
+Napi::Value OwnedOrErrno(Napi::Env env, int fd);
 
 /** Adds a function to the exports. The template form allocates nothing per function. */
 template <Napi::Value (*function)(const Napi::CallbackInfo&)>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What any file descriptor can do: close, duplicate, tell its size and seals.
+// What any file descriptor can do: close, duplicate, tell its size.
 #include <fcntl.h>
 #include <sys/stat.h>
 
@@ -8,14 +8,12 @@
 
 namespace {
 
-/** close(fd): 0 or -errno. */
+/** close(fd): 0 or -errno; -EBADF for a descriptor that this environment does not own. */
 Napi::Value Close(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   if (!arguments.ok()) return info.Env().Undefined();
-  const int result = close(fd);
-  // The number is free even when close was interrupted; a second attempt could hit another thread's file.
-  return Napi::Number::New(info.Env(), result == -1 && errno != EINTR ? -errno : 0);
+  return Napi::Number::New(info.Env(), info.Env().GetInstanceData<AddonData>()->descriptors.Close(fd));
 }
 
 /** duplicate(fd): a new descriptor, closed on exec, or -errno. */
@@ -23,7 +21,7 @@ Napi::Value Duplicate(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   if (!arguments.ok()) return info.Env().Undefined();
-  return Napi::Number::New(info.Env(), OrErrno(fcntl(fd, F_DUPFD_CLOEXEC, 0)));
+  return OwnedOrErrno(info.Env(), fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
 /** fileSize(fd): bytes or -errno. */
@@ -36,19 +34,10 @@ Napi::Value FileSize(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), result == -1 ? -errno : static_cast<double>(status.st_size));
 }
 
-/** fileSeals(fd): mask of F_SEAL_* or -errno; -EINVAL for a file that cannot be sealed. */
-Napi::Value FileSeals(const Napi::CallbackInfo& info) {
-  Arguments arguments(info);
-  const int fd = arguments.Descriptor(0);
-  if (!arguments.ok()) return info.Env().Undefined();
-  return Napi::Number::New(info.Env(), OrErrno(fcntl(fd, F_GET_SEALS)));
-}
-
 }  // namespace
 
 void InitDescriptor(Napi::Env env, Napi::Object exports) {
   Export<Close>(env, exports, "close");
   Export<Duplicate>(env, exports, "duplicate");
   Export<FileSize>(env, exports, "fileSize");
-  Export<FileSeals>(env, exports, "fileSeals");
 }

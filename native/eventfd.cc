@@ -11,11 +11,25 @@
 #include "addon.h"
 #include "arguments.h"
 
+namespace {
+
+/** Whether a call would not block. True for what is not open: the call tells. */
+bool IsReady(int fd, int16_t event) {
+  pollfd request = {fd, event, 0};
+  Retry([&] { return poll(&request, 1, 0); });
+  return (request.revents & (event | POLLNVAL)) != 0;
+}
+
+}  // namespace
+
 int ReadCounter(int fd, uint64_t* count) {
   iovec part = {count, sizeof(*count)};
   // The peer shares the open file and can clear O_NONBLOCK, so ask for each call not to block.
   ssize_t bytes = Retry([&] { return preadv2(fd, &part, 1, -1, RWF_NOWAIT); });
   if (bytes == -1 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+    // Before Linux 5.8 eventfds do not know the flag. Only somebody else who reads the counter between the
+    // two calls could now make the read wait, and only where O_NONBLOCK is not set.
+    if (!IsReady(fd, POLLIN)) return -EAGAIN;
     bytes = Retry([&] { return read(fd, count, sizeof(*count)); });
   }
   if (bytes == -1) return -errno;
@@ -31,7 +45,7 @@ Napi::Value Create(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const auto initial = static_cast<unsigned>(arguments.Integer(0, 0, UINT32_MAX));
   if (!arguments.ok()) return info.Env().Undefined();
-  return Napi::Number::New(info.Env(), OrErrno(eventfd(initial, EFD_CLOEXEC | EFD_NONBLOCK)));
+  return OwnedOrErrno(info.Env(), eventfd(initial, EFD_CLOEXEC | EFD_NONBLOCK));
 }
 
 /**
@@ -53,6 +67,8 @@ Napi::Value Adopt(const Napi::CallbackInfo& info) {
     result = -EPROTOTYPE;
   } else if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) {
     result = -errno;
+  } else {
+    result = info.Env().GetInstanceData<AddonData>()->descriptors.Adopt(fd);
   }
   return Napi::Number::New(info.Env(), result);
 }
@@ -65,19 +81,9 @@ Napi::Value Signal(const Napi::CallbackInfo& info) {
   if (!arguments.ok()) return info.Env().Undefined();
   // A full counter of an eventfd without O_NONBLOCK would make write(2) block; writing has no RWF_NOWAIT
   // here.
-  pollfd request = {fd, POLLOUT, 0};
-  const int ready = Retry([&] { return poll(&request, 1, 0); });
-  int result = 0;
-  if (ready == -1) {
-    result = -errno;
-  } else if ((request.revents & POLLNVAL) != 0) {
-    result = -EBADF;
-  } else if ((request.revents & POLLOUT) == 0) {
-    result = -EAGAIN;
-  } else if (Retry([&] { return write(fd, &count, sizeof(count)); }) == -1) {
-    result = -errno;
-  }
-  return Napi::Number::New(info.Env(), result);
+  const bool full = !IsReady(fd, POLLOUT);
+  const bool done = !full && Retry([&] { return write(fd, &count, sizeof(count)); }) != -1;
+  return Napi::Number::New(info.Env(), full ? -EAGAIN : done ? 0 : -errno);
 }
 
 /** eventfdRead(fd): the counter, which becomes 0; 0 when it was; or -errno. */

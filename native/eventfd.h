@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-/** Takes the counter of an eventfd into `count`, never blocking. 0 or -errno; -EAGAIN when the counter is 0.
+/** Takes the counter of an eventfd into `count` without blocking. 0 or -errno; -EAGAIN when the counter is 0.
  */
 int ReadCounter(int fd, uint64_t* count);
 

@@ -103,7 +103,7 @@ Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
   UniqueFd fd(memfd_create(name.c_str(), flags));
   const bool made = fd.valid() && Retry([&] { return ftruncate(fd.get(), static_cast<off_t>(size)); }) == 0 &&
                     (!seal || fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) == 0);
-  return Napi::Number::New(info.Env(), made ? fd.Release() : -errno);
+  return OwnedOrErrno(info.Env(), made ? fd.Release() : -1);
 }
 
 /** lostEvent(): the eventfd that tells of truncated files, owned by the environment, or -errno. */

@@ -90,7 +90,7 @@ ssize_t Send(Window* window) {
 }
 
 /** Puts received descriptors into the window; those that find no room are closed. */
-void TakeDescriptors(msghdr* message, Window* window) {
+void TakeDescriptors(msghdr* message, Window* window, DescriptorTable* owner) {
   if ((message->msg_flags & MSG_CTRUNC) != 0) window->fds_lost = 1;
   for (cmsghdr* part = CMSG_FIRSTHDR(message); part != nullptr; part = CMSG_NXTHDR(message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
@@ -100,7 +100,7 @@ void TakeDescriptors(msghdr* message, Window* window) {
       std::memcpy(&received, CMSG_DATA(part) + index * sizeof(int), sizeof(int));
       UniqueFd fd(received);
       if (static_cast<size_t>(window->fd_count) < kMaxDescriptors) {
-        window->fds[window->fd_count++] = fd.Release();
+        window->fds[window->fd_count++] = owner->Add(std::move(fd));
       } else {
         window->fds_lost = 1;
       }
@@ -109,7 +109,7 @@ void TakeDescriptors(msghdr* message, Window* window) {
 }
 
 /** One recvmsg(2): bytes, 0 at the end of the stream, or -errno. */
-ssize_t ReceiveOnce(Window* window) {
+ssize_t ReceiveOnce(Window* window, DescriptorTable* owner) {
   iovec part = {window->bytes, static_cast<size_t>(window->length)};
   alignas(cmsghdr) char control[kControlSize];
   msghdr message = {};
@@ -120,7 +120,7 @@ ssize_t ReceiveOnce(Window* window) {
   const ssize_t received =
       Retry([&] { return recvmsg(window->fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT); });
   if (received == -1) return -errno;
-  TakeDescriptors(&message, window);
+  TakeDescriptors(&message, window, owner);
   return received;
 }
 
@@ -128,7 +128,7 @@ ssize_t ReceiveOnce(Window* window) {
  * Bytes, 0 at the end of the stream, or -errno; -EAGAIN when nothing came in time. Tries for the time to
  * spin, then sleeps until the time-out, both counted from the call.
  */
-ssize_t Receive(Window* window) {
+ssize_t Receive(Window* window, DescriptorTable* owner) {
   const int64_t spin = std::clamp<int64_t>(window->spin_microseconds, 0, kMaxSpinMicroseconds) * 1000;
   const int64_t timeout =
       std::clamp<int64_t>(window->timeout_milliseconds, 0, kMaxTimeoutMilliseconds) * 1'000'000;
@@ -136,14 +136,14 @@ ssize_t Receive(Window* window) {
   window->fds_lost = 0;
   // A read of no bytes would look like the end of the stream.
   if (window->length == 0) return -EINVAL;
-  ssize_t received = ReceiveOnce(window);
+  ssize_t received = ReceiveOnce(window, owner);
   if (received != -EAGAIN || spin + timeout == 0) return received;
   const int64_t start = Nanoseconds();
-  while (received == -EAGAIN && Nanoseconds() < start + spin) received = ReceiveOnce(window);
+  while (received == -EAGAIN && Nanoseconds() < start + spin) received = ReceiveOnce(window, owner);
   while (received == -EAGAIN) {
     const int ready = WaitUntil(window->fd, POLLIN, start + timeout);
     if (ready == 0) break;
-    received = ready < 0 ? ready : ReceiveOnce(window);
+    received = ready < 0 ? ready : ReceiveOnce(window, owner);
   }
   return received;
 }
@@ -158,10 +158,11 @@ napi_value RunWindow(napi_env env, napi_callback_info info) {
   void* data = nullptr;
   napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data);
   Window* const window = static_cast<WindowOwner*>(data)->window;
+  DescriptorTable* const owner = &Napi::Env(env).GetInstanceData<AddonData>()->descriptors;
   ssize_t result = -EINVAL;
   if (window->length >= 0 && static_cast<size_t>(window->length) <= kMessageSize) {
     if (window->operation == kSend) result = Send(window);
-    if (window->operation == kReceive) result = Receive(window);
+    if (window->operation == kReceive) result = Receive(window, owner);
   }
   napi_value value = nullptr;
   napi_create_int32(env, static_cast<int32_t>(result), &value);

@@ -45,7 +45,7 @@ Napi::Value OpenAt(const Napi::CallbackInfo& info, Act act) {
   UniqueFd fd(socket(AF_UNIX, kSocketType, 0));
   const auto* name = reinterpret_cast<const sockaddr*>(&address->name);
   const bool done = fd.valid() && Retry([&] { return act(fd.get(), name, address->length); }) == 0;
-  return Napi::Number::New(info.Env(), done ? fd.Release() : -errno);
+  return OwnedOrErrno(info.Env(), done ? fd.Release() : -1);
 }
 
 /** connect(path): a connected socket or -errno; -EAGAIN when the listener's backlog is full. */
@@ -69,7 +69,7 @@ Napi::Value Accept(const Napi::CallbackInfo& info) {
   const int fd = arguments.Descriptor(0);
   if (!arguments.ok()) return info.Env().Undefined();
   const int result = Retry([&] { return accept4(fd, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC); });
-  return Napi::Number::New(info.Env(), OrErrno(result));
+  return OwnedOrErrno(info.Env(), result);
 }
 
 /** socketPair(fds): 0 or -errno; the two sockets in fds[0] and fds[1]. */
@@ -77,7 +77,10 @@ Napi::Value SocketPair(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const View<int32_t> fds = arguments.Integers(0, 2);
   if (!arguments.ok()) return info.Env().Undefined();
-  return Napi::Number::New(info.Env(), OrErrno(socketpair(AF_UNIX, kSocketType, 0, fds.data)));
+  const int result = OrErrno(socketpair(AF_UNIX, kSocketType, 0, fds.data));
+  auto& descriptors = info.Env().GetInstanceData<AddonData>()->descriptors;
+  for (size_t index = 0; result == 0 && index < 2; index++) descriptors.Add(UniqueFd(fds.data[index]));
+  return Napi::Number::New(info.Env(), result);
 }
 
 /** Value of an integer option, or nothing with errno set. */
@@ -96,7 +99,7 @@ Napi::Value AdoptSocket(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   if (!arguments.ok()) return info.Env().Undefined();
-  const auto adopt = [fd] {
+  const auto adopt = [&] {
     const std::optional<int> domain = Option(fd, SO_DOMAIN);
     const std::optional<int> type = Option(fd, SO_TYPE);
     const std::optional<int> listens = Option(fd, SO_ACCEPTCONN);
@@ -105,7 +108,8 @@ Napi::Value AdoptSocket(const Napi::CallbackInfo& info) {
     if (listens != 0) return -EINVAL;
     const int flags = fcntl(fd, F_GETFL);
     if (flags == -1 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == -1) return -errno;
-    return OrErrno(fcntl(fd, F_SETFD, FD_CLOEXEC));
+    if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) return -errno;
+    return info.Env().GetInstanceData<AddonData>()->descriptors.Adopt(fd);
   };
   return Napi::Number::New(info.Env(), adopt());
 }

@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { setImmediate as turn } from 'node:timers/promises';
 import { join } from 'node:path';
 import { VfioUserError } from '../errors';
-import { EventFd, Mapping, QueueExchange } from '../native';
+import { EventFd, Mapping, QueueExchange, duplicateFd } from '../native';
 import { MappedDoorbells, type Doorbells } from '../nvme/host';
 import { MOST_AHEAD } from './entries-ahead';
 import { Job } from './job';
@@ -75,8 +75,8 @@ function runPolling(job: Job, state: JobState): void {
  */
 function runOnInterrupts(job: Job, plan: JobPlan, fd: number): Promise<void> {
   const patience = plan.completion === 'interrupt' ? 0 : plan.spinMicroseconds / 1000;
-  // The descriptor is the device's; it is only watched here.
-  const event = EventFd.fromFd(fd);
+  // The descriptor is the device's, so a duplicate is watched.
+  const event = EventFd.fromFd(duplicateFd(fd));
   return new Promise((resolve) => {
     let turn: NodeJS.Immediate | undefined;
     let timer: NodeJS.Timeout | undefined;
@@ -85,13 +85,13 @@ function runOnInterrupts(job: Job, plan: JobPlan, fd: number): Promise<void> {
       clearTimeout(timer);
       const end = job.slice(SLICE_MILLISECONDS, patience);
       if (end === 'done') {
-        watcher.close();
+        event.close();
         clearInterval(watch);
         resolve();
       } else if (end === 'busy') turn = setImmediate(step);
       else if (job.nextSubmission < WATCH_MILLISECONDS) timer = setTimeout(step, job.nextSubmission);
     };
-    const watcher = event.watch(step);
+    event.watch(step);
     const watch = setInterval(step, WATCH_MILLISECONDS);
     step();
   });

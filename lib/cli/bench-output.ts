@@ -135,7 +135,7 @@ export class BenchOutput {
 
 function deviceText({ model, version, lbaSize, capacity, mappedDoorbells }: BenchmarkTarget): string {
   return printable(
-    `${model.trim()}, NVMe ${version}, ${formatSize(capacity)} in blocks of ${String(lbaSize)} bytes, ${doorbells(mappedDoorbells)}`,
+    `${model.trim()}, NVMe ${version}, ${formatSize(capacity)} in blocks of ${lbaSize} bytes, ${doorbells(mappedDoorbells)}`,
   );
 }
 
@@ -157,14 +157,14 @@ function remarks({ verified, mismatches, interrupted, parts, wantedIops }: Finis
       },
     ];
   });
-  const differ = mismatches === 0 ? 'all as written' : `${String(mismatches)} differ`;
+  const differ = mismatches === 0 ? 'all as written' : `${mismatches} differ`;
   return [
     ...(verified > 0
       ? [
           {
             kind: mismatches === 0 ? 'good' : 'bad',
             heading: 'Verify',
-            text: `${String(verified)} blocks read back, ${differ}`,
+            text: `${verified} blocks read back, ${differ}`,
           } as const,
         ]
       : []),
@@ -185,7 +185,7 @@ function pageText(run: FinishedRun, percentiles: readonly number[] | undefined):
     // What failed the run tells the first error, too.
     errors === 0 || failure !== undefined
       ? []
-      : [{ kind: 'bad', heading: 'Errors', text: `${String(errors)}, the first: ${firstError ?? ''}` }],
+      : [{ kind: 'bad', heading: 'Errors', text: `${errors}, the first: ${firstError ?? ''}` }],
   );
   const failed: Remark[] =
     failure === undefined ? [] : [{ kind: 'bad', heading: 'Failed', text: failure.message }];
@@ -210,8 +210,8 @@ function deviceFacts({ device, target }: MeasuredPart, of: number): Facts {
       ['Firmware', device.firmware.trim()],
       ['NVMe version', device.version],
       ['Namespace', String(device.nsid)],
-      ['Capacity', `${formatSize(device.capacity)} (${String(device.capacity)} bytes)`],
-      ['LBA size', `${String(device.lbaSize)} bytes`],
+      ['Capacity', `${formatSize(device.capacity)} (${device.capacity} bytes)`],
+      ['LBA size', `${device.lbaSize} bytes`],
       ['Doorbells', device.mappedDoorbells ? 'mapped: plain stores to shared memory' : 'a message each'],
     ],
   };
@@ -225,7 +225,7 @@ function hostFacts(): Facts {
       ['Program', `vfio-user ${packageVersion()}`],
       ['Node.js', process.version],
       ['Kernel', `${type()} ${release()}, ${arch()}`],
-      ['Processors', `${String(processors.length)} × ${processors[0]?.model.trim() ?? 'unknown'}`],
+      ['Processors', `${processors.length} × ${processors[0]?.model.trim() ?? 'unknown'}`],
     ],
   };
 }

@@ -31,7 +31,7 @@ export const WORKLOAD_OPTIONS = {
   runtime: {
     type: 'duration',
     min: 0.001,
-    help: `How long to run. Default: ${String(DEFAULT_RUNTIME)}, or with --io-size or --verify until that is done.`,
+    help: `How long to run. Default: ${DEFAULT_RUNTIME}, or with --io-size or --verify until that is done.`,
   },
   'ramp-time': {
     type: 'duration',
@@ -62,7 +62,7 @@ export const WORKLOAD_OPTIONS = {
     type: 'integer',
     min: 0,
     max: 100,
-    help: `Percentage of reads of randrw. Default: ${String(DEFAULT_READ_PERCENT)}.`,
+    help: `Percentage of reads of randrw. Default: ${DEFAULT_READ_PERCENT}.`,
   },
   verify: { type: 'boolean', help: 'Write a pattern, read back what was written, and compare.' },
   nsid: { type: 'integer', min: 1, max: 0xffff_fffe, help: 'Namespace id. Default: the first.' },

@@ -116,9 +116,9 @@ async function run(
       parts: result.endpoints.map(({ target, jobs }, index) => {
         const name = alias ?? endpoints[index] ?? '';
         return {
-          target: printable(`${name}, namespace ${String(target.nsid)}`),
+          target: printable(`${name}, namespace ${target.nsid}`),
           options: { ...jobOptions(options, settings, name), ...output.jobOptions },
-          result: mergeJobs(endpoints.length === 1 ? 'bench' : `bench${String(index)}`, jobs),
+          result: mergeJobs(endpoints.length === 1 ? 'bench' : `bench${index}`, jobs),
           device: target,
         };
       }),
@@ -129,7 +129,7 @@ async function run(
 }
 
 function destruction(endpoint: string, { rw, size, nsid }: Options): string {
-  const namespace = nsid === undefined ? 'the first namespace' : `namespace ${String(nsid)}`;
+  const namespace = nsid === undefined ? 'the first namespace' : `namespace ${nsid}`;
   const part = size === undefined ? 'all' : `the first ${formatSize(size)}`;
   return `--rw ${rw} overwrites ${part} of ${namespace} of ${endpoint}`;
 }

@@ -20,7 +20,7 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
   section('1. A device in another process');
   await using embedded = await startEmbeddedEndpoint(NAMESPACE_BYTES, signal);
   print(
-    `An emulated NVMe controller with ${formatSize(NAMESPACE_BYTES)} of memory runs in process ${String(embedded.pid)}.`,
+    `An emulated NVMe controller with ${formatSize(NAMESPACE_BYTES)} of memory runs in process ${embedded.pid}.`,
   );
   print(`Its socket is ${embedded.path}`);
 
@@ -35,9 +35,7 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
   const reading = { workload: 'randread', blockSize: 4096, runtime: RUNTIME, verify: false } as const;
   for (const depth of [1, 32]) {
     const result = await measure(device, { ...reading, depth, jobs: 1, seed: 1 }, signal);
-    print(
-      `4 KiB random reads, ${depth === 1 ? 'one at a time' : `${String(depth)} in flight`}: ${rates(result)}`,
-    );
+    print(`4 KiB random reads, ${depth === 1 ? 'one at a time' : `${depth} in flight`}: ${rates(result)}`);
   }
 
   section('5. Writing, and checking what was written');
@@ -55,7 +53,7 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
     signal,
   );
   print(`${formatSize(VERIFIED_BYTES)} in random order, 32 in flight: ${rates(result)}`);
-  print(`Read back and compared: ${String(result.verified)} blocks, ${String(result.mismatches)} differ.`);
+  print(`Read back and compared: ${result.verified} blocks, ${result.mismatches} differ.`);
 
   section('6. The same with a controller of SPDK');
   print(
@@ -86,7 +84,7 @@ function summarize({ protocol, regions, pci, nvme, roundTrip }: DeviceReport): v
   print(`Regions: ${sizes.join(', ')}`);
   if (nvme !== null && !('problem' in nvme)) {
     print(
-      `Its registers say: NVMe ${nvme.version}, queues of up to ${String(nvme.capabilities.maxQueueEntries)} entries.`,
+      `Its registers say: NVMe ${nvme.version}, queues of up to ${nvme.capabilities.maxQueueEntries} entries.`,
     );
     print(
       nvme.doorbellsMappable
@@ -103,7 +101,7 @@ async function identify(device: VfioUserDevice): Promise<void> {
   const { mn, sn } = controller.identify;
   print(printable(`Enabled and identified: ${mn}, serial number ${sn}`));
   for (const { id, size, blockSize } of controller.namespaces) {
-    print(`Namespace ${String(id)}: ${formatSize(size)} in blocks of ${String(blockSize)} bytes`);
+    print(`Namespace ${id}: ${formatSize(size)} in blocks of ${blockSize} bytes`);
   }
 }
 

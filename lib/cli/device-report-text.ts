@@ -21,7 +21,7 @@ export function formatDeviceReport(report: DeviceReport): string {
       ],
     ],
     [
-      `Device: ${String(device.regions)} regions, ${String(device.irqs)} interrupt indexes, ${device.resettable ? 'can be reset' : 'offers no reset'}`,
+      `Device: ${device.regions} regions, ${device.irqs} interrupt indexes, ${device.resettable ? 'can be reset' : 'offers no reset'}`,
       [],
     ],
     ['Regions', report.regions.flatMap(regionRow)],
@@ -54,9 +54,9 @@ function capabilityWords({
   writeMultiple,
 }: Capabilities): Row {
   return [
-    `${String(maxMsgFds)} descriptors a message`,
+    `${maxMsgFds} descriptors a message`,
     `${formatSize(maxDataXferSize)} a transfer`,
-    `${String(maxDmaMaps)} DMA mappings`,
+    `${maxDmaMaps} DMA mappings`,
     `pages ${hex(pageSizes)}`,
     [twinSocket.supported ? 'twin socket' : '', writeMultiple ? 'multiple writes' : '']
       .filter((word) => word !== '')
@@ -78,14 +78,14 @@ function access({ readable, writable }: RegionReport): string {
 function mapping({ mappable, areas, fds }: RegionReport): string {
   if (!mappable) return '';
   const where = areas.map(({ offset, size }) => `${hex(offset)}+${hex(size)}`).join(', ');
-  return `mappable ${where} (${fds === 1 ? '1 descriptor' : `${String(fds)} descriptors`})`;
+  return `mappable ${where} (${fds === 1 ? '1 descriptor' : `${fds} descriptors`})`;
 }
 
 function irqRow(irq: DeviceReport['irqs'][number]): Row[] {
   if ('problem' in irq) return [[irq.name, `refused: ${irq.problem}`]];
   return irq.count === 0
     ? []
-    : [[irq.name, irq.count === 1 ? '1 vector' : `${String(irq.count)} vectors`, irqFlags(irq)]];
+    : [[irq.name, irq.count === 1 ? '1 vector' : `${irq.count} vectors`, irqFlags(irq)]];
 }
 
 function irqFlags(irq: IrqReport): string {
@@ -133,17 +133,17 @@ function pciRows({ header, capabilities, extendedCapabilities }: PciReport): Row
 function describe(capability: Capability): string {
   switch (capability.kind) {
     case 'power-management':
-      return `: version ${String(capability.version)}, in ${capability.state === 3 ? 'D3hot' : `D${String(capability.state)}`}${capability.noSoftReset ? ', no soft reset' : ''}`;
+      return `: version ${capability.version}, in ${capability.state === 3 ? 'D3hot' : `D${capability.state}`}${capability.noSoftReset ? ', no soft reset' : ''}`;
     case 'msi':
-      return `: ${String(capability.vectors)} vectors, ${enabled(capability.enabled)}`;
+      return `: ${capability.vectors} vectors, ${enabled(capability.enabled)}`;
     case 'msix': {
       const { vectors, table, pba } = capability;
-      return `: ${String(vectors)} vectors, table bar${String(table.bar)}+${hex(table.offset)}, pending bits bar${String(pba.bar)}+${hex(pba.offset)}, ${enabled(capability.enabled)}`;
+      return `: ${vectors} vectors, table bar${table.bar}+${hex(table.offset)}, pending bits bar${pba.bar}+${hex(pba.offset)}, ${enabled(capability.enabled)}`;
     }
     case 'express':
-      return `: version ${String(capability.version)}, device type ${String(capability.deviceType)}${capability.functionLevelReset ? ', function level reset' : ''}`;
+      return `: version ${capability.version}, device type ${capability.deviceType}${capability.functionLevelReset ? ', function level reset' : ''}`;
     case 'vendor':
-      return `: ${String(capability.length)} bytes`;
+      return `: ${capability.length} bytes`;
     case 'unknown':
       return '';
   }
@@ -158,7 +158,7 @@ function describeExtended(capability: ExtendedCapability): string {
     case 'serial-number':
       return `: ${capability.serialNumber.toString(16).padStart(16, '0')}`;
     case 'vendor-extended':
-      return `: id ${hex(capability.vendorSpecificId, 4)}, ${String(capability.length)} bytes`;
+      return `: id ${hex(capability.vendorSpecificId, 4)}, ${capability.length} bytes`;
     case 'advanced-errors':
     case 'unknown-extended':
       return '';
@@ -172,22 +172,22 @@ function nvmeSection(nvme: NvmeReport | Problem | null): [string, readonly Row[]
 }
 
 /** The lines about an NVMe controller's registers. */
-export function nvmeRows({ capabilities, cap, cc, csts, doorbellsMappable }: NvmeReport): Row[] {
+function nvmeRows({ capabilities, cap, cc, csts, doorbellsMappable }: NvmeReport): Row[] {
   const { maxQueueEntries, timeout, dstrd, minPageSize, maxPageSize, commandSets } = capabilities;
   return [
     ['CAP', hex(cap, 16)],
     [
       'queues',
-      `up to ${String(maxQueueEntries)} entries${capabilities.contiguousQueuesRequired ? ', contiguous' : ''}`,
+      `up to ${maxQueueEntries} entries${capabilities.contiguousQueuesRequired ? ', contiguous' : ''}`,
     ],
-    ['doorbells', `${String(4 << dstrd)} bytes apart, ${doorbellsMappable ? 'mappable' : 'by message only'}`],
+    ['doorbells', `${4 << dstrd} bytes apart, ${doorbellsMappable ? 'mappable' : 'by message only'}`],
     [
       'pages',
       minPageSize === maxPageSize
         ? formatSize(minPageSize)
         : `${formatSize(minPageSize)} to ${formatSize(maxPageSize)}`,
     ],
-    ['ready within', `${String(timeout / 1000)} s`],
+    ['ready within', `${timeout / 1000} s`],
     ['command sets', (commandSets & CommandSets.nvm) === 0 ? hex(commandSets) : 'NVM'],
     ['state', `CC ${hex(cc, 8)}, CSTS ${hex(csts, 8)}`],
   ];
@@ -197,12 +197,12 @@ function roundTripSection(roundTrip: RoundTrip | Problem): [string, readonly Row
   if ('problem' in roundTrip) return [`Message round trip: ${roundTrip.problem}`, []];
   const row = (name: string, { min, median, max }: RoundTripTimes): Row => [
     name,
-    `min ${String(min)} us`,
-    `median ${String(median)} us`,
-    `max ${String(max)} us`,
+    `min ${min} us`,
+    `median ${median} us`,
+    `max ${max} us`,
   ];
   return [
-    `Message round trip: ${String(roundTrip.samples)} reads of 4 bytes each way`,
+    `Message round trip: ${roundTrip.samples} reads of 4 bytes each way`,
     [row('asynchronous', roundTrip.async), row('synchronous', roundTrip.sync)],
   ];
 }

@@ -126,7 +126,7 @@ export async function inspectDevice(device: VfioUserDevice): Promise<DeviceRepor
   return {
     endpoint: device.name,
     protocol: {
-      version: `${String(negotiated.major)}.${String(negotiated.minor)}`,
+      version: `${negotiated.major}.${negotiated.minor}`,
       client: negotiated.client,
       server: negotiated.server,
       serverJson: negotiated.serverJson,
@@ -242,5 +242,5 @@ async function nvmeReport(bar: VfioUserRegion): Promise<NvmeReport> {
 }
 
 function nameOf(indexes: Readonly<Record<string, number>>, index: number, kind: string): string {
-  return Object.entries(indexes).find(([, value]) => value === index)?.[0] ?? `${kind}${String(index)}`;
+  return Object.entries(indexes).find(([, value]) => value === index)?.[0] ?? `${kind}${index}`;
 }

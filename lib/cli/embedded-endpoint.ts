@@ -64,7 +64,7 @@ function readiness(child: ChildProcess, signal: AbortSignal, said: () => string)
       reject(new VfioUserError('ERR_VFIO_USER_CONNECT', text));
     };
     const timer = setTimeout(() => {
-      fail(`was not ready within ${String(START_MILLISECONDS / 1000)} s`);
+      fail(`was not ready within ${START_MILLISECONDS / 1000} s`);
     }, START_MILLISECONDS);
     const onAbort = (): void => {
       clearTimeout(timer);

@@ -5,7 +5,7 @@ import { UsageError } from './options';
 import { complain } from './output';
 
 /** Exit statuses of the tool; a signal adds its number to 128. */
-export const ExitCode = { ok: 0, failed: 1, usage: 2, transport: 3 } as const;
+const ExitCode = { ok: 0, failed: 1, usage: 2, transport: 3 } as const;
 
 /** What went wrong between the device's server and us, rather than in the device. */
 const TRANSPORT: ReadonlySet<VfioUserErrorCode> = new Set<VfioUserErrorCode>([
@@ -33,7 +33,11 @@ export class Interrupted extends Error {
   }
 }
 
-/** Exit status for an error. */
+/**
+ * Exit status for an error.
+ *
+ * @internal Exported for its test.
+ */
 export function exitCodeOf(error: unknown): number {
   if (error instanceof UsageError || error instanceof Interrupted) return error.exitCode;
   if (error instanceof VfioUserError) return TRANSPORT.has(error.code) ? ExitCode.transport : ExitCode.failed;

@@ -231,9 +231,9 @@ function allowed(spec: Exclude<OptionSpec, BooleanOption>): string {
 }
 
 function range({ min, max }: NumberOption, unit: string): string {
-  if (min !== undefined && max !== undefined) return `, from ${String(min)} to ${String(max)}${unit}`;
-  if (min !== undefined) return `, at least ${String(min)}${unit}`;
-  return max === undefined ? '' : `, at most ${String(max)}${unit}`;
+  if (min !== undefined && max !== undefined) return `, from ${min} to ${max}${unit}`;
+  if (min !== undefined) return `, at least ${min}${unit}`;
+  return max === undefined ? '' : `, at most ${max}${unit}`;
 }
 
 function checkPositionals(command: CommandSpec, found: readonly string[]): void {
@@ -330,7 +330,11 @@ export function closest(word: string, candidates: readonly string[]): string | u
   return best;
 }
 
-/** Letters to insert, delete, replace, or swap with their neighbour, to turn one word into the other. */
+/**
+ * Letters to insert, delete, replace, or swap with their neighbour, to turn one word into the other.
+ *
+ * @internal Exported for its test.
+ */
 export function editDistance(from: string, to: string): number {
   let beforeLast: number[] = [];
   let last = Array.from({ length: to.length + 1 }, (_, column) => column);

@@ -30,7 +30,7 @@ export class OutputFile {
     this.path = existing === undefined ? resolve(path) : realpathSync(path);
     const directory = dirname(this.path);
     if (statOf(directory)?.isDirectory() !== true) fail(`there is no directory ${directory}`);
-    this.#temporary = join(directory, `.${basename(this.path)}.${String(process.pid)}`);
+    this.#temporary = join(directory, `.${basename(this.path)}.${process.pid}`);
     try {
       // Neither permissions nor root's power over them tell whether it works.
       this.#create('');

@@ -75,7 +75,7 @@ export const serveNvme = defineCommand(SPEC, async (options) => {
     });
     try {
       print(
-        `Serving an NVMe controller at ${socket}: ${formatSize(server.size)}, blocks of ${String(blockSize)} bytes, ${backend.kind} backend.`,
+        `Serving an NVMe controller at ${socket}: ${formatSize(server.size)}, blocks of ${blockSize} bytes, ${backend.kind} backend.`,
       );
       print(instructions(socket));
       await aborted(signal);
@@ -93,9 +93,7 @@ function socketPath(given: string): string {
 
 function backendOptions({ backend, size, file }: Options, blockSize: number): BackendOptions {
   if (size !== undefined && size % blockSize !== 0) {
-    throw new UsageError(
-      `A --size of ${String(size)} bytes is no multiple of the block size, ${String(blockSize)}`,
-    );
+    throw new UsageError(`A --size of ${size} bytes is no multiple of the block size, ${blockSize}`);
   }
   if (backend !== 'file') {
     if (file !== undefined)

@@ -11,7 +11,6 @@ export interface NativeAddon {
   close(fd: number): number;
   duplicate(fd: number): number;
   fileSize(fd: number): number;
-  fileSeals(fd: number): number;
 
   eventfdCreate(initial: number): number;
   eventfdAdopt(fd: number): number;

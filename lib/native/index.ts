@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { EventFd, type EventWatchOptions, type EventWatcher } from './eventfd';
-export { FileSeal, closeFd, duplicateFd, fileSeals, fileSize } from './fd';
-export { ListeningSocket, type ListenOptions, type ListeningWatcher } from './listening-socket';
+export { closeFd, duplicateFd, fileSize } from './fd';
+export { ListeningSocket, type ListeningWatcher } from './listening-socket';
 export {
   type HugePageSize,
   Mapping,
@@ -10,7 +10,6 @@ export {
   createSharedMemory,
 } from './memory';
 export { pageSize } from './page-size';
-export { QueueExchange, type QueueExchangePlace } from './queue-exchange';
+export { QueueExchange } from './queue-exchange';
 export { MAX_FDS_PER_MESSAGE } from './message-window';
-export { MAX_SOCKET_PATH, type PeerCredentials, Socket, SocketWatcher } from './socket';
-export { Ready } from './watcher';
+export { Socket, SocketWatcher } from './socket';

@@ -12,7 +12,7 @@ export type HugePageSize = 0 | 0x200000 | 0x40000000;
 export interface SharedMemoryOptions {
   /** Shown in /proc, for people; at most 249 bytes. Default `vfio-user`. */
   readonly name?: string;
-  /** Default 0. */
+  /** Size of the pages that the memory is made of, in bytes. Default 0, for ordinary ones. */
   readonly hugePageSize?: HugePageSize;
   /** Seals the size against shrinking, so that nobody who gets the descriptor can truncate it. Default true. */
   readonly sealed?: boolean;
@@ -24,29 +24,28 @@ const ENXIO = 6;
  * Creates memory that can be shared: a zeroed memfd, closed on exec.
  *
  * @param size in bytes, a multiple of the huge page size if one is given
- * @returns a descriptor, which belongs to the caller
- * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`
+ * @returns a descriptor, which belongs to the caller; close it with `fs.closeSync`
+ * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EMFILE, ENOMEM)
+ * @throws RangeError `ERR_OUT_OF_RANGE` for a size that is not positive, or no whole number of huge pages
  */
 export function createSharedMemory(size: number, options: SharedMemoryOptions = {}): number {
   const { name = 'vfio-user', hugePageSize = 0, sealed = true } = options;
   if (!Number.isSafeInteger(size) || size <= 0) {
-    throw outOfRange(`The size of shared memory is a positive integer, got ${String(size)}`);
+    throw outOfRange(`The size of shared memory is a positive integer, got ${size}`);
   }
   if (![0, 0x200000, 0x40000000].includes(hugePageSize)) {
-    throw invalidArgument(`A huge page is 2 MiB or 1 GiB, got ${String(hugePageSize)}`);
+    throw invalidArgument(`A huge page is 2 MiB or 1 GiB, got ${hugePageSize}`);
   }
   if (hugePageSize !== 0 && size % hugePageSize !== 0) {
-    throw outOfRange(
-      `${String(size)} bytes are no whole number of huge pages of ${String(hugePageSize)} bytes`,
-    );
+    throw outOfRange(`${size} bytes are no whole number of huge pages of ${hugePageSize} bytes`);
   }
   const result = addon().createMemory(name, size, hugePageSize, sealed);
-  return checked(result, 'memfd_create', `Creating ${String(size)} bytes of shared memory`);
+  return checked(result, 'memfd_create', `Creating ${size} bytes of shared memory`);
 }
 
 /** Options of {@link Mapping.map}. */
 export interface MappingOptions {
-  /** Default true. Stores to a mapping that is not writable kill the process. */
+  /** Whether stores are allowed. Default true. A store to a mapping that is not writable kills the process. */
   readonly writable?: boolean;
   /** Multiple of which the address shall be: a multiple of the page size, up to 1 GiB. Default: any page. */
   readonly alignment?: number;
@@ -112,20 +111,20 @@ export class Mapping {
   static map(fd: number, offset: number, length: number, options: MappingOptions = {}): Mapping {
     const { writable = true, alignment = 0 } = options;
     if (!Number.isSafeInteger(offset) || offset < 0) {
-      throw outOfRange(`The offset of a mapping is an integer of at least 0, got ${String(offset)}`);
+      throw outOfRange(`The offset of a mapping is an integer of at least 0, got ${offset}`);
     }
     if (!Number.isSafeInteger(length) || length <= 0 || length > constants.MAX_LENGTH) {
       throw outOfRange(
-        `The length of a mapping is an integer from 1 to ${String(constants.MAX_LENGTH)}, the longest ArrayBuffer of this Node.js, got ${String(length)}`,
+        `The length of a mapping is an integer from 1 to ${constants.MAX_LENGTH}, the longest ArrayBuffer of this Node.js, got ${length}`,
       );
     }
     if (!Number.isInteger(alignment) || alignment < 0 || alignment > 0x40000000) {
-      throw outOfRange(`The alignment of a mapping is an integer from 0 to 1 GiB, got ${String(alignment)}`);
+      throw outOfRange(`The alignment of a mapping is an integer from 0 to 1 GiB, got ${alignment}`);
     }
     watchForLoss();
     const result = addon().map(checkFd(fd), offset, length, writable, alignment, slotOut);
     if (typeof result !== 'number') return new Mapping(result, slotOut[0] as number);
-    const range = `bytes ${String(offset)} to ${String(offset + length - 1)} of file descriptor ${String(fd)}`;
+    const range = `bytes ${offset} to ${offset + length - 1} of file descriptor ${fd}`;
     if (result === 0) {
       throw new VfioUserError(
         'ERR_VFIO_USER_ADDON',
@@ -136,6 +135,7 @@ export class Mapping {
     throw systemError('mmap', -result, `Mapping ${range}`);
   }
 
+  /** Whether {@link close} was called. */
   get closed(): boolean {
     return this.#closed;
   }
@@ -159,6 +159,7 @@ export class Mapping {
     );
   }
 
+  /** Calls {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }

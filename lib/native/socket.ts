@@ -6,7 +6,7 @@ import { MAX_FDS_PER_MESSAGE, messageWindow } from './message-window';
 import { Ready, Watcher } from './watcher';
 
 /** Longest path of a unix socket, in bytes (unix(7): `sun_path` has 108, with a NUL at the end). */
-export const MAX_SOCKET_PATH = 107;
+const MAX_SOCKET_PATH = 107;
 const EAGAIN = 11;
 const EINVAL = 22;
 const EPROTOTYPE = 91;
@@ -31,7 +31,7 @@ export function checkSocketPath(path: string): void {
   const length = Buffer.byteLength(path);
   if (length > MAX_SOCKET_PATH) {
     throw invalidArgument(
-      `The path of a unix socket has at most ${String(MAX_SOCKET_PATH)} bytes, this has ${String(length)}: ${path}. Use a shorter or a relative path.`,
+      `The path of a unix socket has at most ${MAX_SOCKET_PATH} bytes, this has ${length}: ${path}. Use a shorter or a relative path.`,
     );
   }
   if (!isAbstractPath(path) && path.includes('\0')) {
@@ -124,7 +124,7 @@ export class Socket {
    */
   static fromFd(fd: number): Socket {
     const result = addon().adoptSocket(checkFd(fd));
-    const what = `Taking over file descriptor ${String(fd)} as a socket`;
+    const what = `Taking over file descriptor ${fd} as a socket`;
     if (result === -EPROTOTYPE)
       throw systemError('getsockopt', EPROTOTYPE, `${what}, which is no unix stream socket`);
     if (result === -EINVAL) throw systemError('getsockopt', EINVAL, `${what}, which is a listening one`);
@@ -172,9 +172,7 @@ export class Socket {
     if (count > 0 && headLength + bodyLength === 0)
       throw invalidArgument('File descriptors need at least one byte to go with');
     if (count > MAX_FDS_PER_MESSAGE) {
-      throw outOfRange(
-        `A message carries at most ${String(MAX_FDS_PER_MESSAGE)} file descriptors, got ${String(count)}`,
-      );
+      throw outOfRange(`A message carries at most ${MAX_FDS_PER_MESSAGE} file descriptors, got ${count}`);
     }
     const { fd } = this;
     const total = headLength + bodyLength;
@@ -215,7 +213,7 @@ export class Socket {
   ): number {
     if (!(offset >= 0) || !(length > 0) || !(offset + length <= buffer.length)) {
       throw outOfRange(
-        `Receiving ${String(length)} bytes at ${String(offset)} needs room, the array has ${String(buffer.length)} bytes`,
+        `Receiving ${length} bytes at ${offset} needs room, the array has ${buffer.length} bytes`,
       );
     }
     const window = messageWindow();

@@ -25,7 +25,7 @@ export class Watcher {
     this.#id = checked(
       addon().watch(fd, events, drain, handler),
       'epoll_ctl',
-      `Watching file descriptor ${String(fd)}`,
+      `Watching file descriptor ${fd}`,
     );
   }
 

@@ -76,6 +76,10 @@ export const Feature = {
 /** `VFIO_MIGRATION_*`: what a device that can migrate supports. */
 export const MigrationFlag = { stopCopy: 1 << 0, p2p: 1 << 1, preCopy: 1 << 2 } as const;
 
+/** Name of a state of the migration state machine (vfio-user, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE). */
+export type MigrationStateName =
+  'error' | 'stop' | 'running' | 'stopCopy' | 'resuming' | 'runningP2p' | 'preCopy' | 'preCopyP2p';
+
 /** `VFIO_DEVICE_STATE_*`: states of the migration state machine. */
 export const MigrationState = {
   error: 0,
@@ -86,7 +90,7 @@ export const MigrationState = {
   runningP2p: 5,
   preCopy: 6,
   preCopyP2p: 7,
-} as const;
+} as const satisfies Record<MigrationStateName, number>;
 
 /** A state of the migration state machine. */
 export type MigrationStateCode = (typeof MigrationState)[keyof typeof MigrationState];

@@ -45,7 +45,7 @@ function encode(message: Readonly<DeviceFeature>, argsz: number): Uint8Array {
   const problem = operationProblem(get, set, probe);
   if (problem !== undefined) throw invalidArgument(`DEVICE_FEATURE with ${problem}`);
   if (!Number.isInteger(feature) || feature < 0 || feature > FeatureFlag.indexMask) {
-    throw invalidArgument(`feature must be an integer from 0 to 65535, not ${String(feature)}`);
+    throw invalidArgument(`feature must be an integer from 0 to 65535, not ${feature}`);
   }
   const payload = new Uint8Array(SIZE + (data?.byteLength ?? 0));
   const view = viewOf(payload);

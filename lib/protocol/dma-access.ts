@@ -38,10 +38,7 @@ function decodeRequest(what: string, payload: Uint8Array, maxDataXferSize: numbe
   const access: DmaAccess = { address: readU64(view, 0), count: readSafeU64(view, 8, what, 'count') };
   checkLimit(what, 'count', access.count, maxDataXferSize);
   if (!fitsU64(access.address, access.count)) {
-    throw protocolError(
-      what,
-      `address ${hexU64(access.address)} plus count ${String(access.count)} is above 2^64`,
-    );
+    throw protocolError(what, `address ${hexU64(access.address)} plus count ${access.count} is above 2^64`);
   }
   return access;
 }
@@ -112,10 +109,7 @@ export function decodeDmaWriteRequest(payload: Uint8Array, maxDataXferSize: numb
   const what = 'DMA_WRITE request';
   const access = decodeRequest(what, payload, maxDataXferSize);
   if (access.count !== payload.byteLength - SIZE) {
-    throw protocolError(
-      what,
-      `count is ${String(access.count)}, with ${String(payload.byteLength - SIZE)} bytes of data`,
-    );
+    throw protocolError(what, `count is ${access.count}, with ${payload.byteLength - SIZE} bytes of data`);
   }
   return { ...access, data: payload.subarray(SIZE) };
 }

@@ -116,7 +116,7 @@ export function decodeDmaUnmapRequest(payload: Uint8Array): DecodedDmaUnmapReque
 function readBitmapInfo(what: string, view: DataView): DirtyBitmapInfo {
   const pageSize = readSafeU64(view, SIZE, what, 'bitmap page size');
   const size = readSafeU64(view, SIZE + 8, what, 'bitmap size');
-  if (size > U32_MAX) throw protocolError(what, `bitmap size is ${String(size)}, which is beyond reason`);
+  if (size > U32_MAX) throw protocolError(what, `bitmap size is ${size}, which is beyond reason`);
   return { pageSize, size };
 }
 
@@ -148,10 +148,7 @@ export function decodeDmaUnmapReply(payload: Uint8Array, asked: Readonly<DmaUnma
   viewOfAtLeast(what, payload, SIZE + BITMAP_INFO_SIZE);
   const info = readBitmapInfo(what, view);
   if (info.pageSize !== asked.bitmap.pageSize || info.size !== asked.bitmap.size) {
-    throw protocolError(
-      what,
-      `a bitmap of ${String(info.size)} bytes, ${String(asked.bitmap.size)} were asked for`,
-    );
+    throw protocolError(what, `a bitmap of ${info.size} bytes, ${asked.bitmap.size} were asked for`);
   }
   return { argsz, complete: true, bitmap: dataOf(what, payload, SIZE + BITMAP_INFO_SIZE, info.size) };
 }

@@ -32,7 +32,7 @@ export function decodeMigrationState(data: Uint8Array): MigrationStateCode {
   const what = 'DEVICE_FEATURE MIG_DEVICE_STATE data';
   const value = viewOfAtLeast(what, data, 8).getUint32(0, true);
   const state = Object.values(MigrationState).find((code) => code === value);
-  if (state === undefined) throw protocolError(what, `device state ${String(value)} does not exist`);
+  if (state === undefined) throw protocolError(what, `device state ${value} does not exist`);
   return state;
 }
 
@@ -99,8 +99,7 @@ export interface DmaLoggingQuery extends IovaRange {
  * @throws TypeError `ERR_INVALID_ARG_VALUE` when the page size is no power of two
  */
 export function dirtyBitmapSize(length: U64, pageSize: number): number {
-  if (!isPowerOfTwo(pageSize))
-    throw invalidArgument(`page size must be a power of two, not ${String(pageSize)}`);
+  if (!isPowerOfTwo(pageSize)) throw invalidArgument(`page size must be a power of two, not ${pageSize}`);
   const page = BigInt(pageSize);
   const pages = (BigInt(length) + page - 1n) / page;
   return Number((pages + 63n) / 64n) * 8;
@@ -118,7 +117,7 @@ function isPowerOfTwo(value: number): boolean {
 /** Encodes the data of a DMA_LOGGING_REPORT request. In the reply the bitmap follows these 24 bytes. */
 export function encodeDmaLoggingQuery(query: Readonly<DmaLoggingQuery>): Uint8Array {
   if (!isPowerOfTwo(query.pageSize)) {
-    throw invalidArgument(`page size must be a power of two, not ${String(query.pageSize)}`);
+    throw invalidArgument(`page size must be a power of two, not ${query.pageSize}`);
   }
   const data = new Uint8Array(REPORT_SIZE);
   const view = viewOf(data);
@@ -133,7 +132,7 @@ export function decodeDmaLoggingQuery(data: Uint8Array): DmaLoggingQuery {
   const what = 'DEVICE_FEATURE DMA_LOGGING_REPORT data';
   const view = viewOfAtLeast(what, data, REPORT_SIZE);
   const pageSize = readSafeU64(view, 16, what, 'page size');
-  if (!isPowerOfTwo(pageSize)) throw protocolError(what, `page size is ${String(pageSize)}, no power of two`);
+  if (!isPowerOfTwo(pageSize)) throw protocolError(what, `page size is ${pageSize}, no power of two`);
   return { ...readRange(what, view, 0), pageSize };
 }
 
@@ -141,7 +140,7 @@ export function decodeDmaLoggingQuery(data: Uint8Array): DmaLoggingQuery {
 export function encodeDmaLoggingReport(query: Readonly<DmaLoggingQuery>, bitmap: Uint8Array): Uint8Array {
   const size = dirtyBitmapSize(query.length, query.pageSize);
   if (bitmap.byteLength !== size) {
-    throw invalidArgument(`bitmap has ${String(bitmap.byteLength)} bytes, ${String(size)} needed`);
+    throw invalidArgument(`bitmap has ${bitmap.byteLength} bytes, ${size} needed`);
   }
   const data = new Uint8Array(REPORT_SIZE + size);
   data.set(encodeDmaLoggingQuery(query));

@@ -60,18 +60,18 @@ export function checkHeader(header: Readonly<Header>, maxMessageSize: number): v
   if (header.size < HEADER_SIZE || header.size > maxMessageSize) {
     throw protocolError(
       describe(header),
-      `message size is ${String(header.size)}, expected from ${String(HEADER_SIZE)} to ${String(maxMessageSize)}`,
+      `message size is ${header.size}, expected from ${HEADER_SIZE} to ${maxMessageSize}`,
     );
   }
   const type = header.flags & HeaderFlag.typeMask;
   if (type > HeaderFlag.reply) {
-    throw protocolError(describe(header), `message type is ${String(type)}, neither command nor reply`);
+    throw protocolError(describe(header), `message type is ${type}, neither command nor reply`);
   }
 }
 
 function describe(header: Readonly<Header>): string {
   const kind = isReply(header.flags) ? 'reply' : 'request';
-  return `${commandName(header.command)} ${kind} (id ${String(header.id)})`;
+  return `${commandName(header.command)} ${kind} (id ${header.id})`;
 }
 
 /**

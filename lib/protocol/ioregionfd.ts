@@ -12,16 +12,17 @@ import { protocolError, viewOf, viewOfAtLeast } from './wire';
  *     struct ioregionfd_resp { u64 data; u8 pad[24]; };
  */
 export interface IoRegionCommand {
+  /** Whether it writes; otherwise it reads. */
   readonly write: boolean;
-  /** Bytes: 1, 2, 4 or 8. */
+  /** Bytes that are accessed: 1, 2, 4 or 8. */
   readonly width: 1 | 2 | 4 | 8;
-  /** A response is wanted; always for reads. */
+  /** Whether a response is wanted; always true for reads. */
   readonly respond: boolean;
   /** What the server gave for the sub-region. */
   readonly userData: U64;
-  /** In the sub-region, in bytes. */
+  /** Where in the sub-region, in bytes. */
   readonly offset: U64;
-  /** Of a write; 0 of a read. */
+  /** The value that is written; 0 for a read. */
   readonly data: bigint;
 }
 
@@ -41,7 +42,7 @@ export const IOREGION_MESSAGE_SIZE = 32;
 export function encodeIoRegionCommand(command: IoRegionCommand): Uint8Array {
   const { write, width, respond, userData, offset, data } = command;
   if (data < 0n || data >= 1n << BigInt(8 * width))
-    throw outOfRange(`${hexU64(data)} does not fit into ${String(width)} bytes`);
+    throw outOfRange(`${hexU64(data)} does not fit into ${width} bytes`);
   const bytes = new Uint8Array(IOREGION_MESSAGE_SIZE);
   const view = viewOf(bytes);
   bytes[0] = write ? WRITE : READ;
@@ -60,7 +61,7 @@ export function decodeIoRegionCommand(bytes: Uint8Array): IoRegionCommand {
   const flags = view.getUint8(1);
   const width = ([1, 2, 4, 8] as const)[flags & 0xf];
   if (kind > WRITE || width === undefined || flags > (RESPOND | 0xf))
-    throw protocolError(what, `cmd is ${String(kind)}, size and flags are 0x${flags.toString(16)}`);
+    throw protocolError(what, `cmd is ${kind}, size and flags are 0x${flags.toString(16)}`);
   return {
     write: kind === WRITE,
     width,

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { MigrationState, type MigrationStateCode } from './constants';
-
-/** Name of a state of the migration state machine, a key of {@link MigrationState}. */
-export type MigrationStateName = keyof typeof MigrationState;
+import { MigrationState, type MigrationStateCode, type MigrationStateName } from './constants';
 
 /** Direct transitions (vfio-user, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE, "Direct State Transitions"). P2P states are not used. */
 const ARCS: Readonly<Partial<Record<MigrationStateName, readonly MigrationStateName[]>>> = {
@@ -23,7 +20,7 @@ export function migrationStateName(code: MigrationStateCode): MigrationStateName
 }
 
 /** Whether migration data can be read in a state: the "saving group". */
-export function isSaving(state: MigrationStateName): boolean {
+function isSaving(state: MigrationStateName): boolean {
   return state === 'preCopy' || state === 'stopCopy';
 }
 

@@ -37,7 +37,7 @@ function encodeAccess({ offset, region, count }: Readonly<RegionAccess>): Uint8A
   checkU32(region, 'region');
   checkU32(count, 'count');
   if (!Number.isSafeInteger(offset) || offset < 0)
-    throw outOfRange(`offset must be an integer from 0 to 2^53 - 1, not ${String(offset)}`);
+    throw outOfRange(`offset must be an integer from 0 to 2^53 - 1, not ${offset}`);
   const payload = newPayload(SIZE);
   putU32(payload, 0, offset % TWO_32);
   putU32(payload, 4, Math.floor(offset / TWO_32));

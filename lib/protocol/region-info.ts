@@ -175,14 +175,11 @@ function readCapabilities(payload: Uint8Array, view: DataView, regionSize: numbe
   const seen = new Set<number>();
   for (let at = view.getUint32(12, true); at !== 0; at = view.getUint32(at + 4, true)) {
     if (at < SIZE || at > payload.byteLength - CAP_HEADER_SIZE) {
-      throw protocolError(
-        REPLY,
-        `capability at ${String(at)} is outside of the ${String(payload.byteLength)} bytes`,
-      );
+      throw protocolError(REPLY, `capability at ${at} is outside of the ${payload.byteLength} bytes`);
     }
-    if (seen.has(at)) throw protocolError(REPLY, `the list of capabilities comes back to ${String(at)}`);
+    if (seen.has(at)) throw protocolError(REPLY, `the list of capabilities comes back to ${at}`);
     if (seen.size === MAX_CAPABILITIES)
-      throw protocolError(REPLY, `more than ${String(MAX_CAPABILITIES)} capabilities`);
+      throw protocolError(REPLY, `more than ${MAX_CAPABILITIES} capabilities`);
     seen.add(at);
     capabilities.push(readCapability(payload, view, at, regionSize));
   }
@@ -220,7 +217,7 @@ function readArea(view: DataView, at: number, regionSize: number): SparseMmapAre
   if (size > regionSize || offset > regionSize - size) {
     throw protocolError(
       REPLY,
-      `sparse area of ${String(size)} bytes at ${String(offset)} is outside of the region of ${String(regionSize)} bytes`,
+      `sparse area of ${size} bytes at ${offset} is outside of the region of ${regionSize} bytes`,
     );
   }
   return { offset, size };

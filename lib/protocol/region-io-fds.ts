@@ -150,7 +150,7 @@ function entrySizeOf(argsz: number, count: number): number {
   const byFormula = (argsz - 32) / count;
   if (byFormula === SPEC_ENTRY_SIZE || byFormula === LIBVFIO_USER_ENTRY_SIZE) return byFormula;
   if (Number.isInteger(size) && size > SPEC_ENTRY_SIZE) return size;
-  throw protocolError(REPLY, `argsz is ${String(argsz)}, which does not fit ${String(count)} entries`);
+  throw protocolError(REPLY, `argsz is ${argsz}, which does not fit ${count} entries`);
 }
 
 function readEntry(view: DataView, at: number, entrySize: number, fdCount: number): RegionIoFd {
@@ -181,12 +181,12 @@ function readEntry(view: DataView, at: number, entrySize: number, fdCount: numbe
       shadowOffset: readU64(view, at + 32),
     };
   }
-  throw protocolError(REPLY, `type ${String(type)} in an entry of ${String(entrySize)} bytes`);
+  throw protocolError(REPLY, `type ${type} in an entry of ${entrySize} bytes`);
 }
 
 function checkFdIndex(index: number, fdCount: number): number {
   if (index >= fdCount) {
-    throw protocolError(REPLY, `file descriptor ${String(index)} of ${String(fdCount)}`);
+    throw protocolError(REPLY, `file descriptor ${index} of ${fdCount}`);
   }
   return index;
 }

@@ -24,8 +24,7 @@ export function encodeRegionWriteMultiRequest(writes: readonly Readonly<SmallReg
   writeU64(view, 0, writes.length, 'number of writes');
   writes.forEach(({ offset, region, data }, i) => {
     const at = HEAD_SIZE + WRITE_SIZE * i;
-    if (data.byteLength > MAX_DATA)
-      throw outOfRange(`a write has ${String(data.byteLength)} bytes, at most 8 fit`);
+    if (data.byteLength > MAX_DATA) throw outOfRange(`a write has ${data.byteLength} bytes, at most 8 fit`);
     writeU64(view, at, offset, 'offset');
     writeU32(view, at + 8, region, 'region');
     view.setUint32(at + 12, data.byteLength, true);
@@ -40,16 +39,16 @@ export function decodeRegionWriteMultiRequest(payload: Uint8Array): SmallRegionW
   const view = viewOfAtLeast(what, payload, HEAD_SIZE);
   const count = readSafeU64(view, 0, what, 'number of writes');
   if (count > (payload.byteLength - HEAD_SIZE) / WRITE_SIZE) {
-    throw protocolError(what, `${String(count)} writes do not fit into ${String(payload.byteLength)} bytes`);
+    throw protocolError(what, `${count} writes do not fit into ${payload.byteLength} bytes`);
   }
   const writes: SmallRegionWrite[] = [];
   for (let i = 0; i < count; i++) {
     const at = HEAD_SIZE + WRITE_SIZE * i;
     const size = view.getUint32(at + 12, true);
-    checkLimit(what, `count of write ${String(i)}`, size, MAX_DATA);
-    const offset = readSafeU64(view, at, what, `offset of write ${String(i)}`);
+    checkLimit(what, `count of write ${i}`, size, MAX_DATA);
+    const offset = readSafeU64(view, at, what, `offset of write ${i}`);
     if (!Number.isSafeInteger(offset + size))
-      throw protocolError(what, `offset of write ${String(i)} is beyond reason`);
+      throw protocolError(what, `offset of write ${i} is beyond reason`);
     writes.push({
       offset,
       region: view.getUint32(at + 8, true),
@@ -64,18 +63,4 @@ export function encodeRegionWriteMultiReply(count: number): Uint8Array {
   const payload = new Uint8Array(HEAD_SIZE);
   writeU64(viewOf(payload), 0, count, 'count');
   return payload;
-}
-
-/**
- * Decodes a REGION_WRITE_MULTI reply.
- *
- * @param asked number of writes in the request
- * @returns number of writes that were done, from 0 to `asked`
- * @throws VfioUserError `ERR_VFIO_USER_PROTOCOL`
- */
-export function decodeRegionWriteMultiReply(payload: Uint8Array, asked: number): number {
-  const what = 'REGION_WRITE_MULTI reply';
-  const count = readSafeU64(viewOfAtLeast(what, payload, HEAD_SIZE), 0, what, 'number of writes');
-  checkLimit(what, 'number of writes', count, asked);
-  return count;
 }

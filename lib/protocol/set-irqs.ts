@@ -75,8 +75,7 @@ export function encodeSetIrqsRequest(request: Readonly<SetIrqsRequest>): Uint8Ar
   writeU32(view, 8, index, 'index');
   writeU32(view, 12, start, 'start');
   writeU32(view, 16, count, 'count');
-  if (start + count > U32_MAX)
-    throw outOfRange(`start ${String(start)} plus count ${String(count)} is above 2^32 - 1`);
+  if (start + count > U32_MAX) throw outOfRange(`start ${start} plus count ${count} is above 2^32 - 1`);
   if (booleans !== undefined) payload.set(booleans, SIZE);
   return payload;
 }
@@ -96,7 +95,7 @@ export function decodeSetIrqsRequest(payload: Uint8Array): SetIrqsRequest {
   const start = view.getUint32(12, true);
   const count = view.getUint32(16, true);
   if (start + count > U32_MAX) {
-    throw protocolError(what, `start ${String(start)} plus count ${String(count)} is above 2^32 - 1`);
+    throw protocolError(what, `start ${start} plus count ${count} is above 2^32 - 1`);
   }
   const request: SetIrqsRequest = { index, data, action, start, count };
   if (data === 'bool') request.booleans = dataOf(what, payload, SIZE, count);

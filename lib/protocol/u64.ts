@@ -43,14 +43,14 @@ export function readSafeU64(view: DataView, offset: number, what: string, field:
 export function writeU64(view: DataView, offset: number, value: U64, name = 'value'): void {
   if (typeof value === 'number') {
     if (!Number.isSafeInteger(value) || value < 0) {
-      throw outOfRange(`${name} must be an integer from 0 to 2^53 - 1, or a bigint, not ${String(value)}`);
+      throw outOfRange(`${name} must be an integer from 0 to 2^53 - 1, or a bigint, not ${value}`);
     }
     view.setUint32(offset, value % TWO_32, true);
     view.setUint32(offset + 4, Math.floor(value / TWO_32), true);
     return;
   }
   if (value < 0n || value >= TWO_64) {
-    throw outOfRange(`${name} must be from 0 to 2^64 - 1, not ${String(value)}`);
+    throw outOfRange(`${name} must be from 0 to 2^64 - 1, not ${value}`);
   }
   view.setBigUint64(offset, value, true);
 }

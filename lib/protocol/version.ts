@@ -18,17 +18,15 @@ export interface Capabilities {
   maxDmaMaps: number;
   /** Page sizes for DMA mappings, or'ed together: a multiple of 4096, below 2^53. */
   pageSizes: number;
-  /** Whether the sender supports commands from the server on a socket of their own; in a reply also which descriptor it is. */
-  twinSocket: Readonly<TwinSocket>;
+  /** The `twin_socket` capability: commands from the server on a socket of their own. */
+  twinSocket: Readonly<{
+    /** Whether the sender supports it. */
+    supported: boolean;
+    /** Index of the socket among the descriptors of the message; only in a reply. */
+    fdIndex?: number;
+  }>;
   /** Whether REGION_WRITE_MULTI is supported. */
   writeMultiple: boolean;
-}
-
-/** The `twin_socket` capability. */
-export interface TwinSocket {
-  supported: boolean;
-  /** Index among the message's file descriptors; only in a reply. */
-  fdIndex?: number;
 }
 
 /** A decoded VERSION request or reply. */
@@ -96,7 +94,7 @@ function toJson(from: Readonly<Partial<Capabilities>>): string {
   if (from.pageSizes !== undefined) {
     const pageSizes = checked('pageSizes', from.pageSizes, PAGE_SIZE_UNIT, Number.MAX_SAFE_INTEGER);
     if (pageSizes % PAGE_SIZE_UNIT !== 0)
-      throw outOfRange(`pageSizes must be a multiple of 4096, not ${String(pageSizes)}`);
+      throw outOfRange(`pageSizes must be a multiple of 4096, not ${pageSizes}`);
     capabilities['pgsizes'] = pageSizes;
   }
   if (from.twinSocket !== undefined) {
@@ -112,9 +110,7 @@ function toJson(from: Readonly<Partial<Capabilities>>): string {
 
 function checked(name: string, value: number, minimum: number, maximum: number): number {
   if (!Number.isInteger(value) || value < minimum || value > maximum) {
-    throw outOfRange(
-      `${name} must be an integer from ${String(minimum)} to ${String(maximum)}, not ${String(value)}`,
-    );
+    throw outOfRange(`${name} must be an integer from ${minimum} to ${maximum}, not ${value}`);
   }
   return value;
 }
@@ -141,10 +137,7 @@ function parseJson(bytes: Uint8Array): Record<string, unknown> | null {
   const end = bytes.indexOf(NUL);
   const length = end < 0 ? bytes.byteLength : end;
   if (length > MAX_VERSION_JSON) {
-    throw protocolError(
-      'VERSION',
-      `JSON of ${String(length)} bytes, at most ${String(MAX_VERSION_JSON)} expected`,
-    );
+    throw protocolError('VERSION', `JSON of ${length} bytes, at most ${MAX_VERSION_JSON} expected`);
   }
   let value: unknown;
   try {
@@ -171,7 +164,7 @@ function readCapabilities(given: Readonly<Record<string, unknown>>): Capabilitie
   if (given['pgsizes'] !== undefined) {
     const pageSizes = asInteger('pgsizes', given['pgsizes'], PAGE_SIZE_UNIT, Number.MAX_SAFE_INTEGER);
     if (pageSizes % PAGE_SIZE_UNIT !== 0)
-      throw protocolError('VERSION', `pgsizes is ${String(pageSizes)}, no multiple of 4096`);
+      throw protocolError('VERSION', `pgsizes is ${pageSizes}, no multiple of 4096`);
     capabilities.pageSizes = pageSizes;
   }
   if (given['twin_socket'] !== undefined) {
@@ -206,7 +199,7 @@ function asInteger(name: string, value: unknown, minimum: number, maximum: numbe
   if (typeof value !== 'number' || !Number.isInteger(value) || value < minimum || value > maximum) {
     throw protocolError(
       'VERSION',
-      `${name} is ${shown(value)}, an integer from ${String(minimum)} to ${String(maximum)} expected`,
+      `${name} is ${shown(value)}, an integer from ${minimum} to ${maximum} expected`,
     );
   }
   return value;

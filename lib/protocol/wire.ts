@@ -63,16 +63,13 @@ export function viewOfAtLeast(what: string, payload: Uint8Array, size: number): 
 /** Throws the protocol error when a payload has fewer than `size` bytes. */
 export function checkLength(what: string, payload: Uint8Array, size: number): void {
   if (payload.byteLength >= size) return;
-  throw protocolError(what, `${String(payload.byteLength)} bytes, at least ${String(size)} expected`);
+  throw protocolError(what, `${payload.byteLength} bytes, at least ${size} expected`);
 }
 
 /** `count` bytes of a payload from `start`, as a view. Throws the protocol error when they are not all there. */
 export function dataOf(what: string, payload: Uint8Array, start: number, count: number): Uint8Array {
   if (count > payload.byteLength - start) {
-    throw protocolError(
-      what,
-      `${String(payload.byteLength)} bytes, at least ${String(start + count)} expected`,
-    );
+    throw protocolError(what, `${payload.byteLength} bytes, at least ${start + count} expected`);
   }
   return payload.subarray(start, start + count);
 }
@@ -86,7 +83,7 @@ export function writeU32(view: DataView, offset: number, value: number, name: st
 /** Throws `ERR_OUT_OF_RANGE` when a value is no unsigned 32-bit value. */
 export function checkU32(value: number, name: string): void {
   if (Number.isInteger(value) && value >= 0 && value <= U32_MAX) return;
-  throw outOfRange(`${name} must be an integer from 0 to ${String(U32_MAX)}, not ${String(value)}`);
+  throw outOfRange(`${name} must be an integer from 0 to ${U32_MAX}, not ${value}`);
 }
 
 /**
@@ -96,7 +93,7 @@ export function checkU32(value: number, name: string): void {
 export function readArgsz(what: string, view: DataView, minimum: number): number {
   const argsz = view.getUint32(0, true);
   if (argsz < minimum) {
-    throw protocolError(what, `argsz is ${String(argsz)}, at least ${String(minimum)} expected`);
+    throw protocolError(what, `argsz is ${argsz}, at least ${minimum} expected`);
   }
   return argsz;
 }
@@ -104,13 +101,13 @@ export function readArgsz(what: string, view: DataView, minimum: number): number
 /** Throws the protocol error when a field of a reply does not repeat what was asked for. */
 export function checkEcho(what: string, field: string, got: number, asked: number): void {
   if (got !== asked) {
-    throw protocolError(what, `${field} is ${String(got)}, ${String(asked)} was asked for`);
+    throw protocolError(what, `${field} is ${got}, ${asked} was asked for`);
   }
 }
 
 /** Throws the protocol error when a count from the wire is above a limit. */
 export function checkLimit(what: string, field: string, got: number, limit: number): void {
   if (got > limit) {
-    throw protocolError(what, `${field} is ${String(got)}, at most ${String(limit)} expected`);
+    throw protocolError(what, `${field} is ${got}, at most ${limit} expected`);
   }
 }

@@ -7,9 +7,10 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import ts from 'typescript';
 import { findCompiler } from '../../bench/micro-programs';
+import { dist } from '../dist';
 import { until } from '../server/support';
 
-const ROOT = join(__dirname, '..', '..');
+const ROOT = dirname(dist);
 const compiler = findCompiler();
 const withCompiler = compiler === undefined ? test.skip : test;
 

@@ -11,7 +11,7 @@ async function measured(
   const rounds = new Rounds<string>(wanted, () => () => shares[round++] ?? 0);
   const side = (name: string) => (): string => {
     order += name;
-    return `${name}${String(round)}`;
+    return `${name}${round}`;
   };
   while (!rounds.done) await rounds.run(side('o'), () => Promise.resolve(side('p')()));
   return { rounds, order };

@@ -3,7 +3,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { childServer, dist, type ChildServer } from '../client/child-server';
+import { childServer, type ChildServer } from '../client/child-server';
+import { dist } from '../dist';
 
 interface ToldJob {
   readonly runtimeMs: number;

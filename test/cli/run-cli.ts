@@ -4,8 +4,9 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { dist } from '../dist';
 
-const MAIN = join(__dirname, '..', '..', 'dist', 'cli', 'main.js');
+const MAIN = join(dist, 'cli', 'main.js');
 const CLOCK_TICKS = 100;
 
 /** How the tool ended, and what it said. */
@@ -50,9 +51,7 @@ export class Scratch {
         try {
           return (
             pid > 0 &&
-            readFileSync(`/proc/${String(pid)}/environ`, 'utf8')
-              .split('\0')
-              .includes(`TMPDIR=${this.path}`)
+            readFileSync(`/proc/${pid}/environ`, 'utf8').split('\0').includes(`TMPDIR=${this.path}`)
           );
         } catch {
           return false;
@@ -114,7 +113,7 @@ export function startCli(scratch: Scratch, ...args: string[]): Running {
         return false;
       }),
     busy: (seconds) =>
-      until(`it has computed for ${String(seconds)} s`, () => {
+      until(`it has computed for ${seconds} s`, () => {
         alive();
         return processorSeconds(pid) >= seconds;
       }),
@@ -132,7 +131,7 @@ export function failure(status: number, line: string): Outcome {
 }
 
 /** Waits for something to become true. */
-export async function until(what: string, holds: () => boolean, milliseconds = 10_000): Promise<void> {
+async function until(what: string, holds: () => boolean, milliseconds = 10_000): Promise<void> {
   const deadline = Date.now() + milliseconds;
   while (!holds()) {
     if (Date.now() > deadline) throw new Error(`waited in vain until ${what}`);
@@ -142,7 +141,7 @@ export async function until(what: string, holds: () => boolean, milliseconds = 1
 
 /** Fields utime and stime of proc_pid_stat(5), which follow the name in parentheses. */
 function processorSeconds(pid: number): number {
-  const fields = readFileSync(`/proc/${String(pid)}/stat`, 'utf8')
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
     .replace(/^.*\) /, '')
     .split(' ');
   return (Number(fields[11]) + Number(fields[12])) / CLOCK_TICKS;

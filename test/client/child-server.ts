@@ -2,8 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-
-export const dist = join(__dirname, '..', '..', 'dist');
+import { dist } from '../dist';
 
 /** A server in a process of its own, over dist/, so that this process may block. */
 export interface ChildServer {

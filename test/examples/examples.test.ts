@@ -3,13 +3,14 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync, readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import ts from 'typescript';
 import { connect } from '../../lib/client';
 import { serve } from '../../lib/server';
+import { dist } from '../dist';
 import { TestModel, until } from '../server/support';
 
-const ROOT = join(__dirname, '..', '..');
+const ROOT = dirname(dist);
 const EXAMPLES = join(ROOT, 'examples');
 
 interface Run {

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 import { execFile } from 'node:child_process';
 import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import ts from 'typescript';
 import { serve } from '../../lib/server';
+import { dist } from '../dist';
 import { MigratingModel, pattern } from '../server/migration-model';
 
-const ROOT = join(__dirname, '..', '..');
+const ROOT = dirname(dist);
 
 test('migrate moves a device', async () => {
   const [from, to] = [new MigratingModel(pattern(300_000)), new MigratingModel()];

@@ -9,8 +9,9 @@ import { checkBlock } from '../../lib/bench/verify-pattern';
 import { connect } from '../../lib/client';
 import { NvmeController, NvmeStatusError } from '../../lib/nvme/host';
 import { SpdkTarget, whyNoSpdk } from '../../bench/spdk-target';
+import { dist } from '../dist';
 
-const MAIN = join(__dirname, '../../dist/cli/main.js');
+const MAIN = join(dist, 'cli/main.js');
 const SPDK_DIR = process.env['SPDK_DIR'];
 const reason = whyNoSpdk(SPDK_DIR);
 const describeSpdk = reason === undefined ? describe : describe.skip;

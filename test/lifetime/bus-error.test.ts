@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { PreloadedLibrary, testWithCompiler } from './preloaded-library';
 import { cleanEnd, runScript } from './run-script';
 
 test('a truncated file reads as zero, and is told', () => {
@@ -72,13 +69,8 @@ test('SIGBUS that is sent still kills', () => {
   expect(outcome).toMatchObject({ status: null, signal: 'SIGBUS', stdout: '' });
 });
 
-// A C compiler makes the library whose fault this test needs.
-const testWithCompiler = spawnSync('cc', ['--version']).status === 0 ? test : test.skip;
-
 testWithCompiler('a fault outside our mappings still kills', () => {
-  const directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
-  const library = join(directory, 'fault.so');
-  const source = `
+  using library = new PreloadedLibrary(`
     #define _GNU_SOURCE
     #include <pthread.h>
     #include <sys/mman.h>
@@ -88,19 +80,11 @@ testWithCompiler('a fault outside our mappings still kills', () => {
       pthread_t thread;
       int fd = memfd_create("foreign", 0);
       pthread_create(&thread, 0, fault, mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0));
-    }`;
-  try {
-    const built = spawnSync('cc', ['-shared', '-fPIC', '-pthread', '-x', 'c', '-', '-o', library], {
-      input: source,
-    });
-    expect(built.status).toBe(0);
-    const body = `
-      const { fd, mapping } = openAll();
-      fs.ftruncateSync(fd, 0);
-      console.log('own', new Uint8Array(mapping.buffer)[0]);
-      setTimeout(() => { console.log('survived'); process.exit(); }, 3000);`;
-    expect(runScript(body, { LD_PRELOAD: library })).toMatchObject({ signal: 'SIGBUS', stdout: 'own 0' });
-  } finally {
-    rmSync(directory, { recursive: true });
-  }
+    }`);
+  const body = `
+    const { fd, mapping } = openAll();
+    fs.ftruncateSync(fd, 0);
+    console.log('own', new Uint8Array(mapping.buffer)[0]);
+    setTimeout(() => { console.log('survived'); process.exit(); }, 3000);`;
+  expect(runScript(body, library.environment)).toMatchObject({ signal: 'SIGBUS', stdout: 'own 0' });
 });

@@ -3,7 +3,8 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { childController, dist } from '../client/child-server';
+import { childController } from '../client/child-server';
+import { dist } from '../dist';
 
 const CYCLES = Number(process.env['CYCLES'] ?? 200);
 const WARM_UP = 50;

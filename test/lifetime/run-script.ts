@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
+import { dist } from '../dist';
 
 /** How a child process ended. */
 export interface Outcome {
@@ -10,11 +10,12 @@ export interface Outcome {
   readonly stderr: string;
 }
 
-const native = join(__dirname, '..', '..', 'dist', 'native');
 const prelude = `
   const worker_threads = require('node:worker_threads');
   const fs = require('node:fs');
-  const native = require(${JSON.stringify(native)});
+  /** Loads a room of lib/. */
+  const load = (room) => require(${JSON.stringify(`${dist}/`)} + room);
+  const native = load('native');
   const { EventFd, ListeningSocket, Mapping, Socket, closeFd, createSharedMemory } = native;
   const openFds = () => fs.readdirSync('/proc/self/fd').length;
   const mappings = () => fs.readFileSync('/proc/self/maps', 'utf8').split('\\n').filter((line) => line.includes('memfd:')).length;

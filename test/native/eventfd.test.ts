@@ -151,8 +151,8 @@ describe('a watcher that spins', () => {
     using event = EventFd.create();
     using other = EventFd.create();
     const seen: string[] = [];
-    event.watch((count) => seen.push(`event ${String(count)}`), { spin: Infinity });
-    other.watch((count) => seen.push(`other ${String(count)}`));
+    event.watch((count) => seen.push(`event ${count}`), { spin: Infinity });
+    other.watch((count) => seen.push(`other ${count}`));
     other.signal(3);
     while (seen.length === 0) await turn();
     await sleep(5);

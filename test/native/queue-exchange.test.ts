@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** What the addon checks before it touches a queue; test/nvme/host/exchange.test.ts has what it does. */
 import { closeSync } from 'node:fs';
-import { Mapping, QueueExchange, createSharedMemory, type QueueExchangePlace } from '../../lib/native';
+import { Mapping, QueueExchange, createSharedMemory } from '../../lib/native';
+import type { QueueExchangePlace } from '../../lib/native/queue-exchange';
 import { addon } from '../../lib/native/addon';
 
 const mappings: Mapping[] = [];

@@ -29,7 +29,7 @@ test('MIGRATION', () => {
 test('MIG_DEVICE_STATE', () => {
   expect(toHex(encodeMigrationState(MigrationState.stopCopy))).toBe('0300000000000000');
   expect(
-    [0, 1, 2, 3, 4, 5, 6, 7].map((state) => decodeMigrationState(hex(`0${String(state)}000000 ffffffff`))),
+    [0, 1, 2, 3, 4, 5, 6, 7].map((state) => decodeMigrationState(hex(`0${state}000000 ffffffff`))),
   ).toEqual(Object.values(MigrationState));
   expectProtocolError(
     () => decodeMigrationState(hex('0800000000000000')),

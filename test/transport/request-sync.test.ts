@@ -3,8 +3,8 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { Socket, duplicateFd } from '../../lib/native';
 import { Connection, type IncomingCommand } from '../../lib/transport';
+import { dist } from '../dist';
 
-const dist = join(__dirname, '..', '..', 'dist');
 /** A live peer on a thread of its own: command 10 asks us for memory three times before it is answered. */
 const script = `
   const { workerData } = require('node:worker_threads');

@@ -5,8 +5,9 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { connect, type VfioUserDevice } from '../../../lib/client';
 import { NvmeController } from '../../../lib/nvme/host';
-import { childController, dist, type ChildServer } from '../../client/child-server';
+import { childController, type ChildServer } from '../../client/child-server';
 import { atEnd } from '../../client/support';
+import { dist } from '../../dist';
 
 async function open(
   server: ChildServer,
