@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
@@ -7,9 +7,12 @@ import type { VfioUserErrorCode } from '../../lib/errors';
 import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
 import type { FdList } from '../../lib/transport';
 import { MessageReader } from '../../lib/transport/message-reader';
-import { hex, join, u16, u32, u64 } from '../server/support';
+import { hex, join, message, toHex, u16, u32, u64 } from '../support/bytes';
 
-export { hex, join, openFds, u16, u32, u64, until, warmUp } from '../server/support';
+export { hex, join, message, toHex, u16, u32, u64 };
+export { gate } from '../support/gate';
+export { mappings, openFds, warmUp } from '../support/resources';
+export { turns, until } from '../support/wait';
 
 /** `enum vfio_user_command` of libvfio-user's include/vfio-user.h. */
 export const VERSION = 1;
@@ -88,15 +91,6 @@ export const twoAreas = (index: number): Uint8Array =>
     capOffset: 32,
     rest: sparse([0x1000, 0x1000], [0x3000, 0x1000]),
   });
-
-/** A message as `struct vfio_user_header` has it: u16 id, u16 command, u32 size, u32 flags, u32 errno. */
-export function message(
-  command: number,
-  payload: Uint8Array,
-  { id = 1, flags = 0, errno = 0 } = {},
-): Uint8Array {
-  return join(u16(id, command), u32(16 + payload.length, flags, errno), payload);
-}
 
 /** A server of raw bytes. What has no handler is answered by a reply without payload. */
 export class FakeServer {
@@ -240,17 +234,6 @@ export function sharedMemory(size: number): { fd: number; bytes: Uint8Array } {
     closeFd(fd);
   });
   return { fd, bytes: new Uint8Array(mapping.buffer) };
-}
-
-/** Mappings of shared memory in this process. */
-export function mappings(): number {
-  return readFileSync('/proc/self/maps', 'utf8')
-    .split('\n')
-    .filter((line) => line.includes('memfd:')).length;
-}
-
-export function toHex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }
 
 /** The payload of a request as an array of 32-bit words. */

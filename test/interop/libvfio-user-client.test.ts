@@ -114,7 +114,7 @@ function processState(pid: number): { state: string; exitCode: number } {
       const client = target.relay.clientPid;
       // It has written the time of its second interrupt, ten seconds ahead.
       try {
-        await until(() => processState(client).state === 'Z', 20_000);
+        await until(() => processState(client).state === 'Z', 'the client ends', 20_000);
       } catch (error) {
         process.kill(client, 'SIGKILL');
         throw error;

@@ -115,12 +115,13 @@ const STOPPED = '-S';
 
     test('serves the firmware, is reset with the machine, and serves the firmware again', async () => {
       machine = await QemuMachine.start(socket, Memory.shared);
-      await until(() => controller.statistics.adminCommands > 0, 20_000);
+      await until(() => controller.statistics.adminCommands > 0, 'the firmware identifies it', 20_000);
       const resets = received('DEVICE_RESET');
       await machine.execute('system_reset');
-      await until(() => received('DEVICE_RESET') > resets, 20_000);
+      await until(() => received('DEVICE_RESET') > resets, 'a reset', 20_000);
       const { adminCommands } = controller.statistics;
-      await until(() => controller.statistics.adminCommands > adminCommands, 20_000);
+      const again = (): boolean => controller.statistics.adminCommands > adminCommands;
+      await until(again, 'the firmware identifies it again', 20_000);
       expect(controller.fault).toBeNull();
       expect(refused()).toEqual([]);
       expect(await machine.quit()).toBe(0);

@@ -4,7 +4,7 @@ import { closeSync, openSync } from 'node:fs';
 import { performance } from 'node:perf_hooks';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { EventFd, createSharedMemory, duplicateFd } from '../../lib/native';
-import { openFds } from './open-fds';
+import { openFds } from '../support/resources';
 
 test('counts signals until they are read', () => {
   using event = EventFd.create(3);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { Socket, SocketExchange, closeFd, createSharedMemory, fileSize } from '../../lib/native';
-import { openFds } from './open-fds';
+import { openFds } from '../support/resources';
 
 let near: Socket;
 let far: Socket;

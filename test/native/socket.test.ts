@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { ListeningSocket, MAX_SOCKET_PATH, Ready, Socket, createSharedMemory } from '../../lib/native';
-import { openFds } from './open-fds';
+import { openFds } from '../support/resources';
 
 const directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
 afterAll(() => {

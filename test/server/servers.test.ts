@@ -110,7 +110,7 @@ test('a server that is closed and started again at its path while clients come a
   try {
     for (let round = 0; round < 25; round++) {
       const before = served;
-      await until(() => served > before, 5000);
+      await until(() => served > before);
       // At any point of what a client does.
       await sleep(round % 5);
       await server.close();
@@ -119,7 +119,7 @@ test('a server that is closed and started again at its path while clients come a
       server = await serve(endpoint, model, { onError });
     }
     const before = served;
-    await until(() => served > before, 5000);
+    await until(() => served > before);
   } finally {
     finished = true;
     await Promise.all(clients);

@@ -36,7 +36,7 @@ async function arrivals(count: number): Promise<[number, number][]> {
       bytes = bytes.subarray(bytes.readUInt32LE(4));
     }
     return seen.length >= count;
-  }, 5000);
+  });
   return seen;
 }
 
