@@ -108,22 +108,16 @@ export function startCli(scratch: Scratch, ...args: string[]): Running {
       child.stdout.destroy();
     },
     said: (text) =>
-      until(
-        () => {
-          if (stdout.includes(text)) return true;
-          alive();
-          return false;
-        },
-        `it says '${text}'`,
-      ),
+      until(() => {
+        if (stdout.includes(text)) return true;
+        alive();
+        return false;
+      }, `it says '${text}'`),
     busy: (seconds) =>
-      until(
-        () => {
-          alive();
-          return processorSeconds(pid) >= seconds;
-        },
-        `it has computed for ${seconds} s`,
-      ),
+      until(() => {
+        alive();
+        return processorSeconds(pid) >= seconds;
+      }, `it has computed for ${seconds} s`),
   };
 }
 

@@ -1,22 +1,20 @@
 // SPDX-License-Identifier: MIT
+import { performance } from 'node:perf_hooks';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-
-/** Looks that an {@link until} takes without a pause between them. */
-const EAGER_LOOKS = 20;
 
 /**
  * Waits until `condition` holds, and fails by `what` after `milliseconds`: by default less than Jest gives a test, so that
  * the failure tells what was waited for.
  */
 export async function until(
-  condition: () => boolean,
+  condition: () => boolean | Promise<boolean>,
   what = condition.toString(),
   milliseconds = 15_000,
 ): Promise<void> {
   const deadline = performance.now() + milliseconds;
-  for (let looks = 1; !condition(); looks++) {
+  while (!(await condition())) {
     if (performance.now() > deadline) throw new Error(`did not come true: ${what}`);
-    await (looks < EAGER_LOOKS ? turn() : sleep(1));
+    await sleep(1);
   }
 }
 
@@ -27,4 +25,14 @@ export async function until(
  */
 export async function turns(count = 20): Promise<void> {
   for (let i = 0; i < count; i++) await turn();
+}
+
+/**
+ * Whether the event loop sleeps at all while a timer runs, which nothing but the passing of time can show. A busy machine
+ * may leave it no time to: a test that needs sleep waits for it with {@link until}.
+ */
+export async function loopSleeps(): Promise<boolean> {
+  const before = performance.eventLoopUtilization();
+  await sleep(30);
+  return performance.eventLoopUtilization(before).idle > 0;
 }

@@ -156,7 +156,8 @@ describe.each([true, false])('with readAhead %s', (readAhead) => {
       connection.post(READ, new Uint8Array(size));
       taken++;
     }
-    for (let bytes = taken * (16 + size); bytes > 0; bytes -= peer.drain()) await new Promise(setImmediate);
+    let bytes = 0;
+    await until(() => (bytes += peer.drain()) === taken * (16 + size));
     for (let sent = 1; sent < taken; sent++) connection.post(READ, new Uint8Array(size));
     expect(connection.queuedBytes).toBe(0);
 
