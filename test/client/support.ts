@@ -5,6 +5,7 @@ import { join as joinPath } from 'node:path';
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
 import type { VfioUserErrorCode } from '../../lib/errors';
 import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
+import { serve, type PciDeviceModel, type ServeOptions } from '../../lib/server';
 import type { FdList } from '../../lib/transport';
 import { MessageReader } from '../../lib/transport/message-reader';
 import { hex, join, message, toHex, u16, u32, u64 } from '../support/bytes';
@@ -214,6 +215,22 @@ export async function fakeDevice(
   const device = await connect(server.endpoint, options);
   atEnd(() => device.close());
   return { device, server };
+}
+
+/** A device of this process, behind our own server. It is closed after the test. */
+export async function servedDevice(
+  model: PciDeviceModel & { close(): void },
+  connectOptions: ConnectOptions = {},
+  serveOptions: ServeOptions = {},
+): Promise<VfioUserDevice> {
+  atEnd(() => {
+    model.close();
+  });
+  const server = await serve(joinPath(directory(), 'device.sock'), model, serveOptions);
+  atEnd(() => server.close());
+  const device = await connect(server.path, connectOptions);
+  atEnd(() => device.close());
+  return device;
 }
 
 /** A directory that is removed after the test. */

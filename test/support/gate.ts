@@ -3,7 +3,7 @@
 /** What holds something up until it is opened. */
 export interface Gate {
   readonly opened: Promise<void>;
-  open(): void;
+  readonly open: () => void;
 }
 
 export function gate(): Gate {
