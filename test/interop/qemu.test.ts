@@ -14,7 +14,6 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { NvmeControllerModel, createBackend } from '../../lib/nvme/controller';
 import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
 import { configRegion, serve, type Client, type PciDeviceModel, type Server } from '../../lib/server';
@@ -283,11 +282,13 @@ const RUNNING = 120_000;
       const serving = startCli(scratch, 'serve', 'nvme', '--socket', socket, '--size', '4m');
       await serving.said('Ctrl-C ends it.');
       const machine = await QemuMachine.start(socket, Memory.own, ...guestOptions(console));
-      const deadline = Date.now() + RUNNING / 2;
       const said = (): string => readFileSync(console, 'latin1');
-      // Linux, drivers/nvme/host/core.c, nvme_wait_ready
-      while (!said().includes('CSTS=0x2') && Date.now() < deadline) await sleep(100);
-      await machine.kill();
+      try {
+        // Linux, drivers/nvme/host/core.c, nvme_wait_ready
+        await until(() => said().includes('CSTS=0x2'), 'the driver gives up', RUNNING / 2);
+      } finally {
+        await machine.kill();
+      }
       expect(said()).toContain('Device not ready');
       serving.kill('SIGTERM');
       expect((await serving.ended).stderr).toMatch(/CSTS\.CFS.*share=on/);
