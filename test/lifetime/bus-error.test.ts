@@ -80,10 +80,15 @@ testWithCompiler('a fault outside our mappings still kills', () => {
   const library = join(directory, 'fault.so');
   const source = `
     #define _GNU_SOURCE
+    #include <fcntl.h>
     #include <pthread.h>
+    #include <stdlib.h>
     #include <sys/mman.h>
     #include <unistd.h>
-    static void* fault(void* page) { sleep(1); return (void*)(long)*(volatile char*)page; }
+    static void* fault(void* page) {
+      while (access(getenv("FAULT_WHEN"), F_OK) != 0) usleep(1000);
+      return (void*)(long)*(volatile char*)page;
+    }
     __attribute__((constructor)) static void start(void) {
       pthread_t thread;
       int fd = memfd_create("foreign", 0);
@@ -94,12 +99,14 @@ testWithCompiler('a fault outside our mappings still kills', () => {
       input: source,
     });
     expect(built.status).toBe(0);
+    const environment = { LD_PRELOAD: library, FAULT_WHEN: join(directory, 'now') };
     const body = `
       const { fd, mapping } = openAll();
       fs.ftruncateSync(fd, 0);
       console.log('own', new Uint8Array(mapping.buffer)[0]);
+      fs.writeFileSync(process.env.FAULT_WHEN, '');
       setTimeout(() => { console.log('survived'); process.exit(); }, 3000);`;
-    expect(runScript(body, { LD_PRELOAD: library })).toMatchObject({ signal: 'SIGBUS', stdout: 'own 0' });
+    expect(runScript(body, environment)).toMatchObject({ signal: 'SIGBUS', stdout: 'own 0' });
   } finally {
     rmSync(directory, { recursive: true });
   }

@@ -2,7 +2,7 @@
 import { connect } from '../../../lib/client';
 import { NvmeController, NvmeNamespace, NvmeStatusError } from '../../../lib/nvme/host';
 import { serve } from '../../../lib/server';
-import { atEnd, failure, like, mappings, openFds, until, warmUp } from '../../client/support';
+import { atEnd, failure, like, mappings, openFds, turns, until, warmUp } from '../../client/support';
 import { TestModel } from '../../server/support';
 import { NAMESPACE_BYTES, attached, onRead, served, writesOf } from './support';
 
@@ -92,7 +92,7 @@ test('many controllers in one process make no warning', async () => {
   const listeners = process.listenerCount('exit');
   for (let index = 0; index < 12; index++) await attached();
   expect(process.listenerCount('exit')).toBe(listeners + 1);
-  await new Promise((resolve) => setImmediate(resolve));
+  await turns();
   process.off('warning', onWarning);
   expect(warnings).toEqual([]);
 });
