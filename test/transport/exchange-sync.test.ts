@@ -95,7 +95,8 @@ describe.each([true, false])('with readAhead %s', (readAhead) => {
   test('a reply that nobody waits for, and a late one, are dropped and counted', () => {
     const start = performance.now();
     expect(() => ask(READ, 1)).toThrow(coded('ERR_VFIO_USER_TIMEOUT'));
-    expect(performance.now() - start).toBeLessThan(60);
+    // Not after the time-out of the connection, which is a second.
+    expect(performance.now() - start).toBeLessThan(900);
     expect(connection.inFlight).toBe(0);
     for (const id of [1, 500, 2]) peer.send(reply(id, Uint8Array.of(id & 0xff)));
     expect([...ask().payload]).toEqual([2]);
