@@ -3,14 +3,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
-import type { VfioUserErrorCode } from '../../lib/errors';
 import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
 import { serve, type PciDeviceModel, type ServeOptions } from '../../lib/server';
 import type { FdList } from '../../lib/transport';
 import { MessageReader } from '../../lib/transport/message-reader';
-import { hex, join, message, toHex, u16, u32, u64 } from '../support/bytes';
+import { bare, hex, join, message, toHex, u16, u32, u64 } from '../support/bytes';
 
-export { hex, join, message, toHex, u16, u32, u64 };
+export { bare, hex, join, message, toHex, u16, u32, u64 };
+export { failure, like } from '../support/errors';
 export { gate } from '../support/gate';
 export { mappings, openFds, warmUp } from '../support/resources';
 export { turns, until } from '../support/wait';
@@ -257,18 +257,3 @@ export function sharedMemory(size: number): { fd: number; bytes: Uint8Array } {
 export function words(payload: Uint8Array): number[] {
   return [...new Uint32Array(payload.slice().buffer)];
 }
-
-/** What an error of this code, with a message like this, looks like to `toMatchObject`. */
-export function failure(code: VfioUserErrorCode, text: RegExp | string = ''): Record<string, unknown> {
-  const message: unknown =
-    typeof text === 'string' ? expect.stringContaining(text) : expect.stringMatching(text);
-  return { code, message };
-}
-
-/** An error of this shape, for `toThrow`. */
-export function like(shape: Record<string, unknown>): Error {
-  return expect.objectContaining(shape) as Error;
-}
-
-/** Hexadecimal text without blanks. */
-export const bare = (text: string): string => toHex(hex(text));

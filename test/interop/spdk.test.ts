@@ -8,8 +8,8 @@ import { once } from 'node:events';
 import { checkBlock } from '../../lib/bench/verify-pattern';
 import { connect } from '../../lib/client';
 import { NvmeController, NvmeStatusError } from '../../lib/nvme/host';
-import { SpdkTarget, whyNoSpdk } from '../../bench/spdk-target';
 import { Scratch, startCli } from '../cli/run-cli';
+import { SpdkTarget, whyNoSpdk } from '../../bench/spdk-target';
 
 const MAIN = join(__dirname, '../../dist/cli/main.js');
 const SPDK_DIR = process.env['SPDK_DIR'];

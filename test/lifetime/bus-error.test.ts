@@ -63,6 +63,7 @@ test('two workers map the same descriptor, see each other, and each learns of it
   expect(outcome).toEqual(cleanEnd('met,met\nlost true,lost true'));
 });
 
+// The timers end processes that have survived what should have killed them.
 test('SIGBUS that is sent still kills', () => {
   const outcome = runScript(`
     openAll();

@@ -2,12 +2,10 @@
 import { constants } from 'node:buffer';
 import { closeSync, ftruncateSync, openSync, readFileSync, statfsSync } from 'node:fs';
 import { FileSeal, Mapping, createSharedMemory, fileSeals, fileSize } from '../../lib/native';
+import { coded, errno } from '../support/errors';
 import { turns, until } from '../support/wait';
 
 const hugePage = 0x200000;
-const errno = (name: string): Error =>
-  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name }) as Error;
-const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
 /** Descriptors of the current test. */
 const opened: number[] = [];

@@ -14,6 +14,7 @@ import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ListeningSocket, MAX_SOCKET_PATH, Ready, Socket, createSharedMemory } from '../../lib/native';
+import { coded, errno } from '../support/errors';
 import { openFds } from '../support/resources';
 import { turns, until } from '../support/wait';
 
@@ -23,9 +24,6 @@ afterAll(() => {
 });
 
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
-const errno = (name: string): Error =>
-  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name }) as Error;
-const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
 describe('Socket', () => {
   let near: Socket;

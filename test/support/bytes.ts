@@ -9,6 +9,9 @@ export function toHex(bytes: Uint8Array): string {
   return Buffer.from(bytes).toString('hex');
 }
 
+/** Hexadecimal text as {@link toHex} writes it, from one with blanks and line breaks. */
+export const bare = (text: string): string => toHex(hex(text));
+
 /** Little-endian bytes of 16-, 32- and 64-bit values, as `u32(1, 2)`. */
 export const u16 = (...values: number[]): Uint8Array => new Uint8Array(Uint16Array.from(values).buffer);
 export const u32 = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer);

@@ -3,6 +3,7 @@
 import { closeFd, createSharedMemory } from '../../lib/native';
 import { addon } from '../../lib/native/addon';
 import type { Connection, IncomingCommand, Reply } from '../../lib/transport';
+import { coded } from '../support/errors';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
 const GET_REGION_INFO = 5;
@@ -36,7 +37,6 @@ describe.each([true, false])('with readAhead %s', (readAhead) => {
     connection.requestSync({ command, payload: Uint8Array.of(7), timeout, maxReply: 100 });
   const reply = (id: number, payload = Uint8Array.of(1, 2), flags = REPLY, errno = 0): Uint8Array =>
     message(READ, payload, { id, flags, errno });
-  const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
   test('the reply is returned, and nothing is left behind', () => {
     for (const id of [1, 2, 3]) {
