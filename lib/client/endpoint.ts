@@ -86,9 +86,11 @@ export function busyError(endpoint: string, cause?: unknown): VfioUserError {
 /** What is at a path; undefined when there is nothing. */
 function statOrExplain(path: string): Stats | undefined {
   try {
-    return statSync(path, { throwIfNoEntry: false });
+    return statSync(path);
   } catch (error) {
     const errno = Math.abs((error as NodeJS.ErrnoException).errno ?? 0);
+    // The option `throwIfNoEntry: false` would hide ENOTDIR too, from Node 22 on.
+    if (errno === Errno.ENOENT) return undefined;
     const text =
       errno === Errno.EACCES
         ? `permission denied: ${path}. Run as a user who may enter its directories`

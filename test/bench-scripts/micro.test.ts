@@ -131,10 +131,10 @@ withCompiler('ends at once when interrupted, and leaves nothing behind', async (
     stdio: 'ignore',
   });
   const ended = once(child, 'exit');
-  await until(() => running().length > 0, 10_000);
+  await until(() => running().length > 0);
   child.kill('SIGINT');
   expect(await ended).toEqual([130, null]);
-  await until(() => running().length === 0, 5000);
+  await until(() => running().length === 0);
   expect(readdirSync(folder)).toEqual([]);
 });
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import fs from 'node:fs';
 import { Rounds, warningOfStolen } from '../../bench/rounds';
 
 /** Rounds in which the hypervisor takes these shares, and who was measured, in order. */
@@ -42,12 +43,22 @@ test('when most were stolen from, there is an end, and a warning', async () => {
   expect(warningOfStolen(rounds.best)).toContain('up to 5 %');
 });
 
+// proc(5), /proc/stat: user, nice, system, idle, iowait, irq, softirq, steal; then guest and guest_nice, which user has too.
 test('what the kernel tells is a share', async () => {
+  const told = [
+    'cpu  100 10 20 300 5 1 2 50 70 0\ncpu0 9 9 9',
+    'cpu  150 10 30 400 5 1 2 90 99 0\ncpu0 9 9 9',
+  ];
+  const stat = jest.spyOn(fs, 'readFileSync').mockImplementation(() => told.shift() ?? '');
   const rounds = new Rounds<number>(1);
   await rounds.run(
-    () => new Promise((resolve) => setTimeout(resolve, 50, 1)),
+    () => 1,
     () => 2,
   );
-  expect(rounds.best[0]?.stolen).toBeGreaterThanOrEqual(0);
-  expect(rounds.best[0]?.stolen).toBeLessThanOrEqual(1);
+  expect(stat.mock.calls).toEqual([
+    ['/proc/stat', 'utf8'],
+    ['/proc/stat', 'utf8'],
+  ]);
+  stat.mockRestore();
+  expect(rounds.best).toEqual([{ ours: 1, peer: 2, stolen: 40 / 200 }]);
 });

@@ -9,6 +9,7 @@ import {
   type ServedRegion,
   type Server,
 } from '../../lib/server';
+import { gate } from '../support/gate';
 import { Scratch, cli, failure, startCli } from './run-cli';
 
 const scratch = new Scratch();
@@ -161,11 +162,10 @@ test('an NVMe controller, whose registers refuse', async () => {
 
 test('a device that stops answering in the middle', async () => {
   const config = configRegion(gpioConfig());
-  server = await serve(
-    socket,
-    gpio({ ...config, read: () => new Promise<void>((resolve) => setTimeout(resolve, 2000)) }),
-  );
+  const stuck = gate();
+  server = await serve(socket, gpio({ ...config, read: () => stuck.opened }));
   const { stderr, ...rest } = await cli(scratch, 'info', socket, '--timeout', '200ms');
+  stuck.open();
   expect(rest).toEqual({ status: 3, signal: null, stdout: '' });
   expect(stderr).toMatch(/^vfio-user: no reply to REGION_READ within 200 ms; [^\n]*\n$/);
 });

@@ -3,8 +3,8 @@ import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { dist } from '../dist';
+import { until } from '../support/wait';
 
 const MAIN = join(dist, 'cli', 'main.js');
 const CLOCK_TICKS = 100;
@@ -62,8 +62,8 @@ export class Scratch {
   /** Waits until nothing is left of what ran here. */
   async deserted(): Promise<void> {
     await until(
-      'the scratch directory is empty and unused',
       () => this.entries().length === 0 && this.processes().length === 0,
+      'the scratch directory is empty and unused',
     );
   }
 
@@ -107,16 +107,16 @@ export function startCli(scratch: Scratch, ...args: string[]): Running {
       child.stdout.destroy();
     },
     said: (text) =>
-      until(`it says '${text}'`, () => {
+      until(() => {
         if (stdout.includes(text)) return true;
         alive();
         return false;
-      }),
+      }, `it says '${text}'`),
     busy: (seconds) =>
-      until(`it has computed for ${seconds} s`, () => {
+      until(() => {
         alive();
         return processorSeconds(pid) >= seconds;
-      }),
+      }, `it has computed for ${seconds} s`),
   };
 }
 
@@ -128,15 +128,6 @@ export function cli(scratch: Scratch, ...args: string[]): Promise<Outcome> {
 /** An end with one line on stderr and nothing on stdout. */
 export function failure(status: number, line: string): Outcome {
   return { status, signal: null, stdout: '', stderr: `vfio-user: ${line}\n` };
-}
-
-/** Waits for something to become true. */
-async function until(what: string, holds: () => boolean, milliseconds = 10_000): Promise<void> {
-  const deadline = Date.now() + milliseconds;
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`waited in vain until ${what}`);
-    await sleep(10);
-  }
 }
 
 /** Fields utime and stime of proc_pid_stat(5), which follow the name in parentheses. */

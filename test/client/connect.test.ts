@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { linkSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join as joinPath } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../lib/client';
 import { VfioUserError } from '../../lib/errors';
 import { ListeningSocket, Socket } from '../../lib/native';
@@ -18,6 +17,7 @@ import {
   fakeServer,
   openFds,
   toHex,
+  turns,
   until,
   version,
   warmUp,
@@ -190,7 +190,7 @@ describe('deadline', () => {
       for (;;) waiting.push(Socket.connect(path));
     }).toThrow(VfioUserError);
     const device = connect(path, { connectTimeout: 60_000 });
-    await sleep(0);
+    await turns();
     for (let socket; (socket = listener.accept()) !== null;) socket.close();
     for (const socket of waiting) socket.close();
     listener.close();

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { DmaContainer, connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
-import { serve, type ClientRange } from '../../lib/server';
+import { DmaContainer } from '../../lib/client';
+import { type ClientRange } from '../../lib/server';
 import { MigratingModel } from '../server/migration-model';
 import {
   DMA_MAP,
@@ -9,11 +9,11 @@ import {
   VERSION,
   atEnd,
   bare,
-  directory,
   failure,
   fakeDevice,
   hex,
   join,
+  servedDevice,
   sharedMemory,
   u32,
   u64,
@@ -37,18 +37,6 @@ class LateWriter extends MigratingModel {
   }
 }
 
-async function served(model: MigratingModel, options: ConnectOptions): Promise<VfioUserDevice> {
-  const path = `${directory()}/device.sock`;
-  const server = await serve(path, model);
-  const device = await connect(path, options);
-  atEnd(async () => {
-    await device.close();
-    await server.close();
-    model.close();
-  });
-  return device;
-}
-
 /** A reply as libvfio-user's: the 40 bytes of the request, then the bitmap. */
 const bitmapReply = ({ payload }: Heard, bitmap: Uint8Array): Uint8Array =>
   payload.length === 40 ? join(payload, bitmap) : payload;
@@ -62,7 +50,7 @@ const logging = (answer: (heard: Heard) => Answer, pageSize = PAGE): Handlers =>
 describe.each([true, false])('against a device of ours, with direct DMA %p', (directDma) => {
   test('what it wrote, until it let go', async () => {
     const model = new LateWriter();
-    const device = await served(model, { dma: { directDma } });
+    const device = await servedDevice(model, { dma: { directDma } });
     const memory = await device.dma.allocate(4 * PAGE);
     await device.dirtyLog.start();
     await model.client?.memory.write(memory.iova + PAGE, hex('11'));
@@ -81,7 +69,7 @@ describe.each([true, false])('against a device of ours, with direct DMA %p', (di
 
 test('a device of ours that does not log refuses, and the range stays', async () => {
   const model = new MigratingModel();
-  const device = await served(model, {});
+  const device = await servedDevice(model);
   const memory = await device.dma.allocate(PAGE);
   await expect(
     device.dmaMessages.unmapDmaWithBitmap(device.dma.ranges[0]!, { pageSize: PAGE, size: 8 }),

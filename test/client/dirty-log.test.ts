@@ -1,25 +1,22 @@
 // SPDX-License-Identifier: MIT
-import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
-import { serve } from '../../lib/server';
 import { MigratingModel } from '../server/migration-model';
-import { atEnd, bare, directory, failure, fakeDevice, hex, join, u32, u64, type Handlers } from './support';
+import {
+  bare,
+  failure,
+  fakeDevice,
+  hex,
+  join,
+  servedDevice,
+  sharedMemory,
+  u32,
+  u64,
+  type Handlers,
+} from './support';
 
 const DMA_WRITE = 12;
 const DEVICE_FEATURE = 16;
 /** `VFIO_DEVICE_FEATURE_SET` with DMA_LOGGING_START and _STOP, `_GET` with _REPORT. */
 const [START, STOP, REPORT] = [0x20006, 0x20007, 0x10008];
-
-async function served(model: MigratingModel, options: ConnectOptions = {}): Promise<VfioUserDevice> {
-  const path = `${directory()}/device.sock`;
-  const server = await serve(path, model);
-  const device = await connect(path, options);
-  atEnd(async () => {
-    await device.close();
-    await server.close();
-    model.close();
-  });
-  return device;
-}
 
 /** A device that answers a report with these bitmap bytes, and START with this page size. */
 function logging(bitmap: Uint8Array, pageSize = 4096): Handlers {
@@ -34,7 +31,7 @@ function logging(bitmap: Uint8Array, pageSize = 4096): Handlers {
 
 test.each([true, false])('what a device of ours writes, with direct DMA %p', async (directDma) => {
   const model = new MigratingModel();
-  const device = await served(model, { dma: { directDma } });
+  const device = await servedDevice(model, { dma: { directDma } });
   const [first, second] = [await device.dma.allocate(0x4000), await device.dma.allocate(0x2000)];
   expect(await device.dirtyLog.supported()).toBe(true);
   expect(await device.dirtyLog.start()).toBe(4096);
@@ -103,12 +100,12 @@ test('a range that needs more than one message', async () => {
       return join(u32(32 + bitmap.length, flags), payload.subarray(8), bitmap);
     },
   });
-  const memory = await device.dma.allocate(600 * 4096);
+  const [iova, size] = [0x100_0000, 600 * 4096];
+  await device.dma.map({ iova, size, fd: sharedMemory(size).fd });
   await device.dirtyLog.start();
-  const told = await device.dirtyLog.report(memory.iova, memory.size);
-  expect([...told]).toEqual([BigInt(memory.iova), BigInt(memory.iova + 512 * 4096)].slice(0, sizes.length));
-  expect(sizes[0]).toBe(512 * 4096);
-  expect(sizes.length).toBeGreaterThan(1);
+  const told = await device.dirtyLog.report(iova, size);
+  expect([...told]).toEqual([BigInt(iova), BigInt(iova + 512 * 4096)]);
+  expect(sizes).toEqual([512 * 4096, 88 * 4096]);
 });
 
 test.each<[string, Uint8Array, string]>([
@@ -163,8 +160,7 @@ test('misuse', async () => {
   await expect(device.dirtyLog.report(-1, 4096)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
   await expect(device.dirtyLog.report(0, 0)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
   await expect(device.dirtyLog.report(0, 4096, 3)).rejects.toMatchObject({ code: 'ERR_INVALID_ARG_VALUE' });
-  expect(server.payloads(DEVICE_FEATURE).map((text) => parseInt(text.slice(8, 10), 16))).toEqual([
-    START & 0xff,
-  ]);
-  expect(STOP & 0xff).toBe(7);
+  await device.dirtyLog.stop();
+  const flags = server.payloads(DEVICE_FEATURE).map((text) => Buffer.from(text, 'hex').readUInt32LE(4));
+  expect(flags).toEqual([START, STOP]);
 });

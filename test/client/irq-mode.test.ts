@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** How the event loop waits for interrupts: asleep, awake for a while, or always awake. */
-import { performance } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { IrqOptions, VfioUserIrq } from '../../lib/client';
 import { EventFd } from '../../lib/native';
+import { loopSleeps } from '../support/wait';
 import { GET_IRQ_INFO, SET_IRQS, atEnd, fakeDevice, u32, until, type FakeServer } from './support';
 
 /** MSI-X with one vector, and what the device signals it with. */
@@ -29,18 +28,6 @@ async function fakeIrq(): Promise<{ irq: VfioUserIrq; server: FakeServer; signal
   };
 }
 
-/** Whether it sleeps at all during a while; a busy machine may leave it no time to. */
-async function sleeps(): Promise<boolean> {
-  const before = performance.eventLoopUtilization();
-  await sleep(30);
-  return performance.eventLoopUtilization(before).idle > 0;
-}
-
-/** Returns when it sleeps, which a test that waits in vain ends by its time-out. */
-async function asleepAtLast(): Promise<void> {
-  while (!(await sleeps()));
-}
-
 const MINUTE = 60_000_000;
 
 test.each([
@@ -55,32 +42,34 @@ test.each([
   await irq.enable([(signals) => got.push(signals)], options);
   signal(2);
   await until(() => got.length === 1);
-  if (asleep) await asleepAtLast();
-  else expect(await sleeps()).toBe(false);
+  if (asleep) await until(loopSleeps);
+  else expect(await loopSleeps()).toBe(false);
   signal(3);
   await until(() => got.length === 2);
   expect(got).toEqual([2, 3]);
   await irq.disable();
-  await asleepAtLast();
+  await until(loopSleeps);
 });
 
 test('adaptive falls asleep soon', async () => {
   const { irq } = await fakeIrq();
   await irq.enable([() => undefined], { mode: 'adaptive' });
-  await asleepAtLast();
+  await until(loopSleeps);
 });
 
 test('only while something listens', async () => {
   const { irq, signal } = await fakeIrq();
   await irq.enable(1, { mode: 'poll' });
-  await asleepAtLast();
+  await until(loopSleeps);
   signal(1);
+  const got: number[] = [];
   for await (const count of irq.vector(0)) {
-    expect(count).toBe(1);
-    expect(await sleeps()).toBe(false);
+    got.push(count);
+    expect(await loopSleeps()).toBe(false);
     break;
   }
-  await asleepAtLast();
+  expect(got).toEqual([1]);
+  await until(loopSleeps);
 });
 
 test('what makes no sense is refused, and nothing is sent', async () => {

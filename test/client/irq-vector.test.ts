@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { getEventListeners } from 'node:events';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { connect, type VfioUserIrq } from '../../lib/client';
+import { type VfioUserIrq } from '../../lib/client';
 import { EventFd } from '../../lib/native';
+import { addon } from '../../lib/native/addon';
 import { PciIrq } from '../../lib/pci';
-import { serve } from '../../lib/server';
 import { TestModel } from '../server/support';
 import {
   GET_IRQ_INFO,
@@ -14,8 +13,11 @@ import {
   bare,
   failure,
   fakeDevice,
+  gate,
   like,
   openFds,
+  servedDevice,
+  turns,
   u32,
   until,
   warmUp,
@@ -107,16 +109,16 @@ describe('signals()', () => {
       got.push(count);
       if (got.length === 1) {
         device(0).signal();
-        await sleep(20);
+        await turns();
         device(0).signal(4);
-        await sleep(20);
+        await turns();
       }
       if (got.length === 2) break;
     }
     expect(got).toEqual([2, 5]);
     // Nobody listens any more: what comes is kept for the next who looks.
     device(0).signal(7);
-    await sleep(20);
+    await turns();
     expect(irq.vector(0).poll()).toBe(7);
   });
 
@@ -158,7 +160,7 @@ describe('signals()', () => {
     device(1).signal();
     await busy.next();
     device(1).signal(2);
-    await sleep(20);
+    await turns();
     server.close();
     await failed;
     expect(await busy.next()).toEqual({ done: false, value: 2 });
@@ -194,10 +196,13 @@ describe('signals()', () => {
     await irq.enable(1);
     const { signal } = new AbortController();
     device(0).signal();
+    const got: number[] = [];
     for await (const count of irq.vector(0).signals({ signal })) {
-      expect(count).toBe(1);
+      got.push(count);
+      expect(getEventListeners(signal, 'abort')).toHaveLength(1);
       break;
     }
+    expect(got).toEqual([1]);
     expect(getEventListeners(signal, 'abort')).toHaveLength(0);
   });
 });
@@ -234,12 +239,22 @@ describe('where vectors go', () => {
   test('unref lets the event loop end', async () => {
     const { irq } = await fakeIrq();
     const vector = irq.vector(0);
+    const setRef = jest.spyOn(addon(), 'setWatcherRef');
+    atEnd(() => {
+      setRef.mockRestore();
+    });
+    const told = (): boolean[] => setRef.mock.calls.map(([, on]) => on);
     vector.unref();
+    expect(told()).toEqual([]);
     await irq.enable([() => undefined]);
+    expect(told()).toEqual([false]);
     vector.ref();
     vector.unref();
     await irq.disable();
+    expect(told()).toEqual([false, true, false]);
     vector.ref();
+    await irq.enable([() => undefined]);
+    expect(told()).toEqual([false, true, false]);
   });
 
   test('deliveries are told on a diagnostics channel', async () => {
@@ -381,12 +396,14 @@ describe('the end of an INTx interrupt', () => {
 
   test('is told after the handler, once its promise has settled', async () => {
     const { irq, server, device } = await fakeIrq('intx', 1);
-    let done = (): void => undefined;
-    await irq.enable([() => new Promise<void>((resolve) => (done = resolve))]);
+    const { opened, open } = gate();
+    const handler = jest.fn(() => opened);
+    await irq.enable([handler]);
     device(0).signal();
-    await sleep(30);
+    await until(() => handler.mock.calls.length === 1);
+    await turns();
     expect(unmasks(server)).toBe(0);
-    done();
+    open();
     await until(() => unmasks(server) === 1);
     await irq.enable([() => undefined]);
     device(0).signal();
@@ -397,14 +414,14 @@ describe('the end of an INTx interrupt', () => {
     const { irq, server, device } = await fakeIrq('intx', 1);
     await irq.enable(1);
     device(0).signal();
-    let turns = 0;
+    let rounds = 0;
     for await (const count of irq.vector(0)) {
       expect(count).toBe(1);
-      expect(unmasks(server)).toBe(turns);
-      await sleep(10);
-      expect(unmasks(server)).toBe(turns++);
-      if (turns === 2) break;
-      void sleep(20).then(() => {
+      expect(unmasks(server)).toBe(rounds);
+      await turns();
+      expect(unmasks(server)).toBe(rounds++);
+      if (rounds === 2) break;
+      void turns().then(() => {
         device(0).signal();
       });
     }
@@ -421,7 +438,7 @@ describe('the end of an INTx interrupt', () => {
     await msix.irq.enable([() => calls++]);
     msix.device(0).signal();
     await until(() => calls === 1);
-    await sleep(20);
+    await turns();
     expect([server.count(SET_IRQS), msix.server.count(SET_IRQS)]).toEqual([1, 1]);
   });
 
@@ -432,20 +449,14 @@ describe('the end of an INTx interrupt', () => {
     for (let turn = 1; turn <= 3; turn++) {
       device(0).signal();
       await until(() => calls === turn);
-      await sleep(10);
+      await turns();
     }
     expect(unmasks(server)).toBe(1);
   });
 
   test('against our server: what was signalled meanwhile is delivered after the unmask', async () => {
     const model = new TestModel();
-    const path = `@vfio-user-intx-${process.pid}`;
-    const server = await serve(path, model);
-    atEnd(async () => {
-      await server.close();
-      model.close();
-    });
-    await using device = await connect(path);
+    const device = await servedDevice(model);
     const intx = await device.irq('intx');
     const got: number[] = [];
     await intx.enable([(signals) => got.push(signals)]);

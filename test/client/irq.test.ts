@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { connect } from '../../lib/client';
 import { EventFd } from '../../lib/native';
 import { PciIrq } from '../../lib/pci';
-import { serve } from '../../lib/server';
 import { TestModel } from '../server/support';
 import {
   GET_IRQ_INFO,
@@ -13,6 +11,7 @@ import {
   failure,
   fakeDevice,
   openFds,
+  servedDevice,
   u32,
   until,
   version,
@@ -185,13 +184,7 @@ test('closing the device closes the eventfds, also while they are being enabled'
 
 test('interrupts of a served device', async () => {
   const model = new TestModel();
-  atEnd(() => {
-    model.close();
-  });
-  const path = `@vfio-user-irq-${process.pid}`;
-  const server = await serve(path, model);
-  atEnd(() => server.close());
-  await using device = await connect(path);
+  const device = await servedDevice(model);
   const irq = await device.irq('msix');
   const got: number[] = [];
   await irq.enable([nothing, (signals: number): void => void got.push(signals)]);

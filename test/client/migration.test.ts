@@ -2,19 +2,19 @@
 import { once } from 'node:events';
 import { PassThrough, Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
-import { CommandError, Errno, serve, type ServeOptions } from '../../lib/server';
+import { type VfioUserDevice } from '../../lib/client';
+import { CommandError, Errno, type ServeOptions } from '../../lib/server';
 import { MigratingModel, pattern } from '../server/migration-model';
 import {
-  atEnd,
   bare,
-  directory,
   failure,
   fakeDevice,
   hex,
   join,
   openFds,
+  servedDevice,
   toHex,
+  turns,
   u32,
   u64,
   warmUp,
@@ -34,22 +34,9 @@ afterEach(() => {
   expect(openFds()).toBeLessThanOrEqual(fdsBefore);
 });
 
-/** A device of ours behind a server of ours. */
-async function served(
-  model: MigratingModel,
-  options: ServeOptions = {},
-  clientOptions: ConnectOptions = {},
-): Promise<VfioUserDevice> {
-  const path = `${directory()}/device.sock`;
-  const server = await serve(path, model, { onError: () => undefined, ...options });
-  const device = await connect(path, clientOptions);
-  atEnd(async () => {
-    await device.close();
-    await server.close();
-    model.close();
-  });
-  return device;
-}
+/** A device behind our own server, which keeps what its model throws to itself. */
+const served = (model: MigratingModel, options: ServeOptions = {}): Promise<VfioUserDevice> =>
+  servedDevice(model, {}, { onError: () => undefined, ...options });
 
 /** Resolves when a stream is done with its device. */
 function closing(stream: Readable | Writable): Promise<void> {
@@ -122,7 +109,7 @@ test('the producer waits for a slow consumer', async () => {
   const source = await served(from);
   const read = source.migration.createReadStream({ highWaterMark: 4096 });
   await once(read, 'readable');
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await turns(100);
   expect(read.bytesRead).toBeLessThanOrEqual(3 * 4096);
   read.destroy();
   await once(read, 'close');

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { connect, type VfioUserDevice } from '../../lib/client';
+import { type VfioUserDevice } from '../../lib/client';
 import {
   ConfigSpace,
   PciCommand,
@@ -7,17 +7,17 @@ import {
   type ConfigEffect,
   type ConfigSpaceDeclaration,
 } from '../../lib/pci';
-import { configRegion, serve } from '../../lib/server';
+import { configRegion } from '../../lib/server';
 import { TestModel } from '../server/support';
 import {
   GET_REGION_INFO,
   REGION_READ,
   REGION_WRITE,
-  atEnd,
   failure,
   fakeDevice,
   join,
   regionInfo,
+  servedDevice,
   until,
   words,
   type FakeServer,
@@ -53,7 +53,6 @@ function config(size: number, fill: (view: DataView) => void): Uint8Array {
   return bytes;
 }
 
-let served = 0;
 /** A device of ours with this configuration space. */
 async function servedConfig(declaration: Partial<ConfigSpaceDeclaration>): Promise<{
   device: VfioUserDevice;
@@ -74,15 +73,7 @@ async function servedConfig(declaration: Partial<ConfigSpaceDeclaration>): Promi
       fixture.onEffect(effect);
     }),
   );
-  const path = `@vfio-user-pci-${process.pid}-${served++}`;
-  const server = await serve(path, model);
-  const device = await connect(path);
-  atEnd(async () => {
-    await device.close();
-    await server.close();
-    model.close();
-  });
-  return Object.assign(fixture, { device, space });
+  return Object.assign(fixture, { device: await servedDevice(model), space });
 }
 
 describe('reading', () => {

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: MIT
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as joinPath } from 'node:path';
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
-import type { VfioUserErrorCode } from '../../lib/errors';
 import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
+import { serve, type PciDeviceModel, type ServeOptions } from '../../lib/server';
 import type { FdList } from '../../lib/transport';
 import { Incoming } from '../../lib/transport/incoming';
-import { hex, join, u16, u32, u64 } from '../server/support';
+import { bare, hex, join, message, toHex, u16, u32, u64 } from '../support/bytes';
 
-export { hex, join, openFds, u16, u32, u64, until, warmUp } from '../server/support';
+export { bare, hex, join, message, toHex, u16, u32, u64 };
+export { failure, like } from '../support/errors';
+export { gate } from '../support/gate';
+export { mappings, openFds, warmUp } from '../support/resources';
+export { turns, until } from '../support/wait';
 
 /** `enum vfio_user_command` of libvfio-user's include/vfio-user.h. */
 export const VERSION = 1;
@@ -88,15 +92,6 @@ export const twoAreas = (index: number): Uint8Array =>
     capOffset: 32,
     rest: sparse([0x1000, 0x1000], [0x3000, 0x1000]),
   });
-
-/** A message as `struct vfio_user_header` has it: u16 id, u16 command, u32 size, u32 flags, u32 errno. */
-export function message(
-  command: number,
-  payload: Uint8Array,
-  { id = 1, flags = 0, errno = 0 } = {},
-): Uint8Array {
-  return join(u16(id, command), u32(16 + payload.length, flags, errno), payload);
-}
 
 /** A server of raw bytes. What has no handler is answered by a reply without payload. */
 export class FakeServer {
@@ -222,6 +217,22 @@ export async function fakeDevice(
   return { device, server };
 }
 
+/** A device of this process, behind our own server. It is closed after the test. */
+export async function servedDevice(
+  model: PciDeviceModel & { close(): void },
+  connectOptions: ConnectOptions = {},
+  serveOptions: ServeOptions = {},
+): Promise<VfioUserDevice> {
+  atEnd(() => {
+    model.close();
+  });
+  const server = await serve(joinPath(directory(), 'device.sock'), model, serveOptions);
+  atEnd(() => server.close());
+  const device = await connect(server.path, connectOptions);
+  atEnd(() => device.close());
+  return device;
+}
+
 /** A directory that is removed after the test. */
 export function directory(): string {
   const path = mkdtempSync(joinPath(tmpdir(), 'vfio-user-'));
@@ -242,33 +253,7 @@ export function sharedMemory(size: number): { fd: number; bytes: Uint8Array } {
   return { fd, bytes: new Uint8Array(mapping.buffer) };
 }
 
-/** Mappings of shared memory in this process. */
-export function mappings(): number {
-  return readFileSync('/proc/self/maps', 'utf8')
-    .split('\n')
-    .filter((line) => line.includes('memfd:')).length;
-}
-
-export function toHex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
-}
-
 /** The payload of a request as an array of 32-bit words. */
 export function words(payload: Uint8Array): number[] {
   return [...new Uint32Array(payload.slice().buffer)];
 }
-
-/** What an error of this code, with a message like this, looks like to `toMatchObject`. */
-export function failure(code: VfioUserErrorCode, text: RegExp | string = ''): Record<string, unknown> {
-  const message: unknown =
-    typeof text === 'string' ? expect.stringContaining(text) : expect.stringMatching(text);
-  return { code, message };
-}
-
-/** An error of this shape, for `toThrow`. */
-export function like(shape: Record<string, unknown>): Error {
-  return expect.objectContaining(shape) as Error;
-}
-
-/** Hexadecimal text without blanks. */
-export const bare = (text: string): string => toHex(hex(text));

@@ -54,7 +54,7 @@ test.each(readdirSync(EXAMPLES))('%s is short, and imports the package by its na
 test('gpio and register-monitor', async () => {
   const path = `@vfio-user-gpio-${process.pid}`;
   const card = run('gpio.mts', path);
-  await until(() => card.output !== '', 10_000);
+  await until(() => card.output !== '');
   expect(card.output).toBe(`serving ${path}\n`);
   {
     await using device = await connect(path);
@@ -74,7 +74,7 @@ test('gpio and register-monitor', async () => {
     await pins.write8(0, 1);
   }
   const monitor = run('register-monitor.mts', path, 'bar2', '1', '1', '1');
-  await until(() => monitor.output !== '', 10_000);
+  await until(() => monitor.output !== '');
   expect(monitor.output).toBe('bar2+0x1: 0xfe\n');
   monitor.child.kill('SIGINT');
   await monitor.ended;
@@ -91,9 +91,9 @@ test('register-monitor prints what changes', async () => {
   model.regions.set(2, { size: 64, read: (_offset, data) => void data.fill(ticks) });
   const server = await serve(path, model);
   const monitor = run('register-monitor.mts', path, 'bar2', '0x10', '2', '2');
-  await until(() => monitor.output.split('\n').length === 3, 10_000);
+  await until(() => monitor.output.split('\n').length === 3);
   ticks++;
-  await until(() => monitor.output.split('\n').length === 5, 10_000);
+  await until(() => monitor.output.split('\n').length === 5);
   expect(monitor.output).toBe(
     'bar2+0x10: 0x4141\nbar2+0x12: 0x4141\nbar2+0x10: 0x4141 -> 0x4242\nbar2+0x12: 0x4141 -> 0x4242\n',
   );

@@ -4,7 +4,6 @@ import { once } from 'node:events';
 import { mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join as joinPath, resolve } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../lib/client';
 import { serve, type Server } from '../../lib/server';
 import { DMA_MAP, join, until } from '../client/support';
@@ -106,15 +105,15 @@ function processState(pid: number): { state: string; exitCode: number } {
       for (const stream of [first.stdout, first.stderr])
         stream.on('data', (text: Buffer) => (output += text.toString()));
 
-      while (target.relay.clientPid === undefined) {
+      await until(() => {
         if (first.exitCode !== null || first.signalCode !== null)
           throw new Error(`the client ended before it moved the device: ${output}`);
-        await sleep(20);
-      }
-      const client = target.relay.clientPid;
+        return target.relay.clientPid !== undefined;
+      }, 'the client moves the device');
+      const client = target.relay.clientPid!;
       // It has written the time of its second interrupt, ten seconds ahead.
       try {
-        await until(() => processState(client).state === 'Z', 20_000);
+        await until(() => processState(client).state === 'Z', 'the client ends', 20_000);
       } catch (error) {
         process.kill(client, 'SIGKILL');
         throw error;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../support/wait';
 import { Sample, whyNoSample } from './libvfio-user-sample';
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
 
@@ -23,7 +23,7 @@ const why = whyNoSample('server');
     });
 
     async function start(options: ConnectOptions = {}): Promise<VfioUserDevice> {
-      const sample = await Sample.start('server');
+      const sample = await Sample.start('server', '-v');
       samples.push(sample);
       const device = await connect(sample.path, options);
       devices.push(device);
@@ -105,13 +105,12 @@ const why = whyNoSample('server');
         return [...(await device.dirtyLog.report(first, 0x6000))];
       };
       expect(await all()).toEqual([]);
-      const signalled = new Promise((resolve) => {
-        void device.irq('intx').then((intx) => intx.enable([resolve]));
-      });
-      await sleep(50);
+      const intx = await device.irq('intx');
+      let fired = 0;
+      await intx.enable([(signals) => (fired += signals)]);
       await (await device.region('bar0')).write64(0, BigInt(Math.floor(Date.now() / 1000) + 2));
-      await signalled;
-      await sleep(200);
+      await until(() => samples[0]?.output.includes('MESSAGE success') === true);
+      expect(fired).toBe(1);
       expect(await all()).toEqual([BigInt(ranges[0]?.iova ?? 0), BigInt(ranges[1]?.iova ?? 0)]);
       expect(await all()).toEqual([]);
       await device.dirtyLog.stop();

@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
+import { until } from '../support/wait';
 
 /** Folder of libvfio-user's built samples, from the environment; undefined when the tests against them are to be skipped. */
 export const SAMPLES = process.env['VFIO_USER_SAMPLES'];
@@ -36,10 +36,10 @@ export class Sample {
 
   static async start(name: string, ...options: string[]): Promise<Sample> {
     const sample = new Sample(name, options);
-    while (!existsSync(sample.path)) {
+    await until(() => {
       if (sample.ended) throw new Error(`${name} does not listen: ${sample.output}`);
-      await sleep(10);
-    }
+      return existsSync(sample.path);
+    }, `${name} listens`);
     return sample;
   }
 

@@ -14,7 +14,6 @@ import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createBackend } from '../../lib/nvme/backends';
 import { NvmeControllerModel } from '../../lib/nvme/controller';
 import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
@@ -116,12 +115,13 @@ const STOPPED = '-S';
 
     test('serves the firmware, is reset with the machine, and serves the firmware again', async () => {
       machine = await QemuMachine.start(socket, Memory.shared);
-      await until(() => controller.statistics.adminCommands > 0, 20_000);
+      await until(() => controller.statistics.adminCommands > 0, 'the firmware identifies it', 20_000);
       const resets = received('DEVICE_RESET');
       await machine.execute('system_reset');
-      await until(() => received('DEVICE_RESET') > resets, 20_000);
+      await until(() => received('DEVICE_RESET') > resets, 'a reset', 20_000);
       const { adminCommands } = controller.statistics;
-      await until(() => controller.statistics.adminCommands > adminCommands, 20_000);
+      const again = (): boolean => controller.statistics.adminCommands > adminCommands;
+      await until(again, 'the firmware identifies it again', 20_000);
       expect(controller.fault).toBeNull();
       expect(refused()).toEqual([]);
       expect(await machine.quit()).toBe(0);
@@ -283,11 +283,13 @@ const RUNNING = 120_000;
       const serving = startCli(scratch, 'serve', 'nvme', '--socket', socket, '--size', '4m');
       await serving.said('Ctrl-C ends it.');
       const machine = await QemuMachine.start(socket, Memory.own, ...guestOptions(console));
-      const deadline = Date.now() + RUNNING / 2;
       const said = (): string => readFileSync(console, 'latin1');
-      // Linux, drivers/nvme/host/core.c, nvme_wait_ready
-      while (!said().includes('CSTS=0x2') && Date.now() < deadline) await sleep(100);
-      await machine.kill();
+      try {
+        // Linux, drivers/nvme/host/core.c, nvme_wait_ready
+        await until(() => said().includes('CSTS=0x2'), 'the driver gives up', RUNNING / 2);
+      } finally {
+        await machine.kill();
+      }
       expect(said()).toContain('Device not ready');
       serving.kill('SIGTERM');
       expect((await serving.ended).stderr).toMatch(/CSTS\.CFS.*share=on/);

@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { checkBlock } from '../../lib/bench/verify-pattern';
 import { connect } from '../../lib/client';
 import { NvmeController, NvmeStatusError } from '../../lib/nvme/host';
+import { Scratch, startCli } from '../cli/run-cli';
 import { SpdkTarget, whyNoSpdk } from '../../bench/spdk-target';
 import { dist } from '../dist';
 
@@ -137,12 +138,13 @@ describeSpdk('our client against SPDK', () => {
 
   // The last one: it takes the target away. Two targets cannot run side by side, SPDK claims the core.
   test('a target that dies ends the run with one line and exit code 3', async () => {
-    const running = cli('bench', target.malloc, '--runtime', '20');
-    setTimeout(() => {
-      target.kill();
-    }, 1500);
-    const { code, stderr } = await running;
-    expect(code).toBe(3);
+    const scratch = new Scratch();
+    const running = startCli(scratch, 'bench', target.malloc, '--runtime', '20');
+    await running.busy(0.8);
+    target.kill();
+    const { status, stderr } = await running.ended;
+    scratch.remove();
+    expect(status).toBe(3);
     expect(stderr.trim().split('\n')).toHaveLength(1);
   }, 60_000);
 });

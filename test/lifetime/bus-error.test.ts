@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { PreloadedLibrary, testWithCompiler } from './preloaded-library';
 import { cleanEnd, runScript } from './run-script';
 
@@ -60,6 +63,7 @@ test('two workers map the same descriptor, see each other, and each learns of it
   expect(outcome).toEqual(cleanEnd('met,met\nlost true,lost true'));
 });
 
+// The timers end processes that have survived what should have killed them.
 test('SIGBUS that is sent still kills', () => {
   const outcome = runScript(`
     openAll();
@@ -72,19 +76,31 @@ test('SIGBUS that is sent still kills', () => {
 testWithCompiler('a fault outside our mappings still kills', () => {
   using library = new PreloadedLibrary(`
     #define _GNU_SOURCE
+    #include <fcntl.h>
     #include <pthread.h>
+    #include <stdlib.h>
     #include <sys/mman.h>
     #include <unistd.h>
-    static void* fault(void* page) { sleep(1); return (void*)(long)*(volatile char*)page; }
+    static void* fault(void* page) {
+      while (access(getenv("FAULT_WHEN"), F_OK) != 0) usleep(1000);
+      return (void*)(long)*(volatile char*)page;
+    }
     __attribute__((constructor)) static void start(void) {
       pthread_t thread;
       int fd = memfd_create("foreign", 0);
       pthread_create(&thread, 0, fault, mmap(0, 4096, PROT_READ, MAP_SHARED, fd, 0));
     }`);
-  const body = `
-    const { fd, mapping } = openAll();
-    fs.ftruncateSync(fd, 0);
-    console.log('own', new Uint8Array(mapping.buffer)[0]);
-    setTimeout(() => { console.log('survived'); process.exit(); }, 3000);`;
-  expect(runScript(body, library.environment)).toMatchObject({ signal: 'SIGBUS', stdout: 'own 0' });
+  const scratch = mkdtempSync(join(tmpdir(), 'vfio-user-'));
+  try {
+    const environment = { ...library.environment, FAULT_WHEN: join(scratch, 'now') };
+    const body = `
+      const { fd, mapping } = openAll();
+      fs.ftruncateSync(fd, 0);
+      console.log('own', new Uint8Array(mapping.buffer)[0]);
+      fs.writeFileSync(process.env.FAULT_WHEN, '');
+      setTimeout(() => { console.log('survived'); process.exit(); }, 3000);`;
+    expect(runScript(body, environment)).toMatchObject({ signal: 'SIGBUS', stdout: 'own 0' });
+  } finally {
+    rmSync(scratch, { recursive: true });
+  }
 });

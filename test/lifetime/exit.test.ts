@@ -2,6 +2,7 @@
 import { cleanEnd, runScript } from './run-script';
 
 test('watchers keep the process alive until they are closed', () => {
+  // The first timer holds nothing: it comes only when the watchers outlive the second, which does.
   const outcome = runScript(`
     const all = openAll();
     setTimeout(() => { console.log('still here'); for (const watcher of all.watchers) watcher.close(); }, 50).unref();
@@ -25,7 +26,7 @@ test('process.exit with everything open', () => {
 test('process.exit from within a handler', () => {
   const outcome = runScript(`
     openAll();
-      const event = EventFd.create();
+    const event = EventFd.create();
     event.watch(() => { console.log('bye'); process.exit(0); });
     event.signal();
   `);

@@ -2,6 +2,7 @@
 import { cleanEnd, runScript } from './run-script';
 
 test('a watcher that spins keeps the process alive like any other, and not without a reference', () => {
+  // The timer itself holds nothing: it comes only when the watcher does.
   const outcome = runScript(`
     const event = EventFd.create();
     const watcher = event.watch(() => {}, { spin: Infinity });
@@ -11,6 +12,7 @@ test('a watcher that spins keeps the process alive like any other, and not witho
 });
 
 test('a worker and a process that end while a watcher spins', () => {
+  // They end from timers, as a watcher looks for signals only while the event loop has nothing to do but wait.
   const outcome = runScript(`
     const spin = (() => { EventFd.create().watch(() => {}, { spin: Infinity }); });
     await ended(inWorker('() => { (' + spin + ')(); setTimeout(() => process.exit(), 20); }'));

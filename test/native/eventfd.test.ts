@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { closeSync, openSync } from 'node:fs';
-import { performance } from 'node:perf_hooks';
-import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { EventFd, createSharedMemory, duplicateFd } from '../../lib/native';
-import { openFds } from './open-fds';
+import { openFds } from '../support/resources';
+import { loopSleeps, turns, until } from '../support/wait';
 
 test('counts signals until they are read', () => {
   using event = EventFd.create(3);
@@ -72,7 +71,7 @@ test('a watcher gets the coalesced counter, and keeps AsyncLocalStorage', async 
   storage.run('mine', () => event.watch((count) => seen.push([count, storage.getStore()])));
   event.signal(2);
   event.signal(3);
-  while (seen.length === 0) await turn();
+  await until(() => seen.length > 0);
   expect(seen).toEqual([[5, 'mine']]);
   expect(event.read()).toBe(0);
 });
@@ -87,8 +86,8 @@ test('a watcher may close itself and its eventfd, and leaves no descriptor', asy
     event.signal();
     event.close();
   });
-  while (calls === 0) await turn();
-  await turn();
+  await until(() => calls > 0);
+  await turns();
   expect(calls).toBe(1);
   expect(watcher.closed).toBe(true);
   expect(openFds()).toBe(before);
@@ -102,10 +101,10 @@ test('a descriptor that someone else closes does not hurt the watcher', async ()
   let got = 0;
   const watcher = event.watch((count) => (got = count));
   closeSync(event.fd); // A mistake elsewhere.
-  await turn();
+  await turns();
   const signaller = EventFd.fromFd(other);
   signaller.signal(7);
-  while (got === 0) await turn();
+  await until(() => got > 0);
   expect(got).toBe(7);
   watcher.close();
   signaller.close();
@@ -120,31 +119,23 @@ test('a counter that another reader took is not delivered', async () => {
   event.watch(handler);
   event.signal();
   event.read();
-  await turn();
-  await turn();
+  await turns();
   expect(handler).not.toHaveBeenCalled();
 });
 
 describe('a watcher that spins', () => {
-  /** Milliseconds that the event loop slept during a time of `milliseconds`. */
-  async function slept(milliseconds: number): Promise<number> {
-    const before = performance.eventLoopUtilization();
-    await sleep(milliseconds);
-    return performance.eventLoopUtilization(before).idle;
-  }
   const MINUTE = 60_000_000;
 
   test('keeps the event loop from sleeping until it is closed', async () => {
     using event = EventFd.create();
     const plain = event.watch(() => undefined);
-    while ((await slept(30)) === 0);
+    await until(loopSleeps);
     plain.close();
     const watcher = event.watch(() => undefined, { spin: MINUTE });
-    await turn();
-    expect(await slept(30)).toBe(0);
+    await turns(1);
+    expect(await loopSleeps()).toBe(false);
     watcher.close();
-    await turn();
-    while ((await slept(30)) === 0);
+    await until(loopSleeps);
   });
 
   test('delivers signals, and everything else on the loop goes on', async () => {
@@ -154,10 +145,9 @@ describe('a watcher that spins', () => {
     event.watch((count) => seen.push(`event ${count}`), { spin: Infinity });
     other.watch((count) => seen.push(`other ${count}`));
     other.signal(3);
-    while (seen.length === 0) await turn();
-    await sleep(5);
+    await until(() => seen.length > 0);
     event.signal(2);
-    while (seen.length === 1) await turn();
+    await until(() => seen.length > 1);
     expect(seen).toEqual(['other 3', 'event 2']);
   });
 
@@ -166,21 +156,20 @@ describe('a watcher that spins', () => {
     using second = EventFd.create();
     const seen: number[] = [];
     event.watch((count) => seen.push(count), { spin: Infinity });
-    let turns = 0;
+    let worked = 0;
     const work = (): void => {
-      turns++;
+      worked++;
       if (seen.length < 2) setImmediate(work);
     };
     work();
-    await sleep(5);
-    expect(turns).toBeGreaterThan(1);
+    await until(() => worked > 1);
     event.signal(7);
-    while (seen.length === 0) await sleep(1);
+    await until(() => seen.length > 0);
     second.watch((count) => seen.push(count), { spin: Infinity });
     second.signal(8);
-    while (seen.length === 1) await sleep(1);
+    await until(() => seen.length > 1);
     event.signal(9);
-    while (seen.length === 2) await sleep(1);
+    await until(() => seen.length > 2);
     expect(seen).toEqual([7, 8, 9]);
   });
 
@@ -188,25 +177,31 @@ describe('a watcher that spins', () => {
     using event = EventFd.create();
     const seen: number[] = [];
     event.watch((count) => seen.push(count), { spin: Infinity });
-    await sleep(2);
     event.signal(4);
     expect(event.read()).toBe(4);
-    await sleep(5);
+    // With nothing else to do, as it spins then, and with something to do in each turn.
+    expect(await loopSleeps()).toBe(false);
+    await turns();
     expect(seen).toEqual([]);
     event.signal(5);
-    while (seen.length === 0) await sleep(1);
+    await until(() => seen.length > 0);
     expect(seen).toEqual([5]);
   });
 
   test('falls asleep when the time is over, and each signal begins it anew', async () => {
     using event = EventFd.create();
-    let calls = 0;
-    event.watch(() => calls++, { spin: 100_000 });
-    while ((await slept(50)) === 0);
+    let asleep: Promise<boolean> | undefined;
+    event.watch(
+      () => {
+        asleep = loopSleeps();
+      },
+      { spin: 100_000 },
+    );
+    await until(loopSleeps);
     event.signal();
-    while (calls === 0) await turn();
-    expect(await slept(20)).toBe(0);
-    while ((await slept(50)) === 0);
+    await until(() => asleep !== undefined);
+    expect(await asleep).toBe(false);
+    await until(loopSleeps);
   });
 
   test.each([-1, NaN])('spin %p is out of range', (spin) => {
@@ -227,9 +222,8 @@ describe('a watcher that spins', () => {
       },
       { spin: Infinity },
     );
-    while (calls === 0) await turn();
-    await turn();
-    while ((await slept(30)) === 0);
+    await until(() => calls > 0);
+    await until(loopSleeps);
     expect(openFds()).toBe(before);
   });
 });

@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT
 import { constants } from 'node:buffer';
 import { closeSync, ftruncateSync, openSync, readFileSync, statfsSync } from 'node:fs';
-import { setImmediate as turn } from 'node:timers/promises';
 import { Mapping, createSharedMemory, fileSize } from '../../lib/native';
+import { coded, errno } from '../support/errors';
+import { turns, until } from '../support/wait';
 
 const hugePage = 0x200000;
-const errno = (name: string): Error =>
-  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name }) as Error;
-const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
 /** Descriptors of the current test. */
 const opened: number[] = [];
@@ -138,8 +136,8 @@ test('a file that is truncated under the mapping reads as zero from there, and i
   view[4 * 4096] = 5;
   expect(view[4 * 4096]).toBe(5);
   expect(view[4096]).toBe(0);
-  while (lost.length === 0) await turn();
-  await turn();
+  await until(() => lost.length > 0);
+  await turns();
   expect(lost).toEqual([mapping]);
   mapping.close();
   expect(mapping.lost).toBe(true);

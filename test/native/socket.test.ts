@@ -13,10 +13,11 @@ import {
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
 import { ListeningSocket, Socket, createSharedMemory } from '../../lib/native';
 import { Ready } from '../../lib/native/watcher';
-import { openFds } from './open-fds';
+import { coded, errno } from '../support/errors';
+import { openFds } from '../support/resources';
+import { turns, until } from '../support/wait';
 
 const directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
 afterAll(() => {
@@ -24,9 +25,6 @@ afterAll(() => {
 });
 
 const bytes = (...values: number[]): Uint8Array => Uint8Array.from(values);
-const errno = (name: string): Error =>
-  expect.objectContaining({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: name }) as Error;
-const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
 describe('Socket', () => {
   let near: Socket;
@@ -207,20 +205,20 @@ describe('Socket', () => {
       if ((events & Ready.read) !== 0) near.receive(buffer, 0, 16);
       else watcher.setWritable(false);
     });
-    await sleep(5);
+    await turns();
     expect(seen).toEqual([]);
     watcher.setWritable(true);
-    while (seen.length === 0) await turn();
+    await until(() => seen.length > 0);
     expect(seen).toEqual([Ready.write]);
     far.send(bytes(1), 1, null, 0, null);
-    while (seen.length === 1) await turn();
+    await until(() => seen.length > 1);
     expect(seen).toEqual([Ready.write, Ready.read]);
     watcher.setReadable(false);
     far.send(bytes(1), 1, null, 0, null);
-    await sleep(5);
+    await turns();
     expect(seen).toHaveLength(2);
     watcher.setReadable(true);
-    while (seen.length === 2) await turn();
+    await until(() => seen.length > 2);
     watcher.close();
     expect(() => {
       watcher.setWritable(true);
@@ -243,7 +241,7 @@ describe('Socket', () => {
         watcher.close();
       }
     });
-    while (!watcher.closed) await turn();
+    await until(() => watcher.closed);
     expect(got).toEqual([1, 2, 3]);
     expect(end).toEqual(errno('ECONNRESET'));
   });
@@ -318,7 +316,7 @@ describe('ListeningSocket', () => {
     const accepted: (Socket | null)[] = [];
     const watcher = listener.watch(() => accepted.push(listener.accept()));
     using client = Socket.connect(path);
-    while (accepted.length === 0) await turn();
+    await until(() => accepted.length > 0);
     expect(accepted[0]?.closed).toBe(false);
     expect(client.closed).toBe(false);
     accepted[0]?.close();

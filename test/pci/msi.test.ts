@@ -6,6 +6,7 @@ import {
   parseCapabilities,
   parseExtendedCapabilities,
 } from '../../lib/pci';
+import { bare, toHex } from '../support/bytes';
 
 const plain: ConfigSpaceDeclaration = {
   vendorId: 0x1b36,
@@ -21,8 +22,6 @@ const withMsi = (msi: Omit<CapabilityDeclaration & { kind: 'msi' }, 'kind'>): Co
       { kind: 'vendor', data: Uint8Array.of(1) },
     ],
   });
-const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
-const bare = (text: string): string => text.replaceAll(' ', '');
 
 // linux/pci_regs.h: PCI_MSI_FLAGS 2, ADDRESS_LO 4, ADDRESS_HI 8, DATA_32 8, MASK_32 0Ch, PENDING_32 10h, DATA_64 0Ch,
 // MASK_64 10h, PENDING_64 14h; PCI_MSI_FLAGS_ENABLE 1, QMASK 0Eh, QSIZE 70h, 64BIT 80h, MASKBIT 100h.
@@ -54,7 +53,7 @@ test.each([
 ] as const)('$msi: bytes after a reset, and after ones were written', ({ msi, next, reset, ones }) => {
   const space = withMsi(msi);
   const length = next - 0x40;
-  expect(hex(space.read(0x40, length))).toBe(bare(reset));
+  expect(toHex(space.read(0x40, length))).toBe(bare(reset));
   expect(parseCapabilities(space.read(0, 256))).toMatchObject({
     capabilities: [
       {
@@ -74,13 +73,13 @@ test.each([
   expect(space.write(0x40, new Uint8Array(length).fill(0xff))).toEqual([
     { kind: 'msi', enabled: true, vectors: msi.vectors, mask },
   ]);
-  expect(hex(space.read(0x40, length))).toBe(bare(ones));
+  expect(toHex(space.read(0x40, length))).toBe(bare(ones));
   expect(parseCapabilities(space.read(0, 256)).capabilities[0]).toMatchObject({
     enabled: true,
     enabledVectors: msi.vectors,
   });
   space.reset();
-  expect(hex(space.read(0x40, length))).toBe(bare(reset));
+  expect(toHex(space.read(0x40, length))).toBe(bare(reset));
 });
 
 test('tells what changed, and nothing of the address', () => {
@@ -110,10 +109,10 @@ test.each([
   const space = withMsi({ vectors: 32, address64, perVectorMasking: true });
   space.setMsiPending(0, true);
   space.setMsiPending(31, true);
-  expect(hex(space.read(at, 4))).toBe('01000080');
+  expect(toHex(space.read(at, 4))).toBe('01000080');
   expect(space.write(at, new Uint8Array(4))).toEqual([]);
   space.setMsiPending(0, false);
-  expect(hex(space.read(at, 4))).toBe('00000080');
+  expect(toHex(space.read(at, 4))).toBe('00000080');
   for (const vector of [-1, 32, 0.5])
     expect(() => {
       space.setMsiPending(vector, true);

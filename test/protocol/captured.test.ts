@@ -119,7 +119,7 @@ test('DMA_UNMAP, request and reply', () => {
   const { payload } = message(
     '0c000300280000000100000000000000180000000000000000001000000000000010000000000000',
   );
-  expect(decodeDmaUnmapReply(payload, asked)).toBeDefined();
+  expect(decodeDmaUnmapReply(payload, asked)).toEqual({ argsz: 24, complete: true });
   expect(Buffer.from(encodeDmaUnmapRequest(asked)).toString('hex')).toBe(
     Buffer.from(payload).toString('hex'),
   );

@@ -2,16 +2,9 @@
 import fc from 'fast-check';
 import { VfioUserError } from '../../lib/errors';
 
-/** Bytes from hexadecimal text; blanks and line breaks are for the reader. */
-export function hex(text: string): Uint8Array {
-  return new Uint8Array(Buffer.from(text.replace(/\s+/g, ''), 'hex'));
-}
+export { hex, toHex } from '../support/bytes';
 
-export function toHex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
-}
-
-/** The text as {@link toHex} writes it. */
+/** Hexadecimal text without blanks and line breaks, as `toHex` writes it. */
 export function plain(text: string): string {
   return text.replace(/\s+/g, '');
 }

@@ -1,10 +1,22 @@
 // SPDX-License-Identifier: MIT
-import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../lib/client';
 import { EventFd } from '../../lib/native';
 import { CommandError } from '../../lib/server';
 import { useServer } from './fixture';
-import { F_NO_REPLY, access, dmaMap, dmaUnmap, join, message, setIrqs, u32, u64, until } from './support';
+import {
+  F_NO_REPLY,
+  access,
+  dmaMap,
+  dmaUnmap,
+  gate,
+  join,
+  message,
+  setIrqs,
+  turns,
+  u32,
+  u64,
+  until,
+} from './support';
 
 const t = useServer();
 const ENXIO = 6;
@@ -44,9 +56,9 @@ const write = (region: number, offset: number, id: number, flags = 0): void => {
   t.raw.send(message(10, join(access(region, offset, 4), u32(1)), id, flags));
 };
 const next = async (): Promise<number> => (await t.raw.receive()).id;
-/** What is at work once the server has had time for more. */
+/** What is at work once the server has had its turns for more. */
 const working = async (): Promise<string[]> => {
-  await sleep(15);
+  await turns();
   return [...atWork.keys()];
 };
 
@@ -126,10 +138,8 @@ describe('while a region handler is at work', () => {
 
   test('DMA_UNMAP waits for accesses, and they for it', async () => {
     expect(await t.raw.errnoOf(2, dmaMap(0x10_0000, 0x1000))).toBe(0);
-    let open = (): void => undefined;
-    t.model.gate = new Promise((resolve) => {
-      open = resolve;
-    });
+    const { opened, open } = gate();
+    t.model.gate = opened;
     read(1, 0, 1);
     t.raw.send(message(3, dmaUnmap(0x10_0000, 0x1000), 2));
     read(2, 0, 3);
@@ -168,7 +178,7 @@ describe('while a region handler is at work', () => {
       closed = true;
     });
     for (const what of ['read 2 0', 'read 1 0', 'read 2 4']) {
-      await sleep(5);
+      await turns();
       expect(closed).toBe(false);
       finish(what, what === 'read 1 0' ? new Error('too late') : undefined);
     }
@@ -184,7 +194,7 @@ describe('while a region handler is at work', () => {
     const device = connect(t.endpoint);
     await until(() => t.model.log.includes('detach'));
     finish('read 1 0');
-    await sleep(10);
+    await turns();
     expect(t.model.log).toEqual(['attach', 'detach']);
     finish('read 2 0');
     await (await device).close();

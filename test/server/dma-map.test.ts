@@ -1,10 +1,22 @@
 // SPDX-License-Identifier: MIT
 import { ftruncateSync } from 'node:fs';
 import { constants } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { EventFd, Socket, closeFd, createSharedMemory } from '../../lib/native';
 import { useServer } from './fixture';
-import { RawClient, dmaMap, dmaUnmap, join, message, openFds, u16, u32, u64, until } from './support';
+import {
+  RawClient,
+  dmaMap,
+  dmaUnmap,
+  gate,
+  join,
+  message,
+  openFds,
+  turns,
+  u16,
+  u32,
+  u64,
+  until,
+} from './support';
 
 const { EEXIST, EINVAL, EIO, ENOENT, ENOTSUP, ENXIO, ENODEV } = constants.errno;
 const t = useServer();
@@ -39,13 +51,11 @@ describe('DMA_MAP and DMA_UNMAP', () => {
     const fd = createSharedMemory(0x1000);
     await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd]);
     const buffer = t.model.ranges[0]?.buffer;
-    let open = (): void => undefined;
-    t.model.gate = new Promise((resolve) => {
-      open = resolve;
-    });
+    const { opened, open } = gate();
+    t.model.gate = opened;
     const reply = t.raw.errnoOf(3, dmaUnmap(0, 0x1000));
     await until(() => t.model.log.includes('unmapping 0x0'));
-    await sleep(10);
+    await turns();
     expect(buffer?.byteLength).toBe(0x1000);
     open();
     expect(await reply).toBe(0);
@@ -57,17 +67,15 @@ describe('DMA_MAP and DMA_UNMAP', () => {
     const fd = createSharedMemory(0x1000);
     await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd]);
     closeFd(fd);
-    let open = (): void => undefined;
-    t.model.gate = new Promise((resolve) => {
-      open = resolve;
-    });
+    const { opened, open } = gate();
+    t.model.gate = opened;
     t.raw.send(message(3, dmaUnmap(0, 0x1000)));
     await until(() => t.model.log.includes('unmapping 0x0'));
     t.raw.close();
     await until(() => t.model.log.includes('detach'));
     t.raw = await RawClient.connect(t.endpoint, false);
     t.raw.send(message(1, u16(0, 0)));
-    await sleep(20);
+    await turns();
     // The next client is not served while the model still works for the last.
     expect(t.model.log.filter((line) => line === 'attach').length).toBe(1);
     open();

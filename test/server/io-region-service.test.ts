@@ -1,17 +1,28 @@
 // SPDX-License-Identifier: MIT
-import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { connect, type IoRegionFd } from '../../lib/client';
 import { EventFd, Socket, closeFd } from '../../lib/native';
 import { CommandError, type ServedIoFd, type ServedRegion } from '../../lib/server';
 import { useServer } from './fixture';
-import { access, hex, join, message, openFds, u32, u64, until, type RawReply } from './support';
+import {
+  RawClient,
+  access,
+  gate,
+  hex,
+  join,
+  message,
+  openFds,
+  turns,
+  u32,
+  u64,
+  until,
+  type RawReply,
+} from './support';
 
 /** What the region's handlers did, and what they return. */
 let log: string[];
 let memory: Uint8Array;
-let gate: Promise<void> | undefined;
-let open: () => void;
+let held: ReturnType<typeof gate> | undefined;
 let events: EventFd;
 let sockets: Socket[];
 
@@ -33,7 +44,7 @@ const declare = (region: Partial<ServedRegion> = {}): void => {
     ioFds: [{ kind: 'ioeventfd', offset: 0, size: 4, fd: events.fd }, ...IO_FDS],
     read: async (offset, data) => {
       log.push(`read ${String(data.length)} at ${String(offset)}`);
-      await gate;
+      await held?.opened;
       data.set(memory.subarray(offset, offset + data.length));
     },
     write: (offset, data, posted) => {
@@ -46,18 +57,17 @@ const declare = (region: Partial<ServedRegion> = {}): void => {
 beforeEach(() => {
   log = [];
   memory = Uint8Array.from({ length: 0x100 }, (_, index) => index);
-  gate = undefined;
+  held = undefined;
   events = EventFd.create();
   sockets = [];
   declare();
 });
 const close = (): void => {
-  gate = new Promise((resolve) => {
-    open = () => {
-      gate = undefined;
-      resolve();
-    };
-  });
+  held = gate();
+};
+const open = (): void => {
+  held?.open();
+  held = undefined;
 };
 
 /** `struct vfio_user_region_io_fds_request`: argsz, flags, index, count. */
@@ -99,16 +109,7 @@ async function response(socket: Socket): Promise<string> {
     .toString('hex')
     .replace(/(00)+$/, '');
 }
-async function ended(socket: Socket): Promise<void> {
-  const buffer = new Uint8Array(4096);
-  await until(() => {
-    try {
-      return socket.receive(buffer, 0, buffer.length) < 0;
-    } catch {
-      return true; // ECONNRESET: it closed with unread bytes.
-    }
-  });
-}
+const ended = (socket: Socket): Promise<void> => new RawClient(socket).end();
 
 test('one socket serves all ioregionfds of a region, told apart by user data', async () => {
   const reply = await ask();
@@ -171,7 +172,7 @@ test('commands in pieces, and several at once, while the handler is slow', async
     [70, 96],
   ]) {
     send(socket, bytes.subarray(from, to));
-    await sleep(3);
+    await turns();
   }
   expect(log).toEqual(['read 1 at 16']);
   open();
@@ -221,7 +222,7 @@ describe('among the messages of the client', () => {
     t.raw.send(message(9, access(3, 0x80, 4), 1));
     await until(() => log.length === 1);
     send(socket, command(0, 2, 1, 0));
-    await sleep(10);
+    await turns();
     expect(log).toEqual(['read 4 at 128']);
     open();
     expect((await t.raw.receive()).id).toBe(1);
@@ -233,7 +234,7 @@ describe('among the messages of the client', () => {
     t.raw.send(message(9, access(3, 0x84, 4), 3));
     t.raw.send(message(13, undefined, 4));
     expect((await t.raw.receive()).id).toBe(2);
-    await sleep(10);
+    await turns();
     expect([log.length, t.model.log.includes('reset')]).toEqual([3, false]);
     open();
     expect(await response(socket)).toBe('14151617');
@@ -254,16 +255,14 @@ describe('among the messages of the client', () => {
 
   test('a reset holds it up', async () => {
     const socket = await channel();
-    let reset = (): void => undefined;
-    t.model.gate = new Promise((resolve) => {
-      reset = resolve;
-    });
+    const reset = gate();
+    t.model.gate = reset.opened;
     t.raw.send(message(13));
     await until(() => t.model.log.includes('reset'));
     send(socket, join(command(0, 0, 1, 2), command(0, 0, 1, 3)));
-    await sleep(10);
+    await turns();
     expect(log).toEqual([]);
-    reset();
+    reset.open();
     expect([await response(socket), await response(socket)]).toEqual(['12', '13']);
   });
 });
@@ -313,14 +312,14 @@ describe('a client', () => {
   test('that leaves in the middle of a command, or of a handler', async () => {
     const half = await channel();
     send(half, command(0, 0, 1, 0).subarray(0, 17));
-    await sleep(3);
+    await turns();
     half.close();
     close();
     const slow = await channel();
     send(slow, command(0, 0, 1, 0));
     await until(() => log.length === 1);
     slow.close();
-    await sleep(3);
+    await turns();
     open();
     await lives();
     expect(t.errors).toEqual([]);
@@ -356,12 +355,12 @@ describe('a client', () => {
       if (taken > 0) idle = 0;
       else {
         idle++;
-        await sleep(2);
+        await turns(1);
       }
     }
     // What both directions of the socket take, and one response that waits.
     const answered = log.length;
-    await sleep(20);
+    await turns();
     expect(log.length).toBe(answered);
     expect(sent / 32).toBeGreaterThan(answered);
     expect(await t.raw.errnoOf(9, access(0, 0, 4))).toBe(0);
@@ -412,13 +411,14 @@ describe('a client', () => {
           } catch {
             // EPIPE: it was closed.
           }
-          await sleep(1);
+          await turns(5);
           socket.close();
           expect(await t.raw.errnoOf(9, access(3, 0, 4))).toBe(0);
         },
       ),
       { numRuns: 60 },
     );
+    expect(t.errors).not.toEqual([]);
     for (const { error } of t.errors) expect(error).toMatchObject({ code: 'ERR_VFIO_USER_PROTOCOL' });
     memory[0x12] = 0x12;
     await lives();
@@ -435,7 +435,7 @@ test('closing the server waits for the handler, and closes the socket', async ()
     closed = true;
   });
   await ended(socket);
-  await sleep(5);
+  await turns();
   expect(closed).toBe(false);
   open();
   await closing;

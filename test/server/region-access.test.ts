@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { constants } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { CommandError } from '../../lib/server';
 import { useServer } from './fixture';
-import { BAR_SIZE, F_NO_REPLY, access, join, message, u16, u32, u64 } from './support';
+import { BAR_SIZE, F_NO_REPLY, access, gate, join, message, turns, u16, u32, u64 } from './support';
 
 const { EINVAL, EIO, ENXIO } = constants.errno;
 const t = useServer();
@@ -85,13 +84,13 @@ describe('region accesses', () => {
   });
 
   test('commands are served in their order while one takes long', async () => {
-    let open = (): void => undefined;
-    t.model.gate = new Promise((resolve) => {
-      open = resolve;
-    });
+    const { opened, open } = gate();
+    t.model.gate = opened;
     t.raw.send(message(13, undefined, 1));
     t.raw.send(message(9, access(0, 0, 4), 2));
-    await sleep(20);
+    await turns();
+    expect(t.model.log).toEqual(['attach', 'reset']);
+    expect(t.raw.socket.receive(new Uint8Array(1), 0, 1)).toBe(0);
     open();
     expect((await t.raw.receive()).id).toBe(1);
     expect((await t.raw.receive()).id).toBe(2);

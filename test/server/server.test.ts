@@ -2,7 +2,6 @@
 import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { connect } from '../../lib/client';
 import { EventFd, ListeningSocket, Socket, closeFd, createSharedMemory, duplicateFd } from '../../lib/native';
@@ -12,9 +11,11 @@ import {
   RawClient,
   TestModel,
   VERSION,
+  gate,
   join,
   message,
   openFds,
+  turns,
   u16,
   u32,
   u64,
@@ -116,7 +117,8 @@ describe('with our own client', () => {
       code: 'ERR_VFIO_USER_BUSY',
     });
     const second = connect(endpoint);
-    await sleep(50);
+    await turns();
+    expect(model.log).toEqual(['attach']);
     await (await first.region('bar0')).write32(4, 1);
     await first.close();
     const device = await second;
@@ -155,7 +157,12 @@ describe('clients that misbehave', () => {
 
   test('one that negotiated may stay silent', async () => {
     const raw = await RawClient.connect(endpoint);
-    await sleep(150);
+    // The time of a silent client of another server, which has come later, is over: so is that of this one.
+    const options = { versionTimeout: 100, onError: () => undefined };
+    await using other = await serve(path.join(directory, 'other.sock'), model, options);
+    const silent = await RawClient.connect(other.path, false);
+    await silent.end();
+    silent.close();
     expect(await raw.errnoOf(13)).toBe(0);
     raw.close();
     expect(errors).toEqual([]);
@@ -167,7 +174,7 @@ describe('clients that misbehave', () => {
       const raw = await RawClient.connect(endpoint);
       const dmaMap = message(2, join(u32(32, 3), u64(0, 0, 0x1000)));
       raw.send(dmaMap.subarray(0, length), [event.fd, event.fd]);
-      await sleep(2);
+      await turns();
       raw.close();
       await isWell();
     }
@@ -256,7 +263,7 @@ describe('clients that misbehave', () => {
           } catch {
             // EPIPE: it was disconnected.
           }
-          await sleep(1);
+          await turns(5);
           raw.close();
           await isWell();
         },
@@ -298,17 +305,15 @@ describe('serve and close', () => {
 
   test('closing waits for the command that the model serves', async () => {
     const raw = await RawClient.connect(endpoint);
-    let open = (): void => undefined;
-    model.gate = new Promise((resolve) => {
-      open = resolve;
-    });
+    const { opened, open } = gate();
+    model.gate = opened;
     raw.send(message(13));
     await until(() => model.log.includes('reset'));
     let closed = false;
     const closing = server.close().then(() => {
       closed = true;
     });
-    await sleep(20);
+    await turns();
     expect(closed).toBe(false);
     open();
     await closing;

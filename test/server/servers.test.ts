@@ -2,11 +2,10 @@
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../lib/client';
 import { VfioUserError } from '../../lib/errors';
 import { serve, type Server } from '../../lib/server';
-import { TestModel, openFds, until, warmUp } from './support';
+import { TestModel, gate, openFds, turns, until, warmUp } from './support';
 
 const directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-servers-'));
 const socketOf = (name: string): string => path.join(directory, `${name}.sock`);
@@ -35,11 +34,9 @@ test('several devices in one process have their own clients, registers, memory, 
     models.map((model, index) => serve(socketOf(`device${String(index)}`), model, { onError })),
   );
   const devices = await Promise.all(servers.map((server) => connect(server.path)));
-  let open = (): void => undefined;
+  const { opened, open } = gate();
   const [slow] = models as [TestModel];
-  slow.gate = new Promise((resolve) => {
-    open = resolve;
-  });
+  slow.gate = opened;
   let wasReset = false;
   const reset = devices[0]?.reset().then(() => {
     wasReset = true;
@@ -102,7 +99,7 @@ test('a server that is closed and started again at its path while clients come a
       } catch (error) {
         if (!(error instanceof VfioUserError)) throw error;
         refused.set(error.code, (refused.get(error.code) ?? 0) + 1);
-        await sleep(1);
+        await turns(1);
       }
     }
   };
@@ -110,16 +107,16 @@ test('a server that is closed and started again at its path while clients come a
   try {
     for (let round = 0; round < 25; round++) {
       const before = served;
-      await until(() => served > before, 5000);
+      await until(() => served > before);
       // At any point of what a client does.
-      await sleep(round % 5);
+      await turns(3 * (round % 5));
       await server.close();
       expect([server.client, model.client, model.ranges.length]).toEqual([null, null, 0]);
       expect(existsSync(endpoint)).toBe(false);
       server = await serve(endpoint, model, { onError });
     }
     const before = served;
-    await until(() => served > before, 5000);
+    await until(() => served > before);
   } finally {
     finished = true;
     await Promise.all(clients);

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { constants } from 'node:os';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { EventFd, closeFd, createSharedMemory } from '../../lib/native';
 import { type Client } from '../../lib/server';
 import { useServer } from './fixture';
-import { join, openFds, setIrqs, u32, until } from './support';
+import { join, openFds, setIrqs, turns, u32, until } from './support';
 
 const { EINVAL } = constants.errno;
 const t = useServer();
@@ -95,7 +94,7 @@ describe('DEVICE_SET_IRQS', () => {
     expect(client.trigger(0, 0)).toBe(true);
     expect(await t.raw.errnoOf(8, setIrqs(EVENTFD | MASK, 0, 0, 1))).toBe(0);
     mask.signal();
-    await sleep(20);
+    await turns();
     expect(client.trigger(0, 0)).toBe(true);
   });
 

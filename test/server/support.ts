@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { readdirSync } from 'node:fs';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { EventFd, Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
+import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
 import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
 import {
   configRegion,
@@ -10,18 +8,13 @@ import {
   type PciDeviceModel,
   type ServedRegion,
 } from '../../lib/server';
+import { hex, join, u16, u32, u64 } from '../support/bytes';
+import { openFds, warmUp } from '../support/resources';
+import { until } from '../support/wait';
 
-/** Bytes from hexadecimal text; blanks and line breaks are for the reader. */
-export function hex(text: string): Uint8Array {
-  return new Uint8Array(Buffer.from(text.replace(/\s+/g, ''), 'hex'));
-}
-
-/** Little-endian bytes of 16-, 32- and 64-bit values, as `u32(1, 2)`. */
-export const u16 = (...values: number[]): Uint8Array => new Uint8Array(Uint16Array.from(values).buffer);
-export const u32 = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer);
-export const u64 = (...values: (number | bigint)[]): Uint8Array =>
-  new Uint8Array(BigUint64Array.from(values.map(BigInt)).buffer);
-export const join = (...parts: Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts));
+export { hex, join, openFds, u16, u32, u64, until, warmUp };
+export { turns } from '../support/wait';
+export { gate } from '../support/gate';
 
 /** `VFIO_USER_*` of libvfio-user's include/vfio-user.h. */
 export const F_REPLY = 1;
@@ -118,20 +111,16 @@ export class RawClient {
   }
 
   /** Waits until the server has closed the connection. */
-  async end(milliseconds = 3000): Promise<void> {
+  async end(): Promise<void> {
     const buffer = new Uint8Array(4096);
-    const deadline = performance.now() + milliseconds;
-    for (;;) {
-      let count;
+    const ended = (): boolean => {
       try {
-        count = this.socket.receive(buffer, 0, buffer.length);
+        return this.socket.receive(buffer, 0, buffer.length) < 0;
       } catch {
-        return; // ECONNRESET: it closed with unread bytes.
+        return true; // ECONNRESET: it closed with unread bytes.
       }
-      if (count < 0) return;
-      if (performance.now() > deadline) throw new Error('the server did not close the connection');
-      await sleep(1);
-    }
+    };
+    await until(ended, 'the server closes the connection');
   }
 
   close(): void {
@@ -140,16 +129,14 @@ export class RawClient {
 
   async #bytes(length: number): Promise<Uint8Array> {
     const buffer = new Uint8Array(length);
-    const deadline = performance.now() + 3000;
-    for (let have = 0; have < length;) {
-      const count = this.socket.receive(buffer, have, length - have);
+    let have = 0;
+    const complete = (): boolean => {
+      const count = have < length ? this.socket.receive(buffer, have, length - have) : 0;
       if (count < 0) throw new Error('the server closed the connection');
-      if (count === 0) {
-        if (performance.now() > deadline) throw new Error('the server did not answer');
-        await sleep(0);
-      }
       have += count;
-    }
+      return have === length;
+    };
+    await until(complete, 'the server answers');
     return buffer;
   }
 }
@@ -260,28 +247,4 @@ export class TestModel implements PciDeviceModel {
     this.failure = undefined;
     if (failure !== undefined) throw failure;
   }
-}
-
-/** Number of open descriptors of this process. */
-export function openFds(): number {
-  return readdirSync('/proc/self/fd').length;
-}
-
-/** Waits until `condition` holds. */
-export async function until(condition: () => boolean, milliseconds = 3000): Promise<void> {
-  const deadline = performance.now() + milliseconds;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`did not come true: ${condition.toString()}`);
-    await sleep(1);
-  }
-}
-
-/** Opens what the addon keeps open from its first use on, so that descriptors can be counted afterwards. */
-export function warmUp(): void {
-  const fd = createSharedMemory(4096);
-  Mapping.map(fd, 0, 4096).close();
-  closeFd(fd);
-  const event = EventFd.create();
-  event.watch(() => undefined).close();
-  event.close();
 }

@@ -2,6 +2,7 @@
 /** The synchronous form while nothing else is under way. The peer has sent before it is asked: the first id is 1. */
 import { closeFd, createSharedMemory } from '../../lib/native';
 import type { Connection, IncomingCommand, Reply } from '../../lib/transport';
+import { coded } from '../support/errors';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
 const GET_REGION_INFO = 5;
@@ -35,7 +36,6 @@ describe.each(['client', 'server'] as const)('as the %s', (role) => {
     connection.requestSync({ command, payload: Uint8Array.of(7), timeout, maxReply: 100 });
   const reply = (id: number, payload = Uint8Array.of(1, 2), flags = REPLY, errno = 0): Uint8Array =>
     message(READ, payload, { id, flags, errno });
-  const coded = (code: string): Error => expect.objectContaining({ code }) as Error;
 
   test('the reply is returned, and nothing is left behind', () => {
     for (const id of [1, 2, 3]) {
@@ -94,7 +94,8 @@ describe.each(['client', 'server'] as const)('as the %s', (role) => {
   test('a reply that nobody waits for, and a late one, are dropped and counted', () => {
     const start = performance.now();
     expect(() => ask(READ, 1)).toThrow(coded('ERR_VFIO_USER_TIMEOUT'));
-    expect(performance.now() - start).toBeLessThan(60);
+    // Not after the time-out of the connection, which is a second.
+    expect(performance.now() - start).toBeLessThan(900);
     expect(connection.inFlight).toBe(0);
     for (const id of [1, 500, 2]) peer.send(reply(id, Uint8Array.of(id & 0xff)));
     expect([...ask().payload]).toEqual([2]);
@@ -155,7 +156,8 @@ describe.each(['client', 'server'] as const)('as the %s', (role) => {
       connection.post(READ, new Uint8Array(size));
       taken++;
     }
-    for (let bytes = taken * (16 + size); bytes > 0; bytes -= peer.drain()) await new Promise(setImmediate);
+    let bytes = 0;
+    await until(() => (bytes += peer.drain()) === taken * (16 + size));
     for (let sent = 1; sent < taken; sent++) connection.post(READ, new Uint8Array(size));
     expect(connection.queuedBytes).toBe(0);
 

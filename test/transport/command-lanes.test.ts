@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { setTimeout as sleep } from 'node:timers/promises';
 import fc from 'fast-check';
 import { closeFd, createSharedMemory } from '../../lib/native';
 import { CommandError, type CommandReply, type Connection } from '../../lib/transport';
-import { connected, message, openFds, until, warmUp, type Peer } from './support';
+import { connected, gate, message, openFds, turns, until, warmUp, type Peer } from './support';
 
 /** Commands that have lanes of their own, one whose lane is shared, one that is exclusive in that lane, and a barrier. */
 const [A, B, C, READ, WRITE, BARRIER] = [1, 2, 3, 20, 21, 99] as const;
@@ -66,7 +65,7 @@ async function finish(tag: number, outcome?: CommandReply | Error): Promise<void
   const end = atWork.get(tag);
   expect(end).toBeDefined();
   end?.(outcome);
-  await sleep(0);
+  await turns(2);
 }
 
 describe('commands of a peer that pipelines', () => {
@@ -122,7 +121,7 @@ describe('commands of a peer that pipelines', () => {
     expect(started).toEqual([1, 2]);
     await finish(2);
     expect(started).toEqual([1, 2, 3]);
-    await sleep(2);
+    await turns();
     expect(started).toEqual([1, 2, 3]);
     await finish(3);
     expect(started).toEqual([1, 2, 3, 4, 5]);
@@ -183,7 +182,7 @@ describe('what a peer can make us keep', () => {
     const fd = createSharedMemory(4096);
     for (let id = 1; id < 10 && !connection.closed; id++) {
       peer.send(message(READ, Uint8Array.of(id), { id }), new Array<number>(250).fill(fd));
-      await sleep(2);
+      await until(() => connection.closed || connection.statistics.messagesReceived === id);
     }
     closeFd(fd);
     expect(connection.error).toMatchObject({ code: 'ERR_VFIO_USER_PROTOCOL' });
@@ -193,25 +192,21 @@ describe('what a peer can make us keep', () => {
 
   test('replies: what waited is not answered all at once when the peer does not read', async () => {
     const data = new Uint8Array(1 << 20);
-    let release = (): void => undefined;
-    const gate = new Promise<undefined>((resolve) => {
-      release = () => {
-        resolve(undefined);
-      };
-    });
+    const slow = gate();
+    const first = slow.opened.then(() => undefined);
     connection.close();
     peer.socket.close();
     ({ connection, peer } = connected({
-      onCommand: ({ command, payload }) => (command === A ? gate : { payload, data }),
+      onCommand: ({ command, payload }) => (command === A ? first : { payload, data }),
     }));
     await send(A, ...new Array<number>(40).fill(B));
-    release();
-    await sleep(5);
+    slow.open();
+    await turns();
     expect(connection.queuedBytes).toBeGreaterThan(4 << 20);
     expect(connection.queuedBytes).toBeLessThan(6 << 20);
     const all = 16 + 40 * (16 + 1 + data.length);
     let bytes = 0;
-    await until(() => (bytes += peer.drain()) === all, 15_000);
+    await until(() => (bytes += peer.drain()) === all);
   });
 });
 

@@ -1,24 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { Socket } from '../../lib/native';
 import { Connection, type ConnectionOptions } from '../../lib/transport';
+import { message } from '../support/bytes';
 
-export { openFds, until, warmUp } from '../server/support';
-
-/** A message as `struct vfio_user_header` has it: u16 id, u16 command, u32 size, u32 flags, u32 errno. */
-export function message(
-  command: number,
-  payload: Uint8Array = new Uint8Array(0),
-  { id = 1, flags = 0, errno = 0 } = {},
-): Uint8Array {
-  const bytes = Buffer.alloc(16 + payload.length);
-  bytes.writeUInt16LE(id, 0);
-  bytes.writeUInt16LE(command, 2);
-  bytes.writeUInt32LE(bytes.length, 4);
-  bytes.writeUInt32LE(flags, 8);
-  bytes.writeUInt32LE(errno, 12);
-  bytes.set(payload, 16);
-  return new Uint8Array(bytes);
-}
+export { message };
+export { gate } from '../support/gate';
+export { openFds, warmUp } from '../support/resources';
+export { turns, until } from '../support/wait';
 
 export interface Seen {
   id: number;

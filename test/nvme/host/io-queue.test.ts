@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { DmaArena, IoQueue, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
 import { VfioUserError } from '../../../lib/errors';
-import { until } from '../../client/support';
+import { turns, until } from '../../client/support';
 
 const READ = 2;
 
@@ -117,7 +117,7 @@ test('completions of what was never sent do no harm', async () => {
   await until(() => rings.length === 1);
   complete(999);
   complete(submissions[0]! >>> 16 === 1 ? 2 : 1); // One that is not in flight.
-  await new Promise((resolve) => setImmediate(resolve));
+  await turns();
   expect(queue.outstanding).toBe(1);
   complete(submissions[0]! >>> 16);
   await one;

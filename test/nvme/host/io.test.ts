@@ -249,8 +249,13 @@ test.each([
 });
 
 test('the last block', async () => {
-  const { ns, memory } = await setup();
+  const { ns, memory, bytes } = await setup();
+  const data = pattern(ns.blockSize, 3);
+  bytes.set(data);
+  await ns.write(memory, { lba: ns.blocks - 1, blocks: 1 });
+  bytes.fill(0);
   await ns.read(memory, { lba: ns.blocks - 1, blocks: 1 });
+  expect(same(bytes.subarray(0, ns.blockSize), data)).toBe(true);
 });
 
 test('an error status names the command and the blocks; the queue goes on', async () => {
