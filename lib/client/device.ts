@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { EventEmitter } from 'node:events';
+import { memoize } from '../async';
 import { VfioUserError, outOfRange } from '../errors';
 import type { Device, DeviceInfo, PciIrqName, PciRegionName, SparseArea } from '../pci/device';
 import { PciIrq, PciRegion } from '../pci/device';
@@ -80,13 +81,13 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   readonly #connection: Connection;
   readonly #timeouts: DeviceTimeouts;
   readonly #ownsDma: boolean;
-  readonly #regions = new Map<number, Promise<VfioUserRegion>>();
-  readonly #irqs = new Map<number, Promise<VfioUserIrq>>();
+  readonly #info = memoize(() => this.#fetchInfo());
+  readonly #regions = memoize((index: number) => this.#fetchRegion(index));
+  readonly #irqs = memoize((index: number) => this.#fetchIrq(index));
   #compatibleConfig: VfioUserRegion | undefined;
   readonly #postedWrites: PostedWrites;
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
-  #info: Promise<DeviceInfo> | undefined;
 
   constructor(
     connection: Connection,
@@ -126,7 +127,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
 
   /** Asked once; `reset` and the counts do not change while connected. */
   info(): Promise<DeviceInfo> {
-    return (this.#info ??= this.#fetchInfo());
+    return this.#info();
   }
 
   /**
@@ -139,7 +140,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     const index = typeof region === 'number' ? region : PciRegion[region];
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
       throw outOfRange(`region index ${String(region)} cannot be`);
-    return cached(this.#regions, index, () => this.#fetchRegion(index));
+    return this.#regions(index);
   }
 
   get compatibleConfig(): VfioUserRegion {
@@ -162,7 +163,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     const index = typeof irq === 'number' ? irq : PciIrq[irq];
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
       throw outOfRange(`interrupt index ${String(irq)} cannot be`);
-    return cached(this.#irqs, index, () => this.#fetchIrq(index));
+    return this.#irqs(index);
   }
 
   /**
@@ -305,17 +306,6 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     const reply = await this.#connection.request({ command, payload, timeout });
     return reply.payload;
   }
-}
-
-/** Remembers what was asked for, but not a failure. */
-async function cached<T>(cache: Map<number, Promise<T>>, key: number, fetch: () => Promise<T>): Promise<T> {
-  let entry = cache.get(key);
-  if (entry === undefined) {
-    entry = fetch();
-    cache.set(key, entry);
-    entry.catch(() => cache.delete(key));
-  }
-  return entry;
 }
 
 function decodeOrClose<T>(fds: FdList, decode: () => T): T {
