@@ -22,6 +22,7 @@ import { MessageWriter, type OutgoingMessage } from './message-writer';
 import { PendingTable, replyBringsFds, type Pending, type Reply, type Settle } from './pending-table';
 import { abortableReply, promisedReply } from './promised-reply';
 import { RequestExchange } from './request-exchange';
+import { RequestWindow } from './request-window';
 import type { SendQueue } from './send-queue';
 import { traceMessage, traceState, tracing } from './trace';
 
@@ -55,6 +56,7 @@ export class Connection {
   /** Of the synchronous form, once it is used. */
   #exchange: RequestExchange | null = null;
   readonly #pending = new PendingTable();
+  readonly #window = new RequestWindow();
   readonly #commands: CommandQueue;
   readonly #onClose: (error: VfioUserError | null) => void;
   readonly #readAhead: boolean;
@@ -177,8 +179,31 @@ export class Connection {
   }
 
   /**
-   * The same, blocking the thread until the reply is here or the deadline has passed. Commands of the peer are served
-   * meanwhile, so a device that reads our memory by message before it answers does not deadlock.
+   * Sends `count` requests in order, without waiting for a reply before the next. At most 256 are in flight, shared by all
+   * such calls of the thread: descriptors in flight count against RLIMIT_NOFILE. The requests of a second call leave behind
+   * those of the first.
+   *
+   * @param requestAt called for each index just before that is sent; the payload may be reused for the next
+   * @returns by index, the reply or why there is none. Never rejects
+   */
+  requestAll(count: number, requestAt: (index: number) => Request): Promise<PromiseSettledResult<Reply>[]> {
+    // When the connection has ended, one error serves all requests of a command: it costs more than a message.
+    const ended = new Map<number, Error>();
+    return this.#window.send(count, (index, settle) => {
+      const request = requestAt(index);
+      if (!this.#closed) {
+        this.submit(request, settle, index);
+        return;
+      }
+      const error = ended.get(request.command) ?? this.#endedError(request.command);
+      ended.set(request.command, error);
+      settle(error, null, index);
+    });
+  }
+
+  /**
+   * As {@link request}, blocking the thread until the reply is here or the deadline has passed. Commands of the peer are
+   * served meanwhile, so a device that reads our memory by message before it answers does not deadlock.
    */
   requestSync(request: Request): Reply {
     const exchange = this.#exchangeFor(request.command);
@@ -462,9 +487,12 @@ export class Connection {
   }
 
   #assertOpen(command: number): void {
-    if (!this.#closed) return;
+    if (this.#closed) throw this.#endedError(command);
+  }
+
+  #endedError(command: number): VfioUserError {
     const name = commandName(command);
-    throw this.#error === null ? closedError(this.name, name, 'is') : errorFor(this.#error, name);
+    return this.#error === null ? closedError(this.name, name, 'is') : errorFor(this.#error, name);
   }
 
   #disconnected(cause: unknown): VfioUserError {
