@@ -17,9 +17,10 @@ export class Mutex {
     return result;
   }
 
-  /** Resolves when no action runs or waits. It keeps none from beginning afterwards. */
-  async idle(): Promise<void> {
+  /** Runs an action when no {@link run} is under way or waits. Any number of these overlap, and no {@link run} waits for them. */
+  async runShared<T>(action: () => Promise<T>): Promise<T> {
     while (this.#users > 0) await this.#last;
+    return action();
   }
 }
 

@@ -39,20 +39,43 @@ describe('a mutex', () => {
     expect(log).toEqual(['first begins', 'first ends', 'second begins', 'third']);
   });
 
-  test('is idle when nothing runs and nothing waits', async () => {
+  test('shared actions wait for those that run alone, and overlap', async () => {
     const mutex = new Mutex();
-    await mutex.idle();
-    const [first, second] = [deferred(), deferred()];
     const log: string[] = [];
+    const [first, second, never] = [deferred(), deferred(), deferred()];
+    void mutex.runShared(() => {
+      log.push('shared at once');
+      return never.promise;
+    });
     const runs = [mutex.run(() => first.promise), mutex.run(() => second.promise)];
-    const idle = mutex.idle().then(() => log.push('idle'));
+    const shared = [1, 2].map((number) =>
+      mutex.runShared(() => {
+        log.push(`shared ${number}`);
+        return Promise.resolve(number);
+      }),
+    );
     first.reject(new Error('refused'));
     await expect(runs[0]).rejects.toThrow('refused');
     log.push('first has ended');
     second.resolve();
     await runs[1];
-    await idle;
-    expect(log).toEqual(['first has ended', 'idle']);
+    expect(await Promise.all(shared)).toEqual([1, 2]);
+    expect(log).toEqual(['shared at once', 'first has ended', 'shared 1', 'shared 2']);
+  });
+
+  test('a shared action that was let in sees no other begin before it has', async () => {
+    const mutex = new Mutex();
+    const log: string[] = [];
+    const shared = mutex.runShared(() => {
+      log.push('shared');
+      return Promise.resolve();
+    });
+    const alone = mutex.run(() => {
+      log.push('alone');
+      return Promise.resolve();
+    });
+    await Promise.all([shared, alone]);
+    expect(log).toEqual(['shared', 'alone']);
   });
 });
 

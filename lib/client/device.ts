@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { EventEmitter } from 'node:events';
 import { memoize } from '../async';
+import { devicesOf, type DmaContainer } from '../dma/container';
 import { VfioUserError, outOfRange } from '../errors';
 import type { Device, DeviceInfo, PciIrqName, PciRegionName, SparseArea } from '../pci/device';
 import { PciIrq, PciRegion } from '../pci/device';
@@ -19,10 +20,9 @@ import {
   type RegionInfo,
 } from '../protocol';
 import type { Connection, ConnectionStatistics, FdList } from '../transport';
-import { DeviceFeatures } from './device-feature';
+import type { DeviceFeatures } from './device-feature';
 import type { DirtyLog } from './dirty-log';
-import type { DmaContainer } from './dma-container';
-import { DmaMessages } from './dma-messages';
+import type { VfioUserDmaTarget } from './dma-target';
 import { VfioUserIrq } from './irq';
 import { DeviceMigration } from './migration';
 import { IrqExclusion } from './irq-exclusion';
@@ -51,6 +51,16 @@ export interface DeviceTimeouts {
   readonly quiesce: number;
 }
 
+/** What `connect` makes beside a device. */
+export interface DeviceParts {
+  readonly dma: DmaContainer;
+  /** Whether the container is closed with the device. */
+  readonly ownsDma: boolean;
+  /** What the container tells the device by. */
+  readonly target: VfioUserDmaTarget;
+  readonly feature: DeviceFeatures;
+}
+
 /** What a device's connection has seen so far. */
 export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 
@@ -68,8 +78,6 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
   readonly dma: DmaContainer;
-  /** What {@link dma} tells the server with. Use {@link dma} instead. @internal */
-  readonly dmaMessages: DmaMessages;
   /** The device as a PCI function: configuration space, capabilities, BARs. */
   readonly pci: PciFunction;
   /** Features by index, for what {@link migration} and {@link dirtyLog} do not cover. */
@@ -80,7 +88,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   readonly dirtyLog: DirtyLog;
   readonly #connection: Connection;
   readonly #timeouts: DeviceTimeouts;
-  readonly #ownsDma: boolean;
+  readonly #parts: DeviceParts;
   readonly #info = memoize(() => this.#fetchInfo());
   readonly #regions = memoize((index: number) => this.#fetchRegion(index));
   readonly #irqs = memoize((index: number) => this.#fetchIrq(index));
@@ -89,25 +97,18 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
 
-  constructor(
-    connection: Connection,
-    negotiated: Negotiated,
-    dma: DmaContainer,
-    ownsDma: boolean,
-    timeouts: DeviceTimeouts,
-  ) {
+  constructor(connection: Connection, negotiated: Negotiated, parts: DeviceParts, timeouts: DeviceTimeouts) {
     super();
     this.name = connection.name;
     this.negotiated = negotiated;
-    this.dma = dma;
+    this.dma = parts.dma;
+    this.feature = parts.feature;
+    this.dirtyLog = parts.target.dirtyLog;
     this.pci = new PciFunction(this);
     this.#connection = connection;
-    this.#ownsDma = ownsDma;
+    this.#parts = parts;
     this.#timeouts = timeouts;
     const { limits } = negotiated;
-    this.feature = new DeviceFeatures(connection, timeouts.quiesce);
-    this.dmaMessages = new DmaMessages(connection, limits, timeouts.quiesce, dma, this.feature);
-    this.dirtyLog = this.dmaMessages.dirtyLog;
     this.migration = new DeviceMigration(connection, this.feature, {
       maxTransfer: limits.maxDataXferSize,
       timeout: timeouts.quiesce,
@@ -211,9 +212,10 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   }
 
   #release(): void {
-    this.dirtyLog.release();
-    this.dma.detach(this.dmaMessages);
-    if (this.#ownsDma) this.dma.close();
+    const { target, ownsDma } = this.#parts;
+    target.dirtyLog.release();
+    devicesOf(this.dma).detach(target);
+    if (ownsDma) this.dma.close();
     for (const part of this.#open) {
       if (part instanceof VfioUserRegion) part.close();
       else part.release();

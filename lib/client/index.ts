@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT
 export { connect, type ConnectOptions } from './connect';
 export { VfioUserDevice, type DeviceStatistics, type Negotiated } from './device';
-export { DmaBatch, DmaBatchError, type DmaBatchOutcome } from './dma-batch';
-export { DmaContainer, type DmaContainerOptions } from './dma-container';
-export type { DmaAccess, DmaMapOptions, DmaMapping, DmaPlace, DmaRange } from './dma-range';
 export { resolveSocketPath, type Endpoint } from './endpoint';
 export type { ProbedBar } from './bar-probe';
 export { VfioUserIrq, type IrqTarget, type VectorSelection } from './irq';
@@ -14,7 +11,7 @@ export { IoEventFd, IoRegionFd, type SubRegion } from './sub-region';
 export { EventFd, type EventWatchOptions, type EventWatcher } from '../native';
 export { VfioUserRegion, type WriteOptions } from './region';
 export { DeviceFeatures } from './device-feature';
-export { DirtyLog, type DirtyLogOptions } from './dirty-log';
+export type { DirtyLog, DirtyLogOptions } from './dirty-log';
 export { DeviceMigration, type MigrationSupport } from './migration';
 export {
   MigrationReadStream,
