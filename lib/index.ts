@@ -6,6 +6,9 @@
  * `vfio-user/pci` for configuration space.
  */
 export * from './client';
+export { DmaBatchError, type DmaBatch, type DmaBatchOutcome } from './dma/batch';
+export { DmaContainer, type DmaContainerOptions, type DmaPlace } from './dma/container';
+export type { DmaAccess, DmaMapOptions, DmaMapping, DmaRange } from './dma/memory';
 export { VfioUserError, type VfioUserErrorCode, type VfioUserErrorDetails } from './errors';
 export {
   DirtyBitmap,

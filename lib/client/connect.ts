@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
+import { DmaContainer, devicesOf, type DmaContainerOptions } from '../dma/container';
+import type { DmaDevices } from '../dma/target';
 import { VfioUserError, invalidArgument } from '../errors';
 import type { Socket } from '../native';
 import {
@@ -20,7 +22,8 @@ import {
 } from '../protocol';
 import { CommandError, Connection, Errno, type CommandReply, type IncomingCommand } from '../transport';
 import { VfioUserDevice, type Negotiated } from './device';
-import { DmaContainer, type DmaContainerOptions } from './dma-container';
+import { DeviceFeatures } from './device-feature';
+import { VfioUserDmaTarget } from './dma-target';
 import { busyError, endpointName, openSocket, type Endpoint } from './endpoint';
 import { takeTwinSocket } from './twin-socket';
 
@@ -75,13 +78,14 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
 
   const socket = await openSocket(endpoint, deadline, options.signal);
   const dma = options.dma instanceof DmaContainer ? options.dma : new DmaContainer(options.dma);
+  const dmaDevices = devicesOf(dma);
   let device: VfioUserDevice | undefined;
   const connection = new Connection(socket, {
     name,
     messageTimeout,
     maxMessageSize: MAX_MESSAGE,
     role: 'client',
-    onCommand: (command) => serveDma(dma, command),
+    onCommand: (command) => serveDma(dmaDevices, command),
     onClose: (error) => device?.connectionClosed(error),
   });
   try {
@@ -93,15 +97,18 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
         messageTimeout,
         maxMessageSize: MAX_MESSAGE,
         role: 'client',
-        onCommand: (command) => serveDma(dma, command),
+        onCommand: (command) => serveDma(dmaDevices, command),
         // Without it the server's commands are lost.
         onClose: (error) => {
           if (error !== null) connection.close(error);
         },
       });
     }
-    device = new VfioUserDevice(connection, negotiated, dma, dma !== options.dma, { quiesce });
-    await dma.attach(device.dmaMessages);
+    const feature = new DeviceFeatures(connection, quiesce);
+    const target = new VfioUserDmaTarget(connection, negotiated.limits, quiesce, dmaDevices, feature);
+    const ownsDma = dma !== options.dma;
+    device = new VfioUserDevice(connection, negotiated, { dma, ownsDma, target, feature }, { quiesce });
+    await dmaDevices.attach(target);
     return device;
   } catch (error) {
     connection.close();
@@ -162,16 +169,16 @@ async function negotiate(
 }
 
 /** Serves the two commands that a server sends to its client. */
-function serveDma(dma: DmaContainer, { command, payload }: IncomingCommand): CommandReply {
+function serveDma(devices: DmaDevices, { command, payload }: IncomingCommand): CommandReply {
   if (command === Command.dmaRead) {
     const { address, count } = decodeDmaReadRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
-    const data = orFault(() => dma.read(BigInt(address), count));
+    const data = orFault(() => devices.read(BigInt(address), count));
     return { payload: encodeDmaReadReply({ address, count }), data };
   }
   if (command === Command.dmaWrite) {
     const { address, count, data } = decodeDmaWriteRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
     orFault(() => {
-      dma.write(BigInt(address), data);
+      devices.write(BigInt(address), data);
     });
     return { payload: encodeDmaWriteReply({ address, count }) };
   }

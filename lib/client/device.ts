@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { EventEmitter } from 'node:events';
+import { memoize } from '../async';
+import { devicesOf, type DmaContainer } from '../dma/container';
 import { VfioUserError, outOfRange } from '../errors';
 import { PCIE_CONFIG_BYTES } from '../pci/config-space';
 import {
@@ -23,10 +25,9 @@ import {
   type NegotiatedLimits,
 } from '../protocol';
 import type { Connection, ConnectionStatistics } from '../transport';
-import { DeviceFeatures } from './device-feature';
+import type { DeviceFeatures } from './device-feature';
 import type { DirtyLog } from './dirty-log';
-import type { DmaContainer } from './dma-container';
-import { DmaMessages } from './dma-messages';
+import type { VfioUserDmaTarget } from './dma-target';
 import { VfioUserIrq } from './irq';
 import { DeviceMigration } from './migration';
 import { IrqExclusion } from './irq-exclusion';
@@ -56,6 +57,16 @@ export interface DeviceTimeouts {
   readonly quiesce: number;
 }
 
+/** What `connect` makes beside a device. */
+export interface DeviceParts {
+  readonly dma: DmaContainer;
+  /** Whether the container is closed with the device. */
+  readonly ownsDma: boolean;
+  /** What the container tells the device by. */
+  readonly target: VfioUserDmaTarget;
+  readonly feature: DeviceFeatures;
+}
+
 /** What a device's connection has seen so far. */
 export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 
@@ -68,8 +79,6 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
   readonly dma: DmaContainer;
-  /** What {@link dma} tells the server with. Use {@link dma} instead. @internal */
-  readonly dmaMessages: DmaMessages;
   /** The device as a PCI function: configuration space, capabilities, BARs. */
   readonly pci: PciFunction;
   /** Features by index, for what {@link migration} and {@link dirtyLog} do not cover. */
@@ -80,34 +89,27 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   readonly dirtyLog: DirtyLog;
   readonly #connection: Connection;
   readonly #timeouts: DeviceTimeouts;
-  readonly #ownsDma: boolean;
-  readonly #regions = new Map<number, Promise<VfioUserRegion>>();
-  readonly #irqs = new Map<number, Promise<VfioUserIrq>>();
+  readonly #parts: DeviceParts;
+  readonly #info = memoize(() => this.#fetchInfo());
+  readonly #regions = memoize((index: number) => this.#fetchRegion(index));
+  readonly #irqs = memoize((index: number) => this.#fetchIrq(index));
   #config: VfioUserRegion | undefined;
   readonly #postedWrites: PostedWrites;
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
-  #info: Promise<DeviceInfo> | undefined;
 
-  constructor(
-    connection: Connection,
-    negotiated: Negotiated,
-    dma: DmaContainer,
-    ownsDma: boolean,
-    timeouts: DeviceTimeouts,
-  ) {
+  constructor(connection: Connection, negotiated: Negotiated, parts: DeviceParts, timeouts: DeviceTimeouts) {
     super();
     this.name = connection.name;
     this.negotiated = negotiated;
-    this.dma = dma;
+    this.dma = parts.dma;
+    this.feature = parts.feature;
+    this.dirtyLog = parts.target.dirtyLog;
     this.pci = new PciFunction(this);
     this.#connection = connection;
-    this.#ownsDma = ownsDma;
+    this.#parts = parts;
     this.#timeouts = timeouts;
     const { limits } = negotiated;
-    this.feature = new DeviceFeatures(connection, timeouts.quiesce);
-    this.dmaMessages = new DmaMessages(connection, limits, timeouts.quiesce, dma, this.feature);
-    this.dirtyLog = this.dmaMessages.dirtyLog;
     this.migration = new DeviceMigration(connection, this.feature, {
       maxTransfer: limits.maxDataXferSize,
       timeout: timeouts.quiesce,
@@ -127,7 +129,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
 
   /** Asked once; `reset` and the counts do not change while connected. */
   info(): Promise<DeviceInfo> {
-    return (this.#info ??= this.#fetchInfo());
+    return this.#info();
   }
 
   /**
@@ -139,8 +141,8 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   async region(region: PciRegionName | number): Promise<VfioUserRegion> {
     const index = typeof region === 'number' ? region : PciRegion[region];
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
-      throw outOfRange(`region index ${String(region)} cannot be`);
-    return cached(this.#regions, index, () => this.#fetchRegion(index));
+      throw outOfRange(`region index ${region} cannot be`);
+    return this.#regions(index);
   }
 
   get config(): RegisterSpace {
@@ -162,8 +164,8 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   async irq(irq: PciIrqName | number): Promise<VfioUserIrq> {
     const index = typeof irq === 'number' ? irq : PciIrq[irq];
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
-      throw outOfRange(`interrupt index ${String(irq)} cannot be`);
-    return cached(this.#irqs, index, () => this.#fetchIrq(index));
+      throw outOfRange(`interrupt index ${irq} cannot be`);
+    return this.#irqs(index);
   }
 
   /**
@@ -214,9 +216,10 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   }
 
   #release(): void {
-    this.dirtyLog.release();
-    this.dma.detach(this.dmaMessages);
-    if (this.#ownsDma) this.dma.close();
+    const { target, ownsDma } = this.#parts;
+    target.dirtyLog.release();
+    devicesOf(this.dma).detach(target);
+    if (ownsDma) this.dma.close();
     for (const part of this.#open) {
       if (part instanceof VfioUserRegion) part.close();
       else part.release();
@@ -278,15 +281,4 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     const reply = await this.#connection.request({ command, payload, timeout });
     return reply.payload;
   }
-}
-
-/** Remembers what was asked for, but not a failure. */
-async function cached<T>(cache: Map<number, Promise<T>>, key: number, fetch: () => Promise<T>): Promise<T> {
-  let entry = cache.get(key);
-  if (entry === undefined) {
-    entry = fetch();
-    cache.set(key, entry);
-    entry.catch(() => cache.delete(key));
-  }
-  return entry;
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
+import type { DmaRange } from '../dma/memory';
+import { formatRange } from '../dma/table';
+import type { DmaDevices, DmaTarget, DmaTargetLog } from '../dma/target';
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
-import { formatRange } from '../pci/iova-map';
 import {
   DirtyBitmap,
   DirtyPages,
@@ -14,8 +16,6 @@ import {
   type DirtyBitmapInfo,
 } from '../protocol';
 import type { DeviceFeatures } from './device-feature';
-import type { DmaContainer } from './dma-container';
-import type { DmaRange, DmaTarget, DmaTargetLog } from './dma-range';
 
 /** What to log, for {@link DirtyLog.start}. */
 export interface DirtyLogOptions {
@@ -25,17 +25,6 @@ export interface DirtyLogOptions {
   readonly ranges?: readonly { readonly iova: number | bigint; readonly length: number }[];
 }
 
-/** The device whose writes a {@link DirtyLog} logs. */
-export interface LoggingDevice extends Pick<DmaTarget, 'name' | 'unmapDma'> {
-  /** Takes a range from the server, which sends a bitmap of what it has written of it. */
-  unmapDmaWithBitmap(range: DmaRange, bitmap: DirtyBitmapInfo): Promise<Uint8Array>;
-}
-
-/** The fixed part of a report (vfio-user, VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT). */
-const REPORT_SIZE = 24;
-/** The fixed part of a DMA_UNMAP with a bitmap. libvfio-user limits it and the bitmap together to its max_data_xfer_size. */
-const UNMAP_SIZE = 40;
-
 /**
  * Which memory a device has written: the log that the device keeps of its own stores, and what came from it by
  * DMA_WRITE messages, of which libvfio-user leaves the account to the client.
@@ -44,30 +33,66 @@ const UNMAP_SIZE = 40;
  * await device.dirtyLog.start();
  * for (const iova of await device.dirtyLog.report(memory.iova, memory.size)) …
  */
-export class DirtyLog implements DmaTargetLog {
+export interface DirtyLog {
+  /** Whether the device can log. */
+  supported(): Promise<boolean>;
+
+  /**
+   * Starts to log, with all pages clean. When devices share a container, DMA_WRITE messages of each are in the logs of all.
+   *
+   * @returns the granularity that the device has chosen, in bytes
+   * @throws TypeError for a page size that makes no sense, or when it logs already
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE when the device cannot log
+   */
+  start(options?: DirtyLogOptions): Promise<number>;
+
+  /** Ends the log; what it knew is forgotten. */
+  stop(): Promise<void>;
+
+  /**
+   * The pages of a range that were written since they were last reported; they are clean afterwards. Pages that are not
+   * mapped are clean.
+   *
+   * @param length bytes
+   * @param pageSize bytes that one bit stands for, a power of two; default the granularity of the log
+   * @throws TypeError while nothing is logged, or for a page size that makes no sense; RangeError for addresses beyond 64 bits
+   */
+  report(iova: number | bigint, length: number, pageSize?: number): Promise<DirtyBitmap>;
+}
+
+/** The device whose writes a {@link DeviceDirtyLog} logs. */
+interface LoggingDevice extends Pick<DmaTarget, 'name' | 'change'> {
+  /** Takes a range from the server, which sends a bitmap of what it has written of it. */
+  unmapWithBitmap(range: DmaRange, bitmap: DirtyBitmapInfo): Promise<Uint8Array>;
+}
+
+/** The fixed part of a report (vfio-user, VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT). */
+const REPORT_SIZE = 24;
+/** The fixed part of a DMA_UNMAP with a bitmap. libvfio-user limits it and the bitmap together to its max_data_xfer_size. */
+const UNMAP_SIZE = 40;
+
+/** The log of one device, for its user and for its container. */
+export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
   readonly #device: LoggingDevice;
   readonly #feature: DeviceFeatures;
-  readonly #dma: DmaContainer;
+  readonly #devices: DmaDevices;
   readonly #maxBitmap: number;
   /** What is dirty and has not been asked for yet; null when nothing is logged. */
   #pages: DirtyPages | null = null;
   /** Granularity of the device's log; 0 until the device has chosen it. */
   #pageSize = 0;
-  #unwatch: () => void = () => undefined;
 
   /**
-   * Made by the device.
-   *
+   * @param devices of the container
    * @param maxBitmap largest bitmap of one message, in bytes
    */
-  constructor(device: LoggingDevice, feature: DeviceFeatures, dma: DmaContainer, maxBitmap: number) {
+  constructor(device: LoggingDevice, feature: DeviceFeatures, devices: DmaDevices, maxBitmap: number) {
     this.#device = device;
     this.#feature = feature;
-    this.#dma = dma;
+    this.#devices = devices;
     this.#maxBitmap = Math.max(8, maxBitmap - (maxBitmap % 8));
   }
 
-  /** Whether the device can log. */
   async supported(): Promise<boolean> {
     return (
       (await this.#feature.probe(Feature.dmaLoggingStart, { set: true })) &&
@@ -75,26 +100,16 @@ export class DirtyLog implements DmaTargetLog {
     );
   }
 
-  /**
-   * Starts to log, with all pages clean. When devices share a container, DMA_WRITE messages of each are in the logs of all.
-   *
-   * @returns the granularity that the device has chosen, in bytes
-   * @throws VfioUserError ERR_VFIO_USER_REMOTE when the device cannot log
-   */
   async start(options: DirtyLogOptions = {}): Promise<number> {
     const { pageSize = MIN_DIRTY_PAGE_SIZE, ranges = [] } = options;
     if (!isPageSize(pageSize) || pageSize < MIN_DIRTY_PAGE_SIZE)
-      throw invalidArgument(`pageSize is ${String(pageSize)}; give a power of two of at least 4096`);
+      throw invalidArgument(`pageSize is ${pageSize}; give a power of two of at least 4096`);
     if (this.#pages !== null)
       throw invalidArgument(
         `${this.#device.name} logs dirty pages already; stop that before it is started again`,
       );
-    const written = new DirtyPages(pageSize);
-    this.#pages = written;
     // From now on: a message may come before the reply.
-    this.#unwatch = this.#dma.watchWrites((iova, length) => {
-      this.#pages?.mark(iova, length);
-    });
+    this.#pages = new DirtyPages(pageSize);
     try {
       const reply = await this.#feature.set(
         Feature.dmaLoggingStart,
@@ -104,7 +119,7 @@ export class DirtyLog implements DmaTargetLog {
       if (!isPageSize(chosen)) {
         throw new VfioUserError(
           'ERR_VFIO_USER_PROTOCOL',
-          `${this.#device.name} logs pages of ${String(chosen)} bytes, which is no power of two`,
+          `${this.#device.name} logs pages of ${chosen} bytes, which is no power of two`,
           { command: 'DEVICE_FEATURE' },
         );
       }
@@ -116,7 +131,6 @@ export class DirtyLog implements DmaTargetLog {
     }
   }
 
-  /** Ends the log; what it knew is forgotten. */
   async stop(): Promise<void> {
     if (this.#pages === null) return;
     const pageSize = this.#pageSize;
@@ -124,13 +138,6 @@ export class DirtyLog implements DmaTargetLog {
     await this.#feature.set(Feature.dmaLoggingStop, encodeDmaLoggingControl({ pageSize, ranges: [] }));
   }
 
-  /**
-   * The pages of a range that were written since they were last reported; they are clean afterwards. Pages that are not
-   * mapped are clean.
-   *
-   * @param length bytes
-   * @param pageSize bytes that one bit stands for, a power of two; default the granularity of the log
-   */
   async report(iova: number | bigint, length: number, pageSize?: number): Promise<DirtyBitmap> {
     const pages = this.#logged();
     if (
@@ -139,19 +146,19 @@ export class DirtyLog implements DmaTargetLog {
       BigInt(iova) < 0n ||
       BigInt(iova) + BigInt(length) > 1n << 64n
     )
-      throw outOfRange(
-        `${String(length)} bytes at 0x${iova.toString(16)} are not a range of 64-bit addresses`,
-      );
+      throw outOfRange(`${length} bytes at 0x${iova.toString(16)} are not a range of 64-bit addresses`);
     const unit = pageSize ?? this.#pageSize;
     // Throws for a page size that makes no sense, before anything is asked.
     dirtyBitmapSize(length, unit);
-    for (const range of this.#dma.ranges) {
-      const touched =
-        range.iova < BigInt(iova) + BigInt(length) && BigInt(iova) < range.iova + BigInt(range.size);
+    for (const range of this.#devices.ranges.overlapping(BigInt(iova), length)) {
       // Memory that the device cannot map is written by message only, and our own account is complete.
-      if (touched && this.#dma.isShared(range)) await this.#fetch(pages, range);
+      if (range.fd !== null) await this.#fetch(pages, range);
     }
     return pages.take(iova, length, unit);
+  }
+
+  mark(iova: bigint, length: number): void {
+    this.#pages?.mark(iova, length);
   }
 
   checkUnmap(range: DmaRange): number {
@@ -160,24 +167,24 @@ export class DirtyLog implements DmaTargetLog {
     if (range.fd !== null && UNMAP_SIZE + size > this.#maxBitmap) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
-        `${formatRange(range)} has a dirty bitmap of ${String(size)} bytes, and ${this.#device.name} transfers at most ${String(this.#maxBitmap)} of a whole message; report first, then unmap`,
+        `${formatRange(range)} has a dirty bitmap of ${size} bytes, and ${this.#device.name} transfers at most ${this.#maxBitmap} of a whole message; report first, then unmap`,
       );
     }
     return this.#pageSize;
   }
 
-  /** Use the container's `unmapAndReport`. */
   async unmap(range: DmaRange): Promise<void> {
     const pages = this.#logged();
     // As for a report: our own account of what is written by message is complete.
     if (range.fd === null) {
-      await this.#device.unmapDma(range);
+      const [error] = await this.#device.change([{ kind: 'unmap', range }]);
+      if (error instanceof Error) throw error;
       return;
     }
     // At the granularity of the log, as libvfio-user tells what is wrong at others beyond 256 pages.
     const pageSize = this.#pageSize;
     const bitmap = { pageSize, size: dirtyBitmapSize(range.size, pageSize) };
-    const bytes = await this.#device.unmapDmaWithBitmap(range, bitmap);
+    const bytes = await this.#device.unmapWithBitmap(range, bitmap);
     pages.merge(new DirtyBitmap(range.iova, range.size, pageSize, bytes));
   }
 
@@ -185,10 +192,8 @@ export class DirtyLog implements DmaTargetLog {
     return this.#logged().take(iova, length, pageSize);
   }
 
-  /** Stops to watch without a message to the device. Called by the device when it closes. */
+  /** Ends the log without a message to the device. */
   release(): void {
-    this.#unwatch();
-    this.#unwatch = () => undefined;
     this.#pages = null;
     this.#pageSize = 0;
   }
@@ -203,7 +208,7 @@ export class DirtyLog implements DmaTargetLog {
    * Asks for all of a mapped range, at the granularity of the log: libvfio-user refuses a part of a range, and what it
    * tells at another granularity is wrong beyond 256 pages. What the caller did not ask for waits in `pages`.
    */
-  async #fetch(pages: DirtyPages, range: { readonly iova: bigint; readonly size: number }): Promise<void> {
+  async #fetch(pages: DirtyPages, range: DmaRange): Promise<void> {
     const most = this.#maxBitmap * 8 * this.#pageSize;
     for (let at = 0; at < range.size; at += most) {
       const length = Math.min(most, range.size - at);

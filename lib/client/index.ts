@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: MIT
 export { connect, type ConnectOptions } from './connect';
 export type { DeviceStatistics, Negotiated, VfioUserDevice } from './device';
-export { DmaBatch, DmaBatchError, type DmaBatchOutcome } from './dma-batch';
-export { DmaContainer, type DmaContainerOptions } from './dma-container';
-export type { DmaAccess, DmaMapOptions, DmaMapping, DmaPlace, DmaRange } from './dma-range';
 export type { Endpoint } from './endpoint';
 export type { ProbedBar } from './bar-probe';
 export type { IrqTarget, VectorSelection, VfioUserIrq } from './irq';

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { Mutex } from '../async';
 
 /** What is disabled when another takes its place. */
 export interface ExclusiveIrq {
@@ -10,14 +11,7 @@ export interface ExclusiveIrq {
  * Keeps changes of a device's interrupts apart: each begins when the one before has ended. Of INTx, MSI and MSI-X a
  * function uses one at a time (PCI Local Bus 3.0, 6.8), and libvfio-user keeps their eventfds in one array.
  */
-export class IrqExclusion {
+export class IrqExclusion extends Mutex {
   /** The one of INTx, MSI and MSI-X that is enabled. */
   active: ExclusiveIrq | null = null;
-  #last: Promise<unknown> = Promise.resolve();
-
-  run<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(change);
-    this.#last = result.catch(() => undefined);
-    return result;
-  }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { memoize } from '../async';
 import { VfioUserError, invalidArgument } from '../errors';
 import {
   Command,
@@ -56,7 +57,7 @@ export class DeviceMigration {
   readonly #connection: Connection;
   readonly #features: DeviceFeatures;
   readonly #limits: MigrationLimits;
-  #supported: Promise<MigrationSupport> | undefined;
+  readonly #support = memoize(() => this.#fetchSupport());
 
   /** @internal */
   constructor(connection: Connection, features: DeviceFeatures, limits: MigrationLimits) {
@@ -67,12 +68,7 @@ export class DeviceMigration {
 
   /** Asked once; it does not change while connected. */
   supported(): Promise<MigrationSupport> {
-    if (this.#supported === undefined) {
-      const asked = this.#fetchSupport();
-      this.#supported = asked;
-      asked.catch(() => (this.#supported = undefined));
-    }
-    return this.#supported;
+    return this.#support();
   }
 
   /** The state that the device is in now. */

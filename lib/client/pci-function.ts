@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { setTimeout as sleep } from 'node:timers/promises';
+import { Mutex } from '../async';
 import { VfioUserError, outOfRange } from '../errors';
 import {
   parseCapabilities,
@@ -54,7 +55,8 @@ const RESET_TIME = 1000;
  */
 export class PciFunction {
   readonly #device: Pick<Device, 'name' | 'region'>;
-  #last: Promise<unknown> = Promise.resolve();
+  /** Changes of registers go one after the other, so that none takes back what another has set. */
+  readonly #changes = new Mutex();
 
   constructor(device: Pick<Device, 'name' | 'region'>) {
     this.#device = device;
@@ -151,7 +153,7 @@ export class PciFunction {
    * memory and I/O are switched off meanwhile. For comparison with {@link bars}: clients of vfio-user do not need it.
    */
   probeBars(): Promise<readonly ProbedBar[]> {
-    return this.#alone(async () => probeBars(await this.#config(), await this.header()));
+    return this.#changes.run(async () => probeBars(await this.#config(), await this.header()));
   }
 
   /** Command register, see `PciCommand`. */
@@ -172,7 +174,7 @@ export class PciFunction {
   setCommand(set: number, clear = 0): Promise<number> {
     if (!isRegister(set) || !isRegister(clear))
       throw outOfRange('The bits of the command register are 16-bit numbers');
-    return this.#alone(async () => {
+    return this.#changes.run(async () => {
       const config = await this.#config();
       const value = ((await config.read16(PciConfig.command)) & ~clear) | set;
       await config.write16(PciConfig.command, value);
@@ -203,7 +205,7 @@ export class PciFunction {
    *   come back
    */
   functionLevelReset(): Promise<void> {
-    return this.#alone(async () => {
+    return this.#changes.run(async () => {
       const express = await this.capability('express');
       if (express?.functionLevelReset !== true) {
         throw new VfioUserError(
@@ -229,13 +231,6 @@ export class PciFunction {
 
   #config(): Promise<DeviceRegion> {
     return this.#device.region('config');
-  }
-
-  /** Changes of registers go one after the other, so that none takes back what another has set. */
-  #alone<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#last.then(change);
-    this.#last = result.catch(() => undefined);
-    return result;
   }
 }
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { memoize } from '../async';
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
 import { RegisterAccess, type RegisterWidth } from '../pci/registers';
@@ -65,7 +66,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
   readonly #mappings: RegionMappings;
   readonly #postedWrites: PostedWrites;
   #posted = false;
-  #ioFds: Promise<RegionIoFds> | undefined;
+  readonly #ioFds = memoize(() => this.#fetchIoFds());
   #openIoFds: RegionIoFds | null = null;
   /** Set while writes go to eventfds. */
   #eventFds: RegionIoFds | null = null;
@@ -165,11 +166,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
    * @throws VfioUserError ERR_VFIO_USER_REMOTE when the server does not offer this; PROTOCOL and others of a message
    */
   async ioFds(options: { readonly useForWrites?: boolean } = {}): Promise<readonly SubRegion[]> {
-    if (this.#ioFds === undefined) {
-      this.#ioFds = this.#fetchIoFds();
-      this.#ioFds.catch(() => (this.#ioFds = undefined));
-    }
-    const ioFds = await this.#ioFds;
+    const ioFds = await this.#ioFds();
     this.#assertOpen();
     this.#eventFds = options.useForWrites === false ? null : ioFds;
     return ioFds.subRegions;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { constants } from 'node:buffer';
+import { IovaTable, formatRange, type IovaSegment } from '../dma/table';
 import { VfioUserError } from '../errors';
 import { Mapping, closeFd } from '../native';
-import { IovaMap, formatRange, type IovaSegment } from '../pci/iova-map';
 import {
   Command,
   DmaMapFlag,
@@ -72,7 +72,7 @@ class MappedRange implements ClientRange {
 /** The memory of one client: what it showed with DMA_MAP. */
 export class ClientMemoryMap implements ClientMemory {
   readonly dirtyLog: ClientDirtyLog;
-  readonly #ranges = new IovaMap<MappedRange>();
+  readonly #ranges = new IovaTable<MappedRange>();
   readonly #connection: Connection;
   readonly #limits: ClientMemoryLimits;
   readonly #report: (error: unknown) => void;

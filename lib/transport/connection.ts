@@ -10,6 +10,7 @@ import { closedError, disconnectedError, errorFor } from './errors';
 import { Incoming, type Message } from './incoming';
 import type { LaneQueue } from './lanes';
 import { Outgoing } from './outgoing';
+import { RequestWindow } from './request-window';
 import { Requests, type Reply, type Request, type Settlement } from './requests';
 import { traceMessage, traceState, tracing } from './trace';
 
@@ -76,6 +77,7 @@ export class Connection {
   readonly #incoming: Incoming;
   readonly #outgoing: Outgoing;
   readonly #requests: Requests;
+  readonly #window = new RequestWindow();
   readonly #commands: Commands;
   readonly #onClose: (error: VfioUserError | null) => void;
   /** Several messages may be read at a time while no reply with descriptors is expected. */
@@ -218,16 +220,24 @@ export class Connection {
   }
 
   /**
-   * Sends many requests in order, without waiting for a reply before the next; at most 256 are in flight. Never rejects.
+   * Sends a series of requests in order, without waiting for a reply before the next. At most 256 are in flight, shared by all
+   * such calls of the thread. The requests of a second call leave behind those of the first. Never rejects.
    *
    * @param requestAt gives a request by its index. What it returned may be reused when it is called again
    * @returns by index, the reply or why there is none
    */
   requestAll(count: number, requestAt: (index: number) => Request): Promise<PromiseSettledResult<Reply>[]> {
-    return this.#requests.submitAll(count, (index) => {
+    // When the connection has ended, one error serves all requests of a command: it costs more than a message.
+    const ended = new Map<number, Error>();
+    return this.#window.send(count, (index, settlement) => {
       const request = requestAt(index);
-      this.#assertOpen(request.command);
-      return request;
+      if (!this.#closed) {
+        this.#requests.submit(request, settlement);
+        return;
+      }
+      const error = ended.get(request.command) ?? this.#endedError(request.command);
+      ended.set(request.command, error);
+      settlement.reject(error);
     });
   }
 
@@ -388,9 +398,12 @@ export class Connection {
   }
 
   #assertOpen(command: number): void {
-    if (!this.#closed) return;
+    if (this.#closed) throw this.#endedError(command);
+  }
+
+  #endedError(command: number): VfioUserError {
     const name = commandName(command);
-    throw this.#error === null ? closedError(this.name, name, 'is') : errorFor(this.#error, name);
+    return this.#error === null ? closedError(this.name, name, 'is') : errorFor(this.#error, name);
   }
 
   #disconnected(cause: unknown): VfioUserError {

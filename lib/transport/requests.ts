@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
-import { VfioUserError, asError } from '../errors';
+import { VfioUserError } from '../errors';
 import { commandName, commandRow } from '../protocol/commands';
 import { HeaderFlag } from '../protocol/constants';
 import { DeadlineTimer } from './deadline-timer';
@@ -51,14 +51,6 @@ interface Pending extends Departure {
 }
 
 const ID_COUNT = 0x10000;
-/**
- * Messages that {@link Requests.submitAll} has in flight at a time, over all connections of the thread: enough that a peer always
- * has the next. Descriptors that the peers have not received yet count against RLIMIT_NOFILE (unix(7), ETOOMANYREFS), which may
- * be 1024; and more messages than these would not fit into the send buffer of a socket, which is 208 KiB by default (socket(7))
- * and takes 278 of them.
- */
-const WINDOW = 256;
-let windowUsed = 0;
 
 /**
  * Our requests: their ids, deadlines and replies. An id whose request timed out or was aborted stays taken until its late reply
@@ -125,54 +117,6 @@ export class Requests {
     const message = { id, command, flags: HeaderFlag.command, errno: 0, payload, data, fds };
     this.#outgoing.send(message, pending);
     return id;
-  }
-
-  /**
-   * Sends many requests in order, without waiting for a reply before the next. Never rejects.
-   *
-   * @param requestAt gives a request by its index; what it throws is the outcome of that index. What it returned may be reused
-   *   when it is called again
-   * @returns by index, the reply or why there is none
-   */
-  submitAll(count: number, requestAt: (index: number) => Request): Promise<PromiseSettledResult<Reply>[]> {
-    const results = new Array<PromiseSettledResult<Reply>>(count);
-    let sent = 0;
-    let settled = 0;
-    let advancing = false;
-    return new Promise((resolve) => {
-      const settle = (index: number, result: PromiseSettledResult<Reply>): void => {
-        results[index] = result;
-        settled++;
-        windowUsed--;
-        advance();
-      };
-      const advance = (): void => {
-        // A request that is settled at once comes back here.
-        if (advancing) return;
-        advancing = true;
-        // One may always be in flight, as nobody else tells when the window has room again.
-        while (sent < count && (windowUsed < WINDOW || sent === settled)) {
-          const index = sent++;
-          windowUsed++;
-          const settlement = {
-            resolve: (value: Reply) => {
-              settle(index, { status: 'fulfilled', value });
-            },
-            reject: (reason: Error) => {
-              settle(index, { status: 'rejected', reason });
-            },
-          };
-          try {
-            this.submit(requestAt(index), settlement);
-          } catch (error) {
-            settlement.reject(asError(error));
-          }
-        }
-        advancing = false;
-        if (settled === count) resolve(results);
-      };
-      advance();
-    });
   }
 
   /** Whether a request is in flight. */

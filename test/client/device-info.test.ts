@@ -46,6 +46,17 @@ test('a reply to another command', async () => {
   await expect(device.info()).rejects.toMatchObject(failure('ERR_VFIO_USER_PROTOCOL', 'DEVICE_GET_IRQ_INFO'));
 });
 
+test('a failure is not remembered', async () => {
+  let answer: number | Uint8Array = 16;
+  const { device, server } = await fakeDevice({ [GET_INFO]: () => answer });
+  await expect(device.info()).rejects.toMatchObject({ errnoName: 'EBUSY' });
+  await expect(device.reset()).rejects.toMatchObject({ errnoName: 'EBUSY' });
+  answer = info(3);
+  expect((await device.info()).resettable).toBe(true);
+  await device.reset();
+  expect([server.count(GET_INFO), server.count(RESET)]).toEqual([3, 1]);
+});
+
 test('a failure is not remembered for regions and interrupts', async () => {
   let answer = 16;
   const { device, server } = await fakeDevice({

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { connect, type VfioUserDevice } from '../../lib/client';
+import { Feature, encodeDmaLoggingControl } from '../../lib/protocol';
 import { until } from '../client/support';
 import { Sample, whyNoSample } from './libvfio-user-sample';
 
@@ -41,12 +42,14 @@ const why = whyNoSample('server');
 
     test('while nothing is logged it refuses, and the range stays', async () => {
       const memory = await device.dma.allocate(0x1000);
-      const [range] = device.dma.ranges;
-      await expect(
-        device.dmaMessages.unmapDmaWithBitmap(range!, { pageSize: 4096, size: 8 }),
-      ).rejects.toMatchObject({
+      await device.dirtyLog.start();
+      // Behind the back of our log, which asks nothing while it is stopped itself.
+      const stop = encodeDmaLoggingControl({ pageSize: 4096, ranges: [] });
+      await device.feature.set(Feature.dmaLoggingStop, stop);
+      await expect(device.dma.unmapAndReport(memory.iova, memory.size)).rejects.toMatchObject({
         code: 'ERR_VFIO_USER_REMOTE',
       });
+      expect(device.dma.ranges.length).toBe(1);
       await memory.close();
       expect(device.dma.ranges).toEqual([]);
     });

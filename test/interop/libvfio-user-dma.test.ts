@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { DmaBatchError, connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
+import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
+import { DmaBatchError } from '../../lib/dma/batch';
 import { sharedMemory, until } from '../client/support';
 import { Sample, whyNoSample } from './libvfio-user-sample';
 

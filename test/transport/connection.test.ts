@@ -173,67 +173,6 @@ describe('request', () => {
     const { fds } = await result;
     expect([fds.length, fds.take(0)]).toEqual([2, undefined]);
   });
-
-  test('many, sent in order without waiting; each outcome is told in its place', async () => {
-    open();
-    // The fixed part may be reused for the next request.
-    const payload = new Uint8Array(1);
-    const outcomes = connection.requestAll(5, (tag) => {
-      if (tag === 3) throw new RangeError('no such request');
-      payload[0] = tag;
-      return { command: READ, payload, timeout: tag === 4 ? 20 : 1000 };
-    });
-    await endOfTurn();
-    const requests = [peer.take(), peer.take(), peer.take(), peer.take()];
-    expect(requests.map(({ payload: [tag] }) => tag)).toEqual([0, 1, 2, 4]);
-    peer.reply(requests[1]!, undefined, 0x21, 22);
-    peer.reply(requests[0]!, Uint8Array.of(7));
-    peer.reply(requests[2]!, Uint8Array.of(9));
-    expect(
-      (await outcomes).map((outcome) =>
-        outcome.status === 'fulfilled' ? outcome.value.payload[0] : (outcome.reason as VfioUserError).code,
-      ),
-    ).toEqual(
-      [7, 'ERR_VFIO_USER_REMOTE', 9, 'ERR_OUT_OF_RANGE', 'ERR_VFIO_USER_TIMEOUT'].map((each) =>
-        each === 'ERR_OUT_OF_RANGE' ? undefined : each,
-      ),
-    );
-  });
-
-  test('at most 256 of many are in flight, over all connections', async () => {
-    open();
-    const other = connected();
-    const ask = (of: Connection): Promise<unknown> =>
-      of.requestAll(300, () => ({ command: READ, payload: Uint8Array.of(1) }));
-    const all = [ask(connection), ask(other.connection)];
-    // One may always be in flight, so that each goes on by itself.
-    expect([connection.inFlight, other.connection.inFlight]).toEqual([256, 1]);
-    const serve = async ({ socket }: Peer): Promise<void> => {
-      const bytes = Buffer.alloc(17);
-      for (let count = 0; count < 300; count++) {
-        await until(() => socket.receive(bytes, 0, 17) === 17);
-        const reply = message(READ, undefined, { id: bytes.readUInt16LE(0), flags: 1 });
-        expect(socket.send(reply, reply.length, null, 0, null)).toBe(reply.length);
-      }
-    };
-    await Promise.all([serve(peer), serve(other.peer)]);
-    await Promise.all(all);
-    other.connection.close();
-    other.peer.socket.close();
-  });
-
-  test('none of none, and many on a connection that has ended', async () => {
-    open();
-    expect(await connection.requestAll(0, () => ({ command: READ, payload: new Uint8Array(0) }))).toEqual([]);
-    connection.close();
-    const outcomes = await connection.requestAll(100_000, () => ({
-      command: READ,
-      payload: new Uint8Array(0),
-    }));
-    expect(outcomes.length).toBe(100_000);
-    for (const outcome of outcomes)
-      if (outcome.status === 'fulfilled') throw new Error('answered on a closed connection');
-  });
 });
 
 describe('the end', () => {

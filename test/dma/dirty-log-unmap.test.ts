@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { DmaContainer } from '../../lib/client';
+import { DmaContainer } from '../../lib/dma/container';
+import { Feature, encodeDmaLoggingControl } from '../../lib/protocol';
 import { type ClientRange } from '../../lib/server';
 import { MigratingModel } from '../server/migration-model';
 import {
@@ -21,7 +22,7 @@ import {
   type Answer,
   type Handlers,
   type Heard,
-} from './support';
+} from '../client/support';
 
 const DEVICE_FEATURE = 16;
 const PAGE = 4096;
@@ -71,9 +72,13 @@ test('a device of ours that does not log refuses, and the range stays', async ()
   const model = new MigratingModel();
   const device = await servedDevice(model);
   const memory = await device.dma.allocate(PAGE);
-  await expect(
-    device.dmaMessages.unmapDmaWithBitmap(device.dma.ranges[0]!, { pageSize: PAGE, size: 8 }),
-  ).rejects.toMatchObject({ code: 'ERR_VFIO_USER_REMOTE', errnoName: 'ENOTSUP' });
+  await device.dirtyLog.start();
+  // Behind the back of our log, which asks nothing while it is stopped itself.
+  await device.feature.set(Feature.dmaLoggingStop, encodeDmaLoggingControl({ pageSize: PAGE, ranges: [] }));
+  await expect(device.dma.unmapAndReport(memory.iova, PAGE)).rejects.toMatchObject({
+    code: 'ERR_VFIO_USER_REMOTE',
+    errnoName: 'ENOTSUP',
+  });
   expect(model.ranges.length).toBe(1);
   await memory.close();
 });

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { ftruncateSync } from 'node:fs';
 import fc from 'fast-check';
-import { DmaBatchError, DmaContainer, connect, type ConnectOptions } from '../../lib/client';
+import { connect, type ConnectOptions } from '../../lib/client';
+import { DmaBatchError } from '../../lib/dma/batch';
+import { DmaContainer } from '../../lib/dma/container';
 import { VfioUserError } from '../../lib/errors';
 import { closeFd, createSharedMemory } from '../../lib/native';
 import { serve } from '../../lib/server';
@@ -28,7 +30,7 @@ import {
   until,
   version,
   warmUp,
-} from './support';
+} from '../client/support';
 
 const PAGE = 4096;
 const EBUSY = 16;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { DmaContainer, connect } from '../../lib/client';
+import { connect } from '../../lib/client';
+import { DmaContainer, devicesOf } from '../../lib/dma/container';
 import { createSharedMemory, closeFd } from '../../lib/native';
 import { serve } from '../../lib/server';
 import { TestModel } from '../server/support';
@@ -25,7 +26,7 @@ import {
   version,
   warmUp,
   type Heard,
-} from './support';
+} from '../client/support';
 
 const PAGE = 4096;
 const HUGE = 0x20_0000;
@@ -133,8 +134,9 @@ describe('map', () => {
     expect(server.payloads(DMA_MAP)).toEqual([
       bare('20000000 03000000 0000000000000000 00f0ffffffffffff 0010000000000000'),
     ]);
-    expect(toHex(device.dma.read(2n ** 64n - 2n, 2))).toBe('0000');
-    expect(() => device.dma.read(2n ** 64n - 2n, 3)).toThrow(like({ code: 'ERR_VFIO_USER_DMA' }));
+    const devices = devicesOf(device.dma);
+    expect(toHex(devices.read(2n ** 64n - 2n, 2))).toBe('0000');
+    expect(() => devices.read(2n ** 64n - 2n, 3)).toThrow(like({ code: 'ERR_VFIO_USER_DMA' }));
     await device.dma.unmap(iova, PAGE);
     expect(server.payloads(DMA_UNMAP)).toEqual([bare('18000000 00000000 00f0ffffffffffff 0010000000000000')]);
   });
