@@ -9,7 +9,7 @@
         "native/descriptor.cc",
         "native/eventfd.cc",
         "native/memory.cc",
-        "native/queue-exchange.cc",
+        "native/nvme/queue-loop.cc",
         "native/readiness.cc",
         "native/socket-exchange.cc",
         "native/socket-message.cc",

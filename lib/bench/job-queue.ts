@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
 import { NvmOpcode } from '../nvme/spec';
-import { QueuePair, ScriptExchange, completeEntry, type Doorbells, type Exchange } from '../nvme/host';
+import { QueuePair, type Doorbells } from '../nvme/host';
+import { ScriptQueueLoop, completeEntry, type QueueLoop } from '../nvme/host/queue-loop';
 import { dataPointers } from './data-pointers';
 import { CommandUse, EntriesAhead, MOST_AHEAD } from './entries-ahead';
 import { LatencyHistogram } from './histogram';
@@ -38,7 +39,7 @@ export interface FailedCommand {
  * before; doorbells are rung once per batch, next I/Os first; the clock is read once per batch, when the device is at work
  * again, so that an I/O's latency has the time in it that its successor took to be sent.
  *
- * A queue that is full is kept so by an {@link Exchange}, with entries written ahead. What needs a look between a
+ * A queue that is full is kept so by an {@link QueueLoop}, with entries written ahead. What needs a look between a
  * completion and the next command, verification or a rate, goes one turn at a time: reap, record, send.
  */
 export class JobQueue {
@@ -65,7 +66,7 @@ export class JobQueue {
   readonly #ahead: EntriesAhead;
   /** Entries that an exchange has; 0 when there are none. */
   readonly #mostAhead: number;
-  readonly #exchange: Exchange;
+  readonly #loop: QueueLoop;
   readonly #pointers: Uint32Array;
   /** Of each command id: what it is used for, when it was sent in milliseconds, its block, whether its data is checked. */
   readonly #use: Uint8Array;
@@ -86,8 +87,8 @@ export class JobQueue {
   readonly #readTimes = new Float64Array(MOST_AHEAD);
   readonly #writeTimes = new Float64Array(MOST_AHEAD);
 
-  /** @param exchange the exchange of the addon, where doorbells are mapped */
-  constructor(plan: JobPlan, memory: ArrayBuffer, doorbells: Doorbells, exchange?: Exchange) {
+  /** @param loop the loop of the addon, where doorbells are mapped */
+  constructor(plan: JobPlan, memory: ArrayBuffer, doorbells: Doorbells, loop?: QueueLoop) {
     const { depth, blockSize, dataOffset, queue } = plan;
     this.#plan = plan;
     this.remaining = plan.ioLimit;
@@ -99,8 +100,8 @@ export class JobQueue {
     this.#ahead = new EntriesAhead(plan, this.#queue, this.verification, sgl);
     const eachTurn = plan.verify || plan.rate !== Infinity;
     this.#mostAhead = eachTurn ? 0 : Math.min(MOST_AHEAD, queue.entries - 1 - depth);
-    this.#exchange = exchange ?? new ScriptExchange(this.#queue, doorbells, depth, MOST_AHEAD);
-    this.#exchange.pointers.set(words);
+    this.#loop = loop ?? new ScriptQueueLoop(this.#queue, doorbells, depth, MOST_AHEAD);
+    this.#loop.pointers.set(words);
     this.#use = new Uint8Array(depth);
     this.#sent = new Float64Array(depth);
     this.#block = new Float64Array(depth);
@@ -198,13 +199,13 @@ export class JobQueue {
   /** The queue is full: each completion is followed by an entry that was written ahead. */
   #exchangeAhead(patience: number): number {
     const ahead = this.#ahead;
-    const { cids, times } = this.#exchange;
+    const { cids, times } = this.#loop;
     const entries = this.#queue.entries;
     const use = this.#use;
     const sent = this.#sent;
     ahead.prepare(Math.min(this.#mostAhead, this.remaining));
     let slot = this.#queue.tail;
-    const count = this.#queue.exchange(this.#exchange, ahead.ready, patience);
+    const count = this.#queue.runLoop(this.#loop, ahead.ready, patience);
     if (count === 0) return 0;
     let reads = 0;
     let written = 0;

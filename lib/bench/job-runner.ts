@@ -3,8 +3,9 @@ import { Worker } from 'node:worker_threads';
 import { setImmediate as turn } from 'node:timers/promises';
 import { join } from 'node:path';
 import { VfioUserError } from '../errors';
-import { EventFd, Mapping, QueueExchange } from '../native';
+import { EventFd, Mapping } from '../native';
 import { MappedDoorbells, type Doorbells } from '../nvme/host';
+import { NativeQueueLoop } from '../nvme/host/native-queue-loop';
 import { MOST_AHEAD } from './entries-ahead';
 import { Job } from './job';
 import type { CpuUsage } from './results';
@@ -41,7 +42,7 @@ export async function runJob(plan: JobPlan): Promise<JobReport> {
   const doorbells = Mapping.map(plan.doorbells.fd, plan.doorbells.offset, plan.doorbells.size);
   try {
     const mapped = new MappedDoorbells(new Uint32Array(doorbells.buffer), plan.dstrd);
-    const exchange = new QueueExchange({
+    const loop = new NativeQueueLoop({
       memory,
       ...plan.queue,
       doorbells,
@@ -50,7 +51,7 @@ export async function runJob(plan: JobPlan): Promise<JobReport> {
       depth: plan.depth,
       room: MOST_AHEAD,
     });
-    const job = new Job(plan, memory.buffer, mapped, exchange);
+    const job = new Job(plan, memory.buffer, mapped, loop);
     if (plan.interruptFd !== null) await runOnInterrupts(job, plan, plan.interruptFd);
     else runPolling(job, new JobState(plan.state));
     return reportOf(job);

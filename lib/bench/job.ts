@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
-import type { Doorbells, Exchange } from '../nvme/host';
+import type { Doorbells } from '../nvme/host';
+import type { QueueLoop } from '../nvme/host/queue-loop';
 import type { LatencyHistogram } from './histogram';
 import { JobQueue } from './job-queue';
 import { JobState, writes, type JobOutcome, type JobPlan } from './plan';
@@ -45,11 +46,11 @@ export class Job {
   #readingBack = false;
   #stalled = false;
 
-  /** @param exchange the exchange of the addon, where doorbells are mapped */
-  constructor(plan: JobPlan, memory: ArrayBuffer, doorbells: Doorbells, exchange?: Exchange) {
+  /** @param loop the loop of the addon, where doorbells are mapped */
+  constructor(plan: JobPlan, memory: ArrayBuffer, doorbells: Doorbells, loop?: QueueLoop) {
     this.#plan = plan;
     this.#state = new JobState(plan.state);
-    this.#queue = new JobQueue(plan, memory, doorbells, exchange);
+    this.#queue = new JobQueue(plan, memory, doorbells, loop);
   }
 
   get readLatency(): LatencyHistogram {

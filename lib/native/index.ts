@@ -10,7 +10,6 @@ export {
   createSharedMemory,
 } from './memory';
 export { pageSize } from './page-size';
-export { QueueExchange, type QueueExchangePlace } from './queue-exchange';
 export { MAX_FDS_PER_MESSAGE, MAX_SOCKET_PATH, type PeerCredentials, Socket, SocketWatcher } from './socket';
 export { SocketExchange } from './socket-exchange';
 export { Ready } from './watcher';

@@ -4,8 +4,9 @@ import { closeSync } from 'node:fs';
 import { MOST_AHEAD, queueEntries } from '../../lib/bench/entries-ahead';
 import { Job } from '../../lib/bench/job';
 import { WORKLOADS, type JobPlan } from '../../lib/bench/plan';
-import { Mapping, QueueExchange, createSharedMemory } from '../../lib/native';
+import { Mapping, createSharedMemory } from '../../lib/native';
 import { MappedDoorbells } from '../../lib/nvme/host';
+import { NativeQueueLoop } from '../../lib/nvme/host/native-queue-loop';
 import { FakeDevice, MEMORY_BYTES, finish, world } from './fake-device';
 
 const order = (device: FakeDevice): string[] =>
@@ -109,7 +110,7 @@ test.each([1, 7, 64])('the loop of the addon, at a depth of %i', (depth) => {
   const mapped = new MappedDoorbells(words, 0);
   const [tailIndex, headIndex] = [mapped.tailIndex(1), mapped.headIndex(1)];
   const place = { memory, ...plan.queue, doorbells, tailIndex, headIndex, depth, room: MOST_AHEAD };
-  const job = new Job(plan, memory.buffer, mapped, new QueueExchange(place));
+  const job = new Job(plan, memory.buffer, mapped, new NativeQueueLoop(place));
   const before = performance.now();
   // One look at the queue in each slice; then the device does what was rung.
   for (let slices = 0; job.slice(1, 0) !== 'done'; slices++) {

@@ -3,7 +3,6 @@ export { AdminQueue } from './admin-queue';
 export { NvmeController, type AttachOptions } from './controller';
 export { DmaArena, NVME_PAGE, type DmaChunk } from './dma-arena';
 export { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
-export { ScriptExchange, completeEntry, type Exchange, type ExchangeQueue } from './exchange';
 export { IoQueue } from './io-queue';
 export { NvmeNamespace, type BlockRange, type DataBuffer } from './namespace';
 export { NvmeStatusError } from './nvme-error';
