@@ -34,10 +34,10 @@ export function measureScaling(endpoints: Endpoints, rounds: number, seconds: nu
     ['malloc', malloc],
   ] as const) {
     for (const depth of [1, 2, 4, 8, 16, 32, 64, 128, 255])
-      measure(`${name}, depth ${String(depth)}`, [path], { depth });
+      measure(`${name}, depth ${depth}`, [path], { depth });
     for (const blockSize of [512, 4096, 16384, 65536, 131072])
-      measure(`${name}, block size ${String(blockSize)}`, [path], { blockSize });
-    for (const jobs of [1, 2, 4]) measure(`${name}, queue pairs ${String(jobs)}`, [path], { jobs });
+      measure(`${name}, block size ${blockSize}`, [path], { blockSize });
+    for (const jobs of [1, 2, 4]) measure(`${name}, queue pairs ${jobs}`, [path], { jobs });
   }
   measure('null and malloc together', [nothing.path, malloc.path], {});
   return rows;

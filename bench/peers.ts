@@ -59,7 +59,7 @@ function* comparisons(directory: string, endpoints: Endpoints, seconds: number):
     const { path, nqn } = endpoints[bdev];
     const { rw, blockSize, depth } = workload;
     return {
-      name: `${bdev}, ${rw} ${String(blockSize)}, depth ${String(depth)}`,
+      name: `${bdev}, ${rw} ${blockSize}, depth ${depth}`,
       bar,
       ...(p999Bar === undefined ? {} : { p999Bar }),
       ours: () => runOurs([path], workload, seconds),
@@ -186,10 +186,8 @@ async function main(): Promise<void> {
   const [rounds, seconds] = [Number(values.rounds), Number(values.seconds)];
   if (!(rounds >= 1 && seconds > 0)) throw new Error('--rounds and --seconds are numbers above 0');
 
-  const machine = `${cpus()[0]?.model ?? 'unknown processor'}, ${String(availableParallelism())} cores, Linux ${release()}, Node ${process.version}`;
-  console.log(
-    `${machine}\nmedians of ${String(rounds)} rounds of ${String(seconds)} s, after 1 s of warm-up`,
-  );
+  const machine = `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Linux ${release()}, Node ${process.version}`;
+  console.log(`${machine}\nmedians of ${rounds} rounds of ${seconds} s, after 1 s of warm-up`);
   const endpoints = running ?? (await startTarget(directory));
   let result: object;
   try {
@@ -224,7 +222,7 @@ async function compareAll(
   if (warning !== undefined) console.log(warning);
   const messages = countMessages(endpoints.malloc.path);
   console.log(
-    `messages from connect to the first completed I/O: ${String(messages)} (bar: at most ${String(LEAST_MESSAGES)})`,
+    `messages from connect to the first completed I/O: ${messages} (bar: at most ${LEAST_MESSAGES})`,
   );
   return { rows, messages };
 }
