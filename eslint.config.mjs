@@ -11,10 +11,10 @@ const ARROWS = {
   transport: ['protocol', 'native'],
   client: ['protocol', 'native', 'transport', 'pci'],
   server: ['protocol', 'native', 'transport', 'pci'],
-  'nvme/host': ['native', 'pci', 'nvme/spec', 'client'],
+  'nvme/host': ['native', 'pci', 'nvme/spec'],
   'nvme/controller': ['native', 'pci', 'nvme/spec', 'server', 'transport'],
   nvme: ['nvme/host', 'nvme/controller', 'nvme/spec'],
-  bench: ['native', 'pci', 'nvme/spec', 'nvme/host', 'client'],
+  bench: ['native', 'pci', 'nvme/spec', 'nvme/host'],
   cli: [
     'native',
     'pci',
