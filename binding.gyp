@@ -10,7 +10,7 @@
         "native/descriptor.cc",
         "native/eventfd.cc",
         "native/memory.cc",
-        "native/queue-exchange.cc",
+        "native/nvme/queue-loop.cc",
         "native/readiness.cc",
         "native/socket-message.cc",
         "native/socket.cc",

@@ -13,11 +13,11 @@ const ARROWS = {
   dma: ['native', 'pci', 'protocol'],
   client: ['protocol', 'native', 'transport', 'dma', 'pci'],
   server: ['protocol', 'native', 'transport', 'dma', 'pci'],
-  'nvme/host': ['native', 'pci', 'nvme/spec', 'client'],
+  'nvme/host': ['native', 'pci', 'nvme/spec'],
   'nvme/backends': ['native'],
   'nvme/controller': ['native', 'pci', 'nvme/spec', 'nvme/backends', 'server', 'transport'],
   nvme: ['nvme/host', 'nvme/controller', 'nvme/backends', 'nvme/spec'],
-  bench: ['native', 'pci', 'nvme/spec', 'nvme/host', 'client'],
+  bench: ['native', 'pci', 'nvme/spec', 'nvme/host'],
   cli: [
     'native',
     'pci',

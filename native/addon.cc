@@ -25,7 +25,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitDescriptor(env, exports);
   InitEventfd(env, exports);
   InitMemory(env, exports);
-  InitQueueExchange(env, exports);
+  InitNvme(env, exports);
   InitReadiness(env, exports);
   InitSocket(env, exports);
   InitSocketMessage(env, exports);

@@ -27,7 +27,7 @@ struct AddonData {
 void InitDescriptor(Napi::Env env, Napi::Object exports);
 void InitEventfd(Napi::Env env, Napi::Object exports);
 void InitMemory(Napi::Env env, Napi::Object exports);
-void InitQueueExchange(Napi::Env env, Napi::Object exports);
+void InitNvme(Napi::Env env, Napi::Object exports);
 void InitReadiness(Napi::Env env, Napi::Object exports);
 void InitSocket(Napi::Env env, Napi::Object exports);
 void InitSocketMessage(Napi::Env env, Napi::Object exports);

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: MIT
 import { LatencyHistogram } from './histogram';
-import { FIO_PERCENTILES } from './percentiles';
-import { bandwidth, emptyDirection, iops, summarize } from './results';
-import type { DirectionResult, JobOptions, ReportPart } from './results';
+import {
+  bandwidth,
+  emptyDirection,
+  iops,
+  latencyOf,
+  summarize,
+  type DirectionResult,
+  type FioOptions,
+  type ReportPart,
+} from './job-result';
+import { FIO_PERCENTILES } from './units';
 
 /** Statistics of a latency in ns. `percentile` and `bins` are only there when `N` is above 0. */
 export interface FioLatency {
@@ -17,7 +25,7 @@ export interface FioLatency {
   bins?: Record<string, number>;
 }
 
-/** One direction of a job. `bw` and its relatives are in KiB/s, `runtime` is in ms. */
+/** One direction of a job. `bw`, `bw_min` and so on are in KiB/s, `runtime` is in ms. */
 export interface FioDirection {
   io_bytes: number;
   io_kbytes: number;
@@ -55,7 +63,7 @@ export interface FioJob {
   eta: number;
   /** Seconds. */
   elapsed: number;
-  'job options': JobOptions;
+  'job options': FioOptions;
   read: FioDirection;
   write: FioDirection;
   trim: FioDirection;
@@ -111,8 +119,9 @@ const LATENCY_LIMITS = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000] as const;
 /**
  * The results in fio's JSON schema (fio 3.x, `stat.c`), for the tools that read it: fio-plot, fio_jsonplus_clat2csv.
  *
- * Two differences are in what is measured: an I/O is timed from submission to completion, so that `lat_ns` equals `clat_ns` and `slat_ns` is
- * empty; and `latency_ns`, `latency_us`, `latency_ms` are counted from the histogram, where a limit inside a bucket is met within 0.8 %.
+ * It differs from fio in two ways. An I/O is timed from submission to completion, so `lat_ns` equals `clat_ns` and `slat_ns` is
+ * empty. And `latency_ns`, `latency_us`, `latency_ms` are counted from the histogram, where a limit inside a bucket is met within
+ * 0.8 %.
  */
 export function fioReport(input: FioReportInput): FioReport {
   const milliseconds = input.ended.getTime();
@@ -126,19 +135,20 @@ export function fioReport(input: FioReportInput): FioReport {
   };
 }
 
-function fioJob({ options, result: job }: ReportPart, input: FioReportInput): FioJob {
+function fioJob({ name, options, result: job }: ReportPart, input: FioReportInput): FioJob {
   const latency: LatencyContents = {
     percentiles: input.percentiles ?? FIO_PERCENTILES,
     bins: input.bins === true,
   };
   const jobTime = job.runtimeMs * job.jobs;
   const percent = (ms: number): number => (jobTime > 0 ? (ms * 100) / jobTime : 0);
-  const limits = latencyMaps([job.read.latency, job.write.latency]);
+  const limits = latencyMaps([latencyOf(job.read), latencyOf(job.write)]);
   const groupMean = (direction: 'read' | 'write'): number =>
     input.parts.reduce((sum, { result }) => sum + summarize(result[direction].bandwidthSamples).mean, 0);
   const failed = job.errors > 0;
+  const batches = shares(BATCH_KEYS, job.batchCounts);
   return {
-    jobname: job.name,
+    jobname: name,
     groupid: 0,
     job_start: input.started.getTime(),
     error: failed ? EIO : 0,
@@ -156,14 +166,14 @@ function fioJob({ options, result: job }: ReportPart, input: FioReportInput): Fi
     majf: job.cpu.majorFaults,
     minf: job.cpu.minorFaults,
     iodepth_level: shares(DEPTH_KEYS, job.depthCounts),
-    iodepth_submit: shares(BATCH_KEYS, job.submitCounts),
-    iodepth_complete: shares(BATCH_KEYS, job.completeCounts),
+    iodepth_submit: batches,
+    iodepth_complete: batches,
     ...limits,
     ...(failed ? { total_err: job.errors, first_error: EIO } : {}),
   };
 }
 
-/** What a latency tells beyond its statistics. */
+/** What is written of a latency beyond its statistics. */
 interface LatencyContents {
   readonly percentiles: readonly number[];
   readonly bins: boolean;
@@ -188,8 +198,8 @@ function fioDirection(
     short_ios: 0,
     drop_ios: 0,
     slat_ns: fioLatency(new LatencyHistogram(), contents),
-    clat_ns: fioLatency(direction.latency, contents),
-    lat_ns: fioLatency(direction.latency, contents),
+    clat_ns: fioLatency(latencyOf(direction), contents),
+    lat_ns: fioLatency(latencyOf(direction), contents),
     bw_min: Math.round(bw.min / 1024),
     bw_max: Math.round(bw.max / 1024),
     // Share of the group's mean bandwidth, in percent.

@@ -9,9 +9,9 @@ const NS_PER_US = 1000;
  * A percentile distribution in the text format of HdrHistogram (`.hgrm`, `AbstractHistogram.outputPercentileDistribution`), which
  * HdrHistogram's plotter and many others read. Values are in microseconds.
  *
- * There are five lines for each half of the distance to 100 %, as HdrHistogram has by default. A value stands for its
- * bucket (fio's, 1.6 % wide, see {@link LatencyHistogram}), so that it agrees with the other reports; HdrHistogram's own
- * writers tell the upper end of theirs.
+ * There are five lines for each half of the distance to 100 %, which is HdrHistogram's default. A value is the middle of its
+ * bucket (see {@link LatencyHistogram}), so that it agrees with the other reports. HdrHistogram's own writers give the upper
+ * end.
  */
 export function formatHgrm(histogram: LatencyHistogram): string {
   const { count } = histogram;
@@ -36,7 +36,7 @@ function rows(histogram: LatencyHistogram): string[] {
   for (const bucket of histogram.buckets()) {
     seen += bucket.count;
     const value = Math.min(max, Math.max(min, bucket.value));
-    // Once all samples are seen, the one line that is left is that of 100 %.
+    // Once all samples are counted, only the line of 100 % is left.
     do {
       const share = tickShare(tick);
       if (seen / count < share) break;

@@ -9,7 +9,7 @@ const LINEAR_LIMIT = 128;
 /** First value, in ns, beyond the range of the last bucket: about 17 s. */
 const RANGE = 2 ** 34;
 
-// Slots of the one array: the exact statistics first, then the buckets. Zeroed memory is an empty histogram.
+// Slots of the data: the exact statistics first, then the buckets. Zeros are an empty histogram.
 const COUNT = 0;
 const SUM = 1;
 const SQUARES = 2;
@@ -17,8 +17,8 @@ const MIN = 3;
 const MAX = 4;
 const BUCKETS = 8;
 
-/** Size in bytes of the memory of a {@link LatencyHistogram}. */
-export const HISTOGRAM_BYTES = (BUCKETS + HISTOGRAM_BUCKETS) * Float64Array.BYTES_PER_ELEMENT;
+/** Length of the data of a {@link LatencyHistogram}. */
+export const HISTOGRAM_SLOTS = BUCKETS + HISTOGRAM_BUCKETS;
 
 /**
  * Index of the bucket that counts a latency. Below 128 a bucket holds one value; from there on each power of two is
@@ -33,7 +33,7 @@ export function bucketIndex(ns: number): number {
   return (shift + 1) * SUB_BUCKETS + ((ns >>> shift) & (SUB_BUCKETS - 1));
 }
 
-/** The same for latencies that are no 31-bit integers: an eighth of the value lies three groups lower. */
+/** {@link bucketIndex} of latencies that are not 31-bit integers: the bucket of an eighth of the value lies three groups lower. */
 function farBucketIndex(ns: number): number {
   if (ns >= RANGE) return HISTOGRAM_BUCKETS - 1;
   return bucketIndex(Math.floor(ns / 8)) + 3 * SUB_BUCKETS;
@@ -60,33 +60,27 @@ export interface HistogramBucket {
 }
 
 /**
- * Latencies in nanoseconds, counted in the buckets of fio's layout, with exact minimum, maximum, mean and standard deviation beside.
+ * Latencies in nanoseconds, counted in the buckets of fio's layout, with exact minimum, maximum, mean and standard deviation.
  *
- * All of it lives in {@link HISTOGRAM_BYTES} bytes of memory that the caller may provide, so that a worker thread can hand
- * its histogram over without a copy. One thread records; others read when it has finished.
- * Counts are doubles, exact up to 2^53. Nothing is allocated while recording.
+ * All of it lives in one array, {@link data}, which can cross threads: another histogram over it reads the same. Counts are
+ * doubles, exact up to 2^53. Nothing is allocated while recording.
  */
 export class LatencyHistogram {
   readonly #slots: Float64Array;
 
   /**
-   * @param buffer memory that holds a histogram already or is zeroed; without it the histogram allocates its own
-   * @param byteOffset where in `buffer`; a multiple of 8
-   * @throws ERR_OUT_OF_RANGE when the buffer is too small or the offset unaligned
+   * @param data data of a histogram, or zeros; without it the histogram is empty
+   * @throws ERR_OUT_OF_RANGE when its length is not {@link HISTOGRAM_SLOTS}
    */
-  constructor(buffer: ArrayBufferLike = new ArrayBuffer(HISTOGRAM_BYTES), byteOffset = 0) {
-    if (byteOffset < 0 || byteOffset % 8 !== 0 || byteOffset + HISTOGRAM_BYTES > buffer.byteLength) {
-      throw outOfRange(
-        `A histogram needs ${String(HISTOGRAM_BYTES)} bytes at a multiple of 8; ` +
-          `offset ${String(byteOffset)} in a buffer of ${String(buffer.byteLength)} bytes has no room for it`,
-      );
-    }
-    this.#slots = new Float64Array(buffer, byteOffset, BUCKETS + HISTOGRAM_BUCKETS);
+  constructor(data: Float64Array = new Float64Array(HISTOGRAM_SLOTS)) {
+    if (data.length !== HISTOGRAM_SLOTS)
+      throw outOfRange(`The data of a histogram has ${HISTOGRAM_SLOTS} elements, not ${data.length}`);
+    this.#slots = data;
   }
 
-  /** The memory of the histogram; make another histogram over it to read it in another thread. */
-  get buffer(): ArrayBufferLike {
-    return this.#slots.buffer;
+  /** The histogram as plain data. It changes when something is recorded. */
+  get data(): Float64Array {
+    return this.#slots;
   }
 
   /** Counts one latency in ns. Negative values and NaN count as 0. */
@@ -108,19 +102,7 @@ export class LatencyHistogram {
     slots[slot] = (slots[slot] as number) + count;
   }
 
-  /**
-   * Counts the latencies of a batch that ended at one moment. One call for all, so that no number is boxed for each.
-   *
-   * @param end in milliseconds
-   * @param starts beginning of each I/O, in milliseconds
-   * @param ids indexes in `starts` of those to count, in the first `count` elements
-   */
-  recordBatch(end: number, starts: Float64Array, ids: Int32Array, count: number): void {
-    for (let index = 0; index < count; index++)
-      this.recordMany((end - (starts[ids[index] as number] as number)) * 1e6, 1);
-  }
-
-  /** Counts the first `count` latencies of an array, in ns. */
+  /** Counts the first `count` latencies of an array, in ns. It is one call for all, so that no number is boxed for each. */
   recordAll(latencies: Float64Array, count: number): void {
     for (let index = 0; index < count; index++) this.recordMany(latencies[index] as number, 1);
   }
@@ -137,7 +119,7 @@ export class LatencyHistogram {
       to[slot] = (to[slot] as number) + (from[slot] as number);
   }
 
-  /** Forgets all samples, as at the end of the ramp time. */
+  /** Drops all samples, as at the end of the ramp time. */
   reset(): void {
     this.#slots.fill(0);
   }
@@ -184,10 +166,10 @@ export class LatencyHistogram {
    */
   percentile(percent: number): number {
     if (!(percent >= 0 && percent <= 100)) {
-      throw invalidArgument(`A percentile lies between 0 and 100, not at ${String(percent)}`);
+      throw invalidArgument(`A percentile lies between 0 and 100, not at ${percent}`);
     }
     const slots = this.#slots;
-    // The factor takes back the rounding of the product: 99.9 % of 1000 is rank 999, not 1000.
+    // The factor undoes the rounding of the product, so that 99.9 % of 1000 is rank 999, not 1000.
     const rank = Math.max(1, Math.ceil(((percent * this.count) / 100) * (1 - 1e-15)));
     let seen = 0;
     for (let index = 0; index < HISTOGRAM_BUCKETS; index++) {
@@ -204,4 +186,59 @@ export class LatencyHistogram {
       if (count > 0) yield { value: bucketValue(index), count };
     }
   }
+}
+
+/** Latencies from `from` up to but not including `to`, in ns. */
+export interface LatencyBin {
+  readonly from: number;
+  readonly to: number;
+  /** Number of samples of each histogram, in the order in which they were given. */
+  readonly counts: readonly number[];
+}
+
+/**
+ * Numbers of bins of equal width into which a power of two is divided. Each bin is a union of buckets, so that every sample
+ * is on the right side of its limits.
+ */
+const DIVISIONS = [16, 8, 4, 2, 1] as const;
+
+/**
+ * Gathers the buckets of histograms into bins for a reader, as narrow as their number allows. Limits are parts of powers of two.
+ *
+ * @param most largest number of bins; 35 always suffice
+ * @returns bins without gaps, from the smallest sample to the largest; none without samples
+ */
+export function latencyBins(histograms: readonly LatencyHistogram[], most: number): LatencyBin[] {
+  const choices = DIVISIONS.map((division) => gather(histograms, division));
+  return choices.find((bins) => bins.length <= most) ?? choices.at(-1) ?? [];
+}
+
+function gather(histograms: readonly LatencyHistogram[], division: number): LatencyBin[] {
+  const counts = histograms.map((histogram) => binCounts(histogram, division));
+  const used = counts.flatMap((each) => [...each.keys()]);
+  if (used.length === 0) return [];
+  const first = Math.min(...used);
+  return Array.from({ length: Math.max(...used) - first + 1 }, (_, index) => ({
+    from: binStart(first + index, division),
+    to: binStart(first + index + 1, division),
+    counts: counts.map((each) => each.get(first + index) ?? 0),
+  }));
+}
+
+/** Samples by number of bin. Bin 0 holds latencies below 1 ns; after it each power of two has `division` bins. */
+function binCounts(histogram: LatencyHistogram, division: number): Map<number, number> {
+  const counts = new Map<number, number>();
+  for (const { value, count } of histogram.buckets()) {
+    const exponent = Math.floor(Math.log2(value));
+    const index =
+      value < 1 ? 0 : 1 + exponent * division + Math.floor((value / 2 ** exponent - 1) * division);
+    counts.set(index, (counts.get(index) ?? 0) + count);
+  }
+  return counts;
+}
+
+function binStart(index: number, division: number): number {
+  if (index === 0) return 0;
+  const exponent = Math.floor((index - 1) / division);
+  return 2 ** exponent * (1 + ((index - 1) % division) / division);
 }

@@ -17,7 +17,7 @@ export function nines(share: number): number {
   return -Math.log10(1 - share);
 }
 
-/** Percentiles up to the one that is told apart from the maximum by `count` samples. */
+/** Percentiles up to the last one that differs from the maximum with `count` samples. */
 export function ninesAxis(count: number): Axis {
   const to = Math.max(1, Math.log10(count));
   const ticks: Tick[] = [
@@ -62,7 +62,7 @@ export function linearAxis(
   const step = ([1, 2, 5, 10].find((each) => each * power >= rough) ?? 10) * power;
   const count = Math.max(1, Math.ceil((max > 0 ? max / unit : 1) / step - 1e-9));
   const ticks = Array.from({ length: count + 1 }, (_, index) => {
-    // Takes back what binary fractions add: 3 * 0.1.
+    // Rounds off what binary fractions add, as in 3 * 0.1.
     const at = Number((index * step).toPrecision(12)) * unit;
     return { at, label: label(at) };
   });

@@ -163,12 +163,12 @@ function drawSeries(series: ChartSeries, index: number, toX: Scale, toY: Scale):
 function steps(points: readonly Point[], toX: Scale, toY: Scale): string {
   const [first] = points;
   if (first === undefined) return '';
-  let text = `M${String(toX(-Infinity))} ${String(toY(first.y))}`;
+  let text = `M${toX(-Infinity)} ${toY(first.y)}`;
   points.forEach(({ x, y }, index) => {
     const next = points[index + 1];
     // Many points may fall on the same pixel; the last of them tells.
     if (next !== undefined && toX(next.x) === toX(x)) return;
-    text += `V${String(toY(y))}H${String(toX(x))}`;
+    text += `V${toY(y)}H${toX(x)}`;
   });
   return text;
 }

@@ -1,31 +1,32 @@
 // SPDX-License-Identifier: MIT
 import type { Chart, ChartSeries } from './html-report-chart';
 import { latencyAxis, latencyText, linearAxis, nines, ninesAxis, spaced } from './html-report-axes';
-import { latencyBins } from './latency-bins';
-import { bandwidth, iops, type DirectionResult } from './results';
+import { latencyBins } from './histogram';
+import { SAMPLE_MILLISECONDS, bandwidth, iops, latencyOf, type DirectionResult } from './job-result';
 import { formatBandwidth, formatCount } from './units';
 
-/** What the charts compare: the directions of a run, or its endpoints. Each with at least one I/O. */
+/** What the charts compare: the directions of a run, or its endpoints. Each has at least one I/O. */
 export interface NamedResult {
   readonly name: string;
   readonly result: DirectionResult;
 }
 
 const MARKED = [50, 90, 99, 99.9, 99.99] as const;
-/** Bars of a histogram, and steps of a course over time, that can be told apart on a screen. */
+/** Most bars of a histogram, and most steps of a chart over time, that can be told apart on a screen. */
 const MOST_BARS = 280;
 const MOST_STEPS = 300;
 
-/** Latency by percentile: what shows the tail. */
+/** Latency by percentile, which shows the tail. */
 export function percentileChart(results: readonly NamedResult[]): Chart {
-  const counts = results.map(({ result }) => result.latency.count);
+  const counts = results.map(({ result }) => result.ios);
   return {
     id: 'percentiles',
     title: 'Latency by percentile',
     description: results
-      .map(({ name, result: { latency } }) => {
+      .map(({ name, result }) => {
+        const latency = latencyOf(result);
         const at = (percent: number): string =>
-          `${String(percent)} % within ${latencyText(latency.percentile(percent))}`;
+          `${percent} % within ${latencyText(latency.percentile(percent))}`;
         return `${name}: ${[50, 99, 99.9].map(at).join(', ')}, the slowest ${latencyText(latency.max)}.`;
       })
       .join(' '),
@@ -35,13 +36,14 @@ export function percentileChart(results: readonly NamedResult[]): Chart {
   };
 }
 
-function percentileSeries({ name, result: { latency } }: NamedResult): ChartSeries {
+function percentileSeries({ name, result }: NamedResult): ChartSeries {
+  const latency = latencyOf(result);
   const { count, min, max } = latency;
   let seen = 0;
   const points = Array.from(latency.buckets(), (bucket) => {
     seen += bucket.count;
     const value = Math.min(max, Math.max(min, bucket.value));
-    // All samples would be infinitely far away; the last of them ends where the resolution does.
+    // 100 % would be infinitely far away; the last sample is drawn where the resolution ends.
     return {
       x: Math.min(nines(seen / count), Math.max(1, Math.log10(count))),
       y: Math.log10(Math.max(1, value)),
@@ -52,26 +54,26 @@ function percentileSeries({ name, result: { latency } }: NamedResult): ChartSeri
     return {
       x: nines(percent / 100),
       y: Math.log10(Math.max(1, value)),
-      label: `${name}, ${String(percent)} %: ${latencyText(value)}`,
+      label: `${name}, ${percent} %: ${latencyText(value)}`,
     };
   });
   return { name, shape: 'steps', points, marks };
 }
 
-/** How often which latency was. */
+/** How often each latency occurred. */
 export function histogramChart(results: readonly NamedResult[]): Chart {
-  const histograms = results.map(({ result }) => result.latency);
+  const histograms = results.map(({ result }) => latencyOf(result));
   const bins = latencyBins(histograms, MOST_BARS);
   const log = (ns: number): number => Math.log10(Math.max(1, ns));
-  const series = results.map(({ name, result: { latency } }, index): ChartSeries => {
+  const series = results.map(({ name, result }, index): ChartSeries => {
     const points = bins.map(({ from, to, counts }) => {
       const ios = counts[index] ?? 0;
-      const share = (ios * 100) / latency.count;
+      const share = (ios * 100) / result.ios;
       return {
         x: log(from),
         width: log(to) - log(from),
         y: share,
-        label: `${name}, ${latencyText(from)} to ${latencyText(to)}: ${String(ios)} I/Os, ${share.toPrecision(3)} %`,
+        label: `${name}, ${latencyText(from)} to ${latencyText(to)}: ${ios} I/Os, ${share.toPrecision(3)} %`,
       };
     });
     return { name, shape: 'bars', points };
@@ -81,29 +83,29 @@ export function histogramChart(results: readonly NamedResult[]): Chart {
     id: 'histogram',
     title: 'Latency distribution',
     description: results
-      .map(
-        ({ name, result: { latency } }) =>
-          `${name}: ${String(latency.count)} I/Os from ${latencyText(latency.min)} to ${latencyText(latency.max)}, ${latencyText(latency.mean)} on average.`,
-      )
+      .map(({ name, result }) => {
+        const { count, min, max, mean } = latencyOf(result);
+        return `${name}: ${count} I/Os from ${latencyText(min)} to ${latencyText(max)}, ${latencyText(mean)} on average.`;
+      })
       .join(' '),
     x: latencyAxis(bins[0]?.from ?? 1, bins.at(-1)?.to ?? 10),
-    y: linearAxis(highest, 'Share of I/Os', (value) => `${String(value)}\u00a0%`),
+    y: linearAxis(highest, 'Share of I/Os', (value) => `${value}\u00a0%`),
     series,
   };
 }
 
-/** I/Os per second in the course of the run. */
-export function iopsChart(results: readonly NamedResult[], intervalMs: number): Chart {
-  return courseChart('iops', 'IOPS over time', results, intervalMs, 1000, {
+/** I/Os per second over time. */
+export function iopsChart(results: readonly NamedResult[]): Chart {
+  return timeChart('iops', 'IOPS over time', results, 1000, {
     samples: ({ iopsSamples }) => iopsSamples,
     mean: iops,
     text: (value) => formatCount(Math.round(value)),
   });
 }
 
-/** Bytes per second in the course of the run. */
-export function bandwidthChart(results: readonly NamedResult[], intervalMs: number): Chart {
-  return courseChart('bandwidth', 'Bandwidth over time', results, intervalMs, 1024, {
+/** Bytes per second over time. */
+export function bandwidthChart(results: readonly NamedResult[]): Chart {
+  return timeChart('bandwidth', 'Bandwidth over time', results, 1024, {
     samples: ({ bandwidthSamples }) => bandwidthSamples,
     mean: bandwidth,
     text: (value) => spaced(formatBandwidth(Math.round(value))),
@@ -116,11 +118,10 @@ interface Measure {
   readonly text: (value: number) => string;
 }
 
-function courseChart(
+function timeChart(
   id: string,
   title: string,
   results: readonly NamedResult[],
-  intervalMs: number,
   base: 1000 | 1024,
   { samples, mean, text }: Measure,
 ): Chart {
@@ -131,14 +132,14 @@ function courseChart(
     const points = Array.from({ length: Math.ceil(all.length / together) }, (_, index) => {
       const group = all.slice(index * together, (index + 1) * together);
       return {
-        x: (Math.min(all.length, (index + 1) * together) * intervalMs) / 1000,
+        x: (Math.min(all.length, (index + 1) * together) * SAMPLE_MILLISECONDS) / 1000,
         y: group.reduce((sum, each) => sum + each, 0) / group.length,
       };
     });
     return { name, shape: 'steps', points };
   });
   const highest = Math.max(...series.flatMap(({ points }) => points.map(({ y }) => y)));
-  const seconds = (length * intervalMs) / 1000;
+  const seconds = (length * SAMPLE_MILLISECONDS) / 1000;
   const time = linearAxis(seconds, 'Seconds', String);
   return {
     id,
@@ -150,7 +151,7 @@ function courseChart(
           all.reduce((a, b) => Math.min(a, b), Infinity),
           all.reduce((a, b) => Math.max(a, b), 0),
         ];
-        return `${name}: ${text(mean(result))} on average, from ${text(low)} to ${text(high)} in intervals of ${String(intervalMs)} ms.`;
+        return `${name}: ${text(mean(result))} on average, from ${text(low)} to ${text(high)} in intervals of ${SAMPLE_MILLISECONDS} ms.`;
       })
       .join(' '),
     x: { ...time, to: seconds, ticks: time.ticks.filter(({ at }) => at <= seconds) },
@@ -166,7 +167,7 @@ function tickText(text: string): string {
 
 function latencyRange(results: readonly NamedResult[]): Chart['y'] {
   return latencyAxis(
-    Math.min(...results.map(({ result }) => result.latency.min)),
-    Math.max(...results.map(({ result }) => result.latency.max)),
+    Math.min(...results.map(({ result }) => latencyOf(result).min)),
+    Math.max(...results.map(({ result }) => latencyOf(result).max)),
   );
 }

@@ -10,9 +10,17 @@ import {
 } from './html-report-charts';
 import { latencyText, spaced } from './html-report-axes';
 import { STYLE } from './html-report-style';
-import { FIO_PERCENTILES } from './percentiles';
-import { bandwidth, iops, mergeDirections, type DirectionResult, type ReportPart } from './results';
-import { formatBandwidth, formatCount, formatSize } from './units';
+import {
+  SAMPLE_MILLISECONDS,
+  bandwidth,
+  bothDirections,
+  iops,
+  latencyOf,
+  mergeResults,
+  type DirectionResult,
+  type ReportPart,
+} from './job-result';
+import { FIO_PERCENTILES, formatBandwidth, formatCount, formatSize } from './units';
 
 /** A table of names and values, such as who a controller is. Any text; it is escaped. */
 export interface Facts {
@@ -20,7 +28,7 @@ export interface Facts {
   readonly rows: readonly (readonly [name: string, value: string])[];
 }
 
-/** Something that a reader must know before the numbers. */
+/** Something that a reader must know before reading the numbers. */
 export interface Remark {
   readonly kind: 'good' | 'warning' | 'bad';
   /** One word, such as `Verified`. */
@@ -35,29 +43,27 @@ export interface HtmlReportInput {
   readonly started: Date;
   /** At least one. */
   readonly parts: readonly ReportPart[];
-  /** Time in ms between two samples of the results. */
-  readonly sampleIntervalMs: number;
-  /** Percentiles to be listed beside fio's. */
+  /** Percentiles to list in addition to fio's. */
   readonly percentiles?: readonly number[] | undefined;
   readonly remarks: readonly Remark[];
-  /** Both ends of the measurement. */
+  /** What is known of both ends of the measurement: controllers and host. */
   readonly ends: readonly Facts[];
 }
 
 const NOTHING = '–';
 
-/** Listed beside fio's, as far as the number of I/Os tells them apart from the maximum. */
+/** Listed in addition to fio's, as far as there are enough I/Os for them to differ from the maximum. */
 const DEEP_PERCENTILES = [99.999, 99.9999, 99.99999] as const;
 
 /**
- * A run as a page of HTML that needs nothing else: no script, no font, no picture, no network. It can be opened from a file and
- * attached to a mail. Follows the reader's choice of a light or dark screen; readable on a telephone.
+ * A run as a page of HTML that needs nothing else: no script, no font, no picture, no network. It can be opened from a file or
+ * attached to a mail. It follows the reader's choice of a light or dark screen, and is readable on a telephone.
  */
 export function htmlReport(input: HtmlReportInput): string {
   const { parts, program, started } = input;
-  const total = mergeDirections(parts.flatMap(({ result }) => [result.read, result.write]));
-  const measured = Math.max(...parts.map(({ result }) => result.runtimeMs));
-  const results = comparedResults(parts);
+  const all = mergeResults(parts.map(({ result }) => result));
+  const total = bothDirections(all);
+  const results = comparedResults(parts, total);
   const title = headline(input);
   // Even if a way were found around the escaping, a browser runs no script and loads nothing.
   return `<!DOCTYPE html>\n${String(
@@ -77,10 +83,10 @@ export function htmlReport(input: HtmlReportInput): string {
           <header>
             <h1>${title}</h1>
             <p>${parts.map(({ target }) => target).join(' · ')}</p>
-            <p class="quiet">${timeText(started)}, measured for ${(measured / 1000).toFixed(1)} s</p>
+            <p class="quiet">${timeText(started)}, measured for ${(all.runtimeMs / 1000).toFixed(1)} s</p>
           </header>
           ${input.remarks.map(({ kind, heading, text }) => html`<p class="remark ${kind}"><b>${heading}</b>: ${text}</p>`)}
-          ${tiles(total)} ${resultTable(parts, total)} ${charts(results, input.sampleIntervalMs)}
+          ${tiles(total)} ${resultTable(parts, total)} ${charts(results)}
           ${percentileTable(results, total, input.percentiles ?? [])}
           <h2>Configuration</h2>
           ${factTable({ title: 'Options', rows: configuration(parts) })}
@@ -105,29 +111,32 @@ function headline({ parts }: HtmlReportInput): string {
   return [...new Set(words)].join('; ');
 }
 
-/** One part is told by its directions, several are compared as wholes; more than there are colours, in one sum. */
-function comparedResults(parts: readonly ReportPart[]): NamedResult[] {
-  const named = ({ result }: ReportPart): NamedResult[] => [
-    { name: 'read', result: result.read },
-    { name: 'write', result: result.write },
-  ];
+/** The directions of a single part; several parts, each as a whole; or all in one sum, where there are more than colours. */
+function comparedResults(parts: readonly ReportPart[], total: DirectionResult): NamedResult[] {
   const names = partNames(parts);
-  const whole = parts.map((part, index) => ({
-    name: names[index] ?? '',
-    result: mergeDirections(named(part).map(({ result }) => result)),
-  }));
-  const all = { name: 'all', result: mergeDirections(whole.map(({ result }) => result)) };
-  const several = parts.length > SERIES_COLOURS ? [all] : whole;
-  return (parts.length === 1 ? parts.flatMap(named) : several).filter(({ result }) => result.ios > 0);
+  let compared: NamedResult[];
+  if (parts.length === 1)
+    compared = parts.flatMap(({ result: { read, write } }) => [
+      { name: 'read', result: read },
+      { name: 'write', result: write },
+    ]);
+  else if (parts.length > SERIES_COLOURS) compared = [{ name: 'all', result: total }];
+  else
+    compared = parts.map(({ result }, index) => ({
+      name: names[index] ?? '',
+      result: bothDirections(result),
+    }));
+  return compared.filter(({ result }) => result.ios > 0);
 }
 
-/** The names of the jobs; where they are the same, as in a run over several endpoints, what was measured. */
+/** The names of the parts, or what was measured where two have the same name. */
 function partNames(parts: readonly ReportPart[]): string[] {
-  const names = parts.map(({ result }) => result.name);
+  const names = parts.map(({ name }) => name);
   return new Set(names).size === parts.length ? names : parts.map(({ target }) => target);
 }
 
-function tiles({ latency, ...total }: DirectionResult): Markup {
+function tiles(total: DirectionResult): Markup {
+  const latency = latencyOf(total);
   const tile = (name: string, value: string): Markup =>
     html`<div>
       <dt>${name}</dt>
@@ -136,9 +145,8 @@ function tiles({ latency, ...total }: DirectionResult): Markup {
   const at = (percent: number): string =>
     latency.count > 0 ? latencyText(latency.percentile(percent)) : NOTHING;
   return html`<dl class="tiles">
-    ${tile('IOPS', formatCount(Math.round(iops({ latency, ...total }))))}
-    ${tile('Bandwidth', bandwidthText({ latency, ...total }))}
-    ${[50, 99, 99.9].map((percent) => tile(`p${String(percent)} latency`, at(percent)))}
+    ${tile('IOPS', formatCount(Math.round(iops(total))))} ${tile('Bandwidth', bandwidthText(total))}
+    ${[50, 99, 99.9].map((percent) => tile(`p${percent} latency`, at(percent)))}
     ${tile('Slowest I/O', latency.count > 0 ? latencyText(latency.max) : NOTHING)}
   </dl>`;
 }
@@ -159,7 +167,7 @@ function resultTable(parts: readonly ReportPart[], total: DirectionResult): Mark
   );
   if (rows.length !== 1) rows.push({ name: 'total', result: total });
   const cells = (result: DirectionResult): string[] => {
-    const { latency } = result;
+    const latency = latencyOf(result);
     const values = [
       latency.min,
       latency.mean,
@@ -182,7 +190,7 @@ function resultTable(parts: readonly ReportPart[], total: DirectionResult): Mark
   );
 }
 
-function charts(results: readonly NamedResult[], intervalMs: number): Markup {
+function charts(results: readonly NamedResult[]): Markup {
   if (results.length === 0)
     return html`<h2>Latency</h2>
       <p>No I/O was completed, so that there is nothing to draw.</p>`;
@@ -193,12 +201,13 @@ function charts(results: readonly NamedResult[], intervalMs: number): Markup {
     ${
       sampled
         ? html`<div class="charts">
-              ${chartFigure(iopsChart(results, intervalMs), true)}${chartFigure(bandwidthChart(results, intervalMs), true)}
+              ${chartFigure(iopsChart(results), true)}${chartFigure(bandwidthChart(results), true)}
             </div>
             <p class="quiet">
-              Each step is the average of ${intervalMs} ms or, in long runs, of several such intervals.
+              Each step is the average of ${SAMPLE_MILLISECONDS} ms or, in long runs, of several such
+              intervals.
             </p>`
-        : html`<p>The run was shorter than an interval of ${intervalMs} ms.</p>`
+        : html`<p>The run was shorter than an interval of ${SAMPLE_MILLISECONDS} ms.</p>`
     }`;
 }
 
@@ -217,13 +226,13 @@ function percentileTable(
       'Latency by percentile',
       ['Percentile', ...columns.map(({ name }) => name)],
       percentiles.map((percent) => [
-        `${String(percent)}\u00a0%`,
-        ...columns.map(({ result }) => latencyText(result.latency.percentile(percent))),
+        `${percent}\u00a0%`,
+        ...columns.map(({ result }) => latencyText(latencyOf(result).percentile(percent))),
       ]),
     )}`;
 }
 
-/** The options of all parts; where parts differ, one value for each. */
+/** The options of all parts. Where parts differ, the values of all are listed. */
 function configuration(parts: readonly ReportPart[]): Facts['rows'] {
   const names = new Set(parts.flatMap(({ options }) => Object.keys(options)));
   return [...names].map((name) => {
@@ -232,7 +241,7 @@ function configuration(parts: readonly ReportPart[]): Facts['rows'] {
   });
 }
 
-/** A table of numbers may be wider than a telephone; then it scrolls, also by keys. */
+/** A table of numbers. If it is wider than the screen it scrolls, also by keys. */
 function numberTable(
   kind: string,
   caption: string,

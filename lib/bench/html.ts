@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/** Text that is HTML already. Made by {@link html} only, so that nothing gets into a page unescaped. */
+/** Text that is HTML already. Only {@link html} and {@link css} make it, so that nothing gets into a page unescaped. */
 export class Markup {
   readonly #text: string;
 
@@ -8,7 +8,7 @@ export class Markup {
     this.#text = text;
   }
 
-  /** Joins what the author of the page wrote with what must be escaped. */
+  /** Joins the text of the page's author with values, which are escaped. */
   static of(literals: readonly string[], values: readonly Fragment[]): Markup {
     return new Markup(literals.map((literal, index) => literal + render(values[index] ?? '')).join(''));
   }
@@ -22,14 +22,14 @@ export class Markup {
 export type Fragment = string | number | Markup | readonly Fragment[];
 
 /**
- * A template of HTML or SVG. Strings and numbers between the braces are escaped, for text as well as for quoted attributes;
- * lists are joined; what this function made goes in as it is.
+ * A template of HTML or SVG. Strings and numbers in it are escaped, for text as well as for quoted attributes. Lists are
+ * joined. What this function has made goes in as it is.
  */
 export function html(literals: TemplateStringsArray, ...values: readonly Fragment[]): Markup {
   return Markup.of(literals, values);
 }
 
-/** A style sheet, to go into a template of {@link html}. It is written by the author alone: nothing is filled in. */
+/** A style sheet for a template of {@link html}. It is the author's text alone; nothing can be filled in. */
 export function css(literals: TemplateStringsArray): Markup {
   return Markup.of(literals, []);
 }
@@ -48,7 +48,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
   "'": '&#39;',
 };
 
-/** Control characters, which HTML does not allow, and those that turn the direction of the text become visible. */
+/** Also makes visible the control characters, which HTML does not allow, and those that change the direction of the text. */
 function escape(text: string): string {
   return text
     .replace(/[&<>"']/g, (character) => ENTITIES[character] ?? '')

@@ -1,26 +1,15 @@
 // SPDX-License-Identifier: MIT
+import { writes, type Workload } from './job';
+import type { BenchmarkProgress } from './progress-watch';
 import { formatBandwidth, formatCount } from './units';
 
-/** The rates of one direction since the last line. */
-export interface LiveRate {
-  readonly bytesPerSecond: number;
-  readonly iops: number;
-}
-
-/** What the status line of a running benchmark shows. */
-export interface LiveStatus {
-  /** Jobs that still run. */
+/** What the status line shows of a run beside its progress. */
+export interface DisplayedRun {
+  readonly workload: Workload;
+  /** Bytes of one I/O. */
+  readonly blockSize: number;
+  /** Jobs at all endpoints together. */
   readonly jobs: number;
-  /** What they do, as one of fio's letters; see {@link statusLetter}. */
-  readonly letter: string;
-  /** Part of the run that is over, 0 … 1. */
-  readonly progress: number;
-  /** Left out when the workload does not read. */
-  readonly read?: LiveRate | undefined;
-  /** Left out when the workload does not write. */
-  readonly write?: LiveRate | undefined;
-  /** Time left, in seconds. */
-  readonly etaSeconds: number;
 }
 
 const LETTERS: Readonly<Record<string, string>> = {
@@ -33,25 +22,31 @@ const LETTERS: Readonly<Record<string, string>> = {
   randrw: 'm',
 };
 
-/** The letter by which fio's status line tells a workload: R, W, M in order, r, w, m at random. */
+/** The letter of a workload in fio's status line: R, W, M for sequential ones, r, w, m for random ones. */
 export function statusLetter(workload: string): string {
   return LETTERS[workload] ?? '?';
 }
 
-/** One line in the style of fio: `Jobs: 1 (f=1): [r(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]`. */
-export function formatLiveLine(status: LiveStatus): string {
-  const directions = [
-    { name: 'r', rate: status.read },
-    { name: 'w', rate: status.write },
-  ].flatMap(({ name, rate }) => (rate === undefined ? [] : [{ name, rate }]));
-  const bandwidth = directions.map(
-    ({ name, rate }) => `${name}=${formatBandwidth(Math.round(rate.bytesPerSecond))}`,
-  );
-  const iops = directions.map(({ name, rate }) => `${name}=${formatCount(Math.round(rate.iops))}`);
-  const jobs = String(status.jobs);
-  const rates = directions.length === 0 ? '' : `[${bandwidth.join(',')}][${iops.join(',')} IOPS]`;
-  const percent = (Math.min(1, Math.max(0, status.progress)) * 100).toFixed(1);
-  return `Jobs: ${jobs} (f=${jobs}): [${status.letter}(${jobs})][${percent}%]${rates}[eta ${formatEta(status.etaSeconds)}]`;
+/**
+ * One line in the style of fio: `Jobs: 1 (f=1): [r(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]`. Directions that are not used
+ * are left out. The letter is V while blocks are read back.
+ */
+export function formatLiveLine(
+  { readIops, writeIops, part, secondsLeft, phase }: BenchmarkProgress,
+  { workload, blockSize, jobs }: DisplayedRun,
+): string {
+  const verifying = phase === 'verify';
+  const rates: string[] = [];
+  const bandwidths: string[] = [];
+  const show = (name: string, iops: number): void => {
+    rates.push(`${name}=${formatCount(Math.round(iops))}`);
+    bandwidths.push(`${name}=${formatBandwidth(Math.round(iops * blockSize))}`);
+  };
+  if (verifying || !writes(workload) || workload === 'randrw') show('r', readIops);
+  if (!verifying && writes(workload)) show('w', writeIops);
+  const letter = verifying ? 'V' : statusLetter(workload);
+  const percent = (Math.min(1, Math.max(0, part)) * 100).toFixed(1);
+  return `Jobs: ${jobs} (f=${jobs}): [${letter}(${jobs})][${percent}%][${bandwidths.join(',')}][${rates.join(',')} IOPS][eta ${formatEta(secondsLeft)}]`;
 }
 
 /** Time left: `01m:31s`, `02h:00m:05s`, `1d:02h:00m:05s`. */
@@ -61,11 +56,11 @@ function formatEta(seconds: number): string {
   const days = Math.floor(left / 86_400);
   const hours = Math.floor((left % 86_400) / 3600);
   const minutes = `${two((left % 3600) / 60)}m:${two(left % 60)}s`;
-  if (days > 0) return `${String(days)}d:${two(hours)}h:${minutes}`;
+  if (days > 0) return `${days}d:${two(hours)}h:${minutes}`;
   return hours > 0 ? `${two(hours)}h:${minutes}` : minutes;
 }
 
-/** A terminal that does not know its width says 0. */
+/** Width of a terminal that does not know its own, and says 0. */
 const DEFAULT_COLUMNS = 80;
 
 /** The part of `process.stderr` that a {@link LiveLine} uses. */
@@ -76,20 +71,23 @@ export interface LiveStream {
   write(text: string): unknown;
 }
 
-/** A line that is written over and over on a terminal. Writes nothing at all to anything but a terminal. */
+/** The status line of a run, written again and again on a terminal. Nothing is written to anything but a terminal. */
 export class LiveLine {
   readonly #stream: LiveStream;
+  readonly #run: DisplayedRun;
   #shown = false;
 
-  constructor(stream: LiveStream) {
+  constructor(stream: LiveStream, run: DisplayedRun) {
     this.#stream = stream;
+    this.#run = run;
   }
 
-  /** Shows a line in place of the last one, cut to the width of the terminal so that it does not wrap. */
-  update(line: string): void {
+  /** Shows the progress in place of the last line, cut to the width of the terminal so that it does not wrap. */
+  update(progress: BenchmarkProgress): void {
     if (this.#stream.isTTY !== true) return;
     const { columns = 0 } = this.#stream;
     const width = (columns > 0 ? columns : DEFAULT_COLUMNS) - 1;
+    const line = formatLiveLine(progress, this.#run);
     this.#shown = true;
     this.#stream.write(`\r${line.slice(0, Math.max(0, width))}\x1b[K`);
   }

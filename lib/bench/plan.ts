@@ -1,201 +1,182 @@
 // SPDX-License-Identifier: MIT
-import type { QueuePairPlacement } from '../nvme/host';
+import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { NvmeController, type CreatedQueuePair, type NvmeNamespace } from '../nvme/host';
+import { NVME_PAGE } from '../nvme/host/dma-arena';
+import { CQE_BYTES, SQE_BYTES } from '../nvme/spec';
+import type { Device } from '../pci';
+import { writes, type Job } from './job';
+import { dataShift, queueEntries } from './job-entries';
+import { JOB_STATE_BYTES, JobState } from './job-state';
+import type { BenchmarkOptions } from './options';
+import { formatSize } from './units';
 
-/** What a job does, by fio's names. */
-export type Workload = 'read' | 'write' | 'randread' | 'randwrite' | 'randrw';
+/** Pages for the admin queue, Identify data and the rounding of queues. */
+const SPARE_PAGES = 32;
+/** From this size on, memory comes in huge pages where the system has them. A device looks up fewer translations then. */
+const HUGE_PAGE = 2 << 20;
+/** Longer than a completion takes on most devices, and about what waking up costs. */
+const DEFAULT_SPIN_MICROSECONDS = 50;
 
-/** All workloads, in the order in which help texts name them. */
-export const WORKLOADS = [
-  'read',
-  'write',
-  'randread',
-  'randwrite',
-  'randrw',
-] as const satisfies readonly Workload[];
-
-/** True when the workload writes. */
-export function writes(workload: Workload): boolean {
-  return workload !== 'read' && workload !== 'randread';
+/** A job that is ready to run, with what the controlling thread holds of it. */
+export interface PlannedJob {
+  readonly job: Job;
+  readonly state: JobState;
+  readonly queue: CreatedQueuePair;
 }
 
-/** True when blocks are chosen at random. */
-export function isRandom(workload: Workload): boolean {
-  return workload.startsWith('rand');
+/** Brings the controller of a device up, with memory for the jobs of these options. */
+export function attachController(device: Device, options: BenchmarkOptions): Promise<NvmeController> {
+  const { depth, jobs, completion } = options;
+  const entries = queueEntries(depth, Infinity);
+  const queueBytes = wholePages(entries * SQE_BYTES) + wholePages(entries * CQE_BYTES);
+  const perJob = queueBytes + wholePages(dataBytes(options)) + listBytes(options);
+  const arenaSize = Math.max(jobs * perJob + SPARE_PAGES * NVME_PAGE, HUGE_PAGE);
+  // Vector 0 is the admin queue's.
+  const vectors = completion === undefined || completion === 'poll' ? 0 : jobs + 1;
+  return NvmeController.attach(device, { arenaSize, vectors, vectorTarget: 'eventfd' });
 }
 
 /**
- * How a random workload chooses blocks: each equally likely; each once before any comes again; or by Zipf's law, in which
- * the block of rank n is drawn in proportion to 1 / n^theta.
+ * The namespace that is measured.
+ *
+ * @throws RangeError when there is no such namespace; VfioUserError ERR_VFIO_USER_UNSUPPORTED when it cannot be measured
  */
-export type Distribution =
-  | { readonly kind: 'uniform' }
-  | { readonly kind: 'once' }
-  | { readonly kind: 'zipf'; readonly theta: number };
+export function pickNamespace(controller: NvmeController, nsid: number | undefined): NvmeNamespace {
+  const namespace = nsid === undefined ? controller.namespaces[0] : controller.namespace(nsid);
+  if (namespace === undefined) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_UNSUPPORTED',
+      `${controller.device.name} has no active namespace to measure; attach one to its subsystem (nvmf_subsystem_add_ns with SPDK)`,
+    );
+  }
+  if (namespace.format.ms > 0) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_UNSUPPORTED',
+      `namespace ${namespace.id} has ${namespace.format.ms} bytes of metadata per block; only formats without metadata can be measured`,
+    );
+  }
+  return namespace;
+}
 
 /**
- * How a job learns of completions. `poll` looks for them without pause; `interrupt` sleeps until the controller signals
- * the vector of the queue; `adaptive` looks for a while after each completion, then sleeps.
+ * Plans the jobs of a controller, and creates their queues.
+ *
+ * @throws RangeError or TypeError for what this controller or namespace cannot do
  */
-export type CompletionMode = 'poll' | 'adaptive' | 'interrupt';
-
-/** All modes, in the order in which help texts name them. */
-export const COMPLETION_MODES = [
-  'poll',
-  'adaptive',
-  'interrupt',
-] as const satisfies readonly CompletionMode[];
-
-/** A file to be mapped by the thread that runs a job; descriptors are the same in all threads of a process. */
-export interface SharedFile {
-  readonly fd: number;
-  /** Where the bytes begin in the file; a multiple of the page size. */
-  readonly offset: number;
-  readonly size: number;
+export async function planJobs(
+  controller: NvmeController,
+  namespace: NvmeNamespace,
+  options: BenchmarkOptions,
+): Promise<PlannedJob[]> {
+  const { blockSize, depth, runtime, ioSize, completion = 'poll' } = options;
+  const { arena, doorbellArea, takesSgl, capabilities } = controller;
+  const shares = checkRegion(controller, namespace, options);
+  const planned: PlannedJob[] = [];
+  for (const [index, share] of shares.entries()) {
+    const entries = queueEntries(depth, capabilities.maxQueueEntries);
+    const queue = await controller.createQueuePair(entries, completion === 'poll' ? undefined : 'eventfd');
+    const byIoSize = ioSize === undefined ? Infinity : Math.floor(ioSize / blockSize);
+    const byRegion = runtime === undefined && ioSize === undefined ? share.ioBlocks : Infinity;
+    const state = new SharedArrayBuffer(JOB_STATE_BYTES);
+    const job: Job = {
+      index,
+      workload: options.workload,
+      readShare: options.readShare ?? 0.5,
+      blockSize,
+      depth,
+      distribution: byRegion < Infinity ? { kind: 'once' } : (options.distribution ?? { kind: 'uniform' }),
+      rampMs: (options.rampTime ?? 0) * 1000,
+      runtimeMs: runtime === undefined ? Infinity : runtime * 1000,
+      ioLimit: Math.min(byIoSize, byRegion),
+      rate: options.rate ?? Infinity,
+      verify: options.verify,
+      seed: options.seed,
+      nsid: namespace.id,
+      lbaSize: namespace.blockSize,
+      ...share,
+      queue: queue.placement,
+      memory: { fd: arena.memory.fd, offset: arena.memory.fdOffset, size: arena.memory.size },
+      iova: arena.memory.iova,
+      dataOffset: arena.allocate(dataBytes(options)).offset + dataShift(blockSize, takesSgl),
+      sgl: takesSgl,
+      listOffset: listBytes(options) === 0 ? 0 : arena.allocate(listBytes(options)).offset,
+      completion,
+      spinMicroseconds: options.spinMicroseconds ?? DEFAULT_SPIN_MICROSECONDS,
+      interruptFd: queue.interruptFd ?? null,
+      doorbells: doorbellArea && {
+        fd: doorbellArea.fd,
+        offset: doorbellArea.fdOffset,
+        size: doorbellArea.size,
+      },
+      dstrd: capabilities.dstrd,
+      state,
+    };
+    planned.push({ queue, job, state: new JobState(state) });
+  }
+  return planned;
 }
 
-/** All that a thread needs to run one job. Plain data: it crosses to a worker thread. */
-export interface JobPlan {
-  readonly index: number;
-  readonly workload: Workload;
-  /** Share of reads of `randrw`, 0 to 1. */
-  readonly readShare: number;
-  /** Bytes of one I/O, a multiple of `lbaSize`. */
-  readonly blockSize: number;
-  /** I/Os in flight. */
-  readonly depth: number;
-  /** How random workloads choose blocks. */
-  readonly distribution: Distribution;
-  /** Milliseconds that run before what is measured. */
-  readonly rampMs: number;
-  /** Length of the measured run in milliseconds; Infinity for a run that ends by {@link ioLimit}. */
-  readonly runtimeMs: number;
-  /** I/Os after which the run ends, with those of the ramp; Infinity for a run that ends by {@link runtimeMs}. */
-  readonly ioLimit: number;
-  /** Most I/Os per second, on the average from the beginning; Infinity for no limit. */
-  readonly rate: number;
-  /** Write a pattern, then read back everything that was written and compare. */
-  readonly verify: boolean;
-  readonly seed: number;
-
-  readonly nsid: number;
-  /** Bytes of a logical block. */
-  readonly lbaSize: number;
-  /** The region of the job: first LBA, and number of I/O-sized blocks. */
-  readonly firstLba: number;
-  readonly ioBlocks: number;
-  /** Block at which a sequential job begins. */
-  readonly startBlock: number;
-
-  readonly queue: QueuePairPlacement;
-  readonly memory: SharedFile;
-  /** Address at which the device sees the first byte of `memory`. */
-  readonly iova: number;
-  /** Where in `memory` the data buffers are, `depth` times `blockSize` bytes, on a multiple of 4. With PRPs, of a page. */
-  readonly dataOffset: number;
-  /** Describe data by SGL descriptors, not by PRPs. */
-  readonly sgl: boolean;
-  /** Where in `memory` the PRP lists are, a page for each I/O in flight. Not used with {@link sgl}. */
-  readonly listOffset: number;
-  readonly completion: CompletionMode;
-  /** Of mode `adaptive`: how long to look for completions before sleeping, in microseconds. */
-  readonly spinMicroseconds: number;
-  /** The eventfd of the completion queue's vector; null in mode `poll`. */
-  readonly interruptFd: number | null;
-  /** The doorbells, null when they can only be written by message. */
-  readonly doorbells: SharedFile | null;
-  /** CAP.DSTRD */
-  readonly dstrd: number;
-  /** State shared with the thread that controls the run; see {@link JobState}. */
-  readonly state: SharedArrayBuffer;
+/** The part of the namespace that each job uses. */
+function checkRegion(
+  controller: NvmeController,
+  namespace: NvmeNamespace,
+  options: BenchmarkOptions,
+): Pick<Job, 'firstLba' | 'ioBlocks' | 'startBlock'>[] {
+  const { blockSize, depth, jobs, verify, workload } = options;
+  const lbaSize = namespace.blockSize;
+  if (blockSize % lbaSize !== 0) {
+    throw invalidArgument(
+      `a block size of ${formatSize(blockSize)} is no multiple of the namespace's block of ${lbaSize} bytes`,
+    );
+  }
+  if (blockSize > controller.maxTransferSize) {
+    throw outOfRange(
+      `a block size of ${formatSize(blockSize)} is above the controller's largest transfer, ${formatSize(controller.maxTransferSize)}`,
+    );
+  }
+  const mostInFlight = controller.capabilities.maxQueueEntries - 1;
+  if (depth > mostInFlight) {
+    throw outOfRange(`an I/O depth of ${depth} is too much; the controller's queues hold ${mostInFlight}`);
+  }
+  const size = options.size ?? namespace.size;
+  if (size > namespace.size) {
+    throw outOfRange(
+      `a size of ${formatSize(size)} is beyond namespace ${namespace.id}, which has ${formatSize(namespace.size)}`,
+    );
+  }
+  const ioBlocks = Math.floor(size / blockSize);
+  if (ioBlocks < jobs) {
+    const [need, each] = jobs === 1 ? ['a job needs', ''] : [`${jobs} jobs need`, ' each'];
+    throw outOfRange(
+      `a size of ${formatSize(size)} is too small: ${need} at least one block of ${formatSize(blockSize)}${each}`,
+    );
+  }
+  if (verify && !writes(workload)) {
+    throw invalidArgument(
+      'verifying needs a workload that writes (write, randwrite, randrw): it reads back what the run has written',
+    );
+  }
+  const perJob = Math.floor(ioBlocks / jobs);
+  // Jobs that verify must not overwrite each other's blocks, and jobs that touch every block once share the work. Others
+  // share the region; sequential ones begin at different places.
+  const split = verify || (options.runtime === undefined && options.ioSize === undefined);
+  return Array.from({ length: jobs }, (_, job) =>
+    split
+      ? { firstLba: (job * perJob * blockSize) / lbaSize, ioBlocks: perJob, startBlock: 0 }
+      : { firstLba: 0, ioBlocks, startBlock: job * perJob },
+  );
 }
 
-/** Why a job ended, and what it found. */
-export interface JobOutcome {
-  /** NVMe status of the first command that failed, 0 when none did. */
-  readonly status: number;
-  /** Opcode and LBA of that command. */
-  readonly failedOpcode: number;
-  readonly failedLba: number;
-  /** I/O-sized blocks compared, and how many of them were not as written. */
-  readonly verified: number;
-  readonly mismatches: number;
-  /** Text about the first mismatch. */
-  readonly firstMismatch: string | undefined;
-  /** True when the device stopped completing commands. */
-  readonly stalled: boolean;
+/** Buffers of the I/Os in flight, and what comes before the first. */
+function dataBytes({ blockSize, depth }: BenchmarkOptions): number {
+  return dataShift(blockSize, true) + depth * blockSize;
 }
 
-const SLOT_STOP = 0;
-const SLOT_READS = 1;
-const SLOT_WRITES = 2;
-const SLOT_ELAPSED = 3;
-const SLOT_PHASE = 4;
+/** PRP lists, a page for each I/O in flight. */
+function listBytes({ blockSize, depth }: BenchmarkOptions): number {
+  return blockSize > NVME_PAGE ? depth * NVME_PAGE : 0;
+}
 
-const REST_MILLISECONDS = 0.05;
-
-/** Before the measured run, in it, reading back what was written, or done. */
-export type JobPhase = 'ramp' | 'run' | 'verify' | 'done';
-
-const JOB_PHASES: readonly JobPhase[] = ['ramp', 'run', 'verify', 'done'];
-
-/** Size of the memory of a {@link JobState}, in bytes. A job has a cache line pair of its own. */
-export const JOB_STATE_BYTES = 128;
-
-/** What a job shares while it runs: its progress, and the wish that it stop. */
-export class JobState {
-  readonly #values: Float64Array;
-  readonly #stop: Int32Array;
-
-  constructor(memory: SharedArrayBuffer) {
-    this.#values = new Float64Array(memory);
-    this.#stop = new Int32Array(memory, SLOT_STOP, 1);
-  }
-
-  /** Asks the job to finish what is in flight, and end; it does not take back {@link abandon}. */
-  stop(): void {
-    Atomics.compareExchange(this.#stop, 0, 0, 1);
-  }
-
-  /** Tells the job that the device is gone: it ends at once. */
-  abandon(): void {
-    Atomics.store(this.#stop, 0, 2);
-  }
-
-  /** 0 to go on, 1 after {@link stop}, 2 after {@link abandon}. */
-  get wish(): number {
-    return Atomics.load(this.#stop, 0);
-  }
-
-  /** Sleeps for about 0.1 ms, or until the next wish. */
-  rest(): void {
-    Atomics.wait(this.#stop, 0, 0, REST_MILLISECONDS);
-  }
-
-  /** Progress, written by the job after every batch. A reader may see it a batch late. */
-  publish(reads: number, written: number, elapsedMs: number): void {
-    this.#values[SLOT_READS] = reads;
-    this.#values[SLOT_WRITES] = written;
-    this.#values[SLOT_ELAPSED] = elapsedMs;
-  }
-
-  get reads(): number {
-    return this.#values[SLOT_READS] ?? 0;
-  }
-
-  get writes(): number {
-    return this.#values[SLOT_WRITES] ?? 0;
-  }
-
-  get elapsedMs(): number {
-    return this.#values[SLOT_ELAPSED] ?? 0;
-  }
-
-  /** What the job is at. */
-  get phase(): JobPhase {
-    return JOB_PHASES[this.#values[SLOT_PHASE] ?? 0] ?? 'run';
-  }
-
-  set phase(phase: JobPhase) {
-    this.#values[SLOT_PHASE] = JOB_PHASES.indexOf(phase);
-  }
+function wholePages(bytes: number): number {
+  return Math.ceil(bytes / NVME_PAGE) * NVME_PAGE;
 }

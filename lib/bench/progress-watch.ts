@@ -1,85 +1,78 @@
 // SPDX-License-Identifier: MIT
-import type { BenchmarkOptions, BenchmarkProgress } from './benchmark-types';
-import type { JobPlan, JobState } from './plan';
+import type { Job } from './job';
+import { SAMPLE_MILLISECONDS } from './job-result';
+import type { JobPhase, JobState } from './job-state';
 
-/** Time between two samples of the rates, in milliseconds. */
-export const PROGRESS_MILLISECONDS = 500;
+/** How a run stands. */
+export interface BenchmarkProgress {
+  /** I/Os per second since the last call. */
+  readonly readIops: number;
+  readonly writeIops: number;
+  /** Part of the run that is over, 0 to 1. */
+  readonly part: number;
+  readonly secondsLeft: number;
+  /** The phase of the job that is furthest behind. */
+  readonly phase: Exclude<JobPhase, 'done'>;
+}
 
-/** Counts the progress of the jobs while they run. */
+/** Tells how the jobs stand while they run. */
 export class ProgressWatch {
-  readonly #states: readonly JobState[];
-  readonly #plans: readonly JobPlan[];
-  readonly #options: BenchmarkOptions;
-  readonly #samples: { reads: number[]; writes: number[] }[];
-  readonly #last: { reads: number; writes: number }[];
+  readonly #jobs: readonly { readonly job: Job; readonly state: JobState }[];
   readonly #timer: NodeJS.Timeout;
+  readonly #last: { reads: number; writes: number }[];
   #time = performance.now();
 
+  /** @param listener called every {@link SAMPLE_MILLISECONDS} */
   constructor(
-    jobs: readonly { readonly plan: JobPlan; readonly state: JobState }[],
-    options: BenchmarkOptions,
+    jobs: readonly { readonly job: Job; readonly state: JobState }[],
+    listener: (progress: BenchmarkProgress) => void,
   ) {
-    const states = jobs.map(({ state }) => state);
-    this.#states = states;
-    this.#plans = jobs.map(({ plan }) => plan);
-    this.#options = options;
-    this.#samples = states.map(() => ({ reads: [], writes: [] }));
-    this.#last = states.map(() => ({ reads: 0, writes: 0 }));
+    this.#jobs = jobs;
+    this.#last = jobs.map(() => ({ reads: 0, writes: 0 }));
     this.#timer = setInterval(() => {
-      this.#tick();
-    }, PROGRESS_MILLISECONDS);
+      listener(this.#progress());
+    }, SAMPLE_MILLISECONDS);
   }
 
   stop(): void {
     clearInterval(this.#timer);
   }
 
-  /** I/Os per second of a job in each interval. */
-  samples(job: number): { reads: number[]; writes: number[] } {
-    return this.#samples[job] ?? { reads: [], writes: [] };
-  }
-
-  #tick(): void {
+  #progress(): BenchmarkProgress {
     const now = performance.now();
     const seconds = (now - this.#time) / 1000;
     this.#time = now;
     let readIops = 0;
     let writeIops = 0;
-    this.#states.forEach((state, job) => {
-      const last = this.#last[job];
-      const samples = this.#samples[job];
-      if (last === undefined || samples === undefined) return;
-      const [reads, written] = [state.reads, state.writes];
-      // What the ramp counted is forgotten at its end.
-      if (reads < last.reads || written < last.writes) last.reads = last.writes = 0;
-      const rates = [(reads - last.reads) / seconds, (written - last.writes) / seconds] as const;
-      last.reads = reads;
-      last.writes = written;
-      readIops += rates[0];
-      writeIops += rates[1];
-      if (state.phase !== 'run') return;
-      samples.reads.push(rates[0]);
-      samples.writes.push(rates[1]);
+    this.#jobs.forEach(({ state: { reads, writes } }, index) => {
+      let last = this.#last[index] ?? { reads: 0, writes: 0 };
+      // The counters begin again at the end of the ramp.
+      if (reads < last.reads || writes < last.writes) last = { reads: 0, writes: 0 };
+      readIops += (reads - last.reads) / seconds;
+      writeIops += (writes - last.writes) / seconds;
+      this.#last[index] = { reads, writes };
     });
-    this.#options.onProgress?.({ readIops, writeIops, ...this.#part(readIops + writeIops) });
+    const phases = this.#jobs.map(({ state }) => state.phase);
+    const phase = (['ramp', 'run', 'verify'] as const).find((one) => phases.includes(one)) ?? 'run';
+    return { readIops, writeIops, ...this.#remaining(readIops + writeIops, phase === 'ramp'), phase };
   }
 
-  #part(iops: number): Pick<BenchmarkProgress, 'part' | 'secondsLeft' | 'phase'> {
-    const phases = this.#states.map((state) => state.phase);
-    const phase = (['ramp', 'run', 'verify'] as const).find((one) => phases.includes(one)) ?? 'run';
-    const { runtime, rampTime = 0 } = this.#options;
-    const ramp = phase === 'ramp';
-    const elapsed = Math.max(0, ...this.#states.map((state) => state.elapsedMs)) / 1000;
-    const byTime =
-      runtime === undefined
-        ? undefined
-        : { part: ramp ? 0 : elapsed / runtime, secondsLeft: runtime - elapsed + (ramp ? rampTime : 0) };
-    const all = sum(this.#plans.map((plan) => plan.ioLimit));
-    const done = sum(this.#states.map((state) => state.reads + state.writes));
+  /** A run ends by its time or by its number of I/Os, whichever comes first. */
+  #remaining(iops: number, ramp: boolean): Pick<BenchmarkProgress, 'part' | 'secondsLeft'> {
+    const jobs = this.#jobs.map(({ job }) => job);
+    const states = this.#jobs.map(({ state }) => state);
+    const runtimeMs = Math.max(...jobs.map((job) => job.runtimeMs));
+    const elapsedMs = Math.max(...states.map((state) => state.elapsedMs));
+    const rampMs = ramp ? Math.max(...jobs.map((job) => job.rampMs)) : 0;
+    const byTime = {
+      part: ramp ? 0 : elapsedMs / runtimeMs,
+      secondsLeft: (runtimeMs - elapsedMs + rampMs) / 1000,
+    };
+    const all = sum(jobs.map((job) => job.ioLimit));
+    const done = sum(states.map((state) => state.reads + state.writes));
     const byCount = { part: done / all, secondsLeft: iops > 0 ? (all - done) / iops : 0 };
-    // The run ends by what comes first.
-    const nearest = byTime === undefined || byCount.part > byTime.part ? byCount : byTime;
-    return { part: nearest.part, secondsLeft: Math.max(0, nearest.secondsLeft), phase };
+    const { part, secondsLeft } = runtimeMs === Infinity || byCount.part > byTime.part ? byCount : byTime;
+    return { part, secondsLeft: Math.max(0, secondsLeft) };
   }
 }
 

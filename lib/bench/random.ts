@@ -3,13 +3,13 @@ import { invalidArgument, outOfRange } from '../errors';
 
 /** Chooses the block of the next I/O. */
 export interface BlockSequence {
-  /** Number of a block, from 0 up to the number of blocks less one. */
+  /** The number of a block, from 0 to the number of blocks less 1. */
   next(): number;
 }
 
 /**
- * xoshiro128** 1.1 by Blackman and Vigna (prng.di.unimi.it): a fast 32-bit generator with 128 bits of state, whose sequence
- * depends on nothing but its seed. Not for secrets.
+ * xoshiro128** 1.1 by Blackman and Vigna (prng.di.unimi.it): a fast 32-bit generator with 128 bits of state. Its sequence
+ * depends on nothing but the seed. It is not for secrets.
  */
 export class Xoshiro128 {
   readonly #state: Int32Array;
@@ -25,7 +25,7 @@ export class Xoshiro128 {
     this.#state = Int32Array.from(state, (word) => word | 0);
   }
 
-  /** A generator whose state is drawn from one 32-bit seed: a counter, each value mixed by the finaliser of MurmurHash3. */
+  /** A generator whose state comes from one 32-bit seed: values of a counter, mixed by the finaliser of MurmurHash3. */
   static fromSeed(seed: number): Xoshiro128 {
     let counter = seed | 0;
     const word = (): number => {
@@ -65,7 +65,8 @@ export class Xoshiro128 {
   }
 
   /**
-   * A uniform integer from 0 to `n` - 1. Up to 2^32 no value is more than 2^-21 likelier than another; above, all are equally likely.
+   * A uniform integer from 0 to `n` - 1. For `n` up to 2^32 no value is more than 2^-21 likelier than another; for larger ones all
+   * are equally likely.
    *
    * @param n integer from 1 to 2^53; not checked
    */
@@ -107,8 +108,8 @@ export class RandomSequence implements BlockSequence {
 const ROUNDS = 4;
 
 /**
- * A permutation of the numbers below `count` without a table: a Feistel network over the next power of four, and what
- * it maps to a number that is not below `count` is mapped on until it is.
+ * A permutation of the numbers below `count` that needs no table: a Feistel network over the next power of four. A number
+ * that it maps beyond `count` is mapped again, until it is below.
  */
 class Permutation {
   readonly #count: number;
@@ -144,7 +145,7 @@ class Permutation {
   }
 }
 
-/** Every block once, in random order; then the same order again. */
+/** Every block once, in random order, which begins again after the last. */
 export class ShuffledSequence implements BlockSequence {
   readonly #blocks: number;
   readonly #order: Permutation;
@@ -170,9 +171,9 @@ export class ShuffledSequence implements BlockSequence {
 
 /**
  * Blocks by Zipf's law: the one of rank n is drawn in proportion to 1 / n^theta (fio: `random_distribution=zipf`). The
- * ranks are strewn over the region, so that those drawn often do not lie together.
+ * ranks are scattered over the region, so that the blocks drawn often do not lie together.
  *
- * Drawn by rejection-inversion (Hörmann and Derflinger, ACM TOMACS 6(3), 1996), which needs no table, however many
+ * They are drawn by rejection-inversion (Hörmann and Derflinger, ACM TOMACS 6(3), 1996), which needs no table, however many
  * blocks there are.
  */
 export class ZipfSequence implements BlockSequence {
@@ -180,10 +181,10 @@ export class ZipfSequence implements BlockSequence {
   readonly #theta: number;
   readonly #random: Xoshiro128;
   readonly #order: Permutation;
-  /** The integral of the density from just below the first rank, and to just above the last one. */
+  /** The integral of the density at the two ends: just below the first rank, and just above the last one. */
   readonly #low: number;
   readonly #high: number;
-  /** So near to the rank a draw is always taken. */
+  /** A draw that lies so close to its rank is always accepted. */
   readonly #squeeze: number;
 
   /**
@@ -195,7 +196,7 @@ export class ZipfSequence implements BlockSequence {
   constructor(blocks: number, theta: number, seed: number) {
     checkBlocks(blocks);
     if (!(theta > 0 && theta <= 10)) {
-      throw outOfRange(`The skew of a Zipf distribution is above 0 and at most 10, not ${String(theta)}`);
+      throw outOfRange(`The skew of a Zipf distribution is above 0 and at most 10, not ${theta}`);
     }
     this.#blocks = blocks;
     this.#theta = theta;
@@ -216,7 +217,7 @@ export class ZipfSequence implements BlockSequence {
     }
   }
 
-  /** The integral of x^-theta, from 1. */
+  /** The integral of x^-theta from 1 on. */
   #integral(x: number): number {
     const power = 1 - this.#theta;
     return power === 0 ? Math.log(x) : Math.expm1(power * Math.log(x)) / power;
@@ -228,7 +229,7 @@ export class ZipfSequence implements BlockSequence {
   }
 }
 
-/** Blocks in rising order, from the first again after the last. */
+/** Blocks in rising order. After the last comes the first again. */
 export class SequentialSequence implements BlockSequence {
   readonly #blocks: number;
   #next: number;
@@ -241,7 +242,7 @@ export class SequentialSequence implements BlockSequence {
   constructor(blocks: number, start = 0) {
     checkBlocks(blocks);
     if (!Number.isInteger(start) || start < 0 || start >= blocks) {
-      throw outOfRange(`The first block, ${String(start)}, is not one of ${String(blocks)} blocks`);
+      throw outOfRange(`The first block, ${start}, is not one of ${blocks} blocks`);
     }
     this.#blocks = blocks;
     this.#next = start;
@@ -256,6 +257,6 @@ export class SequentialSequence implements BlockSequence {
 
 function checkBlocks(blocks: number): void {
   if (!Number.isInteger(blocks) || blocks < 1 || blocks > 2 ** 53) {
-    throw outOfRange(`The number of blocks must be an integer from 1 to 2^53, not ${String(blocks)}`);
+    throw outOfRange(`The number of blocks must be an integer from 1 to 2^53, not ${blocks}`);
   }
 }

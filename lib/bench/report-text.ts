@@ -1,7 +1,15 @@
 // SPDX-License-Identifier: MIT
-import { latencyBins } from './latency-bins';
-import { bandwidth, iops, mergeDirections, mergeJobs } from './results';
-import type { DirectionResult, JobResult, ReportPart } from './results';
+import { latencyBins } from './histogram';
+import {
+  bandwidth,
+  bothDirections,
+  iops,
+  latencyOf,
+  mergeResults,
+  type DirectionResult,
+  type JobResult,
+  type ReportPart,
+} from './job-result';
 import { formatLatency } from './units';
 
 const WIDTH = 110;
@@ -26,22 +34,20 @@ export interface ReportContents {
 type Rows = readonly (readonly [label: string, direction: DirectionResult])[];
 
 /**
- * The final report for a terminal: for each part what ran, a table with a row for each direction used and their total, the cost, the errors;
- * after several parts the same of all together. At most 110 columns wide; ends in a line feed. Latencies are in microseconds.
+ * The final report for a terminal. For each part, and for several parts together, it says what ran, has a table with a row for
+ * each direction used and their total, and tells the cost and the errors. Latencies are in microseconds. No line is longer than
+ * 110 columns; the text ends in a line feed.
  */
 export function formatReport(parts: readonly ReportPart[], contents: ReportContents = {}): string {
-  const blocks = parts.map(({ target, options, result }) => [
-    `${result.name}: ${target}`,
+  const blocks = parts.map(({ name, target, options, result }) => [
+    `${name}: ${target}`,
     ...wrap(Object.entries(options).map(([name, value]) => `${name}=${value}`)),
     '',
     ...resultLines(result, contents),
   ]);
   if (parts.length > 1) {
-    const all = mergeJobs(
-      'all',
-      parts.map(({ result }) => result),
-    );
-    blocks.push([`all: ${String(parts.length)} together`, '', ...resultLines(all, contents)]);
+    const all = mergeResults(parts.map(({ result }) => result));
+    blocks.push([`all: ${parts.length} together`, '', ...resultLines(all, contents)]);
   }
   return blocks
     .map((lines) => lines.map((line) => (line.length > WIDTH ? `${line.slice(0, WIDTH - 1)}…` : line)))
@@ -53,7 +59,7 @@ function resultLines(job: JobResult, { percentiles, histogram }: ReportContents)
   const rows: [string, DirectionResult][] = [];
   if (job.read.ios > 0) rows.push(['read', job.read]);
   if (job.write.ios > 0) rows.push(['write', job.write]);
-  if (rows.length !== 1) rows.push(['total', mergeDirections([job.read, job.write])]);
+  if (rows.length !== 1) rows.push(['total', bothDirections(job)]);
   const header = [
     ''.padEnd(LABEL_WIDTH),
     'IOPS'.padStart(IOPS_WIDTH),
@@ -77,9 +83,7 @@ function percentileTable(rows: Rows, percentiles: readonly number[]): string[] {
     ...percentiles.map((percent) =>
       [
         String(percent).padStart(PERCENTILE_WIDTH),
-        ...rows.map(([, { latency }]) =>
-          (latency.percentile(percent) / 1000).toFixed(2).padStart(LATENCY_WIDTH),
-        ),
+        ...rows.map(([, direction]) => microseconds(latencyOf(direction).percentile(percent))),
       ].join(''),
     ),
   ];
@@ -87,8 +91,8 @@ function percentileTable(rows: Rows, percentiles: readonly number[]): string[] {
 
 /** Reads and writes in one histogram: a line for each interval, its share, what lies below its end, and a bar. */
 function histogramTable(job: JobResult): string[] {
-  const count = job.read.latency.count + job.write.latency.count;
-  const bins = latencyBins([job.read.latency, job.write.latency], HISTOGRAM_LINES).map(
+  const count = job.read.ios + job.write.ios;
+  const bins = latencyBins([latencyOf(job.read), latencyOf(job.write)], HISTOGRAM_LINES).map(
     ({ from, to, counts }) => ({
       range: `${formatLatency(from).padStart(8)} - ${formatLatency(to).padEnd(8)}`,
       ios: counts.reduce((sum, each) => sum + each, 0),
@@ -101,7 +105,7 @@ function histogramTable(job: JobResult): string[] {
     ...bins.map(({ range, ios }) => {
       below += ios;
       const share = (part: number): string => ((part * 100) / count).toFixed(3).padStart(11);
-      // The least bar is a dot: one I/O of millions is an outlier that must be seen.
+      // The smallest bar is a dot, so that one outlier among millions of I/Os is seen.
       const bar = '#'.repeat(Math.round((ios * BAR_WIDTH) / longest)) || (ios > 0 ? '.' : '');
       return `${range}${String(ios).padStart(14)}${share(ios)}${share(below)}  ${bar}`.trimEnd();
     }),
@@ -109,7 +113,7 @@ function histogramTable(job: JobResult): string[] {
 }
 
 function row(label: string, direction: DirectionResult): string {
-  const { latency } = direction;
+  const latency = latencyOf(direction);
   const columns = [
     latency.min,
     latency.mean,
@@ -122,8 +126,12 @@ function row(label: string, direction: DirectionResult): string {
     label.padEnd(LABEL_WIDTH),
     String(Math.round(iops(direction))).padStart(IOPS_WIDTH),
     (bandwidth(direction) / 2 ** 20).toFixed(2).padStart(BANDWIDTH_WIDTH),
-    ...columns.map((ns) => (ns / 1000).toFixed(2).padStart(LATENCY_WIDTH)),
+    ...columns.map(microseconds),
   ].join('');
+}
+
+function microseconds(ns: number): string {
+  return (ns / 1000).toFixed(2).padStart(LATENCY_WIDTH);
 }
 
 function costLine(job: JobResult): string {
@@ -132,12 +140,12 @@ function costLine(job: JobResult): string {
   const share = (ms: number): string => (job.runtimeMs > 0 ? ((ms * 100) / job.runtimeMs).toFixed(1) : '0.0');
   const perIo = ios > 0 ? `, ${(((userMs + systemMs) * 1000) / ios).toFixed(2)} us per I/O` : '';
   const seconds = (job.runtimeMs / 1000).toFixed(2);
-  return `${String(ios)} I/Os in ${seconds} s; cpu usr ${share(userMs)} %, sys ${share(systemMs)} %${perIo}`;
+  return `${ios} I/Os in ${seconds} s; cpu usr ${share(userMs)} %, sys ${share(systemMs)} %${perIo}`;
 }
 
 function errorLine(job: JobResult): string {
   if (job.errors === 0) return 'errors: 0';
-  return `errors: ${String(job.errors)}${job.firstError === undefined ? '' : `, the first: ${job.firstError}`}`;
+  return `errors: ${job.errors}${job.firstError === undefined ? '' : `, the first: ${job.firstError}`}`;
 }
 
 function wrap(words: readonly string[]): string[] {

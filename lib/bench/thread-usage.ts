@@ -1,11 +1,19 @@
 // SPDX-License-Identifier: MIT
 import { readFileSync } from 'node:fs';
-import type { CpuUsage } from './results';
+import type { CpuUsage } from './job-result';
 
 /** Ticks of `/proc/…/stat` per second: fixed for user space (proc(5), `sysconf(_SC_CLK_TCK)`). */
 const MILLISECONDS_PER_TICK = 10;
 
-/** What the calling thread has cost the processor since its start (proc(5)); all 0 where `/proc` does not tell. */
+export const NO_USAGE: CpuUsage = {
+  userMs: 0,
+  systemMs: 0,
+  contextSwitches: 0,
+  majorFaults: 0,
+  minorFaults: 0,
+};
+
+/** What the calling thread has cost the processor since it started (proc(5)); all 0 where `/proc` does not say. */
 export function threadUsage(): CpuUsage {
   try {
     return {
@@ -16,7 +24,7 @@ export function threadUsage(): CpuUsage {
       contextSwitches: switches(readFileSync('/proc/thread-self/status', 'utf8')),
     };
   } catch {
-    return { userMs: 0, systemMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 };
+    return NO_USAGE;
   }
 }
 
@@ -32,11 +40,11 @@ export function usageBetween(earlier: CpuUsage, later: CpuUsage): CpuUsage {
 }
 
 function times(stat: string, schedstat: string): Omit<CpuUsage, 'contextSwitches'> {
-  // The name of the thread, in parentheses, may hold anything; after it come state, and numbers from the fourth field on.
+  // The second field is the name of the thread in parentheses, which may hold anything. A state and numbers follow it.
   const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
   const field = (number: number): number => Number(fields[number - 3] ?? 0);
   const system = field(15) * MILLISECONDS_PER_TICK;
-  // Nanoseconds, where user and system time are sampled.
+  // The sum is exact to the nanosecond, while user and system time are sampled.
   const total = Number(schedstat.split(' ')[0]) / 1e6;
   return {
     userMs: Math.max(0, total - system),
@@ -47,8 +55,6 @@ function times(stat: string, schedstat: string): Omit<CpuUsage, 'contextSwitches
 }
 
 function switches(status: string): number {
-  let sum = 0;
-  for (const match of status.matchAll(/^(?:non)?voluntary_ctxt_switches:\s*(\d+)$/gm))
-    sum += Number(match[1]);
-  return sum;
+  const matches = status.matchAll(/^(?:non)?voluntary_ctxt_switches:\s*(\d+)$/gm);
+  return Array.from(matches, (match) => Number(match[1])).reduce((sum, count) => sum + count, 0);
 }

@@ -14,7 +14,7 @@ const SECONDS: Readonly<Record<string, number>> = {
 
 /**
  * A size in bytes: `512`, `4k`, `4KiB`, `1.5m`, `1g`, `1t`, in any case of letters.
- * As in fio's job files k is 1024, whether or not `b` or `ib` follows.
+ * k is 1024, as in fio's job files, whether or not `b` or `ib` follows.
  *
  * @returns an integer from 0 to 2^53 - 1
  * @throws ERR_INVALID_ARG_VALUE
@@ -29,7 +29,7 @@ export function parseSize(text: string): number {
 }
 
 /**
- * A count: `32`, `1k`, `2.5m`, `1g`. Here k is 1000, as in the IOPS that {@link formatCount} writes.
+ * A count: `32`, `1k`, `2.5m`, `1g`. k is 1000, as in the IOPS that {@link formatCount} writes.
  *
  * @returns an integer from 0 to 2^53 - 1
  * @throws ERR_INVALID_ARG_VALUE
@@ -60,6 +60,33 @@ export function parseDuration(text: string): number {
   return seconds;
 }
 
+/** Percentiles that fio reports by default (fio: `percentile_list`). */
+export const FIO_PERCENTILES: readonly number[] = [
+  1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99,
+];
+
+/** Decimals of a percentile in fio's JSON. Two percentiles that differ beyond them would have the same key. */
+const PERCENTILE_DECIMALS = 6;
+
+/**
+ * A list of percentiles: `50,99,99.9`, or with colons as in fio, `50:99:99.9`.
+ *
+ * @returns numbers from 0 to 100, ascending, each once
+ * @throws ERR_INVALID_ARG_VALUE
+ */
+export function parsePercentiles(text: string): number[] {
+  const values = text.split(/[,:]/).map((word) => {
+    const value = /^\d{1,3}(\.\d+)?$/.test(word.trim()) ? Number(word) : NaN;
+    if (!(value <= 100) || Number(value.toFixed(PERCENTILE_DECIMALS)) !== value) {
+      throw invalidArgument(
+        `'${text}' is not a list of percentiles; write numbers from 0 to 100 with at most ${PERCENTILE_DECIMALS} decimals, such as 50,99,99.9`,
+      );
+    }
+    return value;
+  });
+  return [...new Set(values)].sort((a, b) => a - b);
+}
+
 /** A number to three digits with a decimal prefix: `82`, `45.6k`, `1.23M`. Used for IOPS. */
 export function formatCount(value: number): string {
   return scaled(value, 1000, ['', 'k', 'M', 'G', 'T', 'P']);
@@ -70,7 +97,7 @@ export function formatSize(bytes: number): string {
   return scaled(bytes, 1024, ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']);
 }
 
-/** Bytes per second, as {@link formatSize}: `20.5MiB/s`. */
+/** Bytes per second to three digits with a binary prefix: `20.5MiB/s`. */
 export function formatBandwidth(bytesPerSecond: number): string {
   return `${formatSize(bytesPerSecond)}/s`;
 }

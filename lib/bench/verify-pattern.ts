@@ -9,16 +9,26 @@ import { outOfRange } from '../errors';
  *   2  LBA, high 32 bits     5  checksum of words 1-4
  *   6 …  base + index * STEP, where base is a hash of words 1-4
  *
- * Two blocks with different bases differ in every word of the rest, so that a torn write shows at the word where it tore.
+ * Two blocks with different bases differ in every word after the header, so that a torn write shows at the word where it tore.
  */
 const MAGIC = 0x42554656;
 const HEADER_WORDS = 6;
 const STEP = 0x9e3779b1;
-/** How many passes back a torn part is looked for. */
+/** How many earlier passes are considered when a torn part is looked for. */
 const TORN_PASSES = 64;
 
 /** Size in 32-bit words of the smallest block that can be verified. */
 export const MIN_BLOCK_WORDS = 16;
+
+/** What the content of a block depends on. */
+export interface BlockIdentity {
+  /** Logical block address, up to 2^53. */
+  readonly lba: number;
+  /** Number of the pass that wrote the block, 32 bits. */
+  readonly generation: number;
+  /** Seed of the run, 32 bits. */
+  readonly seed: number;
+}
 
 /**
  * What {@link checkBlock} found.
@@ -26,119 +36,93 @@ export const MIN_BLOCK_WORDS = 16;
  * - `ok`: the block is what was written.
  * - `misdirected`: an intact block of another LBA.
  * - `stale`: an intact block of this LBA, from another pass or with another seed: a write was lost.
- * - `corrupt`: anything else; a block torn between two passes, flipped bits, foreign data.
+ * - `corrupt`: anything else, such as a block torn between two passes, flipped bits, foreign data.
  */
 export type BlockState = 'ok' | 'misdirected' | 'stale' | 'corrupt';
 
 /**
- * Fills one block with content that names its place and time.
+ * Fills a block with content that tells which one it is. Allocates nothing.
  *
  * @param words memory that holds the block, such as a view of a DMA buffer
- * @param wordOffset where the block begins, in words
- * @param blockWords size of the block in words, at least {@link MIN_BLOCK_WORDS}: 128 for 512 bytes
- * @param lba logical block address, up to 2^53
- * @param generation number of the pass, 32 bits
- * @param seed seed of the run, 32 bits
+ * @param at where the block begins, in words
+ * @param size of the block in words, at least {@link MIN_BLOCK_WORDS}: 128 for 512 bytes
  * @throws ERR_OUT_OF_RANGE when the block does not lie within `words`
  */
-export function fillBlock(
-  words: Uint32Array,
-  wordOffset: number,
-  blockWords: number,
-  lba: number,
-  generation: number,
-  seed: number,
-): void {
-  checkRange(words, wordOffset, blockWords);
+export function fillBlock(words: Uint32Array, at: number, size: number, block: BlockIdentity): void {
+  checkRange(words, at, size);
+  const { lba, generation, seed } = block;
   const high = Math.floor(lba / 2 ** 32);
   const base = hash(lba >>> 0, high, generation, seed);
-  words[wordOffset] = MAGIC;
-  words[wordOffset + 1] = lba;
-  words[wordOffset + 2] = high;
-  words[wordOffset + 3] = generation;
-  words[wordOffset + 4] = seed;
-  words[wordOffset + 5] = checksum(base);
-  const end = wordOffset + blockWords;
+  words[at] = MAGIC;
+  words[at + 1] = lba;
+  words[at + 2] = high;
+  words[at + 3] = generation;
+  words[at + 4] = seed;
+  words[at + 5] = checksum(base);
+  const end = at + size;
   let value = patternAt(base, HEADER_WORDS);
-  for (let i = wordOffset + HEADER_WORDS; i < end; i++) {
+  for (let i = at + HEADER_WORDS; i < end; i++) {
     words[i] = value;
     value = (value + STEP) | 0;
   }
 }
 
 /**
- * Compares one block with what {@link fillBlock} wrote for the same arguments. Allocates nothing.
+ * Compares a block with what {@link fillBlock} writes for the same arguments. Allocates nothing.
  *
  * @returns see {@link BlockState}; {@link describeBlock} tells more about a block that is not `ok`
  * @throws ERR_OUT_OF_RANGE when the block does not lie within `words`
  */
-export function checkBlock(
-  words: Uint32Array,
-  wordOffset: number,
-  blockWords: number,
-  lba: number,
-  generation: number,
-  seed: number,
-): BlockState {
-  checkRange(words, wordOffset, blockWords);
-  if (isIntact(words, wordOffset, blockWords, lba >>> 0, Math.floor(lba / 2 ** 32), generation, seed))
-    return 'ok';
-  const low = words[wordOffset + 1] as number;
-  const high = words[wordOffset + 2] as number;
-  const foundGeneration = words[wordOffset + 3] as number;
-  const foundSeed = words[wordOffset + 4] as number;
-  if (!isIntact(words, wordOffset, blockWords, low, high, foundGeneration, foundSeed)) return 'corrupt';
+export function checkBlock(words: Uint32Array, at: number, size: number, block: BlockIdentity): BlockState {
+  checkRange(words, at, size);
+  const { lba, generation, seed } = block;
+  if (isIntact(words, at, size, lba >>> 0, Math.floor(lba / 2 ** 32), generation, seed)) return 'ok';
+  const low = words[at + 1] as number;
+  const high = words[at + 2] as number;
+  if (!isIntact(words, at, size, low, high, words[at + 3] as number, words[at + 4] as number))
+    return 'corrupt';
   return high * 2 ** 32 + low === lba ? 'stale' : 'misdirected';
 }
 
 /**
- * One line about a block for which {@link checkBlock} did not return `ok`: what was expected, what was found, and the first byte that differs.
- * Takes the same arguments.
+ * One line about a block for which {@link checkBlock} did not return `ok`: what was expected, what was found, and the first
+ * byte that differs.
  */
-export function describeBlock(
-  words: Uint32Array,
-  wordOffset: number,
-  blockWords: number,
-  lba: number,
-  generation: number,
-  seed: number,
-): string {
-  const state = checkBlock(words, wordOffset, blockWords, lba, generation, seed);
-  const where = `LBA ${String(lba)}`;
+export function describeBlock(words: Uint32Array, at: number, size: number, block: BlockIdentity): string {
+  const state = checkBlock(words, at, size, block);
+  const { lba, generation, seed } = block;
+  const where = `LBA ${lba}`;
   if (state === 'ok') return `${where}: as written`;
-  const found = words.subarray(wordOffset, wordOffset + blockWords);
+  const found = words.subarray(at, at + size);
   const word = (index: number): number => found[index] as number;
-  const foundLba = word(2) * 2 ** 32 + word(1);
   if (state === 'misdirected') {
-    return `${where}: misdirected: holds the block of LBA ${String(foundLba)}, written in pass ${String(word(3))}`;
+    const foundLba = word(2) * 2 ** 32 + word(1);
+    return `${where}: misdirected: holds the block of LBA ${foundLba}, written in pass ${word(3)}`;
   }
   if (state === 'stale') {
     return word(4) === seed >>> 0
-      ? `${where}: stale: expected pass ${String(generation)}, found pass ${String(word(3))}; a write was lost`
+      ? `${where}: stale: expected pass ${generation}, found pass ${word(3)}; a write was lost`
       : `${where}: stale: expected seed ${hex(seed)}, found seed ${hex(word(4))}: the data of another run`;
   }
-  if (found.every((value) => value === 0))
-    return `${where}: corrupt: all ${String(blockWords * 4)} bytes are zero`;
+  if (found.every((value) => value === 0)) return `${where}: corrupt: all ${size * 4} bytes are zero`;
 
-  const expected = new Uint32Array(blockWords);
-  fillBlock(expected, 0, blockWords, lba, generation, seed);
+  const expected = new Uint32Array(size);
+  fillBlock(expected, 0, size, block);
   const bad = found.findIndex((value, index) => value !== expected[index]);
   const difference = (word(bad) ^ (expected[bad] as number)) >>> 0;
   const byte = bad * 4 + Math.floor((31 - Math.clz32(difference & -difference)) / 8);
   const text =
-    `${where}: corrupt: first bad byte at offset ${String(byte)} of ${String(blockWords * 4)}; ` +
-    `word ${String(bad)} is ${hex(word(bad))}, expected ${hex(expected[bad] as number)}`;
-  const torn = tornPass(found, bad, lba, generation, seed);
-  return torn === undefined ? text : `${text}; torn: from there on it is the data of pass ${String(torn)}`;
+    `${where}: corrupt: first bad byte at offset ${byte} of ${size * 4}; ` +
+    `word ${bad} is ${hex(word(bad))}, expected ${hex(expected[bad] as number)}`;
+  const torn = tornPass(found, bad, block);
+  return torn === undefined ? text : `${text}; torn: from there on it is the data of pass ${torn}`;
 }
 
-/** The earlier pass that wrote everything from a word of the rest to the end of the block. */
+/** The earlier pass that wrote everything from word `bad` to the end of the block. */
 function tornPass(
   found: Uint32Array,
   bad: number,
-  lba: number,
-  generation: number,
-  seed: number,
+  { lba, generation, seed }: BlockIdentity,
 ): number | undefined {
   if (bad < HEADER_WORDS) return undefined;
   const base = ((found[bad] as number) - Math.imul(bad, STEP)) | 0;
@@ -150,10 +134,11 @@ function tornPass(
   return undefined;
 }
 
+/** Whether the block is what its header, which must have these values, says. */
 function isIntact(
   words: Uint32Array,
-  wordOffset: number,
-  blockWords: number,
+  at: number,
+  size: number,
   low: number,
   high: number,
   generation: number,
@@ -161,23 +146,23 @@ function isIntact(
 ): boolean {
   const base = hash(low, high, generation, seed);
   let difference =
-    ((words[wordOffset] as number) ^ MAGIC) |
-    ((words[wordOffset + 1] as number) ^ low) |
-    ((words[wordOffset + 2] as number) ^ high) |
-    ((words[wordOffset + 3] as number) ^ generation) |
-    ((words[wordOffset + 4] as number) ^ seed) |
-    ((words[wordOffset + 5] as number) ^ checksum(base));
+    ((words[at] as number) ^ MAGIC) |
+    ((words[at + 1] as number) ^ low) |
+    ((words[at + 2] as number) ^ high) |
+    ((words[at + 3] as number) ^ generation) |
+    ((words[at + 4] as number) ^ seed) |
+    ((words[at + 5] as number) ^ checksum(base));
   if (difference !== 0) return false;
-  const end = wordOffset + blockWords;
+  const end = at + size;
   let value = patternAt(base, HEADER_WORDS);
-  for (let i = wordOffset + HEADER_WORDS; i < end; i++) {
+  for (let i = at + HEADER_WORDS; i < end; i++) {
     difference |= (words[i] as number) ^ value;
     value = (value + STEP) | 0;
   }
   return difference === 0;
 }
 
-/** Word of the rest of a block, as a signed 32-bit integer. */
+/** A word after the header, as a signed 32-bit integer. */
 function patternAt(base: number, index: number): number {
   return (base + Math.imul(index, STEP)) | 0;
 }
@@ -201,11 +186,11 @@ function checksum(base: number): number {
   return Math.imul(base ^ (base >>> 15), 0x2c1b3c6d) ^ MAGIC;
 }
 
-function checkRange(words: Uint32Array, wordOffset: number, blockWords: number): void {
-  if (!(wordOffset >= 0 && blockWords >= MIN_BLOCK_WORDS && wordOffset + blockWords <= words.length)) {
+function checkRange(words: Uint32Array, at: number, size: number): void {
+  if (!(at >= 0 && size >= MIN_BLOCK_WORDS && at + size <= words.length)) {
     throw outOfRange(
-      `A block of ${String(blockWords)} words at word ${String(wordOffset)} does not fit: it takes at least ` +
-        `${String(MIN_BLOCK_WORDS)} words, and the buffer has ${String(words.length)}`,
+      `A block of ${size} words at word ${at} does not fit: it takes at least ` +
+        `${MIN_BLOCK_WORDS} words, and the buffer has ${words.length}`,
     );
   }
 }

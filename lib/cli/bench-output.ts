@@ -4,11 +4,9 @@ import type { BenchmarkResult, BenchmarkTarget } from '../bench/benchmark';
 import { fioReport } from '../bench/fio-json';
 import { formatHgrm } from '../bench/hgrm';
 import { htmlReport, type Facts, type Remark } from '../bench/html-report';
-import { parsePercentiles } from '../bench/percentiles';
+import { bothDirections, iops, latencyOf, mergeResults, type ReportPart } from '../bench/job-result';
 import { formatReport } from '../bench/report-text';
-import { PROGRESS_MILLISECONDS } from '../bench/progress-watch';
-import { iops, mergeDirections, type ReportPart } from '../bench/results';
-import { formatCount, formatSize } from '../bench/units';
+import { formatCount, formatSize, parsePercentiles } from '../bench/units';
 import { UsageError, type CommandSpec, type OptionValues } from './options';
 import { complain, print, printable } from './output';
 import { OutputFile } from './output-file';
@@ -48,10 +46,7 @@ export interface MeasuredPart extends ReportPart {
 }
 
 /** A run that is over. */
-export interface FinishedRun extends Pick<
-  BenchmarkResult,
-  'verified' | 'mismatches' | 'interrupted' | 'failure'
-> {
+export interface FinishedRun extends Pick<BenchmarkResult, 'interrupted' | 'failure'> {
   readonly started: Date;
   readonly ended: Date;
   readonly parts: readonly MeasuredPart[];
@@ -66,7 +61,7 @@ const RATE_TOLERANCE = 0.98;
 export class BenchOutput {
   readonly #options: OutputOptions;
   /** In fio's names, for the report of the job's options. */
-  readonly jobOptions: { readonly percentile_list?: string };
+  readonly fioOptions: { readonly percentile_list?: string };
   readonly #percentiles: readonly number[] | undefined;
   readonly #files: { readonly file: OutputFile; readonly text: (run: FinishedRun) => string }[] = [];
 
@@ -79,7 +74,7 @@ export class BenchOutput {
     const { percentiles, histogram, hgrm, report } = options;
     this.#options = options;
     this.#percentiles = percentiles === undefined ? undefined : parsePercentiles(percentiles);
-    this.jobOptions = this.#percentiles === undefined ? {} : { percentile_list: this.#percentiles.join(':') };
+    this.fioOptions = this.#percentiles === undefined ? {} : { percentile_list: this.#percentiles.join(':') };
     if (histogram && options['output-format'] !== 'normal') {
       throw new UsageError(
         `--histogram goes with --output-format normal; --output-format json+ has the buckets of the latency`,
@@ -144,9 +139,10 @@ function doorbells(mapped: boolean): string {
 }
 
 /** What a run with verification, or one that was cut short, has to say beyond the table. */
-function remarks({ verified, mismatches, interrupted, parts, wantedIops }: FinishedRun): Remark[] {
+function remarks({ interrupted, parts, wantedIops }: FinishedRun): Remark[] {
+  const { verified, mismatches } = mergeResults(parts.map(({ result }) => result));
   const missed = parts.flatMap(({ result, target }): Remark[] => {
-    const reached = iops(mergeDirections([result.read, result.write]));
+    const reached = iops(bothDirections(result));
     if (wantedIops === undefined || reached >= wantedIops * RATE_TOLERANCE) return [];
     const text = `${formatCount(reached)} IOPS of the wanted ${formatCount(wantedIops)}; the latency is that of full load`;
     return [
@@ -176,7 +172,7 @@ function remarks({ verified, mismatches, interrupted, parts, wantedIops }: Finis
 }
 
 function hgrmText({ parts }: FinishedRun): string {
-  return formatHgrm(mergeDirections(parts.flatMap(({ result }) => [result.read, result.write])).latency);
+  return formatHgrm(latencyOf(bothDirections(mergeResults(parts.map(({ result }) => result)))));
 }
 
 function pageText(run: FinishedRun, percentiles: readonly number[] | undefined): string {
@@ -193,7 +189,6 @@ function pageText(run: FinishedRun, percentiles: readonly number[] | undefined):
     program: `vfio-user ${packageVersion()}`,
     started,
     parts,
-    sampleIntervalMs: PROGRESS_MILLISECONDS,
     percentiles,
     remarks: [...failed, ...errors, ...remarks(run)],
     ends: [...parts.map((part) => deviceFacts(part, parts.length)), hostFacts()],

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { randomInt } from 'node:crypto';
-import type { BenchmarkOptions } from '../bench/benchmark';
-import { COMPLETION_MODES, WORKLOADS, type Distribution } from '../bench/plan';
-import type { JobOptions } from '../bench/results';
+import { COMPLETION_MODES, WORKLOADS, type Distribution } from '../bench/job';
+import type { FioOptions } from '../bench/job-result';
+import type { BenchmarkOptions } from '../bench/options';
 import { UsageError, type CommandSpec, type OptionValues } from './options';
 import { printable } from './output';
 
@@ -117,11 +117,11 @@ export function benchmarkOptions(options: WorkloadOptions): BenchmarkOptions {
 }
 
 /** The options in fio's names and spelling, for the report. */
-export function jobOptions(
+export function fioOptions(
   options: WorkloadOptions,
   { runtime, seed }: BenchmarkOptions,
   filename: string,
-): JobOptions {
+): FioOptions {
   const given: readonly (readonly [name: string, value: string | number | undefined])[] = [
     ['runtime', runtime],
     ['ramp_time', options['ramp-time']],

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
-import { benchmark, type BenchmarkOptions, type BenchmarkResult } from '../bench/benchmark';
-import { writes } from '../bench/plan';
-import { mergeJobs } from '../bench/results';
+import { benchmark, type BenchmarkResult } from '../bench/benchmark';
+import { writes } from '../bench/job';
+import { mergeResults } from '../bench/job-result';
+import { LiveLine } from '../bench/live-line';
+import type { BenchmarkOptions } from '../bench/options';
 import { formatSize, parseSize } from '../bench/units';
 import { connect, type VfioUserDevice } from '../client';
-import { BenchDisplay } from './bench-display';
 import { BenchOutput, OUTPUT_OPTIONS } from './bench-output';
-import { WORKLOAD_OPTIONS, benchmarkOptions, jobOptions } from './bench-workload';
+import { WORKLOAD_OPTIONS, benchmarkOptions, fioOptions } from './bench-workload';
 import { defineCommand } from './command';
 import { runDemo } from './demo';
 import { startEmbeddedEndpoint } from './embedded-endpoint';
@@ -84,13 +85,7 @@ async function run(
   try {
     const connectTimeout = options['connect-timeout'] * 1000;
     for (const endpoint of endpoints) devices.push(await connect(endpoint, { connectTimeout, signal }));
-    const { rw, bs, verify } = options;
-    const display = new BenchDisplay(process.stderr, {
-      rw,
-      bs,
-      verify,
-      numjobs: options.numjobs * endpoints.length,
-    });
+    const line = new LiveLine(process.stderr, { ...settings, jobs: settings.jobs * endpoints.length });
     const started = new Date();
     let result: BenchmarkResult;
     try {
@@ -98,15 +93,15 @@ async function run(
         ...settings,
         signal,
         onStart: () => {
-          if (alias !== undefined || !writes(rw)) return;
+          if (alias !== undefined || !writes(settings.workload)) return;
           for (const endpoint of endpoints) complain(destruction(endpoint, options));
         },
         onProgress: (progress) => {
-          display.update(progress);
+          line.update(progress);
         },
       });
     } finally {
-      display.clear();
+      line.clear();
     }
     output.write({
       ...result,
@@ -116,9 +111,10 @@ async function run(
       parts: result.endpoints.map(({ target, jobs }, index) => {
         const name = alias ?? endpoints[index] ?? '';
         return {
+          name: endpoints.length === 1 ? 'bench' : `bench${index}`,
           target: printable(`${name}, namespace ${target.nsid}`),
-          options: { ...jobOptions(options, settings, name), ...output.jobOptions },
-          result: mergeJobs(endpoints.length === 1 ? 'bench' : `bench${index}`, jobs),
+          options: { ...fioOptions(options, settings, name), ...output.fioOptions },
+          result: mergeResults(jobs),
           device: target,
         };
       }),

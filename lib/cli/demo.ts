@@ -1,10 +1,18 @@
 // SPDX-License-Identifier: MIT
-import { benchmark, type BenchmarkOptions, type BenchmarkResult } from '../bench/benchmark';
-import { iops, mergeDirections, mergeJobs } from '../bench/results';
+import { benchmark } from '../bench/benchmark';
+import {
+  bandwidth,
+  bothDirections,
+  iops,
+  latencyOf,
+  mergeResults,
+  type JobResult,
+} from '../bench/job-result';
+import { LiveLine } from '../bench/live-line';
+import type { BenchmarkOptions } from '../bench/options';
 import { formatBandwidth, formatCount, formatLatency, formatSize } from '../bench/units';
 import { connect, type VfioUserDevice } from '../client';
 import { NvmeController } from '../nvme/host';
-import { BenchDisplay } from './bench-display';
 import { inspectDevice, type DeviceReport } from './device-report';
 import { startEmbeddedEndpoint } from './embedded-endpoint';
 import { print, printable } from './output';
@@ -109,33 +117,27 @@ async function measure(
   device: VfioUserDevice,
   options: BenchmarkOptions,
   signal: AbortSignal,
-): Promise<BenchmarkResult> {
+): Promise<JobResult> {
   signal.throwIfAborted();
-  const { workload: rw, blockSize: bs, jobs: numjobs, verify } = options;
-  const display = new BenchDisplay(process.stderr, { rw, bs, numjobs, verify });
+  const line = new LiveLine(process.stderr, options);
   try {
     const result = await benchmark([device], {
       ...options,
       signal,
       onProgress: (progress) => {
-        display.update(progress);
+        line.update(progress);
       },
     });
     if (result.failure !== undefined) throw result.failure;
-    return result;
+    return mergeResults(result.endpoints.flatMap(({ jobs }) => jobs));
   } finally {
-    display.clear();
+    line.clear();
   }
 }
 
-function rates({ endpoints }: BenchmarkResult): string {
-  const { read, write } = mergeJobs(
-    'demo',
-    endpoints.flatMap(({ jobs }) => jobs),
-  );
-  const all = mergeDirections([read, write]);
-  const perSecond = iops(all);
-  const latency = `p50 ${formatLatency(all.latency.percentile(50))}, p99 ${formatLatency(all.latency.percentile(99))}`;
-  const bytes = all.ios === 0 ? 0 : (perSecond * all.bytes) / all.ios;
-  return `${formatCount(Math.round(perSecond))} IOPS, ${formatBandwidth(bytes)}, ${latency}`;
+function rates(result: JobResult): string {
+  const all = bothDirections(result);
+  const latency = latencyOf(all);
+  const percentiles = `p50 ${formatLatency(latency.percentile(50))}, p99 ${formatLatency(latency.percentile(99))}`;
+  return `${formatCount(Math.round(iops(all)))} IOPS, ${formatBandwidth(bandwidth(all))}, ${percentiles}`;
 }

@@ -35,20 +35,8 @@ export interface NativeAddon {
   setWatcherRef(watcher: number, on: boolean): number;
   unwatch(watcher: number): number;
 
-  queueExchange(
-    memory: ArrayBuffer,
-    submissionOffset: number,
-    completionOffset: number,
-    entries: number,
-    doorbells: ArrayBuffer,
-    tailIndex: number,
-    headIndex: number,
-    depth: number,
-    room: number,
-    origin: number,
-  ): [run: () => number, memory: ArrayBuffer] | number;
-  /** The clock of `queueExchange`, CLOCK_MONOTONIC. */
-  monotonicMilliseconds(): number;
+  /** The functions of `native/nvme`. `lib/nvme/host` declares and calls them; this room knows nothing of NVMe. */
+  readonly nvme: unknown;
 
   createMemory(name: string, size: number, hugePageSize: number, sealShrink: boolean): number;
   lostEvent(): number;

@@ -10,6 +10,5 @@ export {
   createSharedMemory,
 } from './memory';
 export { pageSize } from './page-size';
-export { QueueExchange } from './queue-exchange';
 export { MAX_FDS_PER_MESSAGE } from './message-window';
 export { Socket, SocketWatcher } from './socket';

@@ -151,7 +151,7 @@ export function bigintOf(data: Uint8Array): bigint {
 export function registerBytes(value: number | bigint, width: RegisterWidth): Uint8Array {
   const whole = typeof value === 'bigint' || Number.isSafeInteger(value);
   if (!whole || value < 0 || value >= 2 ** (8 * width))
-    throw outOfRange(`${String(value)} does not fit into a register of ${width} bytes`);
+    throw outOfRange(`${value} does not fit into a register of ${width} bytes`);
   const data = new Uint8Array(width);
   if (typeof value === 'bigint') {
     for (let index = 0; index < width; index++) data[index] = Number((value >> BigInt(8 * index)) & 0xffn);

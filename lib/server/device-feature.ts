@@ -41,10 +41,7 @@ export async function answerDeviceFeature(
   const { feature, get, set, probe, argsz } = request;
   const methods = METHODS[feature];
   if (methods === undefined || (get && !methods.get) || (set && !methods.set))
-    throw new CommandError(
-      Errno.ENOTSUP,
-      `feature ${String(feature)}, get ${String(get)}, set ${String(set)}`,
-    );
+    throw new CommandError(Errno.ENOTSUP, `feature ${feature}, get ${String(get)}, set ${String(set)}`);
   // What is set or probed comes back as it is: checked before anything changes.
   if (!get || probe) checkRoom(request.data, argsz);
   const data = probe ? request.data : await serve(request, migration, log, call);
@@ -54,10 +51,7 @@ export async function answerDeviceFeature(
 
 function checkRoom(data: Uint8Array, argsz: number): void {
   if (8 + data.byteLength > argsz)
-    throw new CommandError(
-      Errno.EINVAL,
-      `a reply of ${String(8 + data.byteLength)} bytes, argsz is ${String(argsz)}`,
-    );
+    throw new CommandError(Errno.EINVAL, `a reply of ${8 + data.byteLength} bytes, argsz is ${argsz}`);
 }
 
 async function serve(

@@ -45,7 +45,7 @@ export class ClientDirtyLog {
     else if (this.#pages.pageSize !== chosen) {
       throw new CommandError(
         Errno.EINVAL,
-        `pages of ${String(this.#pages.pageSize)} bytes are logged, ${String(chosen)} were asked for`,
+        `pages of ${this.#pages.pageSize} bytes are logged, ${chosen} were asked for`,
       );
     }
     return encodeDmaLoggingControl({ pageSize: chosen, ranges });
@@ -64,10 +64,7 @@ export class ClientDirtyLog {
     const query = decodeDmaLoggingQuery(data);
     const size = this.#bitmapSize(query.length, query.pageSize);
     if (24 + size > room)
-      throw new CommandError(
-        Errno.EINVAL,
-        `a dirty bitmap of ${String(size)} bytes, ${String(room)} are taken`,
-      );
+      throw new CommandError(Errno.EINVAL, `a dirty bitmap of ${size} bytes, ${room} are taken`);
     return encodeDmaLoggingReport(query, this.#take(query.iova, Number(query.length), query.pageSize));
   }
 
@@ -82,10 +79,7 @@ export class ClientDirtyLog {
       !Number.isInteger(Math.log2(bitmap.pageSize)) ||
       this.#bitmapSize(length, bitmap.pageSize) !== bitmap.size
     )
-      throw new CommandError(
-        Errno.EINVAL,
-        `a dirty bitmap of ${String(bitmap.size)} bytes does not fit the range`,
-      );
+      throw new CommandError(Errno.EINVAL, `a dirty bitmap of ${bitmap.size} bytes does not fit the range`);
   }
 
   /** The bitmap of a range that {@link checkUnmapBitmap} has checked. */
@@ -101,7 +95,7 @@ export class ClientDirtyLog {
   #bitmapSize(length: U64, pageSize: number): number {
     const size = dirtyBitmapSize(length, pageSize);
     if (typeof length !== 'number' || length < 1 || size > this.#maxBitmap)
-      throw new CommandError(Errno.EINVAL, `${String(length)} bytes, which one dirty bitmap cannot describe`);
+      throw new CommandError(Errno.EINVAL, `${length} bytes, which one dirty bitmap cannot describe`);
     return size;
   }
 }

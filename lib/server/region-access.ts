@@ -92,15 +92,12 @@ export class RegionAccessor {
     const region = this.#regions.get(index);
     if (region === undefined) throw refusal(index, 'does not exist');
     if (offset + count > region.size) {
-      throw refusal(
-        index,
-        `has ${String(region.size)} bytes, ${String(count)} at offset ${String(offset)} were asked for`,
-      );
+      throw refusal(index, `has ${region.size} bytes, ${count} at offset ${offset} were asked for`);
     }
     return region;
   }
 }
 
 function refusal(index: number, problem: string): CommandError {
-  return new CommandError(Errno.EINVAL, `region ${String(index)} ${problem}`);
+  return new CommandError(Errno.EINVAL, `region ${index} ${problem}`);
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** End to end, over dist/: how runs are limited, how completions are waited for, several endpoints, and what is left behind. */
 import type { ControllerStatistics } from '../../lib/nvme/controller';
-import { childController, type ChildServer } from '../client/child-server';
+import type { ChildServer } from '../client/child-server';
 import { countingController, run } from './run-benchmark';
 
 jest.setTimeout(60_000);
@@ -186,12 +186,12 @@ describe('several endpoints', () => {
   test.each(['poll', 'interrupt'])(
     'one that is killed fails the run, by its name; both are told of (%s)',
     async (completion) => {
-      const servers = [await countingController(), await childController("serial: 'KILLED'")];
-      const [told] = await run(
-        servers,
-        [{ runtime: 600, completion }],
-        `options.onProgress = () => { one.progress++; process.kill(${String(servers[1]!.process.pid)}, 'SIGKILL'); };`,
-      );
+      const servers = [await countingController(), await countingController("serial: 'KILLED'")];
+      const running = run(servers, [{ runtime: 600, completion, depth: 8 }]);
+      // More than are in flight, so that some are reaped.
+      for (const server of servers) while ((await statistics(server)).readCommands < 100);
+      process.kill(servers[1]!.process.pid!, 'SIGKILL');
+      const [told] = await running;
       expect(told!.error).toBeUndefined();
       expect(told!.result!.failure!.code).toBe('ERR_VFIO_USER_DISCONNECTED');
       expect(told!.result!.failure!.message).toContain(servers[1]!.path);
@@ -199,6 +199,7 @@ describe('several endpoints', () => {
       expect(told!.result!.interrupted).toBe(false);
       expect(told!.result!.endpoints.map(({ target }) => target['serial'])).toEqual(['CHILD', 'KILLED']);
       for (const { jobs } of told!.result!.endpoints) expect(jobs[0]!.read.ios).toBeGreaterThan(0);
+      expect(told!.result!.endpoints.map(({ jobs }) => jobs[0]!.ended.reason)).toEqual(['stopped', 'lost']);
     },
   );
 });

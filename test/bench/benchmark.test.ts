@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** The benchmark end to end, over dist/: the jobs run in worker threads, the controller in another process. */
-import { childController } from '../client/child-server';
+import { childController, childServer } from '../client/child-server';
 import { run } from './run-benchmark';
 
 jest.setTimeout(60_000);
@@ -94,26 +94,75 @@ test('a run that is aborted tells what it measured', async () => {
     [{ runtime: 600 }],
     `const controller = new AbortController();
      options.signal = controller.signal;
-     options.onProgress = () => { one.progress++; controller.abort(); };`,
+     options.onProgress = ({ readIops }) => { one.progress++; if (readIops > 0) controller.abort(); };`,
   );
   expect(told!.progress).toBeGreaterThanOrEqual(1);
   expect(told!.result).toMatchObject({ interrupted: true });
   expect(told!.result!.failure).toBeUndefined();
   expect(told!.result!.jobs[0]!.read.ios).toBeGreaterThan(0);
+  expect(told!.result!.jobs[0]!.ended).toEqual({ reason: 'stopped', message: '' });
 });
 
 test.each([
-  ['mapped doorbells', ''],
-  ['doorbells by message', 'mappableDoorbells: false'],
-])('a server that is killed fails the run, which tells what it measured, with %s', async (_what, options) => {
-  const server = await childController(options);
-  const [told] = await run(
-    server,
-    [{ runtime: 600, jobs: 1 }],
-    `options.onProgress = () => { one.progress++; process.kill(${server.process.pid}, 'SIGKILL'); };`,
-  );
+  ['mapped doorbells', 'poll', ''],
+  ['doorbells by message', 'poll', 'mappableDoorbells: false'],
+  ['doorbells by message', 'interrupt', 'mappableDoorbells: false'],
+])(
+  'a server that is killed fails the run, which tells what it measured, with %s (%s)',
+  async (_what, completion, options) => {
+    const server = await childController(options);
+    const [told] = await run(
+      server,
+      [{ runtime: 600, jobs: 1, completion }],
+      `options.onProgress = ({ readIops }) => {
+         one.progress++;
+         if (readIops > 0) process.kill(${server.process.pid}, 'SIGKILL');
+       };`,
+    );
+    expect(told!.error).toBeUndefined();
+    expect(told!.result!.failure).toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
+    expect(told!.result!.failure!.message).toMatch(/^\S+ went away during the run: ./);
+    const [job] = told!.result!.jobs;
+    expect(job!.read.ios).toBeGreaterThan(0);
+    expect(job!.runtimeMs).toBeGreaterThan(0);
+    expect(job!.ended).toEqual({
+      reason: 'lost',
+      message: expect.stringMatching(/^went away during the run: ./) as string,
+    });
+  },
+);
+
+test.each([
+  [
+    'a command that fails',
+    'write(offset, source, at, length) { return offset !== 65536 && memory.write(offset, source, at, length); }',
+    'ERR_VFIO_USER_NVME_STATUS',
+    /^\S+ failed Write at LBA 128: Write fault \(02\/80\)$/,
+    { errors: 1, ended: { reason: 'failed' } },
+  ],
+  [
+    'data that is lost',
+    'write(offset, source, at, length) { return offset === 65536 || memory.write(offset, source, at, length); }',
+    'ERR_VFIO_USER_VERIFY',
+    /^\S+ did not keep what was written: 1 of 256 blocks read back differ; the first: LBA 128: corrupt: all 512 bytes are zero$/,
+    { errors: 1, mismatches: 1, verified: 256, ended: { reason: 'mismatch' } },
+  ],
+])('%s fails the run, by its name', async (_what, write, code, message, job) => {
+  const server = await childServer(`
+    const memory = createBackend({ kind: 'memory', size: 1 << 20 });
+    const read = memory.read.bind(memory);
+    const backend = {
+      kind: 'odd', size: memory.size, volatileCache: false, read,
+      ${write},
+      zero: (offset, length) => memory.zero(offset, length),
+      flush: () => memory.flush(),
+      close: () => memory.close(),
+    };
+    return new NvmeControllerModel({ backend });
+  `);
+  const [told] = await run(server, [{ workload: 'write', verify: true }]);
   expect(told!.error).toBeUndefined();
-  expect(told!.result!.failure).toMatchObject({ code: 'ERR_VFIO_USER_DISCONNECTED' });
-  expect(told!.result!.jobs[0]!.read.ios).toBeGreaterThan(0);
-  expect(told!.result!.jobs[0]!.runtimeMs).toBeGreaterThan(0);
+  expect(told!.result!.failure).toEqual({ code, message: expect.stringMatching(message) as string });
+  expect(told!.result!.failure!.message).toContain(server.path);
+  expect(told!.result!.jobs).toMatchObject([job]);
 });

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-import { queueEntries } from '../../lib/bench/entries-ahead';
-import { Job } from '../../lib/bench/job';
-import { JOB_STATE_BYTES, JobState, type JobPlan } from '../../lib/bench/plan';
+import type { Job } from '../../lib/bench/job';
+import { queueEntries } from '../../lib/bench/job-entries';
+import type { JobResult } from '../../lib/bench/job-result';
+import { JobRun } from '../../lib/bench/job-run';
+import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
 
 /** Device address of the fake memory, and where in it things are. */
 export const BASE = 0x2_0000_0000;
@@ -34,14 +36,14 @@ export class FakeDevice {
   redirect: (lba: number) => number = (lba) => lba;
   /** Commands are kept until so many are there. */
   hold = 1;
-  readonly #plan: JobPlan;
+  readonly #job: Job;
   readonly #words: Uint32Array;
   readonly #kept: Io[] = [];
   #head = 0;
   #completed = 0;
 
-  constructor(plan: JobPlan, memory = new ArrayBuffer(MEMORY_BYTES)) {
-    this.#plan = plan;
+  constructor(job: Job, memory = new ArrayBuffer(MEMORY_BYTES)) {
+    this.#job = job;
     this.memory = memory;
     this.#words = new Uint32Array(memory);
   }
@@ -49,8 +51,8 @@ export class FakeDevice {
   readonly head = (): void => undefined;
 
   tail(_queueId: number, value: number): void {
-    for (; this.#head !== value; this.#head = (this.#head + 1) % this.#plan.queue.entries) {
-      const at = (this.#plan.queue.submissionOffset + this.#head * 64) / 4;
+    for (; this.#head !== value; this.#head = (this.#head + 1) % this.#job.queue.entries) {
+      const at = (this.#job.queue.submissionOffset + this.#head * 64) / 4;
       const word = (index: number): number => this.#words[at + index]!;
       const io = {
         cid: word(0) >>> 16,
@@ -75,7 +77,7 @@ export class FakeDevice {
 
   /** NVMe base 2.0, 3.3.3.2: dword 3 has the command id, the phase tag in bit 16, the status from bit 17. */
   complete(cid: number, status = 0): void {
-    const { entries, completionOffset } = this.#plan.queue;
+    const { entries, completionOffset } = this.#job.queue;
     const phase = 1 - (Math.floor(this.#completed / entries) % 2);
     const at = (completionOffset + (this.#completed++ % entries) * 16) / 4;
     this.#words[at + 3] = ((status << 17) | (phase << 16) | cid) >>> 0;
@@ -115,13 +117,13 @@ export class FakeDevice {
 }
 
 /**
- * A job over 64 blocks of 4 KiB, to the end of them; and its device. The queues have room for entries written ahead, or
- * only for those in flight, so that the job looks around after each batch.
+ * A job over 64 blocks of 4 KiB, to the end of them; and its device. The queues have room for prepared entries, so that the
+ * queue loop runs, or only for those in flight, so that the job goes one turn at a time.
  */
-export function world(changes: Partial<JobPlan> = {}, ahead: 'ahead' | 'each turn' = 'ahead') {
+export function world(changes: Partial<Job> = {}, way: 'loop' | 'each turn' = 'loop') {
   const depth = changes.depth ?? 4;
-  const entries = ahead === 'ahead' ? queueEntries(depth, 256) : depth + 1;
-  const plan: JobPlan = {
+  const entries = way === 'loop' ? queueEntries(depth, 256) : depth + 1;
+  const job: Job = {
     index: 0,
     workload: 'read',
     readShare: 0.5,
@@ -153,13 +155,24 @@ export function world(changes: Partial<JobPlan> = {}, ahead: 'ahead' | 'each tur
     state: new SharedArrayBuffer(JOB_STATE_BYTES),
     ...changes,
   };
-  const device = new FakeDevice(plan);
-  const job = new Job(plan, device.memory, device);
-  return { plan, device, job, state: new JobState(plan.state) };
+  const device = new FakeDevice(job);
+  const run = new JobRun(job, device.memory, device);
+  return { job, device, run, state: new JobState(job.state) };
 }
 
 /** Runs a job to its end, which must come. */
-export function finish(job: Job): void {
-  for (let slices = 0; job.slice(1) !== 'done'; slices++)
+export function finish(run: JobRun): JobResult {
+  for (let slices = 0; run.slice(1) !== 'done'; slices++)
     if (slices > 5000) throw new Error('the job does not end');
+  return run.result;
+}
+
+/** The end of a job in which a command failed. */
+export function failure(text: string): Pick<JobResult, 'ended'> {
+  return { ended: { reason: 'failed', message: `failed ${text}` } };
+}
+
+/** The end of a job whose device completed a command that was not in flight. */
+export function stray(cid: number): Pick<JobResult, 'ended'> {
+  return { ended: { reason: 'stray', message: `completed command id ${cid}, which was not in flight` } };
 }

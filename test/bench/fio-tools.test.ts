@@ -16,10 +16,10 @@ function written(bins: boolean): FioReport {
     ended: new Date(4000),
     bins,
     parts: ['a', 'b'].map((name) => ({
+      name,
       target: name,
       options: { rw: 'randrw', bs: '4096', iodepth: '32', numjobs: '2' },
       result: sampleJob({
-        name,
         jobs: 2,
         runtimeMs: 4000,
         read: sampleDirection([1, 127, 128, 800, 800, 5000, 3e9, 20e9], 4000, [1, 2]),

@@ -4,7 +4,8 @@ import {
   bucketIndex,
   bucketValue,
   HISTOGRAM_BUCKETS,
-  HISTOGRAM_BYTES,
+  HISTOGRAM_SLOTS,
+  latencyBins,
   LatencyHistogram,
 } from '../../lib/bench/histogram';
 
@@ -163,54 +164,27 @@ test('merging equals recording into one', () => {
   );
 });
 
-test('a batch equals its latencies one by one', () => {
-  const time = fc.double({ min: 0, max: 1e7, noNaN: true });
-  fc.assert(
-    fc.property(
-      time,
-      fc.array(time, { minLength: 1, maxLength: 40 }),
-      fc.infiniteStream(fc.nat()),
-      (end, times, order) => {
-        const starts = Float64Array.from(times);
-        const ids = Int32Array.from(times, () => order.next().value % times.length);
-        const count = Math.ceil(times.length / 2);
-        const [batch, single] = [new LatencyHistogram(), new LatencyHistogram()];
-        batch.recordBatch(end, starts, ids, count);
-        for (const id of ids.subarray(0, count)) single.record((end - starts[id]!) * 1e6);
-        expect(new Float64Array(batch.buffer)).toEqual(new Float64Array(single.buffer));
-      },
-    ),
-  );
-});
-
-test('a batch counts only as many as it is told', () => {
-  const histogram = new LatencyHistogram();
-  // 5 ms since 10, 2.5 ms since 12.5; index 1 is not among the first two.
-  histogram.recordBatch(15, Float64Array.of(10, 0, 12.5), Int32Array.of(2, 0, 1), 2);
-  expect([histogram.count, histogram.min, histogram.max, histogram.sum]).toEqual([2, 2.5e6, 5e6, 7.5e6]);
-  histogram.recordBatch(15, new Float64Array(1), new Int32Array(1), 0);
-  expect(histogram.count).toBe(2);
-});
-
-test('shared memory carries a histogram to another owner', () => {
-  const memory = new SharedArrayBuffer(HISTOGRAM_BYTES + 16);
-  const worker = new LatencyHistogram(memory, 16);
+test('its data carries a histogram to another owner', () => {
+  const data = new Float64Array(new SharedArrayBuffer(HISTOGRAM_SLOTS * 8 + 16), 16, HISTOGRAM_SLOTS);
+  const worker = new LatencyHistogram(data);
   worker.record(1000);
   worker.record(3000);
-  const main = new LatencyHistogram(memory, 16);
-  expect(main.buffer).toBe(memory);
+  const main = new LatencyHistogram(data);
+  expect(main.data).toBe(data);
   expect([main.count, main.min, main.max, main.mean]).toEqual([2, 1000, 3000, 2000]);
+  const copy = new LatencyHistogram(structuredClone(new LatencyHistogram(data.slice()).data));
   main.reset();
   expect(worker.count).toBe(0);
   worker.record(5000);
   expect(worker.min).toBe(5000);
+  expect([copy.count, copy.min, copy.max, copy.percentile(0)]).toEqual([2, 1000, 3000, 1004]);
 });
 
-test('memory that does not hold a histogram is refused', () => {
-  const code = expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' });
-  expect(() => new LatencyHistogram(new ArrayBuffer(HISTOGRAM_BYTES - 8))).toThrow(code);
-  expect(() => new LatencyHistogram(new ArrayBuffer(HISTOGRAM_BYTES + 8), 4)).toThrow(code);
-  expect(() => new LatencyHistogram(new ArrayBuffer(HISTOGRAM_BYTES), -8)).toThrow(code);
+test('data that is not that of a histogram is refused', () => {
+  for (const length of [0, HISTOGRAM_SLOTS - 1, HISTOGRAM_SLOTS + 1])
+    expect(() => new LatencyHistogram(new Float64Array(length))).toThrow(
+      expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }) as Error,
+    );
 });
 
 test('latencies of an array are counted as if one by one, up to the count', () => {
@@ -219,7 +193,66 @@ test('latencies of an array are counted as if one by one, up to the count', () =
   for (const latency of latencies.subarray(0, 4)) one.record(latency);
   const all = new LatencyHistogram();
   all.recordAll(latencies, 4);
-  expect(new Float64Array(all.buffer)).toEqual(new Float64Array(one.buffer));
+  expect(all.data).toEqual(one.data);
   all.recordAll(latencies, 0);
   expect(all.count).toBe(4);
+});
+
+describe('bins for a reader', () => {
+  function histogramOf(...samples: number[]): LatencyHistogram {
+    const histogram = new LatencyHistogram();
+    for (const ns of samples) histogram.record(ns);
+    return histogram;
+  }
+
+  test('bins are as narrow as their number allows', () => {
+    const histogram = histogramOf(1024, 2047);
+    const widths = [16, 15, 8, 7, 4, 3, 2, 1].map((most) => latencyBins([histogram], most).length);
+    expect(widths).toEqual([16, 8, 8, 4, 4, 2, 2, 1]);
+    expect(latencyBins([histogram], 2)).toEqual([
+      { from: 1024, to: 1536, counts: [1] },
+      { from: 1536, to: 2048, counts: [1] },
+    ]);
+  });
+
+  test('several histograms share the bins', () => {
+    expect(latencyBins([histogramOf(300, 300), histogramOf(), histogramOf(600)], 2)).toEqual([
+      { from: 256, to: 512, counts: [2, 0, 0] },
+      { from: 512, to: 1024, counts: [0, 0, 1] },
+    ]);
+  });
+
+  test('the whole range', () => {
+    const bins = latencyBins([histogramOf(0, 17e9)], 35);
+    expect(bins).toHaveLength(35);
+    expect([bins[0], bins[34]]).toEqual([
+      { from: 0, to: 1, counts: [1] },
+      { from: 2 ** 33, to: 2 ** 34, counts: [1] },
+    ]);
+  });
+
+  test('no samples, no bins', () => {
+    expect(latencyBins([], 100)).toEqual([]);
+    expect(latencyBins([histogramOf()], 100)).toEqual([]);
+  });
+
+  test('every sample is counted within the limits of its bin', () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.integer({ min: 0, max: 2 ** 34 - 1 }), { minLength: 1, maxLength: 20 }),
+        fc.integer({ min: 35, max: 200 }),
+        (samples, most) => {
+          const bins = latencyBins([histogramOf(...samples)], most);
+          expect(bins.length).toBeLessThanOrEqual(most);
+          expect(bins.reduce((sum, { counts }) => sum + (counts[0] ?? 0), 0)).toBe(samples.length);
+          expect(bins.map(({ counts }) => counts[0])).toEqual(
+            bins.map(({ from, to }) => samples.filter((ns) => ns >= from && ns < to).length),
+          );
+          bins.slice(1).forEach(({ from }, index) => {
+            expect(from).toBe(bins[index]?.to);
+          });
+        },
+      ),
+    );
+  });
 });

@@ -56,8 +56,9 @@ const CHARTS = ['Latency by percentile', 'Latency distribution', 'IOPS over time
 const several = sampleReport({
   parts: Array.from({ length: 6 }, (_, index) =>
     samplePart(
-      { name: `nvme${String(index)}`, read: tailedDirection(8000 * (index + 1)) },
-      `/var/run/vfio-user/domain/muser${String(index)}/cntrl, namespace 1`,
+      { read: tailedDirection(8000 * (index + 1)) },
+      `/var/run/vfio-user/domain/muser${index}/cntrl, namespace 1`,
+      `nvme${index}`,
     ),
   ),
 });
@@ -79,7 +80,7 @@ described(`in ${CHROMIUM}; set CHROMIUM to use another, without one this is skip
     writeFileSync(join(directory, 'report.html'), page);
     writeFileSync(
       join(directory, 'around.html'),
-      `<!DOCTYPE html><iframe id="frame" width="${String(width)}" height="800" frameborder="0" src="report.html"></iframe>
+      `<!DOCTYPE html><iframe id="frame" width="${width}" height="800" frameborder="0" src="report.html"></iframe>
       <pre id="result"></pre><script>frame.onload = () => {${PROBE}};</script>`,
     );
     const { stdout, stderr } = await promisify(execFile)(

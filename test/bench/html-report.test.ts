@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { htmlReport, type HtmlReportInput } from '../../lib/bench/html-report';
-import { emptyDirection } from '../../lib/bench/results';
+import { emptyDirection } from '../../lib/bench/job-result';
 import { sampleDirection } from './sample-job';
 import { samplePart, sampleReport, tailedDirection } from './sample-report';
 
@@ -95,9 +95,9 @@ test('no coordinate is out of the picture, none is NaN', () => {
   ];
   for (const { page } of pages) {
     expect(page).not.toMatch(/NaN|Infinity|undefined/);
-    for (const [, width = '', height = '', body = ''] of page.matchAll(
-      /viewBox="0 0 (\d+) (\d+)"([\s\S]*?)<\/svg>/g,
-    )) {
+    const charts = [...page.matchAll(/viewBox="0 0 (\d+) (\d+)"([\s\S]*?)<\/svg>/g)];
+    expect(charts.length).toBeGreaterThanOrEqual(4);
+    for (const [, width = '', height = '', body = ''] of charts) {
       const [xs, ys]: [number[], number[]] = [[], []];
       for (const [, d = ''] of body.matchAll(/ d="([^"]+)"/g)) {
         for (const [, letter, a, b] of d.matchAll(/([MVH])(-?[\d.]+)(?: (-?[\d.]+))?/g)) {
@@ -137,10 +137,7 @@ test('a single I/O, too short a run for a course over time', () => {
 test('several endpoints are compared; more than can be told apart are summed up', () => {
   const parts = (length: number): HtmlReportInput['parts'] =>
     Array.from({ length }, (_, index) =>
-      samplePart(
-        { name: `nvme${String(index)}`, read: tailedDirection(8000 * (index + 1)) },
-        `/run/${String(index)}`,
-      ),
+      samplePart({ read: tailedDirection(8000 * (index + 1)) }, `/run/${index}`, `nvme${index}`),
     );
   const two = render({ parts: parts(2) });
   expect(two.text).toContain('/run/0 · /run/1');
@@ -165,8 +162,8 @@ test('endpoints with the same name are told apart by what they are', () => {
 test('an endpoint that did nothing is listed, but not drawn', () => {
   const { text } = render({
     parts: [
-      samplePart({ name: 'a', read: tailedDirection(8000) }, '/run/a'),
-      samplePart({ name: 'b', read: emptyDirection() }, '/run/b'),
+      samplePart({ read: tailedDirection(8000) }, '/run/a', 'a'),
+      samplePart({ read: emptyDirection() }, '/run/b', 'b'),
     ],
   });
   expect(text).toContain('/run/a · /run/b');
@@ -186,10 +183,7 @@ test('text of the peer is text', () => {
   const hostile = `<script>alert(1)</script>"'><img src=x onerror=alert(1)>`;
   const page = htmlReport(
     sampleReport({
-      parts: [
-        samplePart({ name: hostile, read: tailedDirection(1) }, hostile),
-        samplePart({ name: hostile }),
-      ],
+      parts: [samplePart({ read: tailedDirection(1) }, hostile, hostile), samplePart({}, undefined, hostile)],
       remarks: [{ kind: 'bad', heading: 'Failed', text: hostile }],
       ends: [{ title: hostile, rows: [[hostile, hostile]] }],
     }),

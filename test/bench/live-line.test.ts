@@ -1,26 +1,36 @@
 // SPDX-License-Identifier: MIT
-import { formatLiveLine, LiveLine, statusLetter } from '../../lib/bench/live-line';
+import { formatLiveLine, LiveLine, statusLetter, type DisplayedRun } from '../../lib/bench/live-line';
+import type { BenchmarkProgress } from '../../lib/bench/progress-watch';
 
-const MIB = 1_048_576;
+const RUN: DisplayedRun = { workload: 'randrw', blockSize: 262_144, jobs: 1 };
+const PROGRESS: BenchmarkProgress = {
+  readIops: 82,
+  writeIops: 94.1,
+  part: 0.248,
+  secondsLeft: 91,
+  phase: 'run',
+};
+const LINE = 'Jobs: 1 (f=1): [m(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]';
 
 test('the line is that of fio', () => {
-  const line = formatLiveLine({
-    jobs: 1,
-    letter: 'r',
-    progress: 0.248,
-    read: { bytesPerSecond: 20.5 * MIB, iops: 82 },
-    write: { bytesPerSecond: 23.5 * MIB, iops: 94 },
-    etaSeconds: 91,
-  });
-  expect(line).toBe('Jobs: 1 (f=1): [r(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]');
+  expect(formatLiveLine(PROGRESS, RUN)).toBe(LINE);
 });
 
 test('a direction that is not used is left out', () => {
-  const status = { jobs: 4, letter: 'w', progress: 1.2, etaSeconds: -1 };
-  expect(formatLiveLine({ ...status, write: { bytesPerSecond: 4096.4, iops: 1_230_000.2 } })).toBe(
-    'Jobs: 4 (f=4): [w(4)][100.0%][w=4.00KiB/s][w=1.23M IOPS][eta 00m:00s]',
+  const progress = { ...PROGRESS, readIops: 1, writeIops: 1_230_000.2, part: 1.2, secondsLeft: -1 };
+  const run = { ...RUN, blockSize: 512, jobs: 4 };
+  expect(formatLiveLine(progress, { ...run, workload: 'randwrite' })).toBe(
+    'Jobs: 4 (f=4): [w(4)][100.0%][w=601MiB/s][w=1.23M IOPS][eta 00m:00s]',
   );
-  expect(formatLiveLine(status)).toBe('Jobs: 4 (f=4): [w(4)][100.0%][eta 00m:00s]');
+  expect(formatLiveLine(progress, { ...run, workload: 'read' })).toBe(
+    'Jobs: 4 (f=4): [R(4)][100.0%][r=512B/s][r=1 IOPS][eta 00m:00s]',
+  );
+});
+
+test('while blocks are read back there are reads alone', () => {
+  expect(formatLiveLine({ ...PROGRESS, phase: 'verify' }, { ...RUN, workload: 'write' })).toBe(
+    'Jobs: 1 (f=1): [V(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]',
+  );
 });
 
 test.each([
@@ -28,8 +38,8 @@ test.each([
   [3599, '59m:59s'],
   [7205, '02h:00m:05s'],
   [93_605, '1d:02h:00m:05s'],
-])('%d s left are %s', (etaSeconds, text) => {
-  expect(formatLiveLine({ jobs: 1, letter: 'R', progress: 0, etaSeconds })).toContain(`[eta ${text}]`);
+])('%d s left are %s', (secondsLeft, text) => {
+  expect(formatLiveLine({ ...PROGRESS, secondsLeft }, RUN)).toContain(`[eta ${text}]`);
 });
 
 test('workloads have the letters of fio', () => {
@@ -52,26 +62,30 @@ function stream(
 }
 
 test('a terminal gets one line over and over, and a clean end', () => {
-  const terminal = stream(true);
-  const live = new LiveLine(terminal);
+  const terminal = stream(true, 200);
+  const live = new LiveLine(terminal, RUN);
   live.clear();
-  live.update('one');
-  live.update('two');
+  live.update(PROGRESS);
+  live.update({ ...PROGRESS, part: 0.5 });
   live.clear();
   live.clear();
-  expect(terminal.text).toBe('\rone\x1b[K\rtwo\x1b[K\r\x1b[K');
+  expect(terminal.text).toBe(`\r${LINE}\x1b[K\r${LINE.replace('24.8%', '50.0%')}\x1b[K\r\x1b[K`);
 });
 
-test('a line is cut so that it does not wrap', () => {
-  const narrow = stream(true, 10);
-  new LiveLine(narrow).update('0123456789abcdef');
-  expect(narrow.text).toBe('\r012345678\x1b[K');
+test.each([
+  [10, 9],
+  // A terminal that does not know its width.
+  [0, 79],
+])('a line is cut so that it does not wrap in %i columns', (columns, length) => {
+  const narrow = stream(true, columns);
+  new LiveLine(narrow, RUN).update(PROGRESS);
+  expect(narrow.text).toBe(`\r${LINE.slice(0, length)}\x1b[K`);
 });
 
 test('anything else than a terminal gets nothing', () => {
   const pipe = stream(false);
-  const live = new LiveLine(pipe);
-  live.update('one');
+  const live = new LiveLine(pipe, RUN);
+  live.update(PROGRESS);
   live.clear();
   expect(pipe.text).toBe('');
 });

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-import type { BenchmarkOptions, BenchmarkProgress } from '../../lib/bench/benchmark-types';
-import { JOB_STATE_BYTES, JobState, type JobPlan } from '../../lib/bench/plan';
-import { PROGRESS_MILLISECONDS, ProgressWatch } from '../../lib/bench/progress-watch';
+import type { Job } from '../../lib/bench/job';
+import { SAMPLE_MILLISECONDS } from '../../lib/bench/job-result';
+import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
+import { ProgressWatch, type BenchmarkProgress } from '../../lib/bench/progress-watch';
 import { world } from './fake-device';
 
 beforeEach(() => {
@@ -12,31 +13,23 @@ afterEach(() => {
 });
 
 /** A watch over jobs whose progress the test writes. */
-function watched(jobs: number, options: Partial<BenchmarkOptions>, plan: Partial<JobPlan> = {}) {
+function watched(jobs: number, changes: Partial<Job>) {
   const told: BenchmarkProgress[] = [];
+  const job = { ...world().job, ioLimit: Infinity, ...changes };
   const states = Array.from({ length: jobs }, () => new JobState(new SharedArrayBuffer(JOB_STATE_BYTES)));
   const watch = new ProgressWatch(
-    states.map((state) => ({ state, plan: { ...world().plan, ioLimit: Infinity, ...plan } })),
-    {
-      workload: 'randrw',
-      blockSize: 4096,
-      depth: 1,
-      jobs,
-      verify: false,
-      seed: 1,
-      onProgress: (progress) => told.push(progress),
-      ...options,
-    },
+    states.map((state) => ({ state, job })),
+    (progress) => told.push(progress),
   );
   const tick = (): BenchmarkProgress => {
-    jest.advanceTimersByTime(PROGRESS_MILLISECONDS);
+    jest.advanceTimersByTime(SAMPLE_MILLISECONDS);
     return told.at(-1)!;
   };
   return { watch, told, states, tick };
 }
 
-test('rates since the last call, of all jobs and of each', () => {
-  const { watch, states, tick } = watched(2, { runtime: 2 });
+test('rates since the last call, of all jobs together', () => {
+  const { watch, states, tick } = watched(2, { runtimeMs: 2000 });
   const [one, other] = states as [JobState, JobState];
   for (const state of states) state.phase = 'run';
   one.publish(1000, 50, 500);
@@ -44,13 +37,11 @@ test('rates since the last call, of all jobs and of each', () => {
   expect(tick()).toEqual({ readIops: 3000, writeIops: 100, part: 0.25, secondsLeft: 1.5, phase: 'run' });
   one.publish(1100, 50, 1000);
   expect(tick()).toEqual({ readIops: 200, writeIops: 0, part: 0.5, secondsLeft: 1, phase: 'run' });
-  expect(watch.samples(0)).toEqual({ reads: [2000, 200], writes: [100, 0] });
-  expect(watch.samples(1)).toEqual({ reads: [1000, 0], writes: [0, 0] });
   watch.stop();
 });
 
-test('the ramp is shown, is no part of the run, and leaves no samples', () => {
-  const { watch, states, tick } = watched(1, { runtime: 2, rampTime: 5 });
+test('the ramp is shown, and is no part of the run', () => {
+  const { watch, states, tick } = watched(1, { runtimeMs: 2000, rampMs: 5000 });
   const [state] = states as [JobState];
   state.phase = 'ramp';
   state.publish(1000, 0, 500);
@@ -59,12 +50,11 @@ test('the ramp is shown, is no part of the run, and leaves no samples', () => {
   // What the ramp counted is gone.
   state.publish(200, 0, 500);
   expect(tick()).toEqual({ readIops: 400, writeIops: 0, part: 0.25, secondsLeft: 1.5, phase: 'run' });
-  expect(watch.samples(0)).toEqual({ reads: [400], writes: [0] });
   watch.stop();
 });
 
 test('a limit of I/Os tells the part where it comes first', () => {
-  const { watch, states, tick } = watched(2, { runtime: 100 }, { ioLimit: 1000 });
+  const { watch, states, tick } = watched(2, { runtimeMs: 100_000, ioLimit: 1000 });
   for (const state of states) state.phase = 'run';
   states[0]!.publish(500, 0, 500);
   states[1]!.publish(0, 250, 500);
@@ -80,7 +70,7 @@ test('a limit of I/Os tells the part where it comes first', () => {
 });
 
 test('the phase is that of the job that is behind; no calls come after the end', () => {
-  const { watch, states, told, tick } = watched(2, { runtime: 1 });
+  const { watch, states, told, tick } = watched(2, { runtimeMs: 1000 });
   const [one, other] = states as [JobState, JobState];
   one.phase = 'verify';
   other.phase = 'run';
@@ -91,6 +81,6 @@ test('the phase is that of the job that is behind; no calls come after the end',
   expect(tick().secondsLeft).toBe(0);
   watch.stop();
   const calls = told.length;
-  jest.advanceTimersByTime(10 * PROGRESS_MILLISECONDS);
+  jest.advanceTimersByTime(10 * SAMPLE_MILLISECONDS);
   expect(told).toHaveLength(calls);
 });

@@ -1,17 +1,16 @@
 // SPDX-License-Identifier: MIT
 import { formatReport, type ReportContents } from '../../lib/bench/report-text';
-import type { JobResult } from '../../lib/bench/results';
+import type { JobResult } from '../../lib/bench/job-result';
 import { sampleDirection, sampleJob } from './sample-job';
 
 const options = { rw: 'randrw', bs: '4k', iodepth: '32', numjobs: '1' };
 
 function formatOne(result: JobResult, contents?: ReportContents): string {
-  return formatReport([{ target: 'x', options, result }], contents);
+  return formatReport([{ name: 'bench', target: 'x', options, result }], contents);
 }
 
 test('reads, writes and their total stand in one table', () => {
   const job = sampleJob({
-    name: 'mixed',
     runtimeMs: 2000,
     read: sampleDirection([1000, 2000, 3000], 2000),
     write: sampleDirection([10_000], 2000),
@@ -19,7 +18,9 @@ test('reads, writes and their total stand in one table', () => {
   });
   // 3 reads in 2 s are 1.5/s. 2000 ns is in the bucket 2000 … 2015 (16 wide from 1024), of middle 2008; 3000 ns in
   // 2976 … 3007 (32 wide from 2048), of middle 2992; 10000 ns in 9984 … 10111, whose middle is beyond the maximum.
-  expect(formatReport([{ target: '/run/cntrl nsid 1', options, result: job }]).split('\n')).toEqual([
+  expect(
+    formatReport([{ name: 'mixed', target: '/run/cntrl nsid 1', options, result: job }]).split('\n'),
+  ).toEqual([
     'mixed: /run/cntrl nsid 1',
     'rw=randrw, bs=4k, iodepth=32, numjobs=1',
     '',
@@ -52,9 +53,7 @@ test('the first error is told', () => {
 });
 
 test('no line is wider than 110 columns, and no option is lost', () => {
-  const many = Object.fromEntries(
-    Array.from({ length: 30 }, (_, i) => [`option_${String(i)}`, `value-${String(i)}`]),
-  );
+  const many = Object.fromEntries(Array.from({ length: 30 }, (_, i) => [`option_${i}`, `value-${i}`]));
   const job = sampleJob({
     runtimeMs: 1,
     read: { ...sampleDirection([17e9], 1), ios: 9_999_999_999, bytes: 2 ** 50 },
@@ -62,7 +61,14 @@ test('no line is wider than 110 columns, and no option is lost', () => {
     firstError: 'x'.repeat(300),
   });
   const text = formatReport(
-    [{ target: '/a/very/long/path'.repeat(10), options: { ...options, ...many }, result: job }],
+    [
+      {
+        name: 'bench',
+        target: '/a/very/long/path'.repeat(10),
+        options: { ...options, ...many },
+        result: job,
+      },
+    ],
     { percentiles: [50], histogram: true },
   );
   const lines = text.split('\n');
@@ -123,9 +129,10 @@ test('a run without any I/O has a histogram without lines, and percentiles of 0'
 
 test('several endpoints have a block each, and one together', () => {
   const parts = ['a', 'b'].map((name, index) => ({
+    name,
     target: `/run/${name}`,
     options,
-    result: sampleJob({ name, runtimeMs: 1000, read: sampleDirection([1000 * (index + 1)], 1000) }),
+    result: sampleJob({ runtimeMs: 1000, read: sampleDirection([1000 * (index + 1)], 1000) }),
   }));
   const blocks = formatReport(parts).split(/\n\n(?=\w+: )/);
   expect(blocks.map((block) => block.split('\n')[0])).toEqual(['a: /run/a', 'b: /run/b', 'all: 2 together']);

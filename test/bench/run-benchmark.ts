@@ -3,22 +3,16 @@
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import type { JobResult } from '../../lib/bench/job-result';
 import { childServer, type ChildServer } from '../client/child-server';
 import { dist } from '../dist';
 
-interface ToldJob {
-  readonly runtimeMs: number;
-  readonly errors: number;
-  readonly read: { readonly ios: number; readonly bytes: number };
-  readonly write: { readonly ios: number; readonly bytes: number };
-}
-
 interface ToldEndpoint {
   readonly target: Record<string, unknown>;
-  readonly jobs: readonly ToldJob[];
+  readonly jobs: readonly JobResult[];
 }
 
-/** What a run told. `result` has target and jobs of the first endpoint by themselves too. */
+/** What a run told. `result` has target and jobs of the first endpoint, and the sums of all jobs, by themselves too. */
 export interface Told {
   readonly error?: { name: string; code: string; message: string };
   readonly result?: {
@@ -53,6 +47,7 @@ export async function run(
     const fs = require('node:fs');
     const { connect } = require(${JSON.stringify(dist)});
     const { benchmark } = require(${JSON.stringify(join(dist, 'bench', 'benchmark'))});
+    const { mergeResults } = require(${JSON.stringify(join(dist, 'bench', 'job-result'))});
     const left = () => ({
       fds: fs.readdirSync('/proc/self/fd').length,
       maps: fs.readFileSync('/proc/self/maps', 'utf8').split('\\n').filter((line) => /memfd|shm|deleted/.test(line)).length,
@@ -73,7 +68,8 @@ export async function run(
           ${extra}
           const result = await benchmark(devices, { ...defaults, ...options });
           const failure = result.failure && { code: result.failure.code, message: result.failure.message };
-          one.result = { ...result, ...result.endpoints[0], failure };
+          const { verified, mismatches } = mergeResults(result.endpoints.flatMap(({ jobs }) => jobs));
+          one.result = { ...result, ...result.endpoints[0], verified, mismatches, failure };
         } catch ({ name, code, message }) {
           one.error = { name, code, message };
         }

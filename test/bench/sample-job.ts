@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { LatencyHistogram } from '../../lib/bench/histogram';
-import { emptyDirection } from '../../lib/bench/results';
-import type { DirectionResult, JobResult } from '../../lib/bench/results';
+import { emptyDirection, type DirectionResult, type JobResult } from '../../lib/bench/job-result';
 
 /** A direction with the given latencies in ns, 4096 bytes per I/O. */
 export function sampleDirection(
@@ -15,7 +14,7 @@ export function sampleDirection(
     ios: latencies.length,
     bytes: latencies.length * 4096,
     runtimeMs,
-    latency,
+    latency: latency.data,
     iopsSamples,
     bandwidthSamples: iopsSamples.map((rate) => rate * 4096),
   };
@@ -24,16 +23,17 @@ export function sampleDirection(
 /** A job that did nothing, with some of its fields replaced. */
 export function sampleJob(fields: Partial<JobResult> = {}): JobResult {
   return {
-    name: 'job',
     jobs: 1,
     read: emptyDirection(),
     write: emptyDirection(),
     runtimeMs: 0,
     errors: 0,
+    verified: 0,
+    mismatches: 0,
+    ended: { reason: 'finished', message: '' },
     cpu: { userMs: 0, systemMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
     depthCounts: new Float64Array(7),
-    submitCounts: new Float64Array(7),
-    completeCounts: new Float64Array(7),
+    batchCounts: new Float64Array(7),
     ...fields,
   };
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { HtmlReportInput } from '../../lib/bench/html-report';
 import { LatencyHistogram } from '../../lib/bench/histogram';
-import type { DirectionResult, JobResult, ReportPart } from '../../lib/bench/results';
+import type { DirectionResult, JobResult, ReportPart } from '../../lib/bench/job-result';
 import { sampleJob } from './sample-job';
 
 /** A direction with a long tail: 100000 I/Os around a latency in ns, ten of them a thousand times slower; in 10 s. */
@@ -14,18 +14,23 @@ export function tailedDirection(ns: number): DirectionResult {
     ios: latency.count,
     bytes: latency.count * 4096,
     runtimeMs: 10_000,
-    latency,
+    latency: latency.data,
     iopsSamples,
     bandwidthSamples: iopsSamples.map((rate) => rate * 4096),
   };
 }
 
 /** A part of a report. */
-export function samplePart(fields: Partial<JobResult>, target = '/run/cntrl, namespace 1'): ReportPart {
+export function samplePart(
+  fields: Partial<JobResult>,
+  target = '/run/cntrl, namespace 1',
+  name = 'bench',
+): ReportPart {
   return {
+    name,
     target,
     options: { rw: 'randrw', bs: '4096', iodepth: '32', numjobs: '1', filename: target },
-    result: sampleJob({ name: 'bench', runtimeMs: 10_000, ...fields }),
+    result: sampleJob({ runtimeMs: 10_000, ...fields }),
   };
 }
 
@@ -35,7 +40,6 @@ export function sampleReport(fields: Partial<HtmlReportInput> = {}): HtmlReportI
     program: 'vfio-user 1.2.3',
     started: new Date('2026-01-02T03:04:05.678Z'),
     parts: [samplePart({ read: tailedDirection(8000), write: tailedDirection(20_000) })],
-    sampleIntervalMs: 500,
     remarks: [{ kind: 'good', heading: 'Verify', text: '16384 blocks read back, all as written' }],
     ends: [
       {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
 import {
+  FIO_PERCENTILES,
   formatBandwidth,
   formatCount,
   formatLatency,
   formatSize,
   parseCount,
   parseDuration,
+  parsePercentiles,
   parseSize,
 } from '../../lib/bench/units';
 
@@ -127,4 +129,33 @@ test.each([
   [5e12, '5000s'],
 ])('formatLatency(%d) is %j', (value, text) => {
   expect(formatLatency(value)).toBe(text);
+});
+
+test.each<[string, number[]]>([
+  ['50', [50]],
+  ['50,99,99.9', [50, 99, 99.9]],
+  [' 99 , 50 ', [50, 99]],
+  ['99.9,50,99.90,050', [50, 99.9]],
+  ['0,100', [0, 100]],
+  ['99.999999', [99.999999]],
+  // As in fio's job files.
+  ['50:99:99.99', [50, 99, 99.99]],
+])('parsePercentiles(%j)', (text, list) => {
+  expect(parsePercentiles(text)).toEqual(list);
+});
+
+test.each(['', ',', '50,', 'p99', '-1', '100.1', '1e1', '101', '99.9999999', 'NaN', '0x10', '99%', '50;99'])(
+  'parsePercentiles(%j) is refused',
+  (text) => {
+    expect(() => parsePercentiles(text)).toThrow(
+      expect.objectContaining({
+        code: 'ERR_INVALID_ARG_VALUE',
+        message: `'${text}' is not a list of percentiles; write numbers from 0 to 100 with at most 6 decimals, such as 50,99,99.9`,
+      }) as Error,
+    );
+  },
+);
+
+test("fio's percentiles are a list by the same rules", () => {
+  expect(parsePercentiles(FIO_PERCENTILES.join(':'))).toEqual(FIO_PERCENTILES);
 });

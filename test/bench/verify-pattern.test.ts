@@ -8,12 +8,14 @@ const SEED = 0xdeadbeef;
 
 function block(lba = LBA, generation = 3, seed = SEED): Uint32Array {
   const words = new Uint32Array(WORDS);
-  fillBlock(words, 0, WORDS, lba, generation, seed);
+  fillBlock(words, 0, WORDS, { lba, generation, seed });
   return words;
 }
 
-const check = (words: Uint32Array): string => checkBlock(words, 0, WORDS, LBA, 3, SEED);
-const describeIt = (words: Uint32Array): string => describeBlock(words, 0, WORDS, LBA, 3, SEED);
+const check = (words: Uint32Array): string =>
+  checkBlock(words, 0, WORDS, { lba: LBA, generation: 3, seed: SEED });
+const describeIt = (words: Uint32Array): string =>
+  describeBlock(words, 0, WORDS, { lba: LBA, generation: 3, seed: SEED });
 
 test('the header names the block', () => {
   const words = block();
@@ -41,8 +43,9 @@ test('what was written is ok, for any place, pass, seed and size', () => {
       fc.nat({ max: 50 }),
       (lba, generation, seed, size, offset) => {
         const words = new Uint32Array(offset + size + 1).fill(0x55555555);
-        fillBlock(words, offset, size, lba, generation, seed);
-        expect(checkBlock(words, offset, size, lba, generation, seed)).toBe('ok');
+        const identity = { lba, generation, seed };
+        fillBlock(words, offset, size, identity);
+        expect(checkBlock(words, offset, size, identity)).toBe('ok');
         expect(words.subarray(0, offset).every((word) => word === 0x55555555)).toBe(true);
         expect(words[offset + size]).toBe(0x55555555);
       },
@@ -58,7 +61,7 @@ test('no flipped bit goes unnoticed', () => {
       words[at] = (words[at] as number) ^ (1 << (bit & 31));
       expect(check(words)).toBe('corrupt');
       const offset = Math.floor(bit / 8);
-      expect(describeIt(words)).toContain(`first bad byte at offset ${String(offset)} of 512;`);
+      expect(describeIt(words)).toContain(`first bad byte at offset ${offset} of 512;`);
     }),
   );
 });
@@ -130,8 +133,8 @@ test.each([
   const words = new Uint32Array(WORDS);
   const code = expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' });
   expect(() => {
-    fillBlock(words, offset, size, 0, 0, 0);
+    fillBlock(words, offset, size, { lba: 0, generation: 0, seed: 0 });
   }).toThrow(code);
-  expect(() => checkBlock(words, offset, size, 0, 0, 0)).toThrow(code);
-  expect(() => describeBlock(words, offset, size, 0, 0, 0)).toThrow(code);
+  expect(() => checkBlock(words, offset, size, { lba: 0, generation: 0, seed: 0 })).toThrow(code);
+  expect(() => describeBlock(words, offset, size, { lba: 0, generation: 0, seed: 0 })).toThrow(code);
 });

@@ -73,8 +73,7 @@ describe.each([0.5, 0.99, 1, 1.2, 3])('theta %s', (theta) => {
 
   test.each([2 ** 31, 2 ** 40, 2 ** 40 + 12_345, 2 ** 52])('%s blocks: always one of them', (blocks) => {
     for (const block of take(new ZipfSequence(blocks, theta, 4), 5000)) {
-      if (!(Number.isInteger(block) && block >= 0 && block < blocks))
-        throw new Error(`block ${String(block)}`);
+      if (!(Number.isInteger(block) && block >= 0 && block < blocks)) throw new Error(`block ${block}`);
     }
   });
 });

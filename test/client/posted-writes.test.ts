@@ -50,14 +50,13 @@ async function bar0(
 function writesSeen(server: FakeServer): string[] {
   return server.heard.flatMap(({ command, payload }) => {
     const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-    if (command === REGION_WRITE)
-      return [`${String(view.getUint32(0, true))} ${toHex(payload.subarray(16))}`];
+    if (command === REGION_WRITE) return [`${view.getUint32(0, true)} ${toHex(payload.subarray(16))}`];
     if (command !== REGION_WRITE_MULTI) return [];
     // u64 count; then u64 offset, u32 region, u32 count, 8 bytes of data each.
     return Array.from({ length: view.getUint32(0, true) }, (_, i) => {
       const at = 8 + 24 * i;
       const count = view.getUint32(at + 12, true);
-      return `${String(view.getUint32(at, true))} ${toHex(payload.subarray(at + 16, at + 16 + count))}`;
+      return `${view.getUint32(at, true)} ${toHex(payload.subarray(at + 16, at + 16 + count))}`;
     });
   });
 }
@@ -325,13 +324,13 @@ describe('coalescing', () => {
               if (i === 0) await new Promise((resolve) => setImmediate(resolve));
             } else if (kind === 'posted64') {
               waiting.push(region.write64(offset, BigInt(value), posted));
-              expected.push(`${String(offset)} ${toHex(Uint8Array.of(value))}00000000000000`);
+              expected.push(`${offset} ${toHex(Uint8Array.of(value))}00000000000000`);
             } else if (kind === 'bulk') {
               waiting.push(region.writeBytes(offset, new Uint8Array(100).fill(value), posted));
-              expected.push(`${String(offset)} ${toHex(new Uint8Array(100).fill(value))}`);
+              expected.push(`${offset} ${toHex(new Uint8Array(100).fill(value))}`);
             } else {
               waiting.push(region.write8(offset, value, kind === 'write' ? {} : posted));
-              expected.push(`${String(offset)} ${toHex(Uint8Array.of(value))}`);
+              expected.push(`${offset} ${toHex(Uint8Array.of(value))}`);
             }
           }
         }
@@ -350,7 +349,7 @@ test('a served device takes posted and coalesced writes', async () => {
   atEnd(() => {
     model.close();
   });
-  const path = `@vfio-user-posted-${String(process.pid)}`;
+  const path = `@vfio-user-posted-${process.pid}`;
   for (const writeMultiple of [true, false]) {
     await using server = await serve(path, model, { capabilities: { writeMultiple } });
     expect(server.path).toBe(path);

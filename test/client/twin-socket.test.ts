@@ -160,7 +160,7 @@ describe('a twin socket', () => {
   test('leaves no descriptor behind', async () => {
     warmUp();
     const model = new TestModel();
-    const path = `@vfio-user-twin-${String(process.pid)}`;
+    const path = `@vfio-user-twin-${process.pid}`;
     const server = await serve(path, model);
     const before = openFds();
     const device = await connect(path, { twinSocket: true });
@@ -176,7 +176,7 @@ describe('a twin socket', () => {
     atEnd(() => {
       model.close();
     });
-    const path = `@vfio-user-twin-2-${String(process.pid)}`;
+    const path = `@vfio-user-twin-2-${process.pid}`;
     for (const twinSocket of [true, false]) {
       const server = await serve(path, model, { twinSocket });
       const device = await connect(path, { twinSocket: true, dma: { directDma: false } });

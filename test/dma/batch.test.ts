@@ -489,7 +489,7 @@ test('two served devices share one container', async () => {
   const devices = [];
   for (const name of ['a', 'b']) {
     const model = new TestModel();
-    const path = `@vfio-user-shared-${name}-${String(process.pid)}`;
+    const path = `@vfio-user-shared-${name}-${process.pid}`;
     const server = await serve(path, model);
     const options: ConnectOptions = { dma };
     const device = await connect(path, options);

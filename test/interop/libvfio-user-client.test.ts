@@ -21,7 +21,7 @@ const MAX_MSG_FDS = 16;
 
 /** State and exit code of a process (proc(5), /proc/pid/stat, fields 3 and 52). A zombie has ended. */
 function processState(pid: number): { state: string; exitCode: number } {
-  const text = readFileSync(`/proc/${String(pid)}/stat`, 'utf8');
+  const text = readFileSync(`/proc/${pid}/stat`, 'utf8');
   const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
   return { state: fields[0] ?? '', exitCode: Number(fields[49]) };
 }
@@ -118,13 +118,13 @@ function processState(pid: number): { state: string; exitCode: number } {
         process.kill(client, 'SIGKILL');
         throw error;
       }
-      expect(`${String(processState(client).exitCode)} ${output}`).toMatch(/^0 /);
+      expect(`${processState(client).exitCode} ${output}`).toMatch(/^0 /);
       await until(() => output.split('INTx triggered!').length === 3);
 
       // The region that it asks for first does not exist.
       expect(output).toContain('failed to read from region -559038737 0-0x3: Invalid argument');
       expect(output).toContain('devinfo: flags 0x3, num_regions 9, num_irqs 5');
-      expect(output).toContain(`region_info[1] offset 0 flags 0xf size ${String(bar1Size)} cap_sz 48 #FDs 1`);
+      expect(output).toContain(`region_info[1] offset 0 flags 0xf size ${bar1Size} cap_sz 48 #FDs 1`);
       expect(output).toMatch(/area 0 offset 0 size 4096\n.*area 1 offset 0x2000 size 4096/);
       expect(output).toContain('IRQ INTx: count=1 flags=0x3');
       expect(output).toMatch(/read from BAR0: (-1|0)\n/);

@@ -87,7 +87,7 @@ export class QemuMachine {
    */
   static async start(socket: string, memory: string, ...options: string[]): Promise<QemuMachine> {
     const device = { driver: 'vfio-user-pci', addr: `0x${SLOT.toString(16)}`, socket: unix(socket) };
-    const size = `${String(MEGABYTES)}M`;
+    const size = `${MEGABYTES}M`;
     const machine = new QemuMachine([
       ...MACHINE,
       ...['-m', size, '-object', `${memory},id=mem,size=${size}`, '-machine', 'q35,memory-backend=mem'],
@@ -128,7 +128,7 @@ export class QemuMachine {
 
   /** Reads 32-bit words at a physical address: of the guest's memory, or of a BAR. */
   async words(address: number, count: number): Promise<number[]> {
-    const text = await this.#monitor(`xp /${String(count)}xw 0x${address.toString(16)}`);
+    const text = await this.#monitor(`xp /${count}xw 0x${address.toString(16)}`);
     return [...text.matchAll(/ 0x([0-9a-f]{8})/g)].map(([, digits]) => parseInt(digits ?? '', 16));
   }
 

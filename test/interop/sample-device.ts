@@ -174,7 +174,7 @@ export class SampleDevice implements PciDeviceModel {
       finish: () => {
         const data = Buffer.concat(chunks);
         if (data.length !== this.#bar1.length + BAR0_SIZE)
-          throw new CommandError(Errno.EINVAL, `${String(data.length)} bytes of state`);
+          throw new CommandError(Errno.EINVAL, `${data.length} bytes of state`);
         this.#bar1.set(data.subarray(0, this.#bar1.length));
         this.#bar0 = new Uint8Array(data.subarray(this.#bar1.length));
       },

@@ -105,7 +105,7 @@ describeSpdk('our client against SPDK', () => {
     closeSync(file);
     const bad: number[] = [];
     for (let lba = 0; lba < size / 512; lba++) {
-      if (checkBlock(words, lba * 128, 128, lba, 1, seed) !== 'ok') bad.push(lba);
+      if (checkBlock(words, lba * 128, 128, { lba, generation: 1, seed }) !== 'ok') bad.push(lba);
     }
     expect(bad).toEqual([]);
   }, 60_000);

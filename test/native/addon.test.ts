@@ -13,9 +13,10 @@ function thrownBy(call: () => unknown): string {
   return 'nothing';
 }
 
-/** Calls a function of the addon with anything. */
+/** Calls a function of the addon, `nvme.NAME` for one of its part for NVMe, with anything. */
 function call(name: string, values: unknown[], self?: unknown): unknown {
-  return Reflect.apply(Reflect.get(addon(), name) as () => unknown, self, values);
+  const [owner, key] = name.startsWith('nvme.') ? [addon().nvme as object, name.slice(5)] : [addon(), name];
+  return Reflect.apply(Reflect.get(owner, key) as () => unknown, self, values);
 }
 
 /** The module, loaded anew. */
@@ -73,9 +74,10 @@ describe('arguments that do not fit', () => {
     10n,
     new Uint8Array(1),
   ];
-  const functions = Object.keys(addon()).filter(
-    (name) => !['lostEvent', 'monotonicMilliseconds'].includes(name),
-  );
+  const functions = [
+    ...Object.keys(addon()).filter((name) => !['lostEvent', 'nvme'].includes(name)),
+    ...Object.keys(addon().nvme as object).map((name) => `nvme.${name}`),
+  ];
 
   test.each(functions)('%s without arguments throws a TypeError', (name) => {
     expect(thrownBy(() => call(name, []))).toBe('TypeError');

@@ -11,7 +11,6 @@ export { type AttachOptions } from './bring-up';
 export { NvmeController } from './controller';
 export { DmaArena, NVME_PAGE, type DmaChunk } from './dma-arena';
 export { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
-export { ScriptExchange, completeEntry, type Exchange, type ExchangeQueue } from './exchange';
 export { IoQueue } from './io-queue';
 export {
   NvmeNamespace,

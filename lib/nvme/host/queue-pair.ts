@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord, SQE_WORDS } from '../spec';
 import type { Doorbells } from './doorbells';
-import type { Exchange } from './exchange';
+import type { QueueLoop } from './queue-loop';
 
 // Constants of this module: a name of another module is looked up at every use, which made reap() and claim() a third slower.
 const STATUS_WORD = CqeWord.status;
@@ -146,15 +146,18 @@ export class QueuePair {
   }
 
   /**
-   * Takes completions, and submits one of the entries that are `ready` from {@link tail} on for each; see {@link Exchange}.
-   * Entries that were claimed must have been rung.
+   * Runs the loop of a full queue over this queue pair, from its tail and head on. Entries that were claimed must have been
+   * rung before.
    *
+   * @param ready entries from {@link tail} on that lack only command id and data pointer
+   * @param patience microseconds without a completion after which the loop ends
    * @returns number of completions taken, and of entries submitted
+   * @internal
    */
-  exchange(exchange: Exchange, ready: number, patience: number): number {
-    // Entries further on may not have been fetched yet.
+  runLoop(loop: QueueLoop, ready: number, patience: number): number {
+    // The controller may not have fetched the entries beyond those yet.
     const room = Math.min(ready, this.capacity - this.outstanding);
-    const count = exchange.run(this.#tail, this.#head, this.#phase, room, patience);
+    const count = loop.run(this.#tail, this.#head, this.#phase, room, patience);
     if (count === 0) return 0;
     const entries = this.entries;
     const tail = this.#tail + count;

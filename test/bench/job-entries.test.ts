@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 /** Data pointers in the submission entries of a job. */
-import { dataShift } from '../../lib/bench/data-pointers';
+import { dataShift } from '../../lib/bench/job-entries';
 import { BASE, DATA, LISTS, finish, world } from './fake-device';
 
 /** PSDT and words 6 to 9 of the entry of each command id. */
 function pointers(blockSize: number, sgl: boolean, depth = 3) {
-  const { job, device } = world({ blockSize, sgl, depth, ioBlocks: depth, workload: 'write', verify: true });
-  finish(job);
-  expect(job.outcome).toMatchObject({ status: 0, verified: depth, mismatches: 0 });
+  const { run, device } = world({ blockSize, sgl, depth, ioBlocks: depth, workload: 'write', verify: true });
+  finish(run);
+  expect(run.result).toMatchObject({ errors: 0, verified: depth, mismatches: 0 });
   const byCid = new Map(device.log.map(({ cid, psdt, pointer }) => [cid, [psdt, ...pointer]]));
   const words = (offset: number, count: number): number[] => [
     ...new Uint32Array(device.memory, offset, count),
@@ -89,7 +89,7 @@ test('data begins in the middle of a page where a copy of it is that of two page
     2048, 2048, 2048, 0, 0,
   ]);
   expect(dataShift(4096, false)).toBe(0);
-  const { job, device } = world({
+  const { run, device } = world({
     dataOffset: DATA + 2048,
     sgl: true,
     depth: 2,
@@ -97,8 +97,8 @@ test('data begins in the middle of a page where a copy of it is that of two page
     workload: 'write',
     verify: true,
   });
-  finish(job);
-  expect(job.outcome).toMatchObject({ status: 0, verified: 2, mismatches: 0 });
+  finish(run);
+  expect(run.result).toMatchObject({ errors: 0, verified: 2, mismatches: 0 });
   expect([...new Map(device.log.map(({ cid, pointer }) => [cid, pointer])).values()].sort()).toEqual([
     [0x0004_0800, 2, 0x1000, 0],
     [0x0004_1800, 2, 0x1000, 0],

@@ -1,56 +1,59 @@
 // SPDX-License-Identifier: MIT
-import {
-  CQE_PHASE_SHIFT,
-  CQE_STATUS_SHIFT,
-  CQE_WORDS,
-  CqeWord,
-  DATA_POINTER_WORDS,
-  SQE_WORDS,
-  SqeWord,
-} from '../spec';
+import { performance } from 'node:perf_hooks';
+import { CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord } from '../spec/completion-entry';
+import { DATA_POINTER_WORDS } from '../spec/sgl';
+import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { Doorbells } from './doorbells';
+import type { QueuePair } from './queue-pair';
 
-// Constants of this module: what is imported through a barrel is read through a getter at every use.
+// A name of another module is looked up in that module's exports at each use, which costs a tenth of an I/O here.
 const clock = performance;
+const { cdw0: CDW0, prp1Low: DATA_POINTER } = SqeWord;
+const SUBMISSION_WORDS = SQE_WORDS;
+const COMPLETION_WORDS = CQE_WORDS;
 const STATUS_WORD = CqeWord.status;
 const PHASE_SHIFT = CQE_PHASE_SHIFT;
 const STATUS_SHIFT = CQE_STATUS_SHIFT;
-const COMPLETION_WORDS = CQE_WORDS;
-const SUBMISSION_WORDS = SQE_WORDS;
-const { cdw0: CDW0, prp1Low: DATA_POINTER } = SqeWord;
 const POINTER_WORDS = DATA_POINTER_WORDS;
 
-/** Looks at an empty queue between two looks at the clock. */
-const LOOKS_PER_CLOCK = 64;
+/** Polls of an empty queue between two reads of the clock. */
+const POLLS_PER_CLOCK = 64;
 
 /**
- * Takes completions, and submits an entry for each: the loop of a queue that is kept full.
+ * The loop of a queue that is kept full: it reaps completions, and submits an entry for each.
  *
- * Beyond the tail lie entries that lack only command id and data pointer; the entry gets those of the command whose
- * completion makes room for it. Doorbells are rung once for all completions that are found together. Nothing unusual is
- * taken: a completion with a status, or of a command id that has no data pointer, ends the exchange and stays where it is.
+ * Beyond the tail of the submission queue the caller has prepared entries that lack only command id and data pointer. An
+ * entry gets those of the command whose completion makes room for it. The doorbells are rung once for all completions
+ * that are found together, and then the clock is read. A completion with a status, or of a command id without a data
+ * pointer, ends the loop and stays in the queue for the caller.
  *
- * {@link QueueExchange} of the addon is the same loop over mapped doorbells. This one is its reference, and serves where
+ * `NativeQueueLoop` is the form for mapped doorbells. {@link ScriptQueueLoop} is its reference, and serves where
  * doorbells are written by message.
  */
-export interface Exchange {
-  /** The data pointer of each command id, 4 words each (NVMe base 2.0, 3.3.3.1: DPTR). */
+export interface QueueLoop {
+  /** The data pointer of each command id, 4 words each (NVMe base 2.0, 3.3.3.1: DPTR). The caller fills them once. */
   readonly pointers: Uint32Array;
   /** Command ids of the completions that the last run took, in their order. */
   readonly cids: Uint32Array;
   /** When the doorbells were rung for each of them, in milliseconds of `performance.now()`. */
   readonly times: Float64Array;
   /**
-   * @param tail index of the entry of the submission queue from which on `ready` entries are written
-   * @param head index of the entry of the completion queue that comes next, with this `phase` tag
-   * @param ready entries that may be submitted; `cids` and `times` have room for as many
-   * @param patience microseconds without a completion after which the run ends; with 0 it ends when the queue is found empty
+   * @param tail index of the first of `ready` prepared entries in the submission queue
+   * @param head index of the next entry of the completion queue
+   * @param phase phase tag of that entry
+   * @param ready most entries to submit; no more are submitted than {@link cids} has room for
+   * @param patience microseconds without a completion after which the run ends; 0 ends it when the queue is found empty
    * @returns number of completions taken, and of entries submitted
    */
   run(tail: number, head: number, phase: number, ready: number, patience: number): number;
 }
 
-/** Gives the entry at word `at` its command id and its data pointer; the rest is written. */
+/**
+ * Gives a prepared entry its command id and data pointer.
+ *
+ * @param at word of `submissions` at which the entry begins
+ * @param pointers the data pointers of all command ids, 4 words each
+ */
 export function completeEntry(
   submissions: Uint32Array,
   at: number,
@@ -65,20 +68,12 @@ export function completeEntry(
   submissions[at + DATA_POINTER + 3] = pointers[pointer + 3] as number;
 }
 
-/** A queue pair as an exchange sees it. */
-export interface ExchangeQueue {
-  readonly id: number;
-  readonly entries: number;
-  readonly submissions: Uint32Array;
-  readonly completions: Uint32Array;
-}
-
-/** The exchange in TypeScript, over any kind of doorbells. */
-export class ScriptExchange implements Exchange {
+/** The loop in TypeScript, for doorbells of any kind. */
+export class ScriptQueueLoop implements QueueLoop {
   readonly pointers: Uint32Array;
   readonly cids: Uint32Array;
   readonly times: Float64Array;
-  readonly #queue: ExchangeQueue;
+  readonly #queue: QueuePair;
   readonly #doorbells: Doorbells;
   readonly #depth: number;
 
@@ -86,7 +81,7 @@ export class ScriptExchange implements Exchange {
    * @param depth number of command ids
    * @param room most completions of one run
    */
-  constructor(queue: ExchangeQueue, doorbells: Doorbells, depth: number, room: number) {
+  constructor(queue: QueuePair, doorbells: Doorbells, depth: number, room: number) {
     this.#queue = queue;
     this.#doorbells = doorbells;
     this.#depth = depth;
@@ -101,13 +96,13 @@ export class ScriptExchange implements Exchange {
     const most = Math.min(ready, cids.length);
     let count = 0;
     let last = clock.now();
-    for (let looks = 1; count < most; looks++) {
+    for (let polls = 1; count < most; polls++) {
       const first = count;
       while (count < most) {
         const word = completions[head * COMPLETION_WORDS + STATUS_WORD] as number;
         const cid = word & 0xffff;
-        if (((word >>> PHASE_SHIFT) & 1) !== phase || word >>> STATUS_SHIFT !== 0 || cid >= this.#depth)
-          break;
+        if (((word >>> PHASE_SHIFT) & 1) !== phase) break;
+        if (word >>> STATUS_SHIFT !== 0 || cid >= this.#depth) break;
         if (++head === entries) {
           head = 0;
           phase ^= 1;
@@ -122,7 +117,7 @@ export class ScriptExchange implements Exchange {
         last = clock.now();
         this.times.fill(last, first, count);
       } else if (patience === 0) break;
-      else if (looks % LOOKS_PER_CLOCK === 0 && (clock.now() - last) * 1000 >= patience) break;
+      else if (polls % POLLS_PER_CLOCK === 0 && (clock.now() - last) * 1000 >= patience) break;
     }
     return count;
   }

@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: MIT
 /** How a job ends before its time, with commands in flight that complete when the test says so. */
-import { JOB_STATE_BYTES, JobState, type JobPlan } from '../../lib/bench/plan';
-import { finish, world } from './fake-device';
+import type { Job } from '../../lib/bench/job';
+import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
+import { failure, finish, stray, world } from './fake-device';
 
 /** A job that has sent `depth` commands, to a device that completes none by itself. */
-function held(changes: Partial<JobPlan> = {}, ahead?: 'ahead' | 'each turn') {
-  const one = world({ runtimeMs: Infinity, ioLimit: 1000, depth: 4, ...changes }, ahead);
+function held(changes: Partial<Job> = {}, way?: 'loop' | 'each turn') {
+  const one = world({ runtimeMs: Infinity, ioLimit: 1000, depth: 4, ...changes }, way);
   one.device.answer = () => undefined;
-  expect(one.job.slice(1, 0)).toBe('quiet');
+  expect(one.run.slice(1, 0)).toBe('quiet');
   return { ...one, cids: one.device.log.map((io) => io.cid) };
 }
 
@@ -38,13 +39,13 @@ describe('the state that is shared', () => {
   });
 
   test('phases of a run that verifies', () => {
-    const { job, device, state } = world({ workload: 'write', verify: true });
+    const { run, device, state } = world({ workload: 'write', verify: true });
     const phases: string[] = [];
     device.answer = (io) => {
       phases.push(`${state.phase} ${io.write ? 'write' : 'read'}`);
       return 0;
     };
-    finish(job);
+    finish(run);
     expect([...new Set(phases)]).toEqual(['run write', 'verify read']);
     expect(state.phase).toBe('done');
   });
@@ -52,99 +53,98 @@ describe('the state that is shared', () => {
 
 describe('the wish to stop', () => {
   test('nothing more is sent, and all that is in flight is waited for', () => {
-    const { job, device, state, cids } = held();
+    const { run, device, state, cids } = held();
     state.stop();
     for (const cid of cids) {
-      expect(job.slice(1, 0)).toBe('quiet');
+      expect(run.slice(1, 0)).toBe('quiet');
       expect(state.phase).toBe('run');
       device.complete(cid);
     }
-    expect(job.slice(1, 0)).toBe('done');
+    expect(run.slice(1, 0)).toBe('done');
     expect(device.log).toHaveLength(4);
-    expect([job.reads, state.reads, state.phase]).toEqual([4, 4, 'done']);
-    expect(job.outcome).toMatchObject({ status: 0, stalled: false });
+    expect([run.result.read.ios, state.reads, state.phase]).toEqual([4, 4, 'done']);
+    expect(run.result).toMatchObject({ ended: { reason: 'stopped', message: '' }, errors: 0 });
   });
 
   test('before the run has begun', () => {
-    const { job, device, state } = world({ depth: 4 });
+    const { run, device, state } = world({ depth: 4 });
     state.stop();
     // What is sent before the job looks at its wishes is finished.
-    expect(job.slice(0)).toBe('busy');
-    expect(job.slice(0)).toBe('done');
+    expect(run.slice(0)).toBe('busy');
+    expect(run.slice(0)).toBe('done');
     expect(device.log.length).toBeLessThanOrEqual(8);
-    expect(job.reads).toBe(device.log.length);
+    expect(run.result.read.ios).toBe(device.log.length);
   });
 
   test('then to abandon: the job waits no more', () => {
-    const { job, state } = held();
+    const { run, state } = held();
     state.stop();
-    expect(job.slice(1, 0)).toBe('quiet');
+    expect(run.slice(1, 0)).toBe('quiet');
     state.abandon();
-    expect(job.slice(1, 0)).toBe('done');
+    expect(run.slice(1, 0)).toBe('done');
     state.stop();
     expect(state.wish).toBe(2);
-    expect(job.reads).toBe(0);
+    expect(run.result.read.ios).toBe(0);
   });
 });
 
 describe('a command that fails', () => {
   test('the others are waited for; the first failure is told, and no more is sent', () => {
-    const { job, device, state, cids } = held({ workload: 'randread' });
+    const { run, device, state, cids } = held({ workload: 'randread' });
     const [a, b, c, d] = cids as [number, number, number, number];
     device.complete(c, 0x0281);
-    expect(job.slice(1, 0)).toBe('quiet');
+    expect(run.slice(1, 0)).toBe('quiet');
     device.complete(a, 0x0004);
     device.complete(b);
-    expect(job.slice(1, 0)).toBe('quiet');
+    expect(run.slice(1, 0)).toBe('quiet');
     expect(state.phase).toBe('run');
     device.complete(d);
-    expect(job.slice(1, 0)).toBe('done');
+    expect(run.slice(1, 0)).toBe('done');
     expect(device.log).toHaveLength(4);
-    expect(job.reads).toBe(2);
-    expect(job.outcome).toMatchObject({
-      status: 0x0281,
-      failedOpcode: 2,
-      failedLba: device.log.find((io) => io.cid === c)!.lba,
-      stalled: false,
-    });
+    expect(run.result.read.ios).toBe(2);
+    const { lba } = device.log.find((io) => io.cid === c)!;
+    expect(run.result).toMatchObject(failure(`Read at LBA ${lba}: Unrecovered read error (02/81)`));
   });
 
   test.each([
     // What completed before it in the batch is followed by another command.
-    ['ahead', 5, 3],
+    ['loop', 5, 3],
     ['each turn', 4, 2],
-  ] as const)('in one batch with others that succeed, %s', (ahead, sent, done) => {
-    const { job, device, cids } = held({ workload: 'write' }, ahead);
+  ] as const)('in one batch with others that succeed, %s', (way, sent, done) => {
+    const { run, device, cids } = held({ workload: 'write' }, way);
     const [a, b, c, d] = cids as [number, number, number, number];
     device.complete(a);
     device.complete(b, 0x4080);
     device.complete(c);
     device.complete(d, 0x0281);
     device.answer = () => 0;
-    finish(job);
+    finish(run);
     expect(device.log).toHaveLength(sent);
-    expect(job.writes).toBe(done);
-    expect(job.outcome).toMatchObject({ status: 0x4080, failedOpcode: 1, failedLba: 80 + 8 });
+    expect(run.result.write.ios).toBe(done);
+    expect(run.result).toMatchObject(failure('Write at LBA 88: LBA out of range (00/80)'));
   });
 
   test('while blocks are read back', () => {
-    const { job, device } = world({ workload: 'write', verify: true, depth: 2 });
+    const { run, device } = world({ workload: 'write', verify: true, depth: 2 });
     device.answer = (io) => (io.write ? 0 : 0x0281);
-    finish(job);
-    expect(job.outcome).toMatchObject({ status: 0x0281, failedOpcode: 2, stalled: false, mismatches: 0 });
+    finish(run);
+    expect(run.result).toMatchObject({
+      ...failure('Read at LBA 80: Unrecovered read error (02/81)'),
+      mismatches: 0,
+    });
     expect(device.log.filter((io) => !io.write).length).toBeLessThanOrEqual(4);
   });
 });
 
 describe('completions that make no sense', () => {
   test.each([0, 0x0281])('a command id twice, the second time with status %s', (status) => {
-    const { job, device, cids } = held({ depth: 2, ioLimit: 2 });
+    const { run, device, cids } = held({ depth: 2, ioLimit: 2 });
     device.complete(cids[0]!);
-    expect(job.slice(1, 0)).toBe('quiet');
+    expect(run.slice(1, 0)).toBe('quiet');
     device.complete(cids[0]!, status);
-    expect(job.slice(1, 0)).toBe('done');
-    expect(job.reads).toBe(1);
-    expect(job.outcome).toMatchObject({ stalled: true, status: 0 });
+    expect(run.slice(1, 0)).toBe('done');
+    expect(run.result.read.ios).toBe(1);
+    expect(run.result).toMatchObject({ ...stray(cids[0]!), errors: 0 });
   });
 
   test.each([
@@ -153,11 +153,11 @@ describe('completions that make no sense', () => {
     [0xffff, 0],
     [0xffff, 0x7fff],
   ])('command id %s, which there is not, with status %s', (cid, status) => {
-    const { job, device } = held({ depth: 2 });
+    const { run, device } = held({ depth: 2 });
     device.complete(cid, status);
-    expect(job.slice(1, 0)).toBe('done');
-    expect(job.outcome).toMatchObject({ stalled: true, status: 0 });
-    expect(job.reads).toBe(0);
+    expect(run.slice(1, 0)).toBe('done');
+    expect(run.result).toMatchObject({ ...stray(cid), errors: 0 });
+    expect(run.result.read.ios).toBe(0);
     expect(device.log).toHaveLength(2);
   });
 });

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-/** What the addon checks before it touches a queue; test/nvme/host/exchange.test.ts has what it does. */
+/** What the addon checks before it touches a queue; test/nvme/host/queue-loop.test.ts has what it does. */
 import { closeSync } from 'node:fs';
-import { Mapping, QueueExchange, createSharedMemory } from '../../lib/native';
-import type { QueueExchangePlace } from '../../lib/native/queue-exchange';
-import { addon } from '../../lib/native/addon';
+import { Mapping, createSharedMemory } from '../../../lib/native';
+import { NativeQueueLoop, type QueueLoopPlace } from '../../../lib/nvme/host/native-queue-loop';
 
 const mappings: Mapping[] = [];
 function map(size: number): Mapping {
@@ -17,7 +16,7 @@ afterEach(() => {
   for (const mapping of mappings.splice(0)) mapping.close();
 });
 
-function place(changes: Partial<QueueExchangePlace> = {}): QueueExchangePlace {
+function place<Changes extends Partial<QueueLoopPlace>>(changes: Changes) {
   return {
     memory: map(4096),
     submissionOffset: 0,
@@ -33,7 +32,7 @@ function place(changes: Partial<QueueExchangePlace> = {}): QueueExchangePlace {
 }
 
 test('queues and doorbells to the very end of their mappings', () => {
-  const exchange = new QueueExchange(
+  const loop = new NativeQueueLoop(
     place({
       submissionOffset: 4096 - 1024,
       completionOffset: 4096 - 1024 - 256,
@@ -41,11 +40,11 @@ test('queues and doorbells to the very end of their mappings', () => {
       headIndex: 1022,
     }),
   );
-  expect(exchange.run(0, 0, 1, 8, 1)).toBe(0);
-  expect([exchange.pointers.length, exchange.cids.length, exchange.times.length]).toEqual([16, 8, 8]);
+  expect(loop.run(0, 0, 1, 8, 1)).toBe(0);
+  expect([loop.pointers.length, loop.cids.length, loop.times.length]).toEqual([16, 8, 8]);
 });
 
-test.each<[string, Partial<QueueExchangePlace>]>([
+test.each<[string, Partial<QueueLoopPlace>]>([
   ['a submission queue beyond the end', { submissionOffset: 4096 - 1024 + 4 }],
   ['a completion queue beyond the end', { completionOffset: 4096 - 256 + 4 }],
   ['an offset far beyond the end', { submissionOffset: 2 ** 53 - 1 - 3 }],
@@ -55,39 +54,45 @@ test.each<[string, Partial<QueueExchangePlace>]>([
   ['a tail beyond the doorbells', { tailIndex: 1024 }],
   ['a head beyond the doorbells', { headIndex: 1024 }],
 ])('%s is refused', (_, changes) => {
-  expect(() => new QueueExchange(place(changes))).toThrow(
+  expect(() => new NativeQueueLoop(place(changes))).toThrow(
     expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }) as Error,
   );
 });
 
-test.each<[string, Partial<QueueExchangePlace>]>([
+test.each<[string, Partial<QueueLoopPlace>]>([
   ['no entries', { entries: 1 }],
   ['too many entries', { entries: 65537 }],
   ['no command id', { depth: 0 }],
   ['no room', { room: 0 }],
   ['an offset below 0', { submissionOffset: -4 }],
 ])('%s', (_, changes) => {
-  expect(() => new QueueExchange(place(changes))).toThrow(/^Argument \d of the vfio-user addon/);
+  expect(() => new NativeQueueLoop(place(changes))).toThrow(/^Argument \d of the vfio-user addon/);
 });
 
 test('memory that is no mapping of the addon is refused', () => {
-  const { memory, doorbells } = place();
-  const create = (a: ArrayBuffer, b: ArrayBuffer) => addon().queueExchange(a, 0, 1024, 16, b, 2, 3, 4, 8, 0);
-  expect(create(new ArrayBuffer(4096), doorbells.buffer)).toBe(-22);
-  expect(create(memory.buffer, new ArrayBuffer(4096))).toBe(-22);
-  doorbells.close();
-  expect(create(memory.buffer, doorbells.buffer)).toBe(-22);
+  const foreign = { buffer: new ArrayBuffer(4096) };
+  const closed = map(4096);
+  closed.close();
+  for (const changes of [
+    { memory: foreign },
+    { doorbells: foreign },
+    { memory: closed },
+    { doorbells: closed },
+  ])
+    expect(() => new NativeQueueLoop(place(changes))).toThrow(
+      expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }) as Error,
+    );
 });
 
 test.each(['memory', 'doorbells'] as const)('after the %s was unmapped nothing is taken', (which) => {
-  const where = place();
-  const exchange = new QueueExchange(where);
+  const where = place({});
+  const loop = new NativeQueueLoop(where);
   const completions = new Uint32Array(where.memory.buffer, 1024);
   completions[3] = 0x1_0000;
   completions[7] = 0x1_0000;
-  expect(exchange.run(0, 0, 1, 1, 1)).toBe(1);
+  expect(loop.run(0, 0, 1, 1, 1)).toBe(1);
   where[which].close();
-  expect(exchange.run(1, 1, 1, 1, 1)).toBe(0);
+  expect(loop.run(1, 1, 1, 1, 1)).toBe(0);
 });
 
 test.each([
@@ -95,13 +100,13 @@ test.each([
   [0, 16],
   [2 ** 32 - 1, 0],
 ])('a tail of %i and a head of %i are not of the queue', (tail, head) => {
-  const where = place();
+  const where = place({});
   new Uint32Array(where.memory.buffer, 1024).fill(0x1_0000);
-  expect(new QueueExchange(where).run(tail, head, 1, 8, 1)).toBe(0);
+  expect(new NativeQueueLoop(where).run(tail, head, 1, 8, 1)).toBe(0);
 });
 
 test('more than there is room for is cut', () => {
-  const where = place();
+  const where = place({});
   new Uint32Array(where.memory.buffer, 1024).fill(0x1_0000, 0, 64);
-  expect(new QueueExchange(where).run(0, 0, 1, 2 ** 32 - 1, 1)).toBe(8);
+  expect(new NativeQueueLoop(where).run(0, 0, 1, 2 ** 32 - 1, 1)).toBe(8);
 });

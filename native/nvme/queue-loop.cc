@@ -4,10 +4,10 @@
 #include <memory>
 #include <vector>
 
-#include "addon.h"
-#include "arguments.h"
-#include "bound-function.h"
-#include "clock.h"
+#include "../addon.h"
+#include "../arguments.h"
+#include "../bound-function.h"
+#include "../clock.h"
 
 namespace {
 
@@ -22,16 +22,18 @@ constexpr uint32_t kStatusShift = 17;
 constexpr uint32_t kCidMask = 0xffff;
 constexpr int64_t kMaxEntries = 1 << 16;
 
-/** Looks at an empty queue between two looks at the clock. */
-constexpr uint32_t kLooksPerClock = 64;
-/** From so many commands on, looks at the queue are apart by so many milliseconds for each of them; see
- * Run(). */
-constexpr size_t kRestDepth = 8;
-constexpr double kRestPerCommand = 4e-6;
+/** Polls of an empty queue between two reads of the clock. */
+constexpr uint32_t kPollsPerClock = 64;
+/**
+ * From this depth on, the loop waits between two polls, as many milliseconds as kWaitPerCommand says for each
+ * command in flight. See Run().
+ */
+constexpr size_t kWaitDepth = 8;
+constexpr double kWaitPerCommand = 4e-6;
 
 double Milliseconds() { return static_cast<double>(Nanoseconds()) / 1e6; }
 
-/** What JavaScript says before a run, at the beginning of the log. */
+/** What JavaScript writes before a run. It is the beginning of the memory that both sides share. */
 struct Control {
   uint32_t tail;
   uint32_t head;
@@ -42,8 +44,8 @@ struct Control {
   uint32_t reserved[3];
 };
 
-/** The loop of a queue pair that is kept full; lib/nvme/host/exchange.ts tells what it does. */
-class QueueExchange {
+/** The loop of a queue pair that is kept full. lib/nvme/host/queue-loop.ts says what it does. */
+class QueueLoop {
  public:
   struct Place {
     std::shared_ptr<Mapping> memory;
@@ -55,11 +57,11 @@ class QueueExchange {
     size_t head_index;
     size_t depth;
     size_t room;
-    /** Zero of the times that are logged, by CLOCK_MONOTONIC. */
+    /** The moment by CLOCK_MONOTONIC from which times are counted, in milliseconds. */
     double origin;
   };
 
-  /** Whether all that the exchange reaches lies within the mappings. */
+  /** Whether everything that the loop reaches lies within the mappings. */
   static bool Fits(const Place& place) {
     const size_t memory = place.memory->length();
     const size_t submission = place.entries * kSubmissionWords * sizeof(uint32_t);
@@ -71,20 +73,20 @@ class QueueExchange {
            place.tail_index < words && place.head_index < words;
   }
 
-  explicit QueueExchange(Place place)
+  explicit QueueLoop(Place place)
       : place_(std::move(place)),
-        rest_(place_.depth < kRestDepth ? 0 : static_cast<double>(place_.depth) * kRestPerCommand),
-        log_((sizeof(Control) + place_.room * (sizeof(double) + sizeof(uint32_t)) +
-              place_.depth * kDataPointerWords * sizeof(uint32_t) + sizeof(double) - 1) /
-             sizeof(double)),
-        control_(reinterpret_cast<Control*>(log_.data())),
+        wait_(place_.depth < kWaitDepth ? 0 : static_cast<double>(place_.depth) * kWaitPerCommand),
+        shared_((sizeof(Control) + place_.room * (sizeof(double) + sizeof(uint32_t)) +
+                 place_.depth * kDataPointerWords * sizeof(uint32_t) + sizeof(double) - 1) /
+                sizeof(double)),
+        control_(reinterpret_cast<Control*>(shared_.data())),
         times_(reinterpret_cast<double*>(control_ + 1)),
         cids_(reinterpret_cast<uint32_t*>(times_ + place_.room)),
         pointers_(cids_ + place_.room) {}
 
   /** The control, then a time and a command id for each completion, then the data pointers by command id. */
-  void* memory() { return log_.data(); }
-  size_t memory_size() const { return log_.size() * sizeof(double); }
+  void* memory() { return shared_.data(); }
+  size_t memory_size() const { return shared_.size() * sizeof(double); }
 
   /** The number of completions taken; 0 when a mapping was closed, or the control is out of range. */
   int32_t Run() {
@@ -102,7 +104,7 @@ class QueueExchange {
     double now = Milliseconds();
     double last = now;
     uint32_t count = 0;
-    for (uint32_t looks = 1; count < ready; looks++) {
+    for (uint32_t polls = 1; count < ready; polls++) {
       const uint32_t first = count;
       while (count < ready && Take(count)) count++;
       if (count > first) {
@@ -110,26 +112,27 @@ class QueueExchange {
         last = now = Milliseconds();
         for (uint32_t index = first; index < count; index++) times_[index] = now - place_.origin;
       } else {
-        if (rest_ == 0 && looks % kLooksPerClock == 0) now = Milliseconds();
+        if (wait_ == 0 && polls % kPollsPerClock == 0) now = Milliseconds();
         if (now - last >= patience) break;
       }
-      // With many commands in flight a look too early is dear: the controller's core has to get back the
-      // cache line of the next completion, four of which share it, and finds the doorbell changed for every
-      // single I/O. Reading the clock causes no memory traffic; nor would pause instructions, but a
-      // hypervisor may take the processor from who executes many of them (pause-loop exiting).
-      for (const double next = now + rest_; now < next;) now = Milliseconds();
+      // With many commands in flight, polling too early slows the controller down: its core has to fetch the
+      // cache line of the next completion back, which four completions share, and it finds the doorbell
+      // changed for every single command. The wait reads the clock because that causes no memory traffic.
+      // Pause instructions cause none either, but a hypervisor may take the processor away from a program
+      // that executes many of them (pause-loop exiting).
+      for (const double next = now + wait_; now < next;) now = Milliseconds();
     }
     return static_cast<int32_t>(count);
   }
 
  private:
-  /** Takes a completion, if there is a usual one: the next entry gets its command id and data pointer. */
+  /** Takes a completion if a good one has arrived: the next entry gets its command id and data pointer. */
   bool Take(uint32_t index) {
     const uint32_t word =
         __atomic_load_n(&completions_[head_ * kCompletionWords + kStatusWord], __ATOMIC_ACQUIRE);
     const uint32_t cid = word & kCidMask;
-    const bool usual = word >> kStatusShift == 0 && cid < place_.depth;
-    if (((word >> kPhaseShift) & 1) != phase_ || !usual) return false;
+    const bool good = word >> kStatusShift == 0 && cid < place_.depth;
+    if (((word >> kPhaseShift) & 1) != phase_ || !good) return false;
     if (++head_ == place_.entries) {
       head_ = 0;
       phase_ ^= 1;
@@ -144,22 +147,22 @@ class QueueExchange {
     return true;
   }
 
-  /** The head first: both leave in one cache line, which the controller polls. */
+  /** The head goes first: both leave in one cache line, which the controller polls for the tail. */
   void Ring() const {
     __atomic_store_n(&doorbells_[place_.head_index], head_, __ATOMIC_RELAXED);
     __atomic_store_n(&doorbells_[place_.tail_index], tail_, __ATOMIC_RELEASE);
   }
 
   const Place place_;
-  /** Milliseconds between two looks. */
-  const double rest_;
-  std::vector<double> log_;
+  /** Milliseconds between two polls. */
+  const double wait_;
+  std::vector<double> shared_;
   Control* const control_;
   double* const times_;
   uint32_t* const cids_;
   uint32_t* const pointers_;
 
-  // Of the run.
+  // The state of a run.
   uint32_t* submissions_ = nullptr;
   uint32_t* completions_ = nullptr;
   uint32_t* doorbells_ = nullptr;
@@ -179,15 +182,15 @@ std::shared_ptr<Mapping> FindMapping(Napi::Env env, Napi::ArrayBuffer buffer) {
 }
 
 /**
- * queueExchange(memory, submissionOffset, completionOffset, entries, doorbells, tailIndex, headIndex, depth,
- * room, origin): [run, log]; or -EINVAL when it does not fit the mappings; or 0 when this runtime does not
+ * queueLoop(memory, submissionOffset, completionOffset, entries, doorbells, tailIndex, headIndex, depth,
+ * room, origin): [run, shared]; or -EINVAL when it does not fit the mappings; or 0 when this runtime does not
  * allow an ArrayBuffer over memory of ours.
  */
-Napi::Value CreateQueueExchange(const Napi::CallbackInfo& info) {
+Napi::Value CreateQueueLoop(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   Arguments arguments(info);
   const Napi::ArrayBuffer memory = arguments.ArrayBuffer(0);
-  QueueExchange::Place place = {};
+  QueueLoop::Place place = {};
   place.submission_offset = arguments.Size(1);
   place.completion_offset = arguments.Size(2);
   place.entries = static_cast<size_t>(arguments.Integer(3, 2, kMaxEntries));
@@ -200,20 +203,16 @@ Napi::Value CreateQueueExchange(const Napi::CallbackInfo& info) {
   if (!arguments.ok()) return env.Undefined();
   place.memory = FindMapping(env, memory);
   place.doorbells = FindMapping(env, doorbells);
-  if (place.memory == nullptr || place.doorbells == nullptr || !QueueExchange::Fits(place))
+  if (place.memory == nullptr || place.doorbells == nullptr || !QueueLoop::Fits(place))
     return Napi::Number::New(env, -EINVAL);
 
-  return BindToMemory(env, std::make_shared<QueueExchange>(std::move(place)));
-}
-
-/** monotonicMilliseconds(): the clock of the exchange. */
-Napi::Value MonotonicMilliseconds(const Napi::CallbackInfo& info) {
-  return Napi::Number::New(info.Env(), Milliseconds());
+  return BindToMemory(env, std::make_shared<QueueLoop>(std::move(place)));
 }
 
 }  // namespace
 
-void InitQueueExchange(Napi::Env env, Napi::Object exports) {
-  Export<CreateQueueExchange>(env, exports, "queueExchange");
-  Export<MonotonicMilliseconds>(env, exports, "monotonicMilliseconds");
+void InitNvme(Napi::Env env, Napi::Object exports) {
+  const Napi::Object nvme = Napi::Object::New(env);
+  Export<CreateQueueLoop>(env, nvme, "queueLoop");
+  exports.Set("nvme", nvme);
 }

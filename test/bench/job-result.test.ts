@@ -2,13 +2,15 @@
 import {
   bandwidth,
   batchSlot,
+  bothDirections,
   depthSlot,
   emptyDirection,
   iops,
-  mergeDirections,
-  mergeJobs,
+  latencyOf,
+  mergeResults,
   summarize,
-} from '../../lib/bench/results';
+  type JobResult,
+} from '../../lib/bench/job-result';
 import { sampleDirection, sampleJob } from './sample-job';
 
 test.each([
@@ -69,10 +71,10 @@ test('summaries of series', () => {
 });
 
 test('directions that ran at the same time add up interval by interval', () => {
-  const merged = mergeDirections([
-    sampleDirection([1000, 2000], 1000, [10, 20, 30]),
-    sampleDirection([6000], 1500, [1, 2]),
-  ]);
+  const merged = bothDirections({
+    read: sampleDirection([1000, 2000], 1000, [10, 20, 30]),
+    write: sampleDirection([6000], 1500, [1, 2]),
+  });
   expect(merged).toMatchObject({
     ios: 3,
     bytes: 12_288,
@@ -80,21 +82,20 @@ test('directions that ran at the same time add up interval by interval', () => {
     iopsSamples: [11, 22, 30],
     bandwidthSamples: [11 * 4096, 22 * 4096, 30 * 4096],
   });
-  expect([merged.latency.count, merged.latency.min, merged.latency.max, merged.latency.mean]).toEqual([
-    3, 1000, 6000, 3000,
-  ]);
+  const { count, min, max, mean } = latencyOf(merged);
+  expect([count, min, max, mean]).toEqual([3, 1000, 6000, 3000]);
 });
 
 test('merging leaves the parts as they were', () => {
   const part = sampleDirection([1000], 1000, [1]);
-  mergeDirections([part, part]);
-  expect(part.latency.count).toBe(1);
+  bothDirections({ read: part, write: part });
+  expect(latencyOf(part).count).toBe(1);
   expect(part.iopsSamples).toEqual([1]);
 });
 
 test('jobs merge into one', () => {
   const cpu = { userMs: 10, systemMs: 1, contextSwitches: 2, majorFaults: 3, minorFaults: 4 };
-  const merged = mergeJobs('all', [
+  const merged = mergeResults([
     sampleJob({
       runtimeMs: 100,
       read: sampleDirection([5], 100),
@@ -107,21 +108,39 @@ test('jobs merge into one', () => {
       firstError: 'first',
       cpu,
       depthCounts: Float64Array.of(1, 1, 0, 0, 0, 0, 0),
-      submitCounts: Float64Array.of(0, 7, 0, 0, 0, 0, 0),
-      completeCounts: Float64Array.of(9, 0, 0, 0, 0, 0, 0),
+      batchCounts: Float64Array.of(9, 7, 0, 0, 0, 0, 0),
+      verified: 7,
+      mismatches: 2,
+      ended: { reason: 'mismatch', message: 'did not keep what was written' },
     }),
-    sampleJob({ errors: 1, firstError: 'second', write: sampleDirection([5, 6], 80) }),
+    sampleJob({ errors: 1, firstError: 'second', verified: 3, write: sampleDirection([5, 6], 80) }),
   ]);
   expect(merged).toMatchObject({
-    name: 'all',
     jobs: 3,
     runtimeMs: 100,
     errors: 3,
     firstError: 'first',
+    verified: 10,
+    mismatches: 2,
+    ended: { reason: 'mismatch', message: 'did not keep what was written' },
     cpu: { userMs: 20, systemMs: 2, contextSwitches: 4, majorFaults: 6, minorFaults: 8 },
   });
   expect([merged.read.ios, merged.write.ios]).toEqual([1, 2]);
   expect([...merged.depthCounts]).toEqual([2, 1, 0, 0, 0, 0, 2]);
-  expect([...merged.submitCounts]).toEqual([0, 7, 0, 0, 0, 0, 0]);
-  expect([...merged.completeCounts]).toEqual([9, 0, 0, 0, 0, 0, 0]);
+  expect([...merged.batchCounts]).toEqual([9, 7, 0, 0, 0, 0, 0]);
+});
+
+test('jobs that failed tell how all of them ended, then those that were stopped', () => {
+  const ends = (['finished', 'stopped', 'stalled', 'lost'] as const).map((reason) => ({
+    reason,
+    message: `it is ${reason}`,
+  }));
+  const [finished, stopped, stalled, lost] = ends.map((ended) => sampleJob({ ended }));
+  const endOf = (...results: (JobResult | undefined)[]): string =>
+    mergeResults(results.map((result) => result!)).ended.reason;
+  expect(endOf(finished, finished)).toBe('finished');
+  expect(endOf(finished, stopped)).toBe('stopped');
+  expect(endOf(finished, stopped, stalled, lost)).toBe('stalled');
+  expect(endOf(lost, stalled)).toBe('lost');
+  expect(endOf()).toBe('finished');
 });

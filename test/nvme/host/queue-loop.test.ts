@@ -2,8 +2,10 @@
 /** The loop of a full queue, in both of its forms. */
 import { closeSync } from 'node:fs';
 import fc from 'fast-check';
-import { Mapping, QueueExchange, createSharedMemory } from '../../../lib/native';
-import { MappedDoorbells, QueuePair, ScriptExchange, type Exchange } from '../../../lib/nvme/host';
+import { Mapping, createSharedMemory } from '../../../lib/native';
+import { MappedDoorbells, QueuePair } from '../../../lib/nvme/host';
+import { NativeQueueLoop } from '../../../lib/nvme/host/native-queue-loop';
+import { ScriptQueueLoop, type QueueLoop } from '../../../lib/nvme/host/queue-loop';
 
 const ID = 2;
 const COMPLETIONS = 0x4000;
@@ -19,10 +21,10 @@ function world(form: 'addon' | 'TypeScript', entries: number, depth: number, roo
   const mapped = new MappedDoorbells(words, 0);
   const placement = { id: ID, entries, submissionOffset: 0, completionOffset: COMPLETIONS };
   const queue = new QueuePair(placement, memory.buffer, mapped);
-  const exchange: Exchange =
+  const loop: QueueLoop =
     form === 'TypeScript'
-      ? new ScriptExchange(queue, mapped, depth, room)
-      : new QueueExchange({
+      ? new ScriptQueueLoop(queue, mapped, depth, room)
+      : new NativeQueueLoop({
           memory,
           ...placement,
           doorbells,
@@ -31,11 +33,10 @@ function world(form: 'addon' | 'TypeScript', entries: number, depth: number, roo
           depth,
           room,
         });
-  for (let index = 0; index < exchange.pointers.length; index++)
-    exchange.pointers[index] = 0xd000_0000 + index;
+  for (let index = 0; index < loop.pointers.length; index++) loop.pointers[index] = 0xd000_0000 + index;
   return {
     queue,
-    exchange,
+    loop,
     /** Doorbells of the queue pair, tail and head. */
     rung: () => [...words.subarray(ID * 2, ID * 2 + 2)],
     close: () => {
@@ -59,13 +60,13 @@ describe.each(['addon', 'TypeScript'] as const)('the loop in the %s', (form) => 
   });
 
   test('an entry gets command id and data pointer of the command that completed', () => {
-    const { queue, exchange } = one;
+    const { queue, loop } = one;
     // NVMe base 2.0, 3.3.3.1: dword 0 has the opcode in bits 7:0, PSDT in 15:14, the command id in 31:16.
     queue.submissions.fill(0xffff_ffff);
     queue.submissions[0] = 0xabcd_4002;
     queue.completions[3] = completion(2, 1);
     const before = performance.now();
-    expect(queue.exchange(exchange, 4, 10)).toBe(1);
+    expect(queue.runLoop(loop, 4, 10)).toBe(1);
     expect([...queue.submissions.subarray(0, 17)].map((word) => word.toString(16))).toEqual([
       '24002',
       ...Array<string>(5).fill('ffffffff'),
@@ -75,50 +76,50 @@ describe.each(['addon', 'TypeScript'] as const)('the loop in the %s', (form) => 
       'd000000b',
       ...Array<string>(7).fill('ffffffff'),
     ]);
-    expect(exchange.cids[0]).toBe(2);
-    expect(exchange.times[0]).toBeGreaterThan(before - 1);
-    expect(exchange.times[0]).toBeLessThan(performance.now() + 1);
+    expect(loop.cids[0]).toBe(2);
+    expect(loop.times[0]).toBeGreaterThan(before - 1);
+    expect(loop.times[0]).toBeLessThan(performance.now() + 1);
     expect(one.rung()).toEqual([1, 1]);
     expect([queue.tail, queue.outstanding]).toEqual([1, 0]);
   });
 
   test('no more than there are entries ready', () => {
-    const { queue, exchange } = one;
+    const { queue, loop } = one;
     for (let entry = 0; entry < 6; entry++) queue.completions[entry * 4 + 3] = completion(entry % 4, 1);
-    expect(queue.exchange(exchange, 2, 10)).toBe(2);
+    expect(queue.runLoop(loop, 2, 10)).toBe(2);
     expect(one.rung()).toEqual([2, 2]);
-    expect(queue.exchange(exchange, 0, 10)).toBe(0);
-    expect(queue.exchange(exchange, 100, 10)).toBe(4);
-    expect([...exchange.cids.subarray(0, 4)]).toEqual([2, 3, 0, 1]);
-    expect(new Set(exchange.times.subarray(0, 4)).size).toBe(1);
+    expect(queue.runLoop(loop, 0, 10)).toBe(0);
+    expect(queue.runLoop(loop, 100, 10)).toBe(4);
+    expect([...loop.cids.subarray(0, 4)]).toEqual([2, 3, 0, 1]);
+    expect(new Set(loop.times.subarray(0, 4)).size).toBe(1);
     expect(one.rung()).toEqual([6, 6]);
   });
 
-  test('no more than there is room for in the log and in the queue', () => {
-    const { queue, exchange } = one;
+  test('no more than there is room for in the record of a run and in the queue', () => {
+    const { queue, loop } = one;
     for (let entry = 0; entry < 8; entry++) queue.completions[entry * 4 + 3] = completion(0, 1);
-    expect(queue.exchange(exchange, 100, 10)).toBe(6);
-    expect(queue.exchange(exchange, 100, 10)).toBe(2);
+    expect(queue.runLoop(loop, 100, 10)).toBe(6);
+    expect(queue.runLoop(loop, 100, 10)).toBe(2);
     const other = world(form, 8, 4, 6);
     for (let entry = 0; entry < 8; entry++) other.queue.completions[entry * 4 + 3] = completion(0, 1);
     for (let command = 0; command < 5; command++) other.queue.claim();
     other.queue.ring();
     // Of the 7 entries that can be outstanding 5 are.
-    expect(other.queue.exchange(other.exchange, 100, 10)).toBe(2);
+    expect(other.queue.runLoop(other.loop, 100, 10)).toBe(2);
     other.close();
   });
 
   test('tail, head and phase wrap', () => {
-    const { queue, exchange } = one;
+    const { queue, loop } = one;
     for (let lap = 0; lap < 5; lap++) {
       for (let entry = 0; entry < 8; entry++) {
         queue.completions[entry * 4 + 3] = completion(entry % 4, 1 - (lap % 2));
-        expect(queue.exchange(exchange, 3, 1)).toBe(1);
+        expect(queue.runLoop(loop, 3, 1)).toBe(1);
         expect(one.rung()).toEqual([(entry + 1) % 8, (entry + 1) % 8]);
-        expect(queue.exchange(exchange, 3, 1)).toBe(0);
+        expect(queue.runLoop(loop, 3, 1)).toBe(0);
       }
     }
-    // reap() goes on where the exchange ended.
+    // reap() goes on where the loop ended.
     queue.completions[3] = completion(3, 0, 0x81);
     expect(queue.reap()).toBe((0x81 << 16) | 3);
   });
@@ -127,20 +128,20 @@ describe.each(['addon', 'TypeScript'] as const)('the loop in the %s', (form) => 
     ['a status', completion(1, 1, 0x0281)],
     ['a command id without a data pointer', completion(4, 1)],
   ])('%s stays where it is, and what came before is taken', (_, word) => {
-    const { queue, exchange } = one;
+    const { queue, loop } = one;
     queue.completions[3] = completion(3, 1);
     queue.completions[7] = word;
     queue.completions[11] = completion(2, 1);
-    expect(queue.exchange(exchange, 6, 100)).toBe(1);
-    expect(queue.exchange(exchange, 6, 100)).toBe(0);
+    expect(queue.runLoop(loop, 6, 100)).toBe(1);
+    expect(queue.runLoop(loop, 6, 100)).toBe(0);
     expect(queue.reap() & 0xffff).toBe(word & 0xffff);
-    expect(queue.exchange(exchange, 6, 100)).toBe(1);
+    expect(queue.runLoop(loop, 6, 100)).toBe(1);
     expect(one.rung()).toEqual([2, 3]);
   });
 
   test.each([0, 1, 5000])('an empty queue is given up after %i µs', (patience) => {
     const before = performance.now();
-    expect(one.queue.exchange(one.exchange, 6, patience)).toBe(0);
+    expect(one.queue.runLoop(one.loop, 6, patience)).toBe(0);
     // The clocks of the two sides are not read at the same moment.
     expect((performance.now() - before) * 1000).toBeGreaterThanOrEqual(patience - 1);
     expect(one.rung()).toEqual([0, 0]);
@@ -150,7 +151,7 @@ describe.each(['addon', 'TypeScript'] as const)('the loop in the %s', (form) => 
     const deep = world(form, 32, 16, 16);
     deep.queue.completions[3] = completion(15, 1);
     const before = performance.now();
-    expect(deep.queue.exchange(deep.exchange, 16, 5000)).toBe(1);
+    expect(deep.queue.runLoop(deep.loop, 16, 5000)).toBe(1);
     expect((performance.now() - before) * 1000).toBeGreaterThanOrEqual(5000 - 1);
     expect(deep.rung()).toEqual([1, 1]);
     deep.close();
@@ -175,12 +176,12 @@ test('both forms do the same to any queue', () => {
       const [a, b] = [world('addon', 8, 4, 6), world('TypeScript', 8, 4, 6)];
       try {
         for (const [ready, completions] of steps) {
-          const states = [a, b].map(({ queue, exchange, rung }) => {
+          const states = [a, b].map(({ queue, loop, rung }) => {
             completions.forEach(({ cid, phase, status }, index) => {
               queue.completions[index * 4 + 3] = completion(cid, phase, status);
             });
-            const count = queue.exchange(exchange, ready, 3);
-            const cids = [...exchange.cids.subarray(0, count)];
+            const count = queue.runLoop(loop, ready, 3);
+            const cids = [...loop.cids.subarray(0, count)];
             return { count, cids, rung: rung(), tail: queue.tail, submissions: [...queue.submissions] };
           });
           expect(states[0]).toEqual(states[1]);

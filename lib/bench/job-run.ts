@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: MIT
+import { performance } from 'node:perf_hooks';
+import type { Doorbells } from '../nvme/host/doorbells';
+import type { QueueLoop } from '../nvme/host/queue-loop';
+import { NvmOpcode, nvmOpcodeName } from '../nvme/spec/opcodes';
+import { decodeStatus, statusText } from '../nvme/spec/status';
+import { writes, type Job } from './job';
+import { JobQueue, type FailedCommand } from './job-queue';
+import {
+  COUNT_SLOTS,
+  SAMPLE_MILLISECONDS,
+  depthSlot,
+  type CpuUsage,
+  type DirectionResult,
+  type JobEnd,
+  type JobResult,
+} from './job-result';
+import { JobState, Wish } from './job-state';
+import { NO_USAGE, threadUsage, usageBetween } from './thread-usage';
+
+/**
+ * The ramp ends and begins again so many times, at intervals of so many milliseconds, before it ends for good. V8 has then
+ * seen everything that happens at the end of a ramp when it optimizes the loop. Otherwise it would throw the optimized code
+ * away at the beginning of the run; compiling it again took 2 % of a run of 1 s.
+ */
+const EARLY_ENDS = 16;
+const EARLY_END_MILLISECONDS = 10;
+/** A device that completes nothing for so long has failed. */
+const STALL_MILLISECONDS = 30_000;
+
+/** How a slice of a run ended: with more to do, with nothing to do until a completion comes, or for good. */
+export type SliceEnd = 'busy' | 'quiet' | 'done';
+
+/** The run of a job on its queue pair: its phases, the clock, the wishes from outside, and what comes of it. */
+export class JobRun {
+  readonly #job: Job;
+  readonly #state: JobState;
+  readonly #queue: JobQueue;
+  /** Milliseconds of the workload itself, without ramp and without reading back. */
+  #elapsedMs = 0;
+  #usageBefore = NO_USAGE;
+  /** What the workload cost the thread, without ramp and without reading back; known at its end. */
+  #cpu: CpuUsage = NO_USAGE;
+  /** When the measured run began. */
+  #measured = 0;
+  /** When the ramp or the run ends. */
+  #deadline = 0;
+  #rampEnd = 0;
+  #earlyEnds = 0;
+  #lastProgress = 0;
+  #readingBack = false;
+  #stalled = false;
+  #done = false;
+  /** I/Os per second of each interval that is over. */
+  #readSamples: number[] = [];
+  #writeSamples: number[] = [];
+  /** When the last sample was taken, and how many I/Os were done by then. */
+  #sampled = 0;
+  #sampledReads = 0;
+  #sampledWrites = 0;
+
+  /**
+   * @param memory the memory of the job, mapped in this thread
+   * @param loop the loop that keeps the queue full. Default: the one in TypeScript
+   */
+  constructor(job: Job, memory: ArrayBuffer, doorbells: Doorbells, loop?: QueueLoop) {
+    this.#job = job;
+    this.#state = new JobState(job.state);
+    this.#queue = new JobQueue(job, memory, doorbells, loop);
+  }
+
+  /** What was measured so far. */
+  get result(): JobResult {
+    const { depth } = this.#job;
+    const { readLatency, writeLatency, batchCounts, failed, verification } = this.#queue;
+    const { verified = 0, mismatches = 0, firstMismatch } = verification ?? {};
+    const depthCounts = new Float64Array(COUNT_SLOTS);
+    depthCounts[depthSlot(depth)] = readLatency.count + writeLatency.count;
+    return {
+      jobs: 1,
+      read: this.#direction(readLatency.data, readLatency.count, this.#readSamples),
+      write: this.#direction(writeLatency.data, writeLatency.count, this.#writeSamples),
+      runtimeMs: this.#elapsedMs,
+      cpu: this.#cpu,
+      depthCounts,
+      batchCounts,
+      errors: mismatches + (failed === undefined ? 0 : 1),
+      firstError: firstMismatch ?? (failed === undefined ? undefined : failureText(failed)),
+      verified,
+      mismatches,
+      ended: this.#end(),
+    };
+  }
+
+  /** Milliseconds until the rate lets the next I/O be sent; Infinity when it is not the rate that is waited for. */
+  get nextSubmission(): number {
+    return this.#queue.nextSubmission;
+  }
+
+  /**
+   * Runs for up to `milliseconds`.
+   *
+   * @param patience milliseconds without a completion after which the slice ends `quiet`
+   */
+  slice(milliseconds: number, patience = Infinity): SliceEnd {
+    const queue = this.#queue;
+    queue.now = performance.now();
+    if (queue.started === 0) this.#begin();
+    const until = queue.now + milliseconds;
+    for (;;) {
+      if (queue.work(patience > 0) > 0) {
+        this.#lastProgress = queue.now;
+        if (!this.#readingBack) this.#elapsedMs = queue.now - this.#measured;
+        if (queue.now < this.#deadline && queue.now < until && !queue.idle && queue.stray < 0) continue;
+      } else {
+        queue.now = performance.now();
+        // Command ids are free because the rate is limited; the next I/O may be due now.
+        if (queue.wanting) queue.send();
+      }
+      if (!this.#advance()) return this.#finish();
+      const quiet = queue.now - this.#lastProgress >= patience;
+      if (queue.now < until && !quiet) continue;
+      this.#publish();
+      return quiet ? 'quiet' : 'busy';
+    }
+  }
+
+  #begin(): void {
+    const { now } = this.#queue;
+    const { rampMs, runtimeMs } = this.#job;
+    this.#queue.started = now;
+    this.#lastProgress = now;
+    this.#rampEnd = now + rampMs;
+    this.#deadline = now + (rampMs > 0 ? Math.min(rampMs, EARLY_END_MILLISECONDS) : runtimeMs);
+    this.#state.phase = rampMs > 0 ? 'ramp' : 'run';
+    this.#beginMeasuring();
+    this.#queue.send();
+  }
+
+  /** Drops what was measured so far. */
+  #beginMeasuring(): void {
+    this.#measured = this.#sampled = this.#queue.now;
+    this.#sampledReads = this.#sampledWrites = 0;
+    this.#elapsedMs = 0;
+    this.#queue.forget();
+    this.#usageBefore = threadUsage();
+  }
+
+  /** Looks at the clock, at the wishes from outside, and at the end of a phase. False when the job is over. */
+  #advance(): boolean {
+    const queue = this.#queue;
+    const { now } = queue;
+    const { wish } = this.#state;
+    if (wish === Wish.abandon || queue.stray >= 0) return false;
+    if (wish === Wish.stop) queue.stop();
+    if (now >= this.#deadline) this.#passDeadline();
+    if (queue.idle && queue.remaining === 0 && !this.#readBack()) return false;
+    // With nothing in flight it is the rate that is waited for.
+    if (queue.idle) this.#lastProgress = now;
+    this.#stalled = now - this.#lastProgress >= STALL_MILLISECONDS;
+    return !this.#stalled;
+  }
+
+  /** The ramp is over, and measuring begins; or the run is over, and what is in flight is waited for. */
+  #passDeadline(): void {
+    if (this.#state.phase !== 'ramp') {
+      this.#queue.remaining = 0;
+      this.#deadline = Infinity;
+      return;
+    }
+    const { now } = this.#queue;
+    const over = now >= this.#rampEnd;
+    this.#state.phase = over ? 'run' : 'ramp';
+    const early = this.#earlyEnds++ < EARLY_ENDS ? now + EARLY_END_MILLISECONDS : Infinity;
+    this.#deadline = over ? now + this.#job.runtimeMs : Math.min(early, this.#rampEnd);
+    this.#beginMeasuring();
+  }
+
+  /** All commands are done: begins to read back what was written. False when there is nothing to read back. */
+  #readBack(): boolean {
+    const { verification, stopped } = this.#queue;
+    if (verification === null || !writes(this.#job.workload)) return false;
+    if (this.#readingBack || stopped || verification.written === 0) return false;
+    this.#readingBack = true;
+    this.#cpu = usageBetween(this.#usageBefore, threadUsage());
+    this.#deadline = Infinity;
+    this.#state.phase = 'verify';
+    this.#queue.readBack(verification);
+    return true;
+  }
+
+  #finish(): SliceEnd {
+    // A run that ends in its ramp has measured nothing.
+    if (this.#state.phase === 'ramp') this.#beginMeasuring();
+    if (!this.#readingBack) this.#cpu = usageBetween(this.#usageBefore, threadUsage());
+    this.#publish();
+    this.#state.phase = 'done';
+    this.#done = true;
+    return 'done';
+  }
+
+  #publish(): void {
+    const { now, readLatency, writeLatency } = this.#queue;
+    const [reads, written] = [readLatency.count, writeLatency.count];
+    this.#state.publish(reads, written, this.#elapsedMs);
+    if (this.#state.phase !== 'run') return;
+    // Samples keep to the intervals of the run. One that comes late stands for all the intervals that have passed.
+    const intervals = Math.floor((now - this.#measured) / SAMPLE_MILLISECONDS) - this.#readSamples.length;
+    if (intervals < 1) return;
+    const perSecond = 1000 / (now - this.#sampled);
+    for (let count = 0; count < intervals; count++) {
+      this.#readSamples.push((reads - this.#sampledReads) * perSecond);
+      this.#writeSamples.push((written - this.#sampledWrites) * perSecond);
+    }
+    this.#sampled = now;
+    this.#sampledReads = reads;
+    this.#sampledWrites = written;
+  }
+
+  #direction(latency: Float64Array, ios: number, iopsSamples: readonly number[]): DirectionResult {
+    const { blockSize } = this.#job;
+    return {
+      ios,
+      bytes: ios * blockSize,
+      runtimeMs: ios > 0 ? this.#elapsedMs : 0,
+      latency,
+      iopsSamples,
+      bandwidthSamples: iopsSamples.map((rate) => rate * blockSize),
+    };
+  }
+
+  #end(): JobEnd {
+    const { failed, verification, stray } = this.#queue;
+    if (failed !== undefined) return { reason: 'failed', message: `failed ${failureText(failed)}` };
+    if (verification !== null && verification.mismatches > 0) {
+      const { mismatches, verified, firstMismatch = '' } = verification;
+      const blocks = `${mismatches} of ${verified} blocks read back`;
+      return {
+        reason: 'mismatch',
+        message: `did not keep what was written: ${blocks} differ; the first: ${firstMismatch}`,
+      };
+    }
+    if (stray >= 0) {
+      return { reason: 'stray', message: `completed command id ${stray}, which was not in flight` };
+    }
+    if (this.#stalled) {
+      return { reason: 'stalled', message: 'stopped completing commands; look at the log of its server' };
+    }
+    const { wish } = this.#state;
+    if (!this.#done || wish === Wish.abandon) return { reason: 'lost', message: 'went away during the run' };
+    return { reason: wish === Wish.stop ? 'stopped' : 'finished', message: '' };
+  }
+}
+
+function failureText({ status, write, lba }: FailedCommand): string {
+  const { sct, sc } = decodeStatus(status);
+  const name = nvmOpcodeName(write ? NvmOpcode.write : NvmOpcode.read);
+  return `${name} at LBA ${lba}: ${statusText(sct, sc)}`;
+}

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+
+/** Where a job stands: before the measured run, in it, reading back what was written, or at its end. */
+export type JobPhase = 'ramp' | 'run' | 'verify' | 'done';
+
+const JOB_PHASES: readonly JobPhase[] = ['ramp', 'run', 'verify', 'done'];
+
+/** What a job is asked to do by the thread that controls the run. */
+export const Wish = {
+  goOn: 0,
+  /** Finish what is in flight, and end. */
+  stop: 1,
+  /** End at once, as the device is gone. */
+  abandon: 2,
+} as const;
+
+// The 32-bit word of the wish takes the place of the first double.
+const WISH_WORD = 0;
+const READS = 1;
+const WRITES = 2;
+const ELAPSED = 3;
+const PHASE = 4;
+
+const REST_MILLISECONDS = 0.05;
+
+/** Size of the memory of a {@link JobState} in bytes: a pair of cache lines of its own. */
+export const JOB_STATE_BYTES = 128;
+
+/** What a running job shares with the thread that controls it: its progress, and the wish that it end. */
+export class JobState {
+  readonly #values: Float64Array;
+  readonly #words: Int32Array;
+
+  /** @param memory {@link JOB_STATE_BYTES} bytes, zeroed before the first use */
+  constructor(memory: SharedArrayBuffer) {
+    this.#values = new Float64Array(memory);
+    this.#words = new Int32Array(memory);
+  }
+
+  /** Asks the job to finish what is in flight and to end. Does not take {@link abandon} back. */
+  stop(): void {
+    Atomics.compareExchange(this.#words, WISH_WORD, Wish.goOn, Wish.stop);
+  }
+
+  /** Tells the job that the device is gone, so that it ends at once. */
+  abandon(): void {
+    Atomics.store(this.#words, WISH_WORD, Wish.abandon);
+  }
+
+  /** One of {@link Wish}. */
+  get wish(): number {
+    return Atomics.load(this.#words, WISH_WORD);
+  }
+
+  /** Sleeps for about 0.1 ms; not at all when there is a wish. */
+  rest(): void {
+    Atomics.wait(this.#words, WISH_WORD, Wish.goOn, REST_MILLISECONDS);
+  }
+
+  /** Tells the progress. A job calls it at the end of each slice of its run, about every 10 ms. */
+  publish(reads: number, written: number, elapsedMs: number): void {
+    this.#values[READS] = reads;
+    this.#values[WRITES] = written;
+    this.#values[ELAPSED] = elapsedMs;
+  }
+
+  /** I/Os of the measured run, as published last. */
+  get reads(): number {
+    return this.#values[READS] ?? 0;
+  }
+
+  get writes(): number {
+    return this.#values[WRITES] ?? 0;
+  }
+
+  /** Milliseconds of the measured run, as published last. */
+  get elapsedMs(): number {
+    return this.#values[ELAPSED] ?? 0;
+  }
+
+  get phase(): JobPhase {
+    return JOB_PHASES[this.#values[PHASE] ?? 0] ?? 'run';
+  }
+
+  set phase(phase: JobPhase) {
+    this.#values[PHASE] = JOB_PHASES.indexOf(phase);
+  }
+}
