@@ -31,9 +31,11 @@ export const PciIrq = { intx: 0, msi: 1, msix: 2, err: 3, req: 4 } as const;
 /** Name of a fixed PCI interrupt index. */
 export type PciIrqName = keyof typeof PciIrq;
 
-/** A part of a region that can be mapped: `offset` and `size` in bytes, relative to the region. */
+/** A part of a region that can be mapped. */
 export interface SparseArea {
+  /** Offset of the part in the region, in bytes. */
   readonly offset: number;
+  /** Bytes of the part. */
   readonly size: number;
 }
 
@@ -49,14 +51,19 @@ export interface MappedArea {
   readonly fd: number;
   /** Offset of the mapped bytes in {@link fd}. */
   readonly fdOffset: number;
+  /** Detaches {@link buffer}, then unmaps. Idempotent. */
   close(): void;
 }
 
 /** A region of the device: a BAR, the ROM, configuration space. Offsets and sizes are in bytes. */
 export interface DeviceRegion extends Registers {
+  /** Index of the region, see {@link PciRegion}. */
   readonly index: number;
+  /** Bytes of the region; 0 when the device lacks it. */
   readonly size: number;
+  /** The device lets the region be read. */
   readonly readable: boolean;
+  /** The device lets the region be written. */
   readonly writable: boolean;
   /** Parts that {@link map} accepts; empty when the region can only be accessed by message. */
   readonly areas: readonly SparseArea[];
@@ -96,6 +103,7 @@ export interface DeviceDma {
 
 /** One interrupt index of the device, with its vectors. */
 export interface DeviceIrq {
+  /** Which interrupt it is, see {@link PciIrq}. */
   readonly index: number;
   /** Number of vectors that the device offers. */
   readonly count: number;
@@ -115,7 +123,9 @@ export interface DeviceIrq {
 export interface DeviceInfo {
   /** True when {@link Device.reset} is offered. */
   readonly resettable: boolean;
+  /** Regions that the device has, also those of size 0. */
   readonly regionCount: number;
+  /** Interrupt indexes that the device has, also those without vectors. */
   readonly irqCount: number;
 }
 
@@ -123,17 +133,24 @@ export interface DeviceInfo {
 export interface Device {
   /** Where the device is, for messages: a socket path, a PCI address. */
   readonly name: string;
+  /** The memory that the device may access. */
   readonly dma: DeviceDma;
+  /** What the device says of itself. */
   info(): Promise<DeviceInfo>;
+  /** A region, by name or index. */
   region(region: PciRegionName | number): Promise<DeviceRegion>;
   /** The first 256 bytes of configuration space, which every PCI function has: usable without asking the device first. */
   readonly compatibleConfig: DeviceRegion;
+  /** An interrupt, by name or index. */
   irq(index: PciIrqName | number): Promise<DeviceIrq>;
+  /** Resets the device. Rejects when {@link DeviceInfo.resettable} is false. */
   reset(): Promise<void>;
   /** The device is gone: by {@link close} (null), or because its other end has failed. Emitted once. */
   once(event: 'close', listener: (error: Error | null) => void): unknown;
+  /** Removes a listener that {@link once} added. */
   off(event: 'close', listener: (error: Error | null) => void): unknown;
-  /** Idempotent. */
+  /** Lets go of the device. Idempotent. */
   close(): Promise<void>;
+  /** Calls {@link close}. */
   [Symbol.asyncDispose](): Promise<void>;
 }

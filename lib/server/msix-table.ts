@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../errors';
 import { PciIrq } from '../pci/device';
-import type { ConfigEffect } from '../pci/builder';
+import type { ConfigEffect } from '../pci/config-space';
 import { CommandError, Errno } from '../transport';
 import type { Client, ServedRegion } from './device-model';
 
@@ -45,7 +45,7 @@ export class MsixTable {
   /** @param vectors 1 to 2048 */
   constructor(vectors: number) {
     if (!Number.isInteger(vectors) || vectors < 1 || vectors > 2048)
-      throw outOfRange(`${String(vectors)} MSI-X vectors; 1 to 2048 are possible`);
+      throw outOfRange(`${vectors} MSI-X vectors; 1 to 2048 are possible`);
     this.vectors = vectors;
     this.#table = new Uint8Array(vectors * ENTRY_BYTES);
     this.#view = new DataView(this.#table.buffer);
@@ -102,7 +102,7 @@ export class MsixTable {
    */
   trigger(vector: number): boolean {
     if (!Number.isInteger(vector) || vector < 0 || vector >= this.vectors)
-      throw outOfRange(`MSI-X vector ${String(vector)} of ${String(this.vectors)}`);
+      throw outOfRange(`MSI-X vector ${vector} of ${this.vectors}`);
     if (this.masked(vector)) {
       this.#pending.add(vector);
       return false;
@@ -120,7 +120,7 @@ export class MsixTable {
     if ((data.length !== 4 && data.length !== 8) || offset % data.length !== 0) {
       throw new CommandError(
         Errno.EINVAL,
-        `the MSI-X table is written by 4 or 8 aligned bytes, not by ${String(data.length)} at ${String(offset)}`,
+        `the MSI-X table is written by 4 or 8 aligned bytes, not by ${data.length} at ${offset}`,
       );
     }
     if (offset + data.length > this.#table.length) return;
@@ -146,7 +146,7 @@ export class MsixTable {
     const pbaEnd = pba + this.pbaBytes;
     if (table % 8 !== 0 || pba % 8 !== 0 || table < 0 || pba < 0 || Math.max(tableEnd, pbaEnd) > size)
       throw invalidArgument(
-        `the MSI-X structures do not fit ${String(size)} bytes, or do not begin at multiples of 8`,
+        `the MSI-X structures do not fit ${size} bytes, or do not begin at multiples of 8`,
       );
     if (table < pbaEnd && pba < tableEnd)
       throw invalidArgument('the MSI-X table and the pending bit array overlap');

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { ConfigSpace } from '../../pci/builder';
+import { ConfigSpace } from '../../pci/config-space';
 import { PciIrq, PciRegion } from '../../pci/device';
 import type { Client, ClientRange, PciDeviceModel, ServedRegion } from '../../server/device-model';
 import { type MsixLayout, MsixTable } from '../../server/msix-table';
@@ -386,13 +386,10 @@ function buildConfigSpace(vectors: number, barSize: number): ConfigSpace {
     subsystemVendorId: PciIds.subsystemVendor,
     subsystemId: PciIds.subsystem,
     classCode: CLASS_CODE,
-    bars: [
-      { type: 'memory64', size: barSize },
-      undefined,
-      undefined,
-      undefined,
-      { type: 'memory32', size: MSIX_BAR.size },
-    ],
+    bars: {
+      0: { kind: 'memory64', size: barSize },
+      4: { kind: 'memory32', size: MSIX_BAR.size },
+    },
     capabilities: [
       { kind: 'power-management' },
       { kind: 'express', functionLevelReset: true },
