@@ -49,12 +49,12 @@ export class ClientInterrupts {
     if (fds.length > 0 && data !== 'eventfd')
       throw new CommandError(
         Errno.EINVAL,
-        `${String(fds.length)} file descriptors, but data are not eventfds`,
+        `${fds.length} file descriptors, but data are not eventfds`,
       );
     if (start >= vectors.length || start + count > vectors.length) {
       throw new CommandError(
         Errno.EINVAL,
-        `vectors ${String(start)} to ${String(start + count)} of interrupt index ${String(index)}, which has ${String(vectors.length)}`,
+        `vectors ${start} to ${start + count} of interrupt index ${index}, which has ${vectors.length}`,
       );
     }
     if (count === 0) {
@@ -82,7 +82,7 @@ export class ClientInterrupts {
     if (fds.length !== 0 && fds.length !== vectors.length) {
       throw new CommandError(
         Errno.EINVAL,
-        `${String(fds.length)} eventfds for ${String(vectors.length)} vectors`,
+        `${fds.length} eventfds for ${vectors.length} vectors`,
       );
     }
     const eventFds = fds.length === 0 ? [] : adopt(fds);
@@ -155,7 +155,7 @@ function adopt(fds: FdList): EventFd[] {
     } catch {
       closeFd(fd);
       for (const eventFd of eventFds) eventFd.close();
-      throw new CommandError(Errno.EINVAL, `descriptor ${String(i)} of ${String(fds.length)} is no eventfd`);
+      throw new CommandError(Errno.EINVAL, `descriptor ${i} of ${fds.length} is no eventfd`);
     }
   }
   return eventFds;

@@ -153,16 +153,16 @@ export class ClientMemoryMap implements ClientMemory {
     if ((flags & ~known) !== 0)
       throw new CommandError(Errno.EINVAL, `DMA_MAP flags are 0x${flags.toString(16)}`);
     if (fds.length > 1)
-      throw new CommandError(Errno.EINVAL, `DMA_MAP with ${String(fds.length)} file descriptors`);
+      throw new CommandError(Errno.EINVAL, `DMA_MAP with ${fds.length} file descriptors`);
     const unit = BigInt(this.#limits.pageSizes) & -BigInt(this.#limits.pageSizes);
     if (iova % unit !== 0n || BigInt(size) % unit !== 0n || BigInt(offset) % unit !== 0n)
-      throw new CommandError(Errno.EINVAL, `a DMA_MAP that is not made of pages of ${String(unit)} bytes`);
+      throw new CommandError(Errno.EINVAL, `a DMA_MAP that is not made of pages of ${unit} bytes`);
     if (typeof size !== 'number' || typeof offset !== 'number')
       throw new CommandError(Errno.EINVAL, 'a DMA_MAP that is beyond reason');
     if (this.#ranges.overlap(iova, size) !== undefined)
       throw new CommandError(Errno.EEXIST, `${formatRange({ iova, size })} overlaps what is mapped`);
     if (this.#ranges.size >= this.#limits.maxDmaMaps)
-      throw new CommandError(Errno.ENOSPC, `${String(this.#ranges.size)} ranges are mapped, no more can be`);
+      throw new CommandError(Errno.ENOSPC, `${this.#ranges.size} ranges are mapped, no more can be`);
     const mapping = size > constants.MAX_LENGTH ? null : mapDescriptor(fds, offset, size, flags);
     if (mapping !== null) {
       mapping.onLost = () => {
@@ -226,7 +226,7 @@ export class ClientMemoryMap implements ClientMemory {
       segments === undefined ? 'is not mapped' : `may not be ${access === 'read' ? 'read' : 'written'}`;
     throw new VfioUserError(
       'ERR_VFIO_USER_DMA',
-      `${String(length)} bytes at 0x${iova.toString(16)}: client memory that ${problem}. Mapped: ${this.#ranges.dump()}`,
+      `${length} bytes at 0x${iova.toString(16)}: client memory that ${problem}. Mapped: ${this.#ranges.dump()}`,
     );
   }
 
@@ -303,7 +303,7 @@ function lostError(range: { iova: bigint; size: number }): VfioUserError {
 function shortTransfer(command: string, count: number, asked: number): VfioUserError {
   return new VfioUserError(
     'ERR_VFIO_USER_DMA',
-    `the client transferred ${String(count)} of ${String(asked)} bytes with ${command}`,
+    `the client transferred ${count} of ${asked} bytes with ${command}`,
     { command },
   );
 }

@@ -102,7 +102,7 @@ export class DeviceDescription {
   irq(payload: Uint8Array): CommandReply {
     const { index } = decodeIrqInfoRequest(payload);
     if (index >= this.#irqCount)
-      throw new CommandError(Errno.EINVAL, `interrupt index ${String(index)} of ${String(this.#irqCount)}`);
+      throw new CommandError(Errno.EINVAL, `interrupt index ${index} of ${this.#irqCount}`);
     const count = this.#model.irqs.get(index) ?? 0;
     const maskable = index === PciIrq.intx ? IrqInfoFlag.maskable : 0;
     return { payload: encodeIrqInfoReply({ index, flags: IrqInfoFlag.eventfd | maskable, count }) };
@@ -110,7 +110,7 @@ export class DeviceDescription {
 
   #checkRegion(index: number): void {
     if (index >= this.#regionCount)
-      throw new CommandError(Errno.EINVAL, `region ${String(index)} of ${String(this.#regionCount)}`);
+      throw new CommandError(Errno.EINVAL, `region ${index} of ${this.#regionCount}`);
   }
 }
 
@@ -122,7 +122,7 @@ function isWhole(region: ServedRegion): boolean {
 function checkModel(model: PciDeviceModel): void {
   if (!model.regions.has(PciRegion.config)) {
     throw invalidArgument(
-      `device model ${model.name} has no configuration space (region ${String(PciRegion.config)})`,
+      `device model ${model.name} has no configuration space (region ${PciRegion.config})`,
     );
   }
   if (model.migration !== undefined && model.reset === undefined) {
@@ -131,18 +131,18 @@ function checkModel(model: PciDeviceModel): void {
     );
   }
   for (const [index, region] of model.regions) {
-    const where = `region ${String(index)} of device model ${model.name}`;
+    const where = `region ${index} of device model ${model.name}`;
     if (!Number.isInteger(index) || index < 0 || index > MAX_INDEX)
-      throw invalidArgument(`${where}: an index is an integer from 0 to ${String(MAX_INDEX)}`);
+      throw invalidArgument(`${where}: an index is an integer from 0 to ${MAX_INDEX}`);
     if (!Number.isSafeInteger(region.size) || region.size < 0)
-      throw invalidArgument(`${where} has ${String(region.size)} bytes`);
+      throw invalidArgument(`${where} has ${region.size} bytes`);
     checkIoFds(region.ioFds ?? [], region.size, where);
     for (const { offset, size } of region.shared?.areas ?? []) {
       const aligned = offset % pageSize === 0 && size % pageSize === 0;
       if (!aligned || offset < 0 || size < 1 || offset + size > region.size) {
         throw invalidArgument(
-          `${where}: the area of ${String(size)} bytes at ${String(offset)} is not a number of whole pages of ` +
-            `${String(pageSize)} bytes within its ${String(region.size)} bytes`,
+          `${where}: the area of ${size} bytes at ${offset} is not a number of whole pages of ` +
+            `${pageSize} bytes within its ${region.size} bytes`,
         );
       }
     }
@@ -151,8 +151,8 @@ function checkModel(model: PciDeviceModel): void {
     const isIndex = Number.isInteger(index) && index >= 0 && index <= MAX_INDEX;
     if (!isIndex || !Number.isInteger(count) || count < 0 || count > MAX_VECTORS) {
       throw invalidArgument(
-        `interrupt index ${String(index)} of device model ${model.name} has ${String(count)} vectors; ` +
-          `give integers, at most ${String(MAX_VECTORS)} vectors`,
+        `interrupt index ${index} of device model ${model.name} has ${count} vectors; ` +
+          `give integers, at most ${MAX_VECTORS} vectors`,
       );
     }
   }

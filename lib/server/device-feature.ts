@@ -43,7 +43,7 @@ export async function answerDeviceFeature(
   if (methods === undefined || (get && !methods.get) || (set && !methods.set))
     throw new CommandError(
       Errno.ENOTSUP,
-      `feature ${String(feature)}, get ${String(get)}, set ${String(set)}`,
+      `feature ${feature}, get ${get}, set ${set}`,
     );
   // What is set or probed comes back as it is: checked before anything changes.
   if (!get || probe) checkRoom(request.data, argsz);
@@ -56,7 +56,7 @@ function checkRoom(data: Uint8Array, argsz: number): void {
   if (8 + data.byteLength > argsz)
     throw new CommandError(
       Errno.EINVAL,
-      `a reply of ${String(8 + data.byteLength)} bytes, argsz is ${String(argsz)}`,
+      `a reply of ${8 + data.byteLength} bytes, argsz is ${argsz}`,
     );
 }
 

@@ -45,7 +45,7 @@ export class ClientDirtyLog {
     else if (this.#pages.pageSize !== chosen) {
       throw new CommandError(
         Errno.EINVAL,
-        `pages of ${String(this.#pages.pageSize)} bytes are logged, ${String(chosen)} were asked for`,
+        `pages of ${this.#pages.pageSize} bytes are logged, ${chosen} were asked for`,
       );
     }
     return encodeDmaLoggingControl({ pageSize: chosen, ranges });
@@ -66,7 +66,7 @@ export class ClientDirtyLog {
     if (24 + size > room)
       throw new CommandError(
         Errno.EINVAL,
-        `a dirty bitmap of ${String(size)} bytes, ${String(room)} are taken`,
+        `a dirty bitmap of ${size} bytes, ${room} are taken`,
       );
     return encodeDmaLoggingReport(query, this.#take(query.iova, Number(query.length), query.pageSize));
   }
@@ -84,7 +84,7 @@ export class ClientDirtyLog {
     )
       throw new CommandError(
         Errno.EINVAL,
-        `a dirty bitmap of ${String(bitmap.size)} bytes does not fit the range`,
+        `a dirty bitmap of ${bitmap.size} bytes does not fit the range`,
       );
   }
 
@@ -101,7 +101,7 @@ export class ClientDirtyLog {
   #bitmapSize(length: U64, pageSize: number): number {
     const size = dirtyBitmapSize(length, pageSize);
     if (typeof length !== 'number' || length < 1 || size > this.#maxBitmap)
-      throw new CommandError(Errno.EINVAL, `${String(length)} bytes, which one dirty bitmap cannot describe`);
+      throw new CommandError(Errno.EINVAL, `${length} bytes, which one dirty bitmap cannot describe`);
     return size;
   }
 }

@@ -154,12 +154,12 @@ export class IoRegionService implements Turn {
     const { userData, offset, width, write } = command;
     const place = this.#target.subRegions.get(userData);
     if (place === undefined)
-      throw protocolError(`an ioregionfd command for user data ${String(userData)}, which was not given`);
+      throw protocolError(`an ioregionfd command for user data ${userData}, which was not given`);
     // Size 0 stands for one register of any width.
     const end = place.size === 0 ? width : place.size;
     if (typeof offset !== 'number' || offset + width > end) {
       throw protocolError(
-        `an ioregionfd command for ${String(width)} bytes at ${String(offset)} of a sub-region of ${String(place.size)} bytes`,
+        `an ioregionfd command for ${width} bytes at ${offset} of a sub-region of ${place.size} bytes`,
       );
     }
     const data = new Uint8Array(8);

@@ -44,7 +44,7 @@ export function answerVersion(payload: Uint8Array, capabilities: Readonly<Capabi
   if (version.major !== PROTOCOL_MAJOR) {
     throw new CommandError(
       Errno.EINVAL,
-      `version ${String(version.major)}.${String(version.minor)}, major version ${String(PROTOCOL_MAJOR)} is spoken here`,
+      `version ${version.major}.${version.minor}, major version ${PROTOCOL_MAJOR} is spoken here`,
     );
   }
   const minor = Math.min(version.minor, PROTOCOL_MINOR);

@@ -94,7 +94,7 @@ export class RegionAccessor {
     if (offset + count > region.size) {
       throw refusal(
         index,
-        `has ${String(region.size)} bytes, ${String(count)} at offset ${String(offset)} were asked for`,
+        `has ${region.size} bytes, ${count} at offset ${offset} were asked for`,
       );
     }
     return region;
@@ -102,5 +102,5 @@ export class RegionAccessor {
 }
 
 function refusal(index: number, problem: string): CommandError {
-  return new CommandError(Errno.EINVAL, `region ${String(index)} ${problem}`);
+  return new CommandError(Errno.EINVAL, `region ${index} ${problem}`);
 }

@@ -71,7 +71,7 @@ export function checkIoFds(ioFds: readonly ServedIoFd[], regionSize: number, whe
     const integers = Number.isSafeInteger(offset) && Number.isSafeInteger(size);
     if (!integers || offset < 0 || size < 0 || offset + size > regionSize || offset >= regionSize) {
       throw invalidArgument(
-        `${where}: the ${kind} of ${String(size)} bytes at ${String(offset)} is not within its ${String(regionSize)} bytes`,
+        `${where}: the ${kind} of ${size} bytes at ${offset} is not within its ${regionSize} bytes`,
       );
     }
     if (kind !== 'ioregionfd' && ![0, 1, 2, 4, 8].includes(size))

@@ -94,7 +94,7 @@ export class Server {
       this.#listener = ListeningSocket.listen(endpoint, mode === undefined ? {} : { mode });
       this.#listen();
     } else {
-      this.path = `fd ${String(endpoint.fd)}`;
+      this.path = `fd ${endpoint.fd}`;
       this.#begin(Socket.fromFd(endpoint.fd));
     }
     options.signal?.addEventListener('abort', this.#onAbort, { once: true });
@@ -151,7 +151,7 @@ export class Server {
     const { messageTimeout = 5000, versionTimeout = 5000 } = this.#options;
     const { pid } = socket.peerCredentials();
     const session = new Session(socket, {
-      name: `client ${String(++this.#clients)} of ${this.path} (process ${String(pid)})`,
+      name: `client ${++this.#clients} of ${this.path} (process ${pid})`,
       model: this.#model,
       description: this.#description,
       migration: this.#migration,
@@ -185,5 +185,5 @@ function describe(error: unknown): string {
 
 function checkTimeout(name: string, value: number | undefined): void {
   if (value !== undefined && !(value > 0))
-    throw invalidArgument(`${name} is ${String(value)}; give milliseconds above 0, or Infinity for none`);
+    throw invalidArgument(`${name} is ${value}; give milliseconds above 0, or Infinity for none`);
 }

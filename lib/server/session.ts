@@ -387,7 +387,7 @@ export class Session {
 function silenceError({ name, versionTimeout }: SessionOptions): VfioUserError {
   return new VfioUserError(
     'ERR_VFIO_USER_TIMEOUT',
-    `${name} did not send VERSION within ${String(versionTimeout)} ms; it was disconnected so that others are served`,
+    `${name} did not send VERSION within ${versionTimeout} ms; it was disconnected so that others are served`,
     { command: 'VERSION' },
   );
 }

@@ -28,8 +28,8 @@ beforeEach(() => {
     t.model.regions.set(index, {
       size: 64,
       concurrent,
-      read: (offset) => slow(`read ${String(index)} ${String(offset)}`),
-      write: (offset) => slow(`write ${String(index)} ${String(offset)}`),
+      read: (offset) => slow(`read ${index} ${offset}`),
+      write: (offset) => slow(`write ${index} ${offset}`),
     });
   }
 });

@@ -32,12 +32,12 @@ const declare = (region: Partial<ServedRegion> = {}): void => {
     size: 0x100,
     ioFds: [{ kind: 'ioeventfd', offset: 0, size: 4, fd: events.fd }, ...IO_FDS],
     read: async (offset, data) => {
-      log.push(`read ${String(data.length)} at ${String(offset)}`);
+      log.push(`read ${data.length} at ${offset}`);
       await gate;
       data.set(memory.subarray(offset, offset + data.length));
     },
     write: (offset, data, posted) => {
-      log.push(`${posted ? 'post' : 'write'} ${String(data.length)} at ${String(offset)}`);
+      log.push(`${posted ? 'post' : 'write'} ${data.length} at ${offset}`);
       memory.set(data, offset);
     },
     ...region,
@@ -345,7 +345,7 @@ describe('a client', () => {
   });
 
   test('that does not read its responses is not read from any more', async () => {
-    declare({ read: (offset) => void log.push(`read ${String(offset)}`), concurrent: true });
+    declare({ read: (offset) => void log.push(`read ${offset}`), concurrent: true });
     const socket = await channel();
     const bytes = command(0, 0, 1, 0);
     let sent = 0;

@@ -333,7 +333,7 @@ describe('serve and close', () => {
     const fd = duplicateFd(far.fd);
     far.close();
     const other = await serve({ fd }, model, { onError });
-    expect(other.path).toBe(`fd ${String(fd)}`);
+    expect(other.path).toBe(`fd ${fd}`);
     const raw = new RawClient(near);
     expect((await raw.ask(VERSION)).errno).toBe(0);
     expect(other.client).not.toBeNull();

@@ -32,7 +32,7 @@ afterAll(() => {
 
 test('several devices in one process have their own clients, registers, memory, interrupts and pace', async () => {
   const servers = await Promise.all(
-    models.map((model, index) => serve(socketOf(`device${String(index)}`), model, { onError })),
+    models.map((model, index) => serve(socketOf(`device${index}`), model, { onError })),
   );
   const devices = await Promise.all(servers.map((server) => connect(server.path)));
   let open = (): void => undefined;

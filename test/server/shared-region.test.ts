@@ -25,7 +25,7 @@ test('a region that clients can map is made with what the server entry exports',
     },
   });
   {
-    await using listening = await serve(`@vfio-user-shared-region-${String(process.pid)}`, model);
+    await using listening = await serve(`@vfio-user-shared-region-${process.pid}`, model);
     await using device = await connect(listening.path);
     const bar5 = await device.region('bar5');
     new Uint8Array(bar5.map(pageSize, pageSize).buffer)[4] = 0x55;

@@ -195,7 +195,7 @@ export class TestModel implements PciDeviceModel {
       },
       write: (offset, data, posted) => {
         this.bar0.set(data, offset);
-        if (posted) this.log.push(`posted ${String(offset)}`);
+        if (posted) this.log.push(`posted ${offset}`);
       },
     });
     this.regions.set(PciRegion.bar1, {
