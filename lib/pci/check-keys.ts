@@ -10,7 +10,8 @@ export type KeysByKind<T extends { readonly kind: string }> = {
   readonly [K in T['kind']]: T extends unknown ? (K extends T['kind'] ? Keys<T> : never) : never;
 };
 
-type KeyTable = Readonly<Record<string, 'optional' | 'required'>>;
+/** Any {@link Keys}. */
+export type KeyTable = Readonly<Record<string, 'optional' | 'required'>>;
 
 /**
  * Refuses a declaration with a key that is not known, or without one that it needs: JavaScript has no compiler that would
@@ -24,10 +25,10 @@ export function checkKeys(where: string, value: object, keys: KeyTable): void {
   const known = Object.keys(keys);
   const unknown = isLiteral(value) ? Object.keys(given).find((key) => !known.includes(key)) : undefined;
   if (unknown !== undefined)
-    throw invalidArgument(`${where} has the unknown key "${unknown}"; known are ${known.join(', ')}`);
+    throw invalidArgument(`${where}: unknown key "${unknown}"; known are ${known.join(', ')}`);
   const missing = known.find((key) => keys[key] === 'required' && given[key] === undefined);
   if (missing !== undefined)
-    throw invalidArgument(`${where} lacks the key "${missing}"; known are ${known.join(', ')}`);
+    throw invalidArgument(`${where}: the key "${missing}" is missing; known are ${known.join(', ')}`);
 }
 
 /**
@@ -41,14 +42,14 @@ export function checkKind(where: string, value: object, kinds: Readonly<Record<s
   const keys = typeof kind === 'string' && Object.hasOwn(kinds, kind) ? kinds[kind] : undefined;
   if (keys === undefined) {
     const known = Object.keys(kinds).map((name) => `"${name}"`);
-    throw invalidArgument(`${where} has the kind ${inspect(kind)}; it is one of ${known.join(', ')}`);
+    throw invalidArgument(`${where}: kind is ${inspect(kind)}; it is one of ${known.join(', ')}`);
   }
-  checkKeys(`${where} of kind ${inspect(kind)}`, value, keys);
+  checkKeys(`${where}, kind ${inspect(kind)}`, value, keys);
 }
 
 function asRecord(where: string, value: unknown): Record<string, unknown> {
   if (typeof value !== 'object' || value === null)
-    throw invalidArgument(`${where} is ${inspect(value)}; give an object`);
+    throw invalidArgument(`${where}: ${inspect(value)} is no object`);
   return value as Record<string, unknown>;
 }
 

@@ -172,14 +172,14 @@ export function declaredBars(bars: BarDeclarations): [index: number, bar: BarDec
  * @throws TypeError ERR_INVALID_ARG_VALUE for a key that is not known, or one that is missing
  */
 export function checkDeclaration(declaration: ConfigSpaceDeclaration): void {
-  checkKeys('The configuration space', declaration, CONFIG_SPACE);
+  checkKeys('configuration space', declaration, CONFIG_SPACE);
   const { bars = {}, capabilities = [] } = declaration;
   checkKeys('bars', bars, BARS);
   for (const [index, bar] of declaredBars(bars)) checkKind(`BAR ${index}`, bar, BAR_KINDS);
   capabilities.forEach((capability, index) => {
-    checkKind(`Capability ${index}`, capability, CAPABILITY_KINDS);
+    checkKind(`capability ${index}`, capability, CAPABILITY_KINDS);
     if (capability.kind !== 'msix') return;
-    checkKeys("table of the capability 'msix'", capability.table, LOCATION);
-    checkKeys("pba of the capability 'msix'", capability.pba, LOCATION);
+    checkKeys(`capability ${index}, table`, capability.table, LOCATION);
+    checkKeys(`capability ${index}, pba`, capability.pba, LOCATION);
   });
 }

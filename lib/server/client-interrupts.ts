@@ -47,10 +47,7 @@ export class ClientInterrupts {
     const { index, data, action, start, count, booleans } = request;
     const vectors = this.#vectors.get(index) ?? [];
     if (fds.length > 0 && data !== 'eventfd')
-      throw new CommandError(
-        Errno.EINVAL,
-        `${fds.length} file descriptors, but data are not eventfds`,
-      );
+      throw new CommandError(Errno.EINVAL, `${fds.length} file descriptors, but data are not eventfds`);
     if (start >= vectors.length || start + count > vectors.length) {
       throw new CommandError(
         Errno.EINVAL,
@@ -80,10 +77,7 @@ export class ClientInterrupts {
 
   #assign(vectors: readonly Vector[], action: IrqAction, fds: FdList, level: boolean): void {
     if (fds.length !== 0 && fds.length !== vectors.length) {
-      throw new CommandError(
-        Errno.EINVAL,
-        `${fds.length} eventfds for ${vectors.length} vectors`,
-      );
+      throw new CommandError(Errno.EINVAL, `${fds.length} eventfds for ${vectors.length} vectors`);
     }
     const eventFds = fds.length === 0 ? [] : adopt(fds);
     vectors.forEach((vector, i) => {

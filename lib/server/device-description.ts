@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { invalidArgument } from '../errors';
-import { pageSize, type Socket } from '../native';
+import type { Socket } from '../native';
 import { PciIrq, PciRegion } from '../pci/device';
 import {
   DeviceFlag,
@@ -16,17 +15,18 @@ import {
   type RegionCapability,
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
+import { checkModel } from './check-model';
 import type { PciDeviceModel, ServedRegion } from './device-model';
-import { answerIoFds, checkIoFds } from './served-io-fds';
+import { answerIoFds } from './served-io-fds';
 
 /** The regions that VFIO defines for PCI; clients take fewer for a mistake. */
 const PCI_REGIONS = PciRegion.vga + 1;
 const PCI_IRQS = PciIrq.req + 1;
-const MAX_INDEX = 255;
-/** A vector count is kept per client, and MSI-X has at most 2048. */
-const MAX_VECTORS = 65535;
 
-/** Answers what clients ask about a device: DEVICE_GET_INFO and its kin. Throws CommandError or ERR_VFIO_USER_PROTOCOL. */
+/**
+ * Answers what clients ask about a device: DEVICE_GET_INFO and its kin. All methods throw a CommandError, or a VfioUserError
+ * ERR_VFIO_USER_PROTOCOL.
+ */
 export class DeviceDescription {
   readonly #model: PciDeviceModel;
   readonly #regionCount: number;
@@ -117,43 +117,4 @@ export class DeviceDescription {
 function isWhole(region: ServedRegion): boolean {
   const areas = region.shared?.areas ?? [];
   return areas.length === 1 && areas[0]?.offset === 0 && areas[0].size === region.size;
-}
-
-function checkModel(model: PciDeviceModel): void {
-  if (!model.regions.has(PciRegion.config)) {
-    throw invalidArgument(
-      `device model ${model.name} has no configuration space (region ${PciRegion.config})`,
-    );
-  }
-  if (model.migration !== undefined && model.reset === undefined) {
-    throw invalidArgument(
-      `device model ${model.name} can migrate but has no reset, without which it stays in error for ever`,
-    );
-  }
-  for (const [index, region] of model.regions) {
-    const where = `region ${index} of device model ${model.name}`;
-    if (!Number.isInteger(index) || index < 0 || index > MAX_INDEX)
-      throw invalidArgument(`${where}: an index is an integer from 0 to ${MAX_INDEX}`);
-    if (!Number.isSafeInteger(region.size) || region.size < 0)
-      throw invalidArgument(`${where} has ${region.size} bytes`);
-    checkIoFds(region.ioFds ?? [], region.size, where);
-    for (const { offset, size } of region.shared?.areas ?? []) {
-      const aligned = offset % pageSize === 0 && size % pageSize === 0;
-      if (!aligned || offset < 0 || size < 1 || offset + size > region.size) {
-        throw invalidArgument(
-          `${where}: the area of ${size} bytes at ${offset} is not a number of whole pages of ` +
-            `${pageSize} bytes within its ${region.size} bytes`,
-        );
-      }
-    }
-  }
-  for (const [index, count] of model.irqs) {
-    const isIndex = Number.isInteger(index) && index >= 0 && index <= MAX_INDEX;
-    if (!isIndex || !Number.isInteger(count) || count < 0 || count > MAX_VECTORS) {
-      throw invalidArgument(
-        `interrupt index ${index} of device model ${model.name} has ${count} vectors; ` +
-          `give integers, at most ${MAX_VECTORS} vectors`,
-      );
-    }
-  }
 }

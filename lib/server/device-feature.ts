@@ -13,7 +13,7 @@ import {
 import { CommandError, Errno, type CommandReply } from '../transport';
 import type { ClientDirtyLog } from './dirty-log';
 import type { Migration } from './migration';
-import type { ModelCall } from './model-call';
+import type { ModelCall } from './model-calls';
 
 /** What can be done with each feature. A device has them all when it can migrate, or none: only then it marks what it writes. */
 const METHODS: Readonly<Record<number, { readonly get: boolean; readonly set: boolean }>> = {
@@ -41,10 +41,7 @@ export async function answerDeviceFeature(
   const { feature, get, set, probe, argsz } = request;
   const methods = METHODS[feature];
   if (methods === undefined || (get && !methods.get) || (set && !methods.set))
-    throw new CommandError(
-      Errno.ENOTSUP,
-      `feature ${feature}, get ${get}, set ${set}`,
-    );
+    throw new CommandError(Errno.ENOTSUP, `feature ${feature}, get ${get}, set ${set}`);
   // What is set or probed comes back as it is: checked before anything changes.
   if (!get || probe) checkRoom(request.data, argsz);
   const data = probe ? request.data : await serve(request, migration, log, call);
@@ -54,10 +51,7 @@ export async function answerDeviceFeature(
 
 function checkRoom(data: Uint8Array, argsz: number): void {
   if (8 + data.byteLength > argsz)
-    throw new CommandError(
-      Errno.EINVAL,
-      `a reply of ${8 + data.byteLength} bytes, argsz is ${argsz}`,
-    );
+    throw new CommandError(Errno.EINVAL, `a reply of ${8 + data.byteLength} bytes, argsz is ${argsz}`);
 }
 
 async function serve(

@@ -64,10 +64,7 @@ export class ClientDirtyLog {
     const query = decodeDmaLoggingQuery(data);
     const size = this.#bitmapSize(query.length, query.pageSize);
     if (24 + size > room)
-      throw new CommandError(
-        Errno.EINVAL,
-        `a dirty bitmap of ${size} bytes, ${room} are taken`,
-      );
+      throw new CommandError(Errno.EINVAL, `a dirty bitmap of ${size} bytes, ${room} are taken`);
     return encodeDmaLoggingReport(query, this.#take(query.iova, Number(query.length), query.pageSize));
   }
 
@@ -82,10 +79,7 @@ export class ClientDirtyLog {
       !Number.isInteger(Math.log2(bitmap.pageSize)) ||
       this.#bitmapSize(length, bitmap.pageSize) !== bitmap.size
     )
-      throw new CommandError(
-        Errno.EINVAL,
-        `a dirty bitmap of ${bitmap.size} bytes does not fit the range`,
-      );
+      throw new CommandError(Errno.EINVAL, `a dirty bitmap of ${bitmap.size} bytes does not fit the range`);
   }
 
   /** The bitmap of a range that {@link checkUnmapBitmap} has checked. */

@@ -5,7 +5,7 @@ import type { LaneQueue } from '../transport';
 import { regionLane } from './command-lanes';
 import type { PciDeviceModel } from './device-model';
 import { IoRegionService } from './io-region-service';
-import type { Eventually } from './model-call';
+import type { Eventually } from './model-calls';
 import { ownIoRegions } from './served-io-fds';
 
 /** What {@link IoRegions} use of their session. */

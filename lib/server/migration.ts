@@ -8,8 +8,8 @@ import {
   type MigrationStateName,
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
-import type { MigrationModel, MigrationSink } from './migration-model';
-import type { ModelCall } from './model-call';
+import type { MigrationModel, MigrationSink } from './device-model';
+import type { ModelCall } from './model-calls';
 
 /**
  * The migration state machine of a served device (vfio-user, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE). It outlives clients:
@@ -145,7 +145,7 @@ export class Migration {
     await this.#endAnyhow(call);
   }
 
-  /** The same when there is an error to tell already: one of the model's own is reported, and that is all. */
+  /** Ends the transfer when there is an error to tell already: one of the model's own is reported, and that is all. */
   async #endAnyhow(call: ModelCall): Promise<void> {
     try {
       await call(() => this.#end());

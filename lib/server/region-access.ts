@@ -9,7 +9,7 @@ import {
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
 import type { PciDeviceModel, ServedRegion } from './device-model';
-import { after, type Eventually, type ModelCall } from './model-call';
+import { after, type Eventually, type ModelCall } from './model-calls';
 
 /** Serves REGION_READ, REGION_WRITE and REGION_WRITE_MULTI. Functions throw CommandError or ERR_VFIO_USER_PROTOCOL. */
 export class RegionAccessor {
@@ -92,10 +92,7 @@ export class RegionAccessor {
     const region = this.#regions.get(index);
     if (region === undefined) throw refusal(index, 'does not exist');
     if (offset + count > region.size) {
-      throw refusal(
-        index,
-        `has ${region.size} bytes, ${count} at offset ${offset} were asked for`,
-      );
+      throw refusal(index, `has ${region.size} bytes, ${count} at offset ${offset} were asked for`);
     }
     return region;
   }

@@ -2,11 +2,16 @@
 import { VfioUserError, invalidArgument } from '../errors';
 import { ListeningSocket, Socket, type ListeningWatcher } from '../native';
 import { PROTOCOL_MAJOR, PROTOCOL_MINOR, encodeVersion, type Capabilities } from '../protocol';
+import { checkKeys, type Keys } from '../pci/check-keys';
 import { DeviceDescription } from './device-description';
 import type { Client, PciDeviceModel } from './device-model';
 import { Migration } from './migration';
 import { SERVER_CAPABILITIES } from './negotiation';
+import type { ServedDevice } from './served-client';
 import { Session } from './session';
+
+/** What a server announces (vfio-user, VFIO_USER_VERSION, "Capabilities"); what is absent has the default of `serve`. */
+export type ServerCapabilities = Partial<Omit<Capabilities, 'twinSocket'>>;
 
 /** How to serve. Times are in milliseconds, Infinity for none. */
 export interface ServeOptions {
@@ -34,8 +39,25 @@ export interface ServeOptions {
    * REGION_WRITE_MULTI is always served. It is announced only with `writeMultiple: true`, to clients that announce it too:
    * in QEMU 10.1 and 10.2 the flag for it overlaps the one that forces messages through the queue.
    */
-  readonly capabilities?: Partial<Omit<Capabilities, 'twinSocket'>>;
+  readonly capabilities?: ServerCapabilities;
 }
+
+const OPTIONS: Keys<ServeOptions> = {
+  mode: 'optional',
+  messageTimeout: 'optional',
+  versionTimeout: 'optional',
+  signal: 'optional',
+  onError: 'optional',
+  twinSocket: 'optional',
+  capabilities: 'optional',
+};
+const CAPABILITIES: Keys<ServerCapabilities> = {
+  maxMsgFds: 'optional',
+  maxDataXferSize: 'optional',
+  maxDmaMaps: 'optional',
+  pageSizes: 'optional',
+  writeMultiple: 'optional',
+};
 
 /** How long to wait when a client cannot be accepted, because the process has no descriptor left. */
 const RETRY_MILLISECONDS = 100;
@@ -45,7 +67,8 @@ const RETRY_MILLISECONDS = 100;
  *
  * @param endpoint path of the socket to listen at, which replaces a stale one, or `@name` for an abstract socket; or the
  *   descriptor of a socket that is connected to the one client, which becomes the server's
- * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EADDRINUSE when somebody listens there); TypeError for a bad device model
+ * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EADDRINUSE when somebody listens there)
+ * @throws TypeError or RangeError for a device model or options that make no sense
  * @example await using server = await serve('/run/gpio.sock', model);
  */
 export async function serve(
@@ -55,17 +78,18 @@ export async function serve(
 ): Promise<Server> {
   await Promise.resolve();
   options.signal?.throwIfAborted();
-  return new Server(endpoint, model, options);
+  return start(endpoint, model, options);
 }
+
+/** Constructs a server, which users do with {@link serve} alone. */
+let start: (...how: Required<Parameters<typeof serve>>) => Server;
 
 /** A device that is being served. Made by {@link serve}. */
 export class Server {
   /** Where: the path as it was given, or `fd` and its number. */
   readonly path: string;
-  readonly #model: PciDeviceModel;
+  readonly #device: ServedDevice;
   readonly #options: ServeOptions;
-  readonly #description: DeviceDescription;
-  readonly #migration: Migration | null;
   readonly #capabilities: Capabilities;
   readonly #listener: ListeningSocket | null = null;
   readonly #onAbort = (): void => {
@@ -77,17 +101,28 @@ export class Server {
   #clients = 0;
   #closed = false;
 
-  /** Use {@link serve}. */
-  constructor(endpoint: string | { readonly fd: number }, model: PciDeviceModel, options: ServeOptions) {
+  static {
+    start = (endpoint, model, options) => new Server(endpoint, model, options);
+  }
+
+  private constructor(
+    endpoint: string | { readonly fd: number },
+    model: PciDeviceModel,
+    options: ServeOptions,
+  ) {
+    checkKeys('options of serve', options, OPTIONS);
+    checkKeys('capabilities of serve', options.capabilities ?? {}, CAPABILITIES);
     checkTimeout('messageTimeout', options.messageTimeout);
     checkTimeout('versionTimeout', options.versionTimeout);
     const twinSocket = { supported: options.twinSocket ?? true };
     this.#capabilities = { ...SERVER_CAPABILITIES, ...options.capabilities, twinSocket };
     encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, this.#capabilities);
-    this.#model = model;
     this.#options = options;
-    this.#description = new DeviceDescription(model);
-    this.#migration = model.migration === undefined ? null : new Migration(model.migration);
+    this.#device = {
+      model,
+      description: new DeviceDescription(model),
+      migration: model.migration === undefined ? null : new Migration(model.migration),
+    };
     if (typeof endpoint === 'string') {
       this.path = endpoint;
       const { mode } = options;
@@ -118,6 +153,7 @@ export class Server {
     await this.#session?.ended;
   }
 
+  /** Calls {@link close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -152,9 +188,7 @@ export class Server {
     const { pid } = socket.peerCredentials();
     const session = new Session(socket, {
       name: `client ${++this.#clients} of ${this.path} (process ${pid})`,
-      model: this.#model,
-      description: this.#description,
-      migration: this.#migration,
+      device: this.#device,
       capabilities: this.#capabilities,
       messageTimeout,
       versionTimeout,
@@ -172,7 +206,11 @@ export class Server {
   #report(error: unknown, client: Client | null): void {
     const { onError } = this.#options;
     if (onError !== undefined) onError(error, client);
-    else process.emitWarning(`${this.#model.name} at ${this.path}: ${describe(error)}`, 'VfioUserWarning');
+    else
+      process.emitWarning(
+        `${this.#device.model.name} at ${this.path}: ${describe(error)}`,
+        'VfioUserWarning',
+      );
   }
 }
 

@@ -17,48 +17,42 @@ const refusal = (message: RegExp): Error =>
   }) as Error;
 
 test.each<[object, RegExp]>([
-  [
-    { revisionID: 2 },
-    /^The configuration space has the unknown key "revisionID"; known are vendorId, .*revisionId/,
-  ],
+  [{ revisionID: 2 }, /^configuration space: unknown key "revisionID"; known are vendorId, .*revisionId/],
   [
     { classCode: undefined },
-    /^The configuration space lacks the key "classCode"; known are vendorId, deviceId/,
+    /^configuration space: the key "classCode" is missing; known are vendorId, deviceId/,
   ],
-  [{ bars: 5 }, /^bars is 5; give an object/],
-  [{ bars: { bar0: {} } }, /^bars has the unknown key "bar0"; known are 0, 1, 2, 3, 4, 5$/],
-  [{ bars: { 6: {} } }, /^bars has the unknown key "6"/],
-  [{ bars: { 0: null } }, /^BAR 0 is null; give an object/],
-  [
-    { bars: { 1: { size: 16 } } },
-    /^BAR 1 has the kind undefined; it is one of "memory32", "memory64", "io"$/,
-  ],
-  [{ bars: { 1: { type: 'io', size: 16 } } }, /^BAR 1 has the kind undefined/],
-  [{ bars: { 1: { kind: 'toString', size: 16 } } }, /^BAR 1 has the kind 'toString'/],
-  [{ bars: { 1: { kind: 'io' } } }, /^BAR 1 of kind 'io' lacks the key "size"; known are kind, size$/],
+  [{ bars: 5 }, /^bars: 5 is no object/],
+  [{ bars: { bar0: {} } }, /^bars: unknown key "bar0"; known are 0, 1, 2, 3, 4, 5$/],
+  [{ bars: { 6: {} } }, /^bars: unknown key "6"/],
+  [{ bars: { 0: null } }, /^BAR 0: null is no object/],
+  [{ bars: { 1: { size: 16 } } }, /^BAR 1: kind is undefined; it is one of "memory32", "memory64", "io"$/],
+  [{ bars: { 1: { type: 'io', size: 16 } } }, /^BAR 1: kind is undefined/],
+  [{ bars: { 1: { kind: 'toString', size: 16 } } }, /^BAR 1: kind is 'toString'/],
+  [{ bars: { 1: { kind: 'io' } } }, /^BAR 1, kind 'io': the key "size" is missing; known are kind, size$/],
   [
     { bars: { 1: { kind: 'io', size: 16, prefetchable: true } } },
-    /^BAR 1 of kind 'io' has the unknown key "prefetchable"/,
+    /^BAR 1, kind 'io': unknown key "prefetchable"/,
   ],
   [
     { capabilities: [{ kind: 'pm' }] },
-    /^Capability 0 has the kind 'pm'; it is one of "power-management", "express", /,
+    /^capability 0: kind is 'pm'; it is one of "power-management", "express", /,
   ],
   [
     { capabilities: [{ kind: 'express', flr: true }] },
-    /^Capability 0 of kind 'express' has the unknown key "flr"; known are kind, functionLevelReset/,
+    /^capability 0, kind 'express': unknown key "flr"; known are kind, functionLevelReset/,
   ],
   [
     { capabilities: [{ kind: 'express' }, { kind: 'msi' }] },
-    /^Capability 1 of kind 'msi' lacks the key "vectors"/,
+    /^capability 1, kind 'msi': the key "vectors" is missing/,
   ],
   [
     { capabilities: [{ kind: 'msix', vectors: 1, table }] },
-    /^Capability 0 of kind 'msix' lacks the key "pba"/,
+    /^capability 0, kind 'msix': the key "pba" is missing/,
   ],
   [
     { capabilities: [{ kind: 'msix', vectors: 1, table, pba: { BAR: 0, offset: 8 } }] },
-    /^pba of the capability 'msix' has the unknown key "BAR"; known are bar, offset/,
+    /^capability 0, pba: unknown key "BAR"; known are bar, offset/,
   ],
   [{ capabilities: [{ kind: 'vendor', data: [1, 2] }] }, /no Uint8Array/],
 ])('%j is refused', (more, message) => {
