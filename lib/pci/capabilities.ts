@@ -2,30 +2,51 @@
 
 /** Capability ids (`linux/pci_regs.h`, `PCI_CAP_ID_*`). */
 export const CapabilityId = {
+  /** Power Management. */
   powerManagement: 0x01,
+  /** MSI. */
   msi: 0x05,
+  /** Vendor Specific. */
   vendor: 0x09,
+  /** PCI Express. */
   express: 0x10,
+  /** MSI-X. */
   msix: 0x11,
 } as const;
 
 /** Extended capability ids (`linux/pci_regs.h`, `PCI_EXT_CAP_ID_*`). */
-export const ExtendedCapabilityId = { advancedErrors: 0x0001, serialNumber: 0x0003, vendor: 0x000b } as const;
+export const ExtendedCapabilityId = {
+  /** Advanced Error Reporting. */
+  advancedErrors: 0x0001,
+  /** Device Serial Number. */
+  serialNumber: 0x0003,
+  /** Vendor Specific Extended Capability. */
+  vendor: 0x000b,
+} as const;
 
-/**
- * Message Control of MSI (`linux/pci_regs.h`, `PCI_MSI_FLAGS_*`). `capable` and `messages` are fields that hold the base-2
- * logarithm of a number of vectors; the others are single bits.
- */
+/** Message Control of MSI (`linux/pci_regs.h`, `PCI_MSI_FLAGS_*`). */
 export const MsiControl = {
+  /** MSI is used. */
   enable: 0x0001,
+  /** Field: base-2 logarithm of the vectors that the device can use. */
   capable: 0x000e,
+  /** Field: base-2 logarithm of the vectors that the host lets it use. */
   messages: 0x0070,
+  /** The message address has 64 bits. */
   address64: 0x0080,
+  /** There are mask and pending bits. */
   perVectorMasking: 0x0100,
 } as const;
 
-/** Message Control of MSI-X (`linux/pci_regs.h`, `PCI_MSIX_FLAGS_*`). The field `size` holds the number of vectors less one. */
-export const MsixControl = { size: 0x07ff, functionMask: 0x4000, enable: 0x8000 } as const;
+/** Message Control of MSI-X (`linux/pci_regs.h`, `PCI_MSIX_FLAGS_*`). */
+export const MsixControl = {
+  /** Field: entries of the table, less one. */
+  size: 0x07ff,
+  /** All vectors are masked. */
+  functionMask: 0x4000,
+  /** MSI-X is used. */
+  enable: 0x8000,
+} as const;
 
 /** What all capabilities have. */
 export interface CapabilityHeader {

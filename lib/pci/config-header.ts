@@ -3,37 +3,65 @@ import { VfioUserError } from '../errors';
 
 /** Offsets in the configuration header, in bytes (PCI Local Bus 3.0, 6.1; `linux/pci_regs.h`). */
 export const PciConfig = {
+  /** 16 bits. */
   vendorId: 0x00,
+  /** 16 bits. */
   deviceId: 0x02,
+  /** 16 bits, see {@link PciCommand}. */
   command: 0x04,
+  /** 16 bits, see {@link PciStatus}. */
   status: 0x06,
+  /** 8 bits. */
   revisionId: 0x08,
+  /** 24 bits: programming interface, subclass, base class. */
   classCode: 0x09,
+  /** 8 bits, in dwords. */
   cacheLineSize: 0x0c,
+  /** 8 bits. */
   latencyTimer: 0x0d,
+  /** 8 bits; bit 7 is set when there are other functions. */
   headerType: 0x0e,
+  /** 8 bits: built-in self test. */
   bist: 0x0f,
+  /** 32 bits; the other BARs follow. */
   bar0: 0x10,
+  /** 16 bits. */
   subsystemVendorId: 0x2c,
+  /** 16 bits. */
   subsystemId: 0x2e,
+  /** 32 bits: address of the expansion ROM. */
   rom: 0x30,
+  /** 8 bits: offset of the first capability. */
   capabilities: 0x34,
+  /** 8 bits. */
   interruptLine: 0x3c,
+  /** 8 bits: 0 for none, 1 to 4 for INTA to INTD. */
   interruptPin: 0x3d,
 } as const;
 
-/** Bits of the command register (PCI Local Bus 3.0, 6.2.2). `interruptDisable` keeps INTx from being signalled. */
+/** Bits of the command register (PCI Local Bus 3.0, 6.2.2). */
 export const PciCommand = {
+  /** Accesses to I/O BARs are answered. */
   io: 0x0001,
+  /** Accesses to memory BARs are answered. */
   memory: 0x0002,
+  /** The device may access memory of the host, and send MSI and MSI-X. */
   busMaster: 0x0004,
+  /** Parity errors are acted upon. */
   parityErrorResponse: 0x0040,
+  /** Errors are reported to the host. */
   serr: 0x0100,
+  /** INTx is not signalled. */
   interruptDisable: 0x0400,
 } as const;
 
 /** Bits of the status register (PCI Local Bus 3.0, 6.2.3). */
-export const PciStatus = { interrupt: 0x0008, capabilities: 0x0010 } as const;
+export const PciStatus = {
+  /** INTx is asserted, whether or not it is disabled. */
+  interrupt: 0x0008,
+  /** There is a capability list. */
+  capabilities: 0x0010,
+} as const;
 
 /** Bytes of the header. */
 export const PCI_HEADER_BYTES = 64;

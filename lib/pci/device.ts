@@ -11,14 +11,23 @@ import type { Registers } from './registers';
 
 /** Fixed region indexes of a VFIO PCI device (`linux/vfio.h`, `VFIO_PCI_*_REGION_INDEX`). */
 export const PciRegion = {
+  /** BAR 0. */
   bar0: 0,
+  /** BAR 1. */
   bar1: 1,
+  /** BAR 2. */
   bar2: 2,
+  /** BAR 3. */
   bar3: 3,
+  /** BAR 4. */
   bar4: 4,
+  /** BAR 5. */
   bar5: 5,
+  /** Expansion ROM. */
   rom: 6,
+  /** Configuration space. */
   config: 7,
+  /** VGA memory and I/O ports. */
   vga: 8,
 } as const;
 
@@ -26,7 +35,18 @@ export const PciRegion = {
 export type PciRegionName = keyof typeof PciRegion;
 
 /** Fixed interrupt indexes of a VFIO PCI device (`linux/vfio.h`, `VFIO_PCI_*_IRQ_INDEX`). */
-export const PciIrq = { intx: 0, msi: 1, msix: 2, err: 3, req: 4 } as const;
+export const PciIrq = {
+  /** INTx, the interrupt pin. */
+  intx: 0,
+  /** MSI. */
+  msi: 1,
+  /** MSI-X. */
+  msix: 2,
+  /** The device has an error that it cannot recover from. */
+  err: 3,
+  /** The device is asked back. */
+  req: 4,
+} as const;
 
 /** Name of a fixed PCI interrupt index. */
 export type PciIrqName = keyof typeof PciIrq;

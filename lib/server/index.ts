@@ -39,7 +39,6 @@ export {
   IOREGION_MESSAGE_SIZE,
   decodeIoRegionCommand,
   encodeIoRegionResponse,
-  type Capabilities,
   type IoRegionCommand,
   type MigrationStateName,
   type U64,

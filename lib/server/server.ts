@@ -10,8 +10,25 @@ import { SERVER_CAPABILITIES } from './negotiation';
 import type { ServedDevice } from './served-client';
 import { Session } from './session';
 
-/** What a server announces (vfio-user, VFIO_USER_VERSION, "Capabilities"); what is absent has the default of `serve`. */
-export type ServerCapabilities = Partial<Omit<Capabilities, 'twinSocket'>>;
+/**
+ * What a server announces (vfio-user, VFIO_USER_VERSION, "Capabilities"). It is said as far as the client's own VERSION
+ * leaves room; what is not said has the default of the specification.
+ */
+export interface ServerCapabilities {
+  /** File descriptors that are taken with one message, 0 to 65535. Default 16; QEMU does not connect when there are more. */
+  readonly maxMsgFds?: number;
+  /** Largest `count` of a data transfer, in bytes, 1 to 2^32 - 1. Default 1 MiB. */
+  readonly maxDataXferSize?: number;
+  /** DMA ranges that a client may have at a time, 0 to 2^32 - 1. Default 65535. */
+  readonly maxDmaMaps?: number;
+  /** Page sizes for DMA ranges, or'ed together: a multiple of 4096, below 2^53. Default 4096. */
+  readonly pageSizes?: number;
+  /**
+   * Announces REGION_WRITE_MULTI, to clients that announce it too. It is always served. Default false: in QEMU 10.1 and 10.2
+   * the flag for it overlaps the one that forces messages through the queue.
+   */
+  readonly writeMultiple?: boolean;
+}
 
 /** How to serve. Times are in milliseconds, Infinity for none. */
 export interface ServeOptions {
@@ -33,12 +50,7 @@ export interface ServeOptions {
    * VFIO_USER_VERSION, "twin_socket"). Default true.
    */
   readonly twinSocket?: boolean;
-  /**
-   * What to announce instead of the defaults. It is said as far as the client's own VERSION leaves room.
-   *
-   * REGION_WRITE_MULTI is always served. It is announced only with `writeMultiple: true`, to clients that announce it too:
-   * in QEMU 10.1 and 10.2 the flag for it overlaps the one that forces messages through the queue.
-   */
+  /** What to announce instead of the defaults. */
   readonly capabilities?: ServerCapabilities;
 }
 
