@@ -82,7 +82,7 @@ export class ClientMemoryMap implements ClientMemory {
     try {
       for (const { address, part } of distant) await this.#messages.write(address, part);
     } finally {
-      // Again: the log may have been asked meanwhile.
+      // Marked again, as the log may have been read meanwhile.
       if (distant.length > 0) this.dirtyLog.mark(iova, data.byteLength);
     }
   }

@@ -19,13 +19,13 @@ import { checkModel } from './check-model';
 import type { PciDeviceModel, ServedRegion } from './device-model';
 import { answerIoFds } from './served-io-fds';
 
-/** The regions that VFIO defines for PCI; clients take fewer for a mistake. */
+/** How many regions VFIO defines for PCI. Clients take a smaller number for a mistake. */
 const PCI_REGIONS = PciRegion.vga + 1;
 const PCI_IRQS = PciIrq.req + 1;
 
 /**
- * Answers what clients ask about a device: DEVICE_GET_INFO and its kin. All methods throw a CommandError, or a VfioUserError
- * ERR_VFIO_USER_PROTOCOL.
+ * Answers what clients ask about a device. All methods throw a CommandError, or a VfioUserError ERR_VFIO_USER_PROTOCOL for a
+ * question that cannot be decoded.
  */
 export class DeviceDescription {
   readonly #model: PciDeviceModel;
@@ -40,7 +40,7 @@ export class DeviceDescription {
     this.#irqCount = Math.max(PCI_IRQS, ...[...model.irqs.keys()].map((index) => index + 1));
   }
 
-  /** vfio-user, VFIO_USER_DEVICE_GET_INFO. */
+  /** Answers a DEVICE_GET_INFO (vfio-user, VFIO_USER_DEVICE_GET_INFO). */
   device(payload: Uint8Array): CommandReply {
     decodeDeviceInfoRequest(payload);
     const reset = this.#model.reset === undefined ? 0 : DeviceFlag.reset;
@@ -54,8 +54,8 @@ export class DeviceDescription {
   }
 
   /**
-   * vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO. One descriptor serves all areas; it comes with the reply that has room
-   * for all of them. A client that takes no descriptors cannot map.
+   * Answers a DEVICE_GET_REGION_INFO (vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO). One descriptor serves all areas; it
+   * comes with the reply that has room for all of them. A client that takes no descriptors cannot map.
    *
    * @param maxMsgFds descriptors that the client takes with a message
    */
@@ -82,7 +82,7 @@ export class DeviceDescription {
   }
 
   /**
-   * vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS.
+   * Answers a DEVICE_GET_REGION_IO_FDS (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS).
    *
    * @param maxMsgFds descriptors that the client takes with a message
    * @param openSocket makes the client's end of a socket for the ioregionfds of a region that the server itself serves
@@ -96,8 +96,8 @@ export class DeviceDescription {
   }
 
   /**
-   * vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO. Vectors can be added one by one, so NORESIZE is not set. Only INTx is
-   * announced as maskable, as the kernel does: MSI-X is masked in its table.
+   * Answers a DEVICE_GET_IRQ_INFO (vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO). Vectors can be added one by one, so NORESIZE
+   * is not set. Only INTx is announced as maskable, as the kernel does: MSI-X is masked in its table.
    */
   irq(payload: Uint8Array): CommandReply {
     const { index } = decodeIrqInfoRequest(payload);

@@ -46,7 +46,10 @@ export class Migration {
     for (const next of path) await this.#step(next, call);
   }
 
-  /** vfio-user, VFIO_USER_MIG_DATA_READ: as many bytes as were asked for, fewer only when there are no more. */
+  /**
+   * Serves a MIG_DATA_READ (vfio-user, VFIO_USER_MIG_DATA_READ): gives as many bytes as were asked for, fewer only when
+   * there are no more.
+   */
   async read(payload: Uint8Array, maxTransfer: number, call: ModelCall): Promise<CommandReply> {
     const { size } = decodeMigDataReadRequest(payload, maxTransfer);
     const source = this.#source;
@@ -57,7 +60,10 @@ export class Migration {
     return { payload: encodeMigDataReadReply(count), data: data.subarray(0, count) };
   }
 
-  /** vfio-user, VFIO_USER_MIG_DATA_WRITE. A device that does not take its state is in `error`. */
+  /**
+   * Serves a MIG_DATA_WRITE (vfio-user, VFIO_USER_MIG_DATA_WRITE). A device that does not take its state is in `error`
+   * afterwards.
+   */
   async write(payload: Uint8Array, maxTransfer: number, call: ModelCall): Promise<void> {
     const data = decodeMigDataWriteRequest(payload, maxTransfer);
     const sink = this.#sink;
@@ -113,7 +119,10 @@ export class Migration {
     this.#state = to;
   }
 
-  /** Asks the model. A `CommandError` of its own is a refusal; the call makes one of any other error, so look before. */
+  /**
+   * Tells the model of a transition. A `CommandError` of the model is a refusal. `call` turns any other error into one too,
+   * so it is looked at before.
+   */
   async #change(from: MigrationStateName, to: MigrationStateName, call: ModelCall): Promise<void> {
     const outcome = { failed: false };
     try {

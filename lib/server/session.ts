@@ -68,7 +68,7 @@ export class Session {
         }
       },
     });
-    // A client that connects and stays silent would keep all others out. Timers take up to 24 days, more is for ever.
+    // A client that connects and stays silent would keep all others out. A timer takes up to 24 days; more is for ever.
     if (versionTimeout < 2 ** 31) {
       this.#deadline = setTimeout(() => {
         this.#report(silenceError(options));

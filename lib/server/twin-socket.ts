@@ -32,7 +32,7 @@ export class TwinSocket {
       },
       onClose: (error) => {
         far.close();
-        // Our commands cannot be sent any more, and what the device does without them is wrong.
+        // Our commands cannot be sent any more, and a device that cannot reach the client's memory does wrong things.
         if (error !== null) main.close(error);
       },
     });
