@@ -3,6 +3,7 @@ import { EventFd, closeFd } from '../native';
 import { PciIrq } from '../pci/device';
 import type { IrqAction, SetIrqsRequest } from '../protocol';
 import { CommandError, Errno, type FdList } from '../transport';
+import { TimeSlice } from './time-slice';
 
 /** An interrupt vector, as the client has set it. */
 interface Vector {
@@ -19,6 +20,7 @@ interface Vector {
 export class ClientInterrupts {
   /** By interrupt index. */
   readonly #vectors: ReadonlyMap<number, readonly Vector[]>;
+  #closed = false;
 
   /** @param irqs number of vectors by interrupt index */
   constructor(irqs: ReadonlyMap<number, number>) {
@@ -30,7 +32,7 @@ export class ClientInterrupts {
   /** Signals a vector; false when it has no eventfd or is masked. Never throws. */
   trigger(irqIndex: number, vector: number): boolean {
     const target = this.#vectors.get(irqIndex)?.[vector];
-    return target !== undefined && signal(target);
+    return target !== undefined && !this.#closed && signal(target);
   }
 
   /** Whether a vector was triggered while it was masked, and has not been signalled since. */
@@ -70,9 +72,14 @@ export class ClientInterrupts {
     });
   }
 
-  /** Closes all eventfds. */
-  close(): void {
-    for (const vectors of this.#vectors.values()) vectors.forEach(disable);
+  /** Signals nothing any more, and closes all eventfds. Resolves when that is done. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const slice = new TimeSlice();
+    for (const vector of [...this.#vectors.values()].flat()) {
+      disable(vector);
+      if (slice.over) await slice.next();
+    }
   }
 
   #assign(vectors: readonly Vector[], action: IrqAction, fds: FdList, level: boolean): void {

@@ -7,6 +7,7 @@ import type { ClientMemory, ClientRange, MappedPlace } from './device-model';
 import { ClientDirtyLog } from './dirty-log';
 import { DmaMessages } from './dma-messages';
 import { MappedRange, type Access, type RangeRequest } from './mapped-range';
+import { TimeSlice } from './time-slice';
 
 /** Limits of a {@link ClientMemoryMap}. */
 export interface ClientMemoryLimits {
@@ -32,6 +33,7 @@ export class ClientMemoryMap implements ClientMemory {
   readonly #limits: ClientMemoryLimits;
   readonly #report: (error: unknown) => void;
   #generation = 0;
+  #closed = false;
   /** The range of the last hit: a guest has few ranges, and uses one of them most of the time. */
   #recent: MappedRange | null = null;
 
@@ -44,6 +46,11 @@ export class ClientMemoryMap implements ClientMemory {
     this.#limits = limits;
     this.dirtyLog = new ClientDirtyLog(limits.maxDataXferSize);
     this.#report = report;
+  }
+
+  /** The client is gone. */
+  get closed(): boolean {
+    return this.#closed;
   }
 
   get generation(): number {
@@ -105,7 +112,7 @@ export class ClientMemoryMap implements ClientMemory {
       throw new CommandError(Errno.ENOSPC, `${this.#ranges.size} ranges are mapped, no more can be`);
     const range = new MappedRange(checked, fds, this.#report);
     this.#ranges.add(range);
-    this.#generation++;
+    this.#changed();
     return range;
   }
 
@@ -120,18 +127,40 @@ export class ClientMemoryMap implements ClientMemory {
     if (own === undefined || own !== range) return;
     this.#ranges.delete(own);
     this.dirtyLog.clear(own.iova, own.size);
-    this.#recent = null;
-    this.#generation++;
-    try {
-      own.close();
-    } catch (error) {
-      this.#report(error);
+    this.#changed();
+    this.#unmap(own);
+  }
+
+  /** Takes all ranges away at once, then unmaps them, in a time that is proportional to their number. */
+  async removeAll(): Promise<void> {
+    const ranges = [...this.#ranges];
+    this.#ranges.clear();
+    this.dirtyLog.clearAll();
+    this.#changed();
+    const slice = new TimeSlice();
+    for (const range of ranges) {
+      this.#unmap(range);
+      if (slice.over) await slice.next();
     }
   }
 
-  /** Takes everything away. */
-  close(): void {
-    for (const range of this.ranges) this.remove(range);
+  /** Takes everything away, for good. Resolves when all is unmapped. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    await this.removeAll();
+  }
+
+  #changed(): void {
+    this.#recent = null;
+    this.#generation++;
+  }
+
+  #unmap(range: MappedRange): void {
+    try {
+      range.close();
+    } catch (error) {
+      this.#report(error);
+    }
   }
 
   #check({ flags, offset, address, size }: Readonly<DmaMapRequest>, fds: FdList): RangeRequest {

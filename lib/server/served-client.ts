@@ -27,6 +27,7 @@ import type { Migration } from './migration';
 import { after, type Eventually, type ModelCalls } from './model-calls';
 import type { Agreement } from './negotiation';
 import { RegionAccessor } from './region-access';
+import { TimeSlice } from './time-slice';
 
 /** A device as it is served: its model, and what the server keeps for it from client to client. */
 export interface ServedDevice {
@@ -149,11 +150,10 @@ export class ServedClient implements Client {
     }
   }
 
-  /** Releases what the client had. The device model must have let go. */
-  close(): void {
+  /** Releases what the client had. The device model must have let go. Resolves when nothing is left. */
+  async close(): Promise<void> {
     this.#ioRegions.close();
-    this.#interrupts.close();
-    this.memory.close();
+    await Promise.all([this.#interrupts.close(), this.memory.close()]);
   }
 
   get #migration(): Migration {
@@ -185,32 +185,51 @@ export class ServedClient implements Client {
     if (flags !== 0 && flags !== DmaUnmapFlag.all && flags !== DmaUnmapFlag.getDirtyBitmap)
       throw new CommandError(Errno.EINVAL, `DMA_UNMAP flags are 0x${flags.toString(16)}`);
     const { memory } = this;
-    const one = memory.get(address, size);
-    const ranges = flags === DmaUnmapFlag.all ? memory.ranges : one === undefined ? [] : [one];
-    if (ranges.length === 0 && flags !== DmaUnmapFlag.all) {
+    if (flags === DmaUnmapFlag.all)
+      return after(this.#unmapAll(), () => ({ payload: encodeDmaUnmapReply(request) }));
+    const range = memory.get(address, size);
+    if (range === undefined) {
       throw new CommandError(
         Errno.ENOENT,
         `no DMA_MAP had address 0x${address.toString(16)} and size 0x${size.toString(16)}`,
       );
     }
-    const { dirtyLog } = memory;
-    if (bitmap === undefined)
-      return after(this.#leave(ranges), () => ({ payload: encodeDmaUnmapReply(request) }));
-    dirtyLog.checkUnmapBitmap(size, bitmap);
-    let data: Uint8Array | undefined;
-    const left = this.#leave(ranges, () => {
-      data = dirtyLog.unmapBitmap(address, size, bitmap.pageSize);
+    if (bitmap !== undefined) memory.dirtyLog.checkUnmapBitmap(size, bitmap);
+    return after(this.#letGo(range), () => {
+      const data =
+        bitmap === undefined ? undefined : memory.dirtyLog.unmapBitmap(address, size, bitmap.pageSize);
+      memory.remove(range);
+      return { payload: encodeDmaUnmapReply(request), data };
     });
-    return after(left, () => ({ payload: encodeDmaUnmapReply(request), data }));
   }
 
-  /** @param before called when the device has let go of a range that is about to be unmapped */
-  async #leave(ranges: readonly ClientRange[], before?: () => void): Promise<void> {
-    for (const range of ranges) {
-      await this.#calls.call(() => this.#device.model.unmapping?.(range));
-      before?.();
-      this.memory.remove(range);
+  /** The device lets go of all ranges, then they are unmapped. When it fails, those that it has let go of are. */
+  async #unmapAll(): Promise<void> {
+    const { memory } = this;
+    const { ranges } = memory;
+    const slice = new TimeSlice();
+    let free = 0;
+    try {
+      for (const range of ranges) {
+        const letGo = this.#letGo(range);
+        if (letGo instanceof Promise) await letGo;
+        free++;
+        if (slice.over) await slice.next();
+        // A client that leaves meanwhile takes all with it.
+        if (memory.closed) return;
+      }
+    } catch (error) {
+      for (const range of ranges.slice(0, free)) {
+        memory.remove(range);
+        if (slice.over) await slice.next();
+      }
+      throw error;
     }
+    await memory.removeAll();
+  }
+
+  #letGo(range: ClientRange): Eventually<void> {
+    return this.#calls.call(() => this.#device.model.unmapping?.(range));
   }
 
   #reset(): Eventually<CommandReply> {

@@ -41,7 +41,6 @@ export class Session {
   readonly #calls: ModelCalls;
   readonly #deadline: NodeJS.Timeout | undefined;
   #client: ServedClient | null = null;
-  #negotiated = false;
 
   /** @param socket is the session's from now on */
   constructor(socket: Socket, options: SessionOptions) {
@@ -61,11 +60,7 @@ export class Session {
       onCommand: (command) => this.#calls.track(this.#dispatch(command)),
       lane: (command, payload) => commandLane(device.model.regions, command, payload),
       onClose: (error) => {
-        try {
-          this.#release(error);
-        } finally {
-          void this.#settle().then(end);
-        }
+        void this.#release(error).finally(end);
       },
     });
     // A client that connects and stays silent would keep all others out. A timer takes up to 24 days; more is for ever.
@@ -119,7 +114,6 @@ export class Session {
       });
       this.#calls.tell(() => device.model.attach?.(client));
       this.#client = client;
-      this.#negotiated = true;
       clearTimeout(this.#deadline);
       return twin?.reply(reply) ?? { payload: reply };
     } catch (error) {
@@ -131,29 +125,38 @@ export class Session {
     }
   }
 
-  /** The client is gone: the model lets go first, then its memory and eventfds are released. */
-  #release(error: VfioUserError | null): void {
+  /**
+   * The client is gone. The model lets go first, then the client's memory and eventfds are released. When the model has
+   * finished what it was asked for, a device that can migrate runs again, for the next client.
+   */
+  async #release(error: VfioUserError | null): Promise<void> {
     clearTimeout(this.#deadline);
+    const { device, report } = this.#options;
     const client = this.#client;
-    if (client !== null) {
-      try {
-        this.#calls.tell(() => this.#options.device.model.detach?.(client));
-      } catch {
-        // It has been reported.
-      }
-      this.#client = null;
-      client.close();
+    const released = client === null ? undefined : this.#detach(client);
+    try {
+      // That a client goes away is no error.
+      if (error !== null && error.code !== 'ERR_VFIO_USER_DISCONNECTED') report(error, client);
+    } finally {
+      await released;
+      await this.#calls.rest();
+      if (client !== null) await this.#resume(device);
     }
-    // That a client goes away is no error.
-    if (error !== null && error.code !== 'ERR_VFIO_USER_DISCONNECTED') this.#options.report(error, client);
   }
 
-  /** Waits for the device model; then a device that can migrate runs again, for the next client. */
-  async #settle(): Promise<void> {
-    await this.#calls.rest();
-    if (!this.#negotiated) return;
+  async #detach(client: ServedClient): Promise<void> {
     try {
-      await this.#options.device.migration?.clientGone(this.#calls.call);
+      this.#calls.tell(() => this.#options.device.model.detach?.(client));
+    } catch {
+      // Reported by the call.
+    }
+    this.#client = null;
+    await client.close();
+  }
+
+  async #resume({ migration }: ServedDevice): Promise<void> {
+    try {
+      await migration?.clientGone(this.#calls.call);
     } catch {
       // Reported by the call.
     }
