@@ -136,6 +136,11 @@ export class Mapping {
     throw systemError('mmap', -result, `Mapping ${range}`);
   }
 
+  /** Number of live mappings in this process, those of all its threads. */
+  static get count(): number {
+    return addon().mappingCount();
+  }
+
   get closed(): boolean {
     return this.#closed;
   }
