@@ -20,10 +20,15 @@ interface Vector {
 export class ClientInterrupts {
   /** By interrupt index. */
   readonly #vectors: ReadonlyMap<number, readonly Vector[]>;
+  readonly #maxDescriptor: number;
   #closed = false;
 
-  /** @param irqs number of vectors by interrupt index */
-  constructor(irqs: ReadonlyMap<number, number>) {
+  /**
+   * @param irqs number of vectors by interrupt index
+   * @param maxDescriptor see `ProcessLimits`
+   */
+  constructor(irqs: ReadonlyMap<number, number>, maxDescriptor: number) {
+    this.#maxDescriptor = maxDescriptor;
     this.#vectors = new Map(
       [...irqs].map(([index, count]) => [index, Array.from({ length: count }, newVector)]),
     );
@@ -43,7 +48,7 @@ export class ClientInterrupts {
   /**
    * Serves a DEVICE_SET_IRQS.
    *
-   * @throws CommandError EINVAL; nothing has changed then
+   * @throws CommandError EINVAL, or EMFILE when too many descriptors are open; nothing has changed then
    */
   set(request: Readonly<SetIrqsRequest>, fds: FdList): void {
     const { index, data, action, start, count, booleans } = request;
@@ -86,7 +91,7 @@ export class ClientInterrupts {
     if (fds.length !== 0 && fds.length !== vectors.length) {
       throw new CommandError(Errno.EINVAL, `${fds.length} eventfds for ${vectors.length} vectors`);
     }
-    const eventFds = fds.length === 0 ? [] : adopt(fds);
+    const eventFds = fds.length === 0 ? [] : adopt(fds, this.#maxDescriptor);
     vectors.forEach((vector, i) => {
       vector.eventFds[action]?.close();
       const eventFd = eventFds[i] ?? null;
@@ -145,17 +150,20 @@ function signal(vector: Vector): boolean {
   return true;
 }
 
-/** Takes all descriptors, or none of them when one is no eventfd. */
-function adopt(fds: FdList): EventFd[] {
+/** Takes all descriptors, or none of them when there are too many or one is no eventfd. */
+function adopt(fds: FdList, maxDescriptor: number): EventFd[] {
   const eventFds: EventFd[] = [];
   for (let i = 0; i < fds.length; i++) {
     const fd = fds.take(i);
     if (fd === undefined) continue;
     try {
+      if (fd >= maxDescriptor)
+        throw new CommandError(Errno.EMFILE, `${fd} descriptors are open, no more are kept for clients`);
       eventFds.push(EventFd.fromFd(fd));
-    } catch {
+    } catch (error) {
       closeFd(fd);
       for (const eventFd of eventFds) eventFd.close();
+      if (error instanceof CommandError) throw error;
       throw new CommandError(Errno.EINVAL, `descriptor ${i} of ${fds.length} is no eventfd`);
     }
   }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
+import { Mapping } from '../native';
 import { IovaMap, formatRange, type IovaSegment } from '../pci/iova-map';
 import { DmaMapFlag, type DmaMapRequest, type U64 } from '../protocol';
 import { CommandError, Errno, type Connection, type FdList } from '../transport';
@@ -17,6 +18,8 @@ export interface ClientMemoryLimits {
   readonly pageSizes: number;
   /** Largest `count` of a DMA_READ or DMA_WRITE, in bytes. */
   readonly maxDataXferSize: number;
+  /** See `ProcessLimits`. */
+  readonly mappings: number;
 }
 
 /** A part of an access that has to go by message. */
@@ -102,7 +105,8 @@ export class ClientMemoryMap implements ClientMemory {
   /**
    * Enters the range of a DMA_MAP (vfio-user, VFIO_USER_DMA_MAP), and maps the descriptor that came with it, if any.
    *
-   * @throws CommandError EINVAL, EEXIST for an overlap, ENOSPC, or the errno of mmap(2)
+   * @throws CommandError EINVAL, EEXIST for an overlap, ENOSPC for too many ranges, ENOMEM for too many mappings, or the
+   *   errno of mmap(2)
    */
   map(request: Readonly<DmaMapRequest>, fds: FdList): ClientRange {
     const checked = this.#check(request, fds);
@@ -110,6 +114,11 @@ export class ClientMemoryMap implements ClientMemory {
       throw new CommandError(Errno.EEXIST, `${formatRange(checked)} overlaps what is mapped`);
     if (this.#ranges.size >= this.#limits.maxDmaMaps)
       throw new CommandError(Errno.ENOSPC, `${this.#ranges.size} ranges are mapped, no more can be`);
+    if (fds.length > 0 && Mapping.count >= this.#limits.mappings)
+      throw new CommandError(
+        Errno.ENOMEM,
+        `${Mapping.count} mappings are in use, no more are made for clients`,
+      );
     const range = new MappedRange(checked, fds, this.#report);
     this.#ranges.add(range);
     this.#changed();

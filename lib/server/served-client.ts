@@ -26,6 +26,7 @@ import { IoRegions } from './io-regions';
 import type { Migration } from './migration';
 import { after, type Eventually, type ModelCalls } from './model-calls';
 import type { Agreement } from './negotiation';
+import type { ProcessLimits } from './process-limits';
 import { RegionAccessor } from './region-access';
 import { TimeSlice } from './time-slice';
 
@@ -44,6 +45,7 @@ export interface ServedClientOptions {
   readonly device: ServedDevice;
   /** What was negotiated. */
   readonly agreement: Agreement;
+  readonly processLimits: ProcessLimits;
   /** The connection for our DMA_READ and DMA_WRITE. */
   readonly connection: Connection;
   /** The order of the client's commands, among which accesses by ioregionfd take their turn. */
@@ -69,7 +71,7 @@ export class ServedClient implements Client {
   readonly #ioRegions: IoRegions;
 
   constructor(options: ServedClientOptions) {
-    const { name, device, agreement, connection, turns, calls, report } = options;
+    const { name, device, agreement, processLimits, connection, turns, calls, report } = options;
     const { model } = device;
     const { ours, limits } = agreement;
     this.name = name;
@@ -78,10 +80,15 @@ export class ServedClient implements Client {
     this.#calls = calls;
     this.memory = new ClientMemoryMap(
       connection,
-      { maxDmaMaps: ours.maxDmaMaps, pageSizes: ours.pageSizes, maxDataXferSize: limits.maxDataXferSize },
+      {
+        maxDmaMaps: ours.maxDmaMaps,
+        pageSizes: ours.pageSizes,
+        maxDataXferSize: limits.maxDataXferSize,
+        mappings: processLimits.mappings,
+      },
       report,
     );
-    this.#interrupts = new ClientInterrupts(model.irqs);
+    this.#interrupts = new ClientInterrupts(model.irqs, processLimits.descriptors);
     this.#regions = new RegionAccessor(model.regions, calls.call, ours.maxDataXferSize);
     this.#ioRegions = new IoRegions(model.regions, {
       turns,

@@ -6,7 +6,8 @@ import { checkKeys, type Keys } from '../pci/check-keys';
 import { DeviceDescription } from './device-description';
 import type { Client, PciDeviceModel } from './device-model';
 import { Migration } from './migration';
-import { SERVER_CAPABILITIES } from './negotiation';
+import { serverCapabilities } from './negotiation';
+import { readProcessLimits } from './process-limits';
 import type { ServedDevice } from './served-client';
 import { Session } from './session';
 
@@ -19,7 +20,10 @@ export interface ServerCapabilities {
   readonly maxMsgFds?: number;
   /** Largest `count` of a data transfer, in bytes, 1 to 2^32 - 1. Default 1 MiB. */
   readonly maxDataXferSize?: number;
-  /** DMA ranges that a client may have at a time, 0 to 2^32 - 1. Default 65535. */
+  /**
+   * DMA ranges that a client may have at a time, 0 to 2^32 - 1. Default: as many as the process can map for clients, which is
+   * 3/8 of vm.max_map_count and at most 32768. Ranges that have no descriptor may be more.
+   */
   readonly maxDmaMaps?: number;
   /** Page sizes for DMA ranges, or'ed together: a multiple of 4096, below 2^53. Default 4096. */
   readonly pageSizes?: number;
@@ -103,6 +107,7 @@ export class Server {
   readonly #device: ServedDevice;
   readonly #options: ServeOptions;
   readonly #capabilities: Capabilities;
+  readonly #processLimits = readProcessLimits();
   readonly #listener: ListeningSocket | null = null;
   readonly #onAbort = (): void => {
     void this.close();
@@ -111,6 +116,8 @@ export class Server {
   #retry: NodeJS.Timeout | undefined;
   #session: Session | null = null;
   #clients = 0;
+  /** No client could be accepted when one came last. */
+  #starved = false;
   #closed = false;
 
   static {
@@ -126,8 +133,12 @@ export class Server {
     checkKeys('capabilities of serve', options.capabilities ?? {}, CAPABILITIES);
     checkTimeout('messageTimeout', options.messageTimeout);
     checkTimeout('versionTimeout', options.versionTimeout);
-    const twinSocket = { supported: options.twinSocket ?? true };
-    this.#capabilities = { ...SERVER_CAPABILITIES, ...options.capabilities, twinSocket };
+    const given = Object.entries(options.capabilities ?? {}).filter(([, value]) => value !== undefined);
+    this.#capabilities = {
+      ...serverCapabilities(this.#processLimits.mappings),
+      ...(Object.fromEntries(given) as ServerCapabilities),
+      twinSocket: { supported: options.twinSocket ?? true },
+    };
     encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, this.#capabilities);
     this.#options = options;
     this.#device = {
@@ -172,27 +183,36 @@ export class Server {
 
   #listen(): void {
     if (this.#closed) return;
-    this.#watcher = this.#listener?.watch(() => {
-      this.#accept();
-    });
+    try {
+      this.#watcher = this.#listener?.watch(() => {
+        this.#accept();
+      });
+    } catch (error) {
+      this.#listenLater(error);
+    }
   }
 
   #accept(): void {
-    let socket;
     try {
-      socket = this.#listener?.accept() ?? null;
+      const socket = this.#listener?.accept() ?? null;
       if (socket === null) return;
-    } catch (error) {
-      // The client still waits, so that the watcher would call again at once, and for ever.
       this.#watcher?.close();
-      this.#retry = setTimeout(() => {
-        this.#listen();
-      }, RETRY_MILLISECONDS);
-      this.#report(error, null);
-      return;
+      this.#begin(socket);
+      this.#starved = false;
+    } catch (error) {
+      this.#listenLater(error);
     }
+  }
+
+  /** The process has no descriptor left. A client still waits, so that the watcher would call again at once, and for ever. */
+  #listenLater(error: unknown): void {
     this.#watcher?.close();
-    this.#begin(socket);
+    this.#retry = setTimeout(() => {
+      this.#listen();
+    }, RETRY_MILLISECONDS);
+    // Told once, and not at every try.
+    if (!this.#starved) this.#report(error, null);
+    this.#starved = true;
   }
 
   #begin(socket: Socket): void {
@@ -202,6 +222,7 @@ export class Server {
       name: `client ${++this.#clients} of ${this.path} (process ${pid})`,
       device: this.#device,
       capabilities: this.#capabilities,
+      processLimits: this.#processLimits,
       messageTimeout,
       versionTimeout,
       report: (error, client) => {

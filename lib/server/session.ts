@@ -7,6 +7,7 @@ import { commandLane } from './command-lanes';
 import type { Client } from './device-model';
 import { ModelCalls, type Eventually } from './model-calls';
 import { answerVersion } from './negotiation';
+import type { ProcessLimits } from './process-limits';
 import { ServedClient, type ServedDevice } from './served-client';
 import { TwinSocket } from './twin-socket';
 
@@ -17,6 +18,7 @@ export interface SessionOptions {
   readonly device: ServedDevice;
   /** What we announce. */
   readonly capabilities: Readonly<Capabilities>;
+  readonly processLimits: ProcessLimits;
   /** Milliseconds until the client must have negotiated. */
   readonly versionTimeout: number;
   /** Time-out of our own requests, in milliseconds. */
@@ -42,7 +44,10 @@ export class Session {
   readonly #deadline: NodeJS.Timeout | undefined;
   #client: ServedClient | null = null;
 
-  /** @param socket is the session's from now on */
+  /**
+   * @param socket is the session's from now on
+   * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EMFILE)
+   */
   constructor(socket: Socket, options: SessionOptions) {
     this.#options = options;
     const { name, device, messageTimeout, versionTimeout } = options;
@@ -53,16 +58,22 @@ export class Session {
     this.ended = new Promise<void>((resolve) => {
       end = resolve;
     });
-    this.#connection = new Connection(socket, {
-      name,
-      messageTimeout,
-      maxMessageSize: MAX_FIRST_MESSAGE,
-      onCommand: (command) => this.#calls.track(this.#dispatch(command)),
-      lane: (command, payload) => commandLane(device.model.regions, command, payload),
-      onClose: (error) => {
-        void this.#release(error).finally(end);
-      },
-    });
+    try {
+      this.#connection = new Connection(socket, {
+        name,
+        messageTimeout,
+        maxMessageSize: MAX_FIRST_MESSAGE,
+        onCommand: (command) => this.#calls.track(this.#dispatch(command)),
+        lane: (command, payload) => commandLane(device.model.regions, command, payload),
+        onClose: (error) => {
+          void this.#release(error).finally(end);
+        },
+      });
+    } catch (error) {
+      // It could not be watched: the process has no descriptor left.
+      socket.close();
+      throw error;
+    }
     // A client that connects and stays silent would keep all others out. A timer takes up to 24 days; more is for ever.
     if (versionTimeout < 2 ** 31) {
       this.#deadline = setTimeout(() => {
@@ -93,7 +104,7 @@ export class Session {
     try {
       if (command !== Command.version)
         throw new CommandError(Errno.EINVAL, `${commandName(command)} before VERSION`);
-      const { name, device, capabilities, messageTimeout } = this.#options;
+      const { name, device, capabilities, processLimits, messageTimeout } = this.#options;
       const agreement = answerVersion(payload, capabilities);
       const { reply, ours, limits } = agreement;
       const maxMessageSize = MESSAGE_ROOM + ours.maxDataXferSize;
@@ -105,6 +116,7 @@ export class Session {
         name,
         device,
         agreement,
+        processLimits,
         connection: twin?.connection ?? this.#connection,
         turns: this.#connection.turns,
         calls: this.#calls,
