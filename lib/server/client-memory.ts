@@ -37,6 +37,8 @@ export class ClientMemoryMap implements ClientMemory {
   readonly #report: (error: unknown) => void;
   #generation = 0;
   #closed = false;
+  /** Ranges whose memory the client has truncated. */
+  #lost = 0;
   /** The range of the last hit: a guest has few ranges, and uses one of them most of the time. */
   #recent: MappedRange | null = null;
 
@@ -119,7 +121,9 @@ export class ClientMemoryMap implements ClientMemory {
         Errno.ENOMEM,
         `${Mapping.count} mappings are in use, no more are made for clients`,
       );
-    const range = new MappedRange(checked, fds, this.#report);
+    const range = new MappedRange(checked, fds, (lost) => {
+      this.#onLost(lost);
+    });
     this.#ranges.add(range);
     this.#changed();
     return range;
@@ -156,7 +160,13 @@ export class ClientMemoryMap implements ClientMemory {
   /** Takes everything away, for good. Resolves when all is unmapped. */
   async close(): Promise<void> {
     this.#closed = true;
+    if (this.#lost > 1) this.#report(lostError(`in ${this.#lost} ranges`));
     await this.removeAll();
+  }
+
+  /** The first range is told at once, the others when the client is gone: there may be thousands. */
+  #onLost(range: MappedRange): void {
+    if (this.#lost++ === 0) this.#report(lostError(`at ${formatRange(range)}`));
   }
 
   #changed(): void {
@@ -215,6 +225,13 @@ export class ClientMemoryMap implements ClientMemory {
       `${length} bytes at 0x${iova.toString(16)}: client memory that ${problem}. Mapped: ${this.#ranges.dump()}`,
     );
   }
+}
+
+function lostError(where: string): VfioUserError {
+  return new VfioUserError(
+    'ERR_VFIO_USER_MAPPING_LOST',
+    `the client truncated the memory that it had mapped ${where}; the lost part reads as zero`,
+  );
 }
 
 /**

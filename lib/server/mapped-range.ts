@@ -2,7 +2,6 @@
 import { constants } from 'node:buffer';
 import { VfioUserError } from '../errors';
 import { Mapping, closeFd } from '../native';
-import { formatRange } from '../pci/iova-map';
 import { DmaMapFlag } from '../protocol';
 import { CommandError, Errno, type FdList } from '../transport';
 import type { ClientRange } from './device-model';
@@ -34,10 +33,14 @@ export class MappedRange implements ClientRange {
    * Maps the descriptor that came with a DMA_MAP, if there is one. A range that is too long for an ArrayBuffer of this
    * Node.js is reached by messages.
    *
-   * @param report told when the client has truncated the memory
+   * @param onLost called when an access found that the client has truncated the memory; the lost part reads as zero
    * @throws CommandError with the errno of mmap(2)
    */
-  constructor({ iova, size, flags, offset }: RangeRequest, fds: FdList, report: (error: unknown) => void) {
+  constructor(
+    { iova, size, flags, offset }: RangeRequest,
+    fds: FdList,
+    onLost: (range: MappedRange) => void,
+  ) {
     this.iova = iova;
     this.size = size;
     this.readable = (flags & DmaMapFlag.read) !== 0;
@@ -46,7 +49,7 @@ export class MappedRange implements ClientRange {
     this.#mapping = size > constants.MAX_LENGTH ? null : mapDescriptor(fds, offset, size, this.writable);
     if (this.#mapping === null) return;
     this.#mapping.onLost = () => {
-      report(lostError({ iova, size }));
+      onLost(this);
     };
   }
 
@@ -77,11 +80,4 @@ function mapDescriptor(fds: FdList, offset: number, size: number, writable: bool
   } finally {
     closeFd(fd);
   }
-}
-
-function lostError(range: { iova: bigint; size: number }): VfioUserError {
-  return new VfioUserError(
-    'ERR_VFIO_USER_MAPPING_LOST',
-    `the client truncated the memory that it had mapped at ${formatRange(range)}; the lost part reads as zero`,
-  );
 }
