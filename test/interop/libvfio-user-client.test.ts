@@ -145,15 +145,15 @@ function processState(pid: number): { state: string; exitCode: number } {
         'preCopy > stopCopy',
         'stopCopy > stop',
       ]);
-      expect(target.device.events.slice(0, 7)).toEqual([
+      expect(target.device.events.slice(0, 5)).toEqual([
         'running > stop',
         'stop > resuming',
         'resuming > stop',
         'stop > running',
         'INTx signalled',
-        'DMA done',
-        'all unmapped',
       ]);
+      // The client unmaps right behind its last reply; the device's function that awaits that reply goes on a little later.
+      expect(target.device.events.slice(5, 7).sort()).toEqual(['DMA done', 'all unmapped']);
       expect(errors).toEqual([]);
     }, 40_000);
   },
