@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/** The wire format of vfio-user: constants and one codec per command. Pure functions, no I/O, no state. */
+/** The wire format of vfio-user: constants, the table of commands, and one codec per command. Functions without I/O. */
 export * from './commands';
 export * from './constants';
 export * from './u64';
