@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { Mutex } from '../async';
 
-/** What is disabled when another takes its place. */
+/** An interrupt index that is disabled when another takes its place. */
 export interface ExclusiveIrq {
   /** Called while the exclusion runs a change. @internal */
   yieldTo(): Promise<void>;
