@@ -7,6 +7,7 @@ import { RangeChange, type DmaDevices } from './target';
 
 /** What became of one operation of a batch. */
 export interface DmaBatchOutcome {
+  /** What was to be done. */
   readonly operation: 'map' | 'unmap';
   /** First address of the range. */
   readonly iova: bigint;
@@ -128,7 +129,7 @@ export function assertDone(changes: readonly RangeChange[], devices: DmaDevices)
 class BatchPlan {
   /** By operation; the ranges of maps are without memory still. */
   readonly changes: RangeChange[] = [];
-  /** The same in runs, see {@link DmaDevices.change}: a map that takes the place of what a run unmaps begins a new one. */
+  /** The changes in runs, see {@link DmaDevices.change}: a map that takes the place of what a run unmaps begins a new run. */
   readonly runs: RangeChange[][] = [[]];
   readonly #count: number;
   readonly #devices: DmaDevices;
@@ -188,7 +189,7 @@ class BatchPlan {
   }
 }
 
-/** Takes the memory of all maps. When one cannot be had, there is none. */
+/** Takes the memory of all maps. When that of one cannot be had, none is kept. */
 function takeMemory(operations: readonly Operation[], changes: readonly RangeChange[]): void {
   const files = new BorrowedFiles();
   try {
