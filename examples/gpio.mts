@@ -3,6 +3,7 @@
 import { ConfigSpace, PciIrq, PciRegion } from 'vfio-user/pci';
 import { configRegion, serve, type Client, type PciDeviceModel, type ServedRegion } from 'vfio-user/server';
 
+const BARS = { 2: { kind: 'io', size: 0x100 } } as const;
 const IDENTITY = { vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0, interruptPin: 1 };
 
 class Gpio implements PciDeviceModel {
@@ -10,9 +11,8 @@ class Gpio implements PciDeviceModel {
   readonly irqs = new Map([[PciIrq.intx, 1]]);
   readonly #writes = new Uint32Array(16);
   #client: Client | null = null;
-
   readonly regions = new Map<number, ServedRegion>([
-    [PciRegion.config, configRegion(new ConfigSpace(IDENTITY))],
+    [PciRegion.config, configRegion(new ConfigSpace({ ...IDENTITY, bars: BARS }))],
     [PciRegion.bar2, { size: 0x100, read: this.#read.bind(this), write: this.#write.bind(this) }],
   ]);
 

@@ -36,6 +36,7 @@ constexpr int kSlots = 65536;
 // end.
 Slot slots[kSlots];
 std::atomic<int> used_slots;
+std::atomic<int> guarded;
 int first_free;
 std::mutex mutex;
 bool installed;
@@ -127,6 +128,7 @@ int Add(const Range& range, int event) {
   slot.lost.store(false, std::memory_order_relaxed);
   slot.event.store(event + 1, std::memory_order_relaxed);
   slot.begin.store(begin, std::memory_order_release);
+  guarded.fetch_add(1, std::memory_order_relaxed);
   return index;
 }
 
@@ -136,7 +138,10 @@ void Remove(int slot) {
   slots[slot].event.store(0, std::memory_order_release);
   slots[slot].next_free = first_free;
   first_free = slot + 1;
+  guarded.fetch_sub(1, std::memory_order_relaxed);
 }
+
+int Count() { return guarded.load(std::memory_order_relaxed); }
 
 bool IsLost(int slot) { return slots[slot].lost.load(std::memory_order_acquire); }
 

@@ -27,6 +27,9 @@ int Add(const Range& range, int event);
 /** Ends guarding. Must come before munmap(2), since another mapping may get the address at once. */
 void Remove(int slot);
 
+/** Number of ranges that are guarded now, those of all threads. */
+int Count();
+
 /** Whether pages of the range were replaced. */
 bool IsLost(int slot);
 

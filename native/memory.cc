@@ -185,6 +185,11 @@ Napi::Value Unmap(const Napi::CallbackInfo& info) {
   return Napi::Number::New(env, 0);
 }
 
+/** mappingCount(): live mappings of the process, those of all environments. */
+Napi::Value MappingCount(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), bus_error_guard::Count());
+}
+
 /** isLost(slot): whether the file was truncated under the mapping; false for an unknown slot. */
 Napi::Value IsLost(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
@@ -203,5 +208,6 @@ void InitMemory(Napi::Env env, Napi::Object exports) {
   Export<LostEventFd>(env, exports, "lostEvent");
   Export<Map>(env, exports, "map");
   Export<Unmap>(env, exports, "unmap");
+  Export<MappingCount>(env, exports, "mappingCount");
   Export<IsLost>(env, exports, "isLost");
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-import { PciCommand, PciConfig, type Bar, type ConfigHeader } from '../pci/config-space';
+import { PciCommand, PciConfig, type Bar, type ConfigHeader } from '../pci/config-header';
 import type { DeviceRegion } from '../pci/device';
 
 /** A base address register as its writable bits show it. */
 export interface ProbedBar {
   /** Index of the (lower) register, 0 to 5. */
   readonly index: number;
-  readonly type: Bar['type'];
+  readonly kind: Bar['kind'];
   /** Bytes; 0 when the register is not implemented. One of 2^53 or more is rounded. */
   readonly size: number;
 }
@@ -20,18 +20,18 @@ export async function probeBars(config: DeviceRegion, header: ConfigHeader): Pro
   await config.write16(PciConfig.command, command & ~(PciCommand.memory | PciCommand.io));
   try {
     const probed: ProbedBar[] = [];
-    for (const { index, type } of header.bars) {
+    for (const { index, kind } of header.bars) {
       const low = await probe(config, index);
-      if (type === 'io') {
+      if (kind === 'io') {
         // The upper 16 bits of an I/O BAR may be hard-wired to 0.
         const mask = low & 0xfffc;
-        probed.push({ index, type, size: mask === 0 ? 0 : ((~low & 0xffff) | 3) + 1 });
+        probed.push({ index, kind, size: mask === 0 ? 0 : ((~low & 0xffff) | 3) + 1 });
         continue;
       }
-      const high = type === 'memory64' ? await probe(config, index + 1) : 0xffff_ffff;
+      const high = kind === 'memory64' ? await probe(config, index + 1) : 0xffff_ffff;
       const address = BigInt(high) * 0x1_0000_0000n + BigInt((low & ~0xf) >>> 0);
-      const empty = type === 'memory64' ? address === 0n : (low & ~0xf) === 0;
-      probed.push({ index, type, size: empty ? 0 : Number(BigInt.asUintN(64, -address)) });
+      const empty = kind === 'memory64' ? address === 0n : (low & ~0xf) === 0;
+      probed.push({ index, kind, size: empty ? 0 : Number(BigInt.asUintN(64, -address)) });
     }
     return probed;
   } finally {

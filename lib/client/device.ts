@@ -3,7 +3,7 @@ import { EventEmitter } from 'node:events';
 import { memoize } from '../async';
 import { devicesOf, type DmaContainer } from '../dma/container';
 import { VfioUserError, outOfRange } from '../errors';
-import { PCIE_CONFIG_BYTES } from '../pci/config-space';
+import { PCIE_CONFIG_BYTES } from '../pci/config-header';
 import {
   PciIrq,
   PciRegion,

@@ -2,13 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Mutex } from '../async';
 import { VfioUserError, outOfRange } from '../errors';
-import {
-  parseCapabilities,
-  parseExtendedCapabilities,
-  type Capability,
-  type CapabilityList,
-  type ExtendedCapability,
-} from '../pci/capabilities';
+import type { Capability, CapabilityList, ExtendedCapability } from '../pci/capabilities';
+import { parseCapabilities, parseExtendedCapabilities } from '../pci/capability-list';
 import {
   PCIE_CONFIG_BYTES,
   PCI_CONFIG_BYTES,
@@ -19,7 +14,7 @@ import {
   parseConfigHeader,
   type Bar,
   type ConfigHeader,
-} from '../pci/config-space';
+} from '../pci/config-header';
 import { PciRegion, type Device, type DeviceRegion } from '../pci/device';
 import { probeBars, type ProbedBar } from './bar-probe';
 

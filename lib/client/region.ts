@@ -101,22 +101,18 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     this.#posted = this.#isPosted({ posted });
   }
 
-  /** @internal */
   protected override readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
     return this.#readOnce(this.#aligned(offset, width), width);
   }
 
-  /** @internal */
   protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
     return this.#readOnceSync(this.#aligned(offset, width), width);
   }
 
-  /** @internal */
   protected override writeRegister(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
     return this.#write(this.#aligned(offset, data.length), data, data.length, options);
   }
 
-  /** @internal */
   protected override writeRegisterSync(offset: number, data: Uint8Array, options?: WriteOptions): void {
     this.#writeSync(this.#aligned(offset, data.length), data, data.length, options);
   }

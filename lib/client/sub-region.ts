@@ -149,22 +149,18 @@ export class IoRegionFd extends RegisterAccess {
     this.#channel = channel;
   }
 
-  /** @internal */
   protected override async readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
     return this.#bytes(await this.#channel.request(this.#command(offset, width, null), true), width);
   }
 
-  /** @internal */
   protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
     return this.#bytes(this.#channel.requestSync(this.#command(offset, width, null), true), width);
   }
 
-  /** @internal */
   protected override async writeRegister(offset: number, data: Uint8Array): Promise<void> {
     await this.#channel.request(this.#write(offset, data), !this.postedWrites);
   }
 
-  /** @internal */
   protected override writeRegisterSync(offset: number, data: Uint8Array): void {
     this.#channel.requestSync(this.#write(offset, data), !this.postedWrites);
   }

@@ -62,7 +62,7 @@ export class DmaContainer implements DeviceDma {
     devicesOf = (container) => container.#devices;
   }
 
-  /** A container without devices, for several devices to share. Each `connect` makes its own otherwise. */
+  /** A container without devices. `connect(path, { dma })` adds one, any number of times. */
   constructor(options: DmaContainerOptions = {}) {
     this.#directDma = options.directDma ?? true;
     this.#hugePages = options.hugePages ?? 'auto';

@@ -271,8 +271,11 @@ export class DmaDevices {
   async #track(work: () => Promise<void>): Promise<void> {
     const done = work();
     this.#underWay.add(done);
-    await done;
-    this.#underWay.delete(done);
+    try {
+      await done;
+    } finally {
+      this.#underWay.delete(done);
+    }
   }
 
   #beginLeaving(range: MappedRange, tell: Tell): RangeChange {
@@ -295,7 +298,7 @@ export class DmaDevices {
     return answered;
   }
 
-  /** Brings the table up to date with what the devices have answered. Refused maps are left to {@link #takeBack}. */
+  /** Enters and removes ranges as the devices answer. Maps that one has refused are left to {@link #takeBack}. */
   async #settle(
     changes: readonly RangeChange[],
     answers: Promise<unknown>,

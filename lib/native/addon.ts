@@ -49,6 +49,7 @@ export interface NativeAddon {
     slot: Int32Array,
   ): ArrayBuffer | number;
   unmap(buffer: ArrayBuffer, slot: number): number;
+  mappingCount(): number;
   isLost(slot: number): boolean;
 }
 

@@ -135,6 +135,11 @@ export class Mapping {
     throw systemError('mmap', -result, `Mapping ${range}`);
   }
 
+  /** Number of live mappings in this process, those of all its threads. */
+  static get count(): number {
+    return addon().mappingCount();
+  }
+
   /** Whether {@link close} was called. */
   get closed(): boolean {
     return this.#closed;

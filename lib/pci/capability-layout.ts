@@ -1,8 +1,15 @@
 // SPDX-License-Identifier: MIT
+import { types } from 'node:util';
 import { invalidArgument, outOfRange } from '../errors';
-import { type BarLocation, CapabilityId, ExtendedCapabilityId, MsiControl } from './capabilities';
-import { PCI_CONFIG_BYTES, PciConfig, PciStatus } from './config-space';
-import type { BarDeclaration, CapabilityDeclaration } from './declaration';
+import {
+  CapabilityId,
+  ExtendedCapabilityId,
+  MsiControl,
+  MsixControl,
+  type BarLocation,
+} from './capabilities';
+import { PCI_CONFIG_BYTES, PciConfig, PciStatus } from './config-header';
+import type { BarDeclarations, CapabilityDeclaration, MsiDeclaration, MsixDeclaration } from './declaration';
 
 /** The arrays of a `ConfigImage`. */
 export interface ConfigViews {
@@ -11,11 +18,9 @@ export interface ConfigViews {
   readonly clearable: DataView;
 }
 
-type MsiDeclaration = CapabilityDeclaration & { readonly kind: 'msi' };
-
 const MSI_VECTORS: readonly number[] = [1, 2, 4, 8, 16, 32];
 
-/** Bytes of each capability. PCI Express has the 3Ch bytes of version 2. */
+/** Bytes of a capability. PCI Express has the 3Ch bytes of its version 2. */
 function capabilitySize(capability: CapabilityDeclaration): number {
   switch (capability.kind) {
     case 'power-management':
@@ -28,6 +33,8 @@ function capabilitySize(capability: CapabilityDeclaration): number {
     case 'serial-number':
       return 12;
     case 'vendor':
+      if (!types.isUint8Array(capability.data))
+        throw invalidArgument('The data of the capability vendor are no Uint8Array');
       return 3 + capability.data.byteLength;
     case 'advanced-errors':
       return 0x48;
@@ -43,7 +50,7 @@ function capabilitySize(capability: CapabilityDeclaration): number {
 export function layOutCapabilities(
   views: ConfigViews,
   capabilities: readonly CapabilityDeclaration[],
-  bars: readonly (BarDeclaration | undefined)[],
+  bars: BarDeclarations,
 ): ReadonlyMap<string, number> {
   const offsets = new Map<string, number>();
   let next = 0x40;
@@ -85,7 +92,7 @@ function fillCapability(
   views: ConfigViews,
   offset: number,
   capability: CapabilityDeclaration,
-  bars: readonly (BarDeclaration | undefined)[],
+  bars: BarDeclarations,
 ): void {
   const { bytes, writable, clearable } = views;
   switch (capability.kind) {
@@ -112,29 +119,9 @@ function fillCapability(
     case 'msi':
       fillMsi(views, offset, capability);
       return;
-    case 'msix': {
-      const { vectors, table, pba } = capability;
-      if (!Number.isInteger(vectors) || vectors < 1 || vectors > 2048) {
-        throw outOfRange(`${vectors} MSI-X vectors; 1 to 2048 are possible`);
-      }
-      const tableBytes = 16 * vectors;
-      const pbaBytes = 8 * Math.ceil(vectors / 64);
-      checkInBar('MSI-X table', table, tableBytes, bars);
-      checkInBar('MSI-X pending bit array', pba, pbaBytes, bars);
-      if (
-        table.bar === pba.bar &&
-        table.offset < pba.offset + pbaBytes &&
-        pba.offset < table.offset + tableBytes
-      ) {
-        throw invalidArgument('The MSI-X table and the pending bit array overlap');
-      }
-      bytes.setUint8(offset, CapabilityId.msix);
-      bytes.setUint16(offset + 2, vectors - 1, true);
-      bytes.setUint32(offset + 4, table.offset + table.bar, true);
-      bytes.setUint32(offset + 8, pba.offset + pba.bar, true);
-      writable.setUint16(offset + 2, 0xc000, true);
+    case 'msix':
+      fillMsix(views, offset, capability, bars);
       return;
-    }
     case 'vendor':
       bytes.setUint8(offset, CapabilityId.vendor);
       bytes.setUint8(offset + 2, 3 + capability.data.byteLength);
@@ -195,14 +182,35 @@ function fillMsi({ bytes, writable }: ConfigViews, offset: number, capability: M
   if (mask !== 0) writable.setUint32(offset + mask, 2 ** vectors - 1, true);
 }
 
-function checkInBar(
-  what: string,
-  { bar, offset }: BarLocation,
-  size: number,
-  bars: readonly (BarDeclaration | undefined)[],
+function fillMsix(
+  { bytes, writable }: ConfigViews,
+  offset: number,
+  { vectors, table, pba }: MsixDeclaration,
+  bars: BarDeclarations,
 ): void {
-  const declared = bars[bar];
-  if (declared === undefined || declared.type === 'io')
+  if (!Number.isInteger(vectors) || vectors < 1 || vectors > 2048)
+    throw outOfRange(`${vectors} MSI-X vectors; 1 to 2048 are possible`);
+  const tableBytes = 16 * vectors;
+  const pbaBytes = 8 * Math.ceil(vectors / 64);
+  checkInBar('MSI-X table', table, tableBytes, bars);
+  checkInBar('MSI-X pending bit array', pba, pbaBytes, bars);
+  if (
+    table.bar === pba.bar &&
+    table.offset < pba.offset + pbaBytes &&
+    pba.offset < table.offset + tableBytes
+  ) {
+    throw invalidArgument('The MSI-X table and the pending bit array overlap');
+  }
+  bytes.setUint8(offset, CapabilityId.msix);
+  bytes.setUint16(offset + 2, vectors - 1, true);
+  bytes.setUint32(offset + 4, table.offset + table.bar, true);
+  bytes.setUint32(offset + 8, pba.offset + pba.bar, true);
+  writable.setUint16(offset + 2, MsixControl.enable | MsixControl.functionMask, true);
+}
+
+function checkInBar(what: string, { bar, offset }: BarLocation, size: number, bars: BarDeclarations): void {
+  const declared = bars[bar as keyof BarDeclarations];
+  if (declared === undefined || declared.kind === 'io')
     throw invalidArgument(`The ${what} needs a memory BAR ${bar}`);
   if (!Number.isInteger(offset) || offset < 0 || offset % 8 !== 0 || offset + size > declared.size) {
     throw outOfRange(

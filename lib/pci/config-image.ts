@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../errors';
 import { type ConfigViews, layOutCapabilities } from './capability-layout';
-import { PCIE_CONFIG_BYTES, PciConfig } from './config-space';
-import type { ConfigSpaceDeclaration } from './declaration';
+import { PCIE_CONFIG_BYTES, PciConfig } from './config-header';
+import { declaredBars, type BarDeclarations, type ConfigSpaceDeclaration } from './declaration';
 
 /** Bytes of a configuration space, and what a write does to each bit. */
 export interface ConfigImage {
@@ -31,7 +31,8 @@ function checkField(name: string, value: number, limit: number): void {
 }
 
 /**
- * Lays out a configuration space with header type 0.
+ * Lays out a configuration space with header type 0 (PCI Local Bus 3.0, 6.1).
+ *
  * @throws TypeError or RangeError when the declaration contradicts itself
  */
 export function buildConfigImage(declaration: ConfigSpaceDeclaration): ConfigImage {
@@ -40,7 +41,7 @@ export function buildConfigImage(declaration: ConfigSpaceDeclaration): ConfigIma
     deviceId,
     classCode,
     size = PCIE_CONFIG_BYTES,
-    bars = [],
+    bars = {},
     capabilities = [],
   } = declaration;
   const { subsystemVendorId = 0, subsystemId = 0, revisionId = 0, interruptPin = 0 } = declaration;
@@ -85,26 +86,24 @@ export function buildConfigImage(declaration: ConfigSpaceDeclaration): ConfigIma
 }
 
 /** Only address bits at or above the size are writable, which is how the host finds the size (PCI 3.0, 6.2.5.1). */
-function layOutBars(views: ConfigViews, bars: ConfigSpaceDeclaration['bars'] & {}): void {
-  if (bars.length > 6) throw outOfRange(`${bars.length} BARs; a function has at most 6`);
-  bars.forEach((bar, index) => {
-    if (bar === undefined) return;
-    const { type, size, prefetchable = false } = bar;
-    const [least, most] = type === 'io' ? [4, 256] : [16, type === 'memory32' ? 2 ** 31 : 2 ** 52];
-    if (!Number.isInteger(Math.log2(size)) || size < least || size > most) {
+function layOutBars(views: ConfigViews, bars: BarDeclarations): void {
+  for (const [index, bar] of declaredBars(bars)) {
+    const { kind, size } = bar;
+    const [least, most] = kind === 'io' ? [4, 256] : [16, kind === 'memory32' ? 2 ** 31 : 2 ** 52];
+    if (!Number.isInteger(size) || !Number.isInteger(Math.log2(size)) || size < least || size > most) {
       throw outOfRange(`BAR ${index} has ${size} bytes; it must be a power of two from ${least} to ${most}`);
     }
-    if (type === 'memory64' && (index === 5 || bars[index + 1] !== undefined)) {
+    const wide = kind === 'memory64';
+    if (wide && (index === 5 || bars[(index + 1) as keyof BarDeclarations] !== undefined)) {
       throw invalidArgument(
         `BAR ${index} is 64 bits wide, but BAR ${index + 1} is not free for its upper half`,
       );
     }
     const offset = PciConfig.bar0 + 4 * index;
-    const kind = type === 'io' ? 1 : (type === 'memory64' ? 4 : 0) | (prefetchable ? 8 : 0);
-    views.bytes.setUint32(offset, kind, true);
+    const flags = kind === 'io' ? 1 : (wide ? 4 : 0) | (bar.prefetchable === true ? 8 : 0);
+    views.bytes.setUint32(offset, flags, true);
     const mask = -BigInt(size);
     views.writable.setUint32(offset, Number(BigInt.asUintN(32, mask)), true);
-    if (type === 'memory64')
-      views.writable.setUint32(offset + 4, Number(BigInt.asUintN(32, mask >> 32n)), true);
-  });
+    if (wide) views.writable.setUint32(offset + 4, Number(BigInt.asUintN(32, mask >> 32n)), true);
+  }
 }

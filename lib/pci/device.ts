@@ -11,14 +11,23 @@ import type { Registers } from './registers';
 
 /** Fixed region indexes of a VFIO PCI device (`linux/vfio.h`, `VFIO_PCI_*_REGION_INDEX`). */
 export const PciRegion = {
+  /** BAR 0. */
   bar0: 0,
+  /** BAR 1. */
   bar1: 1,
+  /** BAR 2. */
   bar2: 2,
+  /** BAR 3. */
   bar3: 3,
+  /** BAR 4. */
   bar4: 4,
+  /** BAR 5. */
   bar5: 5,
+  /** Expansion ROM. */
   rom: 6,
+  /** Configuration space. */
   config: 7,
+  /** VGA memory and I/O ports. */
   vga: 8,
 } as const;
 
@@ -26,14 +35,27 @@ export const PciRegion = {
 export type PciRegionName = keyof typeof PciRegion;
 
 /** Fixed interrupt indexes of a VFIO PCI device (`linux/vfio.h`, `VFIO_PCI_*_IRQ_INDEX`). */
-export const PciIrq = { intx: 0, msi: 1, msix: 2, err: 3, req: 4 } as const;
+export const PciIrq = {
+  /** INTx, the interrupt pin. */
+  intx: 0,
+  /** MSI. */
+  msi: 1,
+  /** MSI-X. */
+  msix: 2,
+  /** The device has an error that it cannot recover from. */
+  err: 3,
+  /** The device is asked back. */
+  req: 4,
+} as const;
 
 /** Name of a fixed PCI interrupt index. */
 export type PciIrqName = keyof typeof PciIrq;
 
-/** A part of a region that can be mapped: `offset` and `size` in bytes, relative to the region. */
+/** A part of a region that can be mapped. */
 export interface SparseArea {
+  /** Offset of the part in the region, in bytes. */
   readonly offset: number;
+  /** Bytes of the part. */
   readonly size: number;
 }
 
@@ -49,6 +71,7 @@ export interface MappedArea {
   readonly fd: number;
   /** Offset of the mapped bytes in {@link fd}. */
   readonly fdOffset: number;
+  /** Detaches {@link buffer}, then unmaps. Idempotent. */
   close(): void;
 }
 
@@ -101,6 +124,7 @@ export interface DeviceDma {
 
 /** One interrupt index of the device, with its vectors. */
 export interface DeviceIrq {
+  /** Which interrupt it is, see {@link PciIrq}. */
   readonly index: number;
   /** Number of vectors that the device offers. */
   readonly count: number;
@@ -120,7 +144,9 @@ export interface DeviceIrq {
 export interface DeviceInfo {
   /** True when {@link Device.reset} is offered. */
   readonly resettable: boolean;
+  /** Regions that the device has, also those of size 0. */
   readonly regionCount: number;
+  /** Interrupt indexes that the device has, also those without vectors. */
   readonly irqCount: number;
 }
 
@@ -128,20 +154,27 @@ export interface DeviceInfo {
 export interface Device {
   /** Where the device is, for messages: a socket path, a PCI address. */
   readonly name: string;
+  /** The memory that the device may access. */
   readonly dma: DeviceDma;
+  /** What the device says of itself. */
   info(): Promise<DeviceInfo>;
   /**
    * Configuration space, without asking the device for its size: every function has 256 bytes, one with PCI Express 4096. The
    * device refuses what lies beyond its own. Use `region('config')` to learn the size.
    */
   readonly config: RegisterSpace;
+  /** A region, by name or index. */
   region(region: PciRegionName | number): Promise<DeviceRegion>;
+  /** An interrupt, by name or index. */
   irq(index: PciIrqName | number): Promise<DeviceIrq>;
+  /** Resets the device. Rejects when {@link DeviceInfo.resettable} is false. */
   reset(): Promise<void>;
   /** The device is gone: by {@link close} (null), or because its other end has failed. Emitted once. */
   once(event: 'close', listener: (error: Error | null) => void): unknown;
+  /** Removes a listener that {@link once} added. */
   off(event: 'close', listener: (error: Error | null) => void): unknown;
-  /** Idempotent. */
+  /** Lets go of the device. Idempotent. */
   close(): Promise<void>;
+  /** Calls {@link close}. */
   [Symbol.asyncDispose](): Promise<void>;
 }

@@ -1,9 +1,21 @@
 // SPDX-License-Identifier: MIT
-export * from './builder';
+/** Configuration space and its capabilities, read and built, and the interfaces of a PCI device. */
 export * from './capabilities';
-export * from './config-image';
-export * from './config-space';
-export * from './declaration';
+export * from './capability-list';
+export * from './config-header';
+export {
+  ConfigSpace,
+  type BarEffect,
+  type CommandEffect,
+  type ConfigEffect,
+  type FunctionLevelResetEffect,
+  type MsiEffect,
+  type MsiState,
+  type MsixEffect,
+  type MsixState,
+  type PowerEffect,
+} from './config-space';
+export type * from './declaration';
 export * from './device';
 export * from './names';
 export { RegisterAccess, type RegisterWidth, type Registers } from './registers';

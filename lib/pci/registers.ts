@@ -48,19 +48,27 @@ export interface Registers {
 }
 
 /**
- * The accesses by width, made of four that move bytes. Whatever has registers extends it, so that a region, a sub-region and
- * a device behind another transport have the same methods.
+ * The accesses by width, made of four that move bytes. Whatever has registers extends this class, so that a region, a
+ * sub-region and a device behind another transport have the same methods.
  *
  * @typeParam Options how to write
  */
 export abstract class RegisterAccess<Options = never> implements Registers {
-  /** The bytes of a register, the lowest first. @internal */
+  /** Reads the bytes of a register, the lowest first. */
   protected abstract readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array>;
-  /** @internal */
+  /** Reads the bytes of a register, the lowest first, blocking. */
   protected abstract readRegisterSync(offset: number, width: RegisterWidth): Uint8Array;
-  /** @param data as many bytes as the register has, the lowest first. @internal */
+  /**
+   * Writes a register.
+   *
+   * @param data as many bytes as the register has, the lowest first
+   */
   protected abstract writeRegister(offset: number, data: Uint8Array, options?: Options): Promise<void>;
-  /** @internal */
+  /**
+   * Writes a register, blocking.
+   *
+   * @param data as many bytes as the register has, the lowest first
+   */
   protected abstract writeRegisterSync(offset: number, data: Uint8Array, options?: Options): void;
 
   async read8(offset: number): Promise<number> {

@@ -3,6 +3,7 @@ import { EventFd, closeFd } from '../native';
 import { PciIrq } from '../pci/device';
 import type { IrqAction, SetIrqsRequest } from '../protocol';
 import { CommandError, Errno, type FdList } from '../transport';
+import { TimeSlice } from './time-slice';
 
 /** An interrupt vector, as the client has set it. */
 interface Vector {
@@ -19,9 +20,15 @@ interface Vector {
 export class ClientInterrupts {
   /** By interrupt index. */
   readonly #vectors: ReadonlyMap<number, readonly Vector[]>;
+  readonly #maxDescriptor: number;
+  #closed = false;
 
-  /** @param irqs number of vectors by interrupt index */
-  constructor(irqs: ReadonlyMap<number, number>) {
+  /**
+   * @param irqs number of vectors by interrupt index
+   * @param maxDescriptor see `ProcessLimits`
+   */
+  constructor(irqs: ReadonlyMap<number, number>, maxDescriptor: number) {
+    this.#maxDescriptor = maxDescriptor;
     this.#vectors = new Map(
       [...irqs].map(([index, count]) => [index, Array.from({ length: count }, newVector)]),
     );
@@ -30,7 +37,7 @@ export class ClientInterrupts {
   /** Signals a vector; false when it has no eventfd or is masked. Never throws. */
   trigger(irqIndex: number, vector: number): boolean {
     const target = this.#vectors.get(irqIndex)?.[vector];
-    return target !== undefined && signal(target);
+    return target !== undefined && !this.#closed && signal(target);
   }
 
   /** Whether a vector was triggered while it was masked, and has not been signalled since. */
@@ -41,7 +48,7 @@ export class ClientInterrupts {
   /**
    * Serves a DEVICE_SET_IRQS.
    *
-   * @throws CommandError EINVAL; nothing has changed then
+   * @throws CommandError EINVAL, or EMFILE when too many descriptors are open; nothing has changed then
    */
   set(request: Readonly<SetIrqsRequest>, fds: FdList): void {
     const { index, data, action, start, count, booleans } = request;
@@ -70,16 +77,21 @@ export class ClientInterrupts {
     });
   }
 
-  /** Closes all eventfds. */
-  close(): void {
-    for (const vectors of this.#vectors.values()) vectors.forEach(disable);
+  /** Signals nothing any more, and closes all eventfds. Resolves when that is done. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    const slice = new TimeSlice();
+    for (const vector of [...this.#vectors.values()].flat()) {
+      disable(vector);
+      if (slice.over) await slice.next();
+    }
   }
 
   #assign(vectors: readonly Vector[], action: IrqAction, fds: FdList, level: boolean): void {
     if (fds.length !== 0 && fds.length !== vectors.length) {
       throw new CommandError(Errno.EINVAL, `${fds.length} eventfds for ${vectors.length} vectors`);
     }
-    const eventFds = fds.length === 0 ? [] : adopt(fds);
+    const eventFds = fds.length === 0 ? [] : adopt(fds, this.#maxDescriptor);
     vectors.forEach((vector, i) => {
       vector.eventFds[action]?.close();
       const eventFd = eventFds[i] ?? null;
@@ -138,17 +150,20 @@ function signal(vector: Vector): boolean {
   return true;
 }
 
-/** Takes all descriptors, or none of them when one is no eventfd. */
-function adopt(fds: FdList): EventFd[] {
+/** Takes all descriptors, or none of them when there are too many or one is no eventfd. */
+function adopt(fds: FdList, maxDescriptor: number): EventFd[] {
   const eventFds: EventFd[] = [];
   for (let i = 0; i < fds.length; i++) {
     const fd = fds.take(i);
     if (fd === undefined) continue;
     try {
+      if (fd >= maxDescriptor)
+        throw new CommandError(Errno.EMFILE, `${fd} descriptors are open, no more are kept for clients`);
       eventFds.push(EventFd.fromFd(fd));
-    } catch {
+    } catch (error) {
       closeFd(fd);
       for (const eventFd of eventFds) eventFd.close();
+      if (error instanceof CommandError) throw error;
       throw new CommandError(Errno.EINVAL, `descriptor ${i} of ${fds.length} is no eventfd`);
     }
   }

@@ -1,22 +1,14 @@
 // SPDX-License-Identifier: MIT
-import { constants } from 'node:buffer';
 import { IovaTable, formatRange, type IovaSegment } from '../dma/table';
 import { VfioUserError } from '../errors';
-import { Mapping, closeFd } from '../native';
-import {
-  Command,
-  DmaMapFlag,
-  decodeDmaReadReply,
-  decodeDmaWriteReply,
-  encodeDmaReadRequest,
-  encodeDmaWriteRequest,
-  type DmaCountSize,
-  type DmaMapRequest,
-  type U64,
-} from '../protocol';
+import { Mapping } from '../native';
+import { DmaMapFlag, type DmaMapRequest, type U64 } from '../protocol';
 import { CommandError, Errno, type Connection, type FdList } from '../transport';
 import type { ClientMemory, ClientRange, MappedPlace } from './device-model';
 import { ClientDirtyLog } from './dirty-log';
+import { DmaMessages } from './dma-messages';
+import { MappedRange, type Access, type RangeRequest } from './mapped-range';
+import { TimeSlice } from './time-slice';
 
 /** Limits of a {@link ClientMemoryMap}. */
 export interface ClientMemoryLimits {
@@ -26,68 +18,44 @@ export interface ClientMemoryLimits {
   readonly pageSizes: number;
   /** Largest `count` of a DMA_READ or DMA_WRITE, in bytes. */
   readonly maxDataXferSize: number;
+  /** See `ProcessLimits`. */
+  readonly mappings: number;
 }
 
-type Access = 'read' | 'write' | 'readwrite';
-
-/**
- * Most bytes that are asked for with a DMA_READ. QEMU (hw/vfio-user/proxy.c, vfio_user_send_one) sends a message with one
- * call and forgets what the socket's send buffer did not take, 208 KiB of an idle one. The kernel takes pieces of about
- * 36 KiB whole or not at all.
- */
-const MAX_READ = 32 << 10;
-
-/** A range that the client has mapped, and our view of it. */
-class MappedRange implements ClientRange {
-  readonly iova: bigint;
-  readonly size: number;
-  readonly readable: boolean;
-  readonly writable: boolean;
-  /** First address as a number, NaN above 2^53, so that comparisons with it fail. */
-  readonly first: number;
-  readonly #mapping: Mapping | null;
-
-  constructor(iova: bigint, size: number, flags: number, mapping: Mapping | null) {
-    this.iova = iova;
-    this.size = size;
-    this.readable = (flags & DmaMapFlag.read) !== 0;
-    this.writable = (flags & DmaMapFlag.write) !== 0;
-    this.first = iova + BigInt(size) <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(iova) : NaN;
-    this.#mapping = mapping;
-  }
-
-  get buffer(): ArrayBuffer | null {
-    return this.#mapping === null || this.#mapping.closed ? null : this.#mapping.buffer;
-  }
-
-  allows(access: Access): boolean {
-    return (access === 'write' || this.readable) && (access === 'read' || this.writable);
-  }
-
-  close(): void {
-    this.#mapping?.close();
-  }
+/** A part of an access that has to go by message. */
+interface DistantPart {
+  readonly address: bigint;
+  readonly part: Uint8Array;
 }
 
 /** The memory of one client: what it showed with DMA_MAP. */
 export class ClientMemoryMap implements ClientMemory {
   readonly dirtyLog: ClientDirtyLog;
   readonly #ranges = new IovaTable<MappedRange>();
-  readonly #connection: Connection;
+  readonly #messages: DmaMessages;
   readonly #limits: ClientMemoryLimits;
   readonly #report: (error: unknown) => void;
   #generation = 0;
+  #closed = false;
+  /** Ranges whose memory the client has truncated. */
+  #lost = 0;
   /** The range of the last hit: a guest has few ranges, and uses one of them most of the time. */
   #recent: MappedRange | null = null;
-  /** How the client writes counts, once it is known to deviate. */
-  #countSize: DmaCountSize | undefined;
 
-  /** @param report told of memory that the client truncated (it reads as zero then), and of what cannot be unmapped */
+  /**
+   * @param connection for DMA_READ and DMA_WRITE
+   * @param report told of memory that the client truncated (it reads as zero then), and of what cannot be unmapped
+   */
   constructor(connection: Connection, limits: ClientMemoryLimits, report: (error: unknown) => void) {
-    this.#connection = connection;
+    this.#messages = new DmaMessages(connection, limits.maxDataXferSize);
     this.#limits = limits;
     this.dirtyLog = new ClientDirtyLog(limits.maxDataXferSize);
     this.#report = report;
+  }
+
+  /** The client is gone. */
+  get closed(): boolean {
+    return this.#closed;
   }
 
   get generation(): number {
@@ -109,28 +77,24 @@ export class ClientMemoryMap implements ClientMemory {
   async read(iova: number | bigint, length: number): Promise<Uint8Array> {
     const segments = this.#accessible(iova, length, 'read');
     const data = new Uint8Array(length);
-    const distant: { address: bigint; part: Uint8Array }[] = [];
     // What is mapped is read now: it may be unmapped while we wait for messages.
-    eachPart(segments, data, (part, { range, offset }) => {
-      if (range.buffer === null) distant.push({ address: range.iova + BigInt(offset), part });
-      else part.set(new Uint8Array(range.buffer, offset, part.byteLength));
+    const distant = visitMapped(segments, data, (mapped, part) => {
+      part.set(mapped);
     });
-    for (const { address, part } of distant) await this.#readByMessage(address, part);
+    for (const { address, part } of distant) await this.#messages.read(address, part);
     return data;
   }
 
   async write(iova: number | bigint, data: Uint8Array): Promise<void> {
     const segments = this.#accessible(iova, data.byteLength, 'write');
-    const distant: { address: bigint; part: Uint8Array }[] = [];
-    eachPart(segments, data, (part, { range, offset }) => {
-      if (range.buffer === null) distant.push({ address: range.iova + BigInt(offset), part });
-      else new Uint8Array(range.buffer, offset, part.byteLength).set(part);
+    const distant = visitMapped(segments, data, (mapped, part) => {
+      mapped.set(part);
     });
     this.dirtyLog.mark(iova, data.byteLength);
     try {
-      for (const { address, part } of distant) await this.#writeByMessage(address, part);
+      for (const { address, part } of distant) await this.#messages.write(address, part);
     } finally {
-      // Again: the log may have been asked meanwhile.
+      // Marked again, as the log may have been read meanwhile.
       if (distant.length > 0) this.dirtyLog.mark(iova, data.byteLength);
     }
   }
@@ -142,35 +106,26 @@ export class ClientMemoryMap implements ClientMemory {
 
   /**
    * Enters the range of a DMA_MAP (vfio-user, VFIO_USER_DMA_MAP), and maps the descriptor that came with it, if any.
-   * A range that is too long for an ArrayBuffer of this Node.js is reached by messages.
    *
-   * @throws CommandError EINVAL, EEXIST for an overlap, ENOSPC, or the errno of mmap(2)
+   * @throws CommandError EINVAL, EEXIST for an overlap, ENOSPC for too many ranges, ENOMEM for too many mappings, or the
+   *   errno of mmap(2)
    */
   map(request: Readonly<DmaMapRequest>, fds: FdList): ClientRange {
-    const { flags, offset, address, size } = request;
-    const iova = BigInt(address);
-    const known = DmaMapFlag.read | DmaMapFlag.write;
-    if ((flags & ~known) !== 0)
-      throw new CommandError(Errno.EINVAL, `DMA_MAP flags are 0x${flags.toString(16)}`);
-    if (fds.length > 1) throw new CommandError(Errno.EINVAL, `DMA_MAP with ${fds.length} file descriptors`);
-    const unit = BigInt(this.#limits.pageSizes) & -BigInt(this.#limits.pageSizes);
-    if (iova % unit !== 0n || BigInt(size) % unit !== 0n || BigInt(offset) % unit !== 0n)
-      throw new CommandError(Errno.EINVAL, `a DMA_MAP that is not made of pages of ${unit} bytes`);
-    if (typeof size !== 'number' || typeof offset !== 'number')
-      throw new CommandError(Errno.EINVAL, 'a DMA_MAP that is beyond reason');
-    if (this.#ranges.overlap(iova, size) !== undefined)
-      throw new CommandError(Errno.EEXIST, `${formatRange({ iova, size })} overlaps what is mapped`);
+    const checked = this.#check(request, fds);
+    if (this.#ranges.overlap(checked.iova, checked.size) !== undefined)
+      throw new CommandError(Errno.EEXIST, `${formatRange(checked)} overlaps what is mapped`);
     if (this.#ranges.size >= this.#limits.maxDmaMaps)
       throw new CommandError(Errno.ENOSPC, `${this.#ranges.size} ranges are mapped, no more can be`);
-    const mapping = size > constants.MAX_LENGTH ? null : mapDescriptor(fds, offset, size, flags);
-    if (mapping !== null) {
-      mapping.onLost = () => {
-        this.#report(lostError({ iova, size }));
-      };
-    }
-    const range = new MappedRange(iova, size, flags, mapping);
+    if (fds.length > 0 && Mapping.count >= this.#limits.mappings)
+      throw new CommandError(
+        Errno.ENOMEM,
+        `${Mapping.count} mappings are in use, no more are made for clients`,
+      );
+    const range = new MappedRange(checked, fds, (lost) => {
+      this.#onLost(lost);
+    });
     this.#ranges.add(range);
-    this.#generation++;
+    this.#changed();
     return range;
   }
 
@@ -185,18 +140,60 @@ export class ClientMemoryMap implements ClientMemory {
     if (own === undefined || own !== range) return;
     this.#ranges.delete(own);
     this.dirtyLog.clear(own.iova, own.size);
+    this.#changed();
+    this.#unmap(own);
+  }
+
+  /** Takes all ranges away at once, then unmaps them, in a time that is proportional to their number. */
+  async removeAll(): Promise<void> {
+    const ranges = [...this.#ranges];
+    this.#ranges.clear();
+    this.dirtyLog.clearAll();
+    this.#changed();
+    const slice = new TimeSlice();
+    for (const range of ranges) {
+      this.#unmap(range);
+      if (slice.over) await slice.next();
+    }
+  }
+
+  /** Takes everything away, for good. Resolves when all is unmapped. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#lost > 1) this.#report(lostError(`in ${this.#lost} ranges`));
+    await this.removeAll();
+  }
+
+  /** The first range is told at once, the others when the client is gone: there may be thousands. */
+  #onLost(range: MappedRange): void {
+    if (this.#lost++ === 0) this.#report(lostError(`at ${formatRange(range)}`));
+  }
+
+  #changed(): void {
     this.#recent = null;
     this.#generation++;
+  }
+
+  #unmap(range: MappedRange): void {
     try {
-      own.close();
+      range.close();
     } catch (error) {
       this.#report(error);
     }
   }
 
-  /** Takes everything away. */
-  close(): void {
-    for (const range of this.ranges) this.remove(range);
+  #check({ flags, offset, address, size }: Readonly<DmaMapRequest>, fds: FdList): RangeRequest {
+    const iova = BigInt(address);
+    const known = DmaMapFlag.read | DmaMapFlag.write;
+    if ((flags & ~known) !== 0)
+      throw new CommandError(Errno.EINVAL, `DMA_MAP flags are 0x${flags.toString(16)}`);
+    if (fds.length > 1) throw new CommandError(Errno.EINVAL, `DMA_MAP with ${fds.length} file descriptors`);
+    const unit = BigInt(this.#limits.pageSizes) & -BigInt(this.#limits.pageSizes);
+    if (iova % unit !== 0n || BigInt(size) % unit !== 0n || BigInt(offset) % unit !== 0n)
+      throw new CommandError(Errno.EINVAL, `a DMA_MAP that is not made of pages of ${unit} bytes`);
+    if (typeof size !== 'number' || typeof offset !== 'number')
+      throw new CommandError(Errno.EINVAL, 'a DMA_MAP that is beyond reason');
+    return { iova, size, flags, offset };
   }
 
   #find(iova: number | bigint, length: number): MappedRange | null {
@@ -228,81 +225,32 @@ export class ClientMemoryMap implements ClientMemory {
       `${length} bytes at 0x${iova.toString(16)}: client memory that ${problem}. Mapped: ${this.#ranges.dump()}`,
     );
   }
-
-  async #readByMessage(address: bigint, into: Uint8Array): Promise<void> {
-    for (const { at, part } of chunks(into, Math.min(this.#limits.maxDataXferSize, MAX_READ))) {
-      const asked = { address: address + BigInt(at), count: part.byteLength };
-      const { payload, fds } = await this.#connection.request({
-        command: Command.dmaRead,
-        payload: encodeDmaReadRequest(asked),
-      });
-      fds.close();
-      const { count, data, countSize } = decodeDmaReadReply(payload, asked, this.#countSize);
-      if (countSize === 4) this.#countSize = countSize;
-      if (count < asked.count) throw shortTransfer('DMA_READ', count, asked.count);
-      part.set(data);
-    }
-  }
-
-  async #writeByMessage(address: bigint, from: Uint8Array): Promise<void> {
-    for (const { at, part } of chunks(from, this.#limits.maxDataXferSize)) {
-      const asked = { address: address + BigInt(at), count: part.byteLength };
-      const { payload, fds } = await this.#connection.request({
-        command: Command.dmaWrite,
-        payload: encodeDmaWriteRequest(asked),
-        data: part,
-      });
-      fds.close();
-      const { count } = decodeDmaWriteReply(payload, asked);
-      if (count < asked.count) throw shortTransfer('DMA_WRITE', count, asked.count);
-    }
-  }
 }
 
-function* chunks(data: Uint8Array, most: number): Generator<{ at: number; part: Uint8Array }> {
-  for (let at = 0; at < data.byteLength; at += most) yield { at, part: data.subarray(at, at + most) };
-}
-
-/** Calls `visit` with the part of `data` that belongs to each segment. */
-function eachPart(
-  segments: readonly IovaSegment<MappedRange>[],
-  data: Uint8Array,
-  visit: (part: Uint8Array, segment: IovaSegment<MappedRange>) => void,
-): void {
-  let at = 0;
-  for (const segment of segments) {
-    visit(data.subarray(at, at + segment.length), segment);
-    at += segment.length;
-  }
-}
-
-function mapDescriptor(fds: FdList, offset: number, size: number, flags: number): Mapping | null {
-  const fd = fds.take(0);
-  if (fd === undefined) return null;
-  try {
-    return Mapping.map(fd, offset, size, { writable: (flags & DmaMapFlag.write) !== 0 });
-  } catch (error) {
-    const errno = error instanceof VfioUserError ? error.errno : undefined;
-    throw new CommandError(
-      errno ?? Errno.EIO,
-      error instanceof VfioUserError ? error.message : String(error),
-    );
-  } finally {
-    closeFd(fd);
-  }
-}
-
-function lostError(range: { iova: bigint; size: number }): VfioUserError {
+function lostError(where: string): VfioUserError {
   return new VfioUserError(
     'ERR_VFIO_USER_MAPPING_LOST',
-    `the client truncated the memory that it had mapped at ${formatRange(range)}; the lost part reads as zero`,
+    `the client truncated the memory that it had mapped ${where}; the lost part reads as zero`,
   );
 }
 
-function shortTransfer(command: string, count: number, asked: number): VfioUserError {
-  return new VfioUserError(
-    'ERR_VFIO_USER_DMA',
-    `the client transferred ${count} of ${asked} bytes with ${command}`,
-    { command },
-  );
+/**
+ * Calls `visit` for what is mapped here, with the memory and the part of `data` that belongs to it.
+ *
+ * @returns the parts of `data` that are not mapped here
+ */
+function visitMapped(
+  segments: readonly IovaSegment<MappedRange>[],
+  data: Uint8Array,
+  visit: (mapped: Uint8Array, part: Uint8Array) => void,
+): DistantPart[] {
+  const distant: DistantPart[] = [];
+  let at = 0;
+  for (const { range, offset, length } of segments) {
+    const part = data.subarray(at, at + length);
+    at += length;
+    if (range.buffer === null) distant.push({ address: range.iova + BigInt(offset), part });
+    else visit(new Uint8Array(range.buffer, offset, length), part);
+  }
+  return distant;
 }

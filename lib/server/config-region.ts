@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import type { ConfigEffect, ConfigSpace } from '../pci/builder';
+import type { ConfigEffect, ConfigSpace } from '../pci/config-space';
 import type { ServedRegion } from './device-model';
 
 /**

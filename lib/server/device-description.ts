@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { invalidArgument } from '../errors';
-import { pageSize, type Socket } from '../native';
+import type { Socket } from '../native';
 import { PciIrq, PciRegion } from '../pci/device';
 import {
   DeviceFlag,
@@ -16,17 +15,18 @@ import {
   type RegionCapability,
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
+import { checkModel } from './check-model';
 import type { PciDeviceModel, ServedRegion } from './device-model';
-import { answerIoFds, checkIoFds } from './served-io-fds';
+import { answerIoFds } from './served-io-fds';
 
-/** The regions that VFIO defines for PCI; clients take fewer for a mistake. */
+/** How many regions VFIO defines for PCI. Clients take a smaller number for a mistake. */
 const PCI_REGIONS = PciRegion.vga + 1;
 const PCI_IRQS = PciIrq.req + 1;
-const MAX_INDEX = 255;
-/** A vector count is kept per client, and MSI-X has at most 2048. */
-const MAX_VECTORS = 65535;
 
-/** Answers what clients ask about a device: DEVICE_GET_INFO and its kin. Throws CommandError or ERR_VFIO_USER_PROTOCOL. */
+/**
+ * Answers what clients ask about a device. All methods throw a CommandError, or a VfioUserError ERR_VFIO_USER_PROTOCOL for a
+ * question that cannot be decoded.
+ */
 export class DeviceDescription {
   readonly #model: PciDeviceModel;
   readonly #regionCount: number;
@@ -40,7 +40,7 @@ export class DeviceDescription {
     this.#irqCount = Math.max(PCI_IRQS, ...[...model.irqs.keys()].map((index) => index + 1));
   }
 
-  /** vfio-user, VFIO_USER_DEVICE_GET_INFO. */
+  /** Answers a DEVICE_GET_INFO (vfio-user, VFIO_USER_DEVICE_GET_INFO). */
   device(payload: Uint8Array): CommandReply {
     decodeDeviceInfoRequest(payload);
     const reset = this.#model.reset === undefined ? 0 : DeviceFlag.reset;
@@ -54,8 +54,8 @@ export class DeviceDescription {
   }
 
   /**
-   * vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO. One descriptor serves all areas; it comes with the reply that has room
-   * for all of them. A client that takes no descriptors cannot map.
+   * Answers a DEVICE_GET_REGION_INFO (vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO). One descriptor serves all areas; it
+   * comes with the reply that has room for all of them. A client that takes no descriptors cannot map.
    *
    * @param maxMsgFds descriptors that the client takes with a message
    */
@@ -82,7 +82,7 @@ export class DeviceDescription {
   }
 
   /**
-   * vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS.
+   * Answers a DEVICE_GET_REGION_IO_FDS (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS).
    *
    * @param maxMsgFds descriptors that the client takes with a message
    * @param openSocket makes the client's end of a socket for the ioregionfds of a region that the server itself serves
@@ -96,8 +96,8 @@ export class DeviceDescription {
   }
 
   /**
-   * vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO. Vectors can be added one by one, so NORESIZE is not set. Only INTx is
-   * announced as maskable, as the kernel does: MSI-X is masked in its table.
+   * Answers a DEVICE_GET_IRQ_INFO (vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO). Vectors can be added one by one, so NORESIZE
+   * is not set. Only INTx is announced as maskable, as the kernel does: MSI-X is masked in its table.
    */
   irq(payload: Uint8Array): CommandReply {
     const { index } = decodeIrqInfoRequest(payload);
@@ -117,43 +117,4 @@ export class DeviceDescription {
 function isWhole(region: ServedRegion): boolean {
   const areas = region.shared?.areas ?? [];
   return areas.length === 1 && areas[0]?.offset === 0 && areas[0].size === region.size;
-}
-
-function checkModel(model: PciDeviceModel): void {
-  if (!model.regions.has(PciRegion.config)) {
-    throw invalidArgument(
-      `device model ${model.name} has no configuration space (region ${PciRegion.config})`,
-    );
-  }
-  if (model.migration !== undefined && model.reset === undefined) {
-    throw invalidArgument(
-      `device model ${model.name} can migrate but has no reset, without which it stays in error for ever`,
-    );
-  }
-  for (const [index, region] of model.regions) {
-    const where = `region ${index} of device model ${model.name}`;
-    if (!Number.isInteger(index) || index < 0 || index > MAX_INDEX)
-      throw invalidArgument(`${where}: an index is an integer from 0 to ${MAX_INDEX}`);
-    if (!Number.isSafeInteger(region.size) || region.size < 0)
-      throw invalidArgument(`${where} has ${region.size} bytes`);
-    checkIoFds(region.ioFds ?? [], region.size, where);
-    for (const { offset, size } of region.shared?.areas ?? []) {
-      const aligned = offset % pageSize === 0 && size % pageSize === 0;
-      if (!aligned || offset < 0 || size < 1 || offset + size > region.size) {
-        throw invalidArgument(
-          `${where}: the area of ${size} bytes at ${offset} is not a number of whole pages of ` +
-            `${pageSize} bytes within its ${region.size} bytes`,
-        );
-      }
-    }
-  }
-  for (const [index, count] of model.irqs) {
-    const isIndex = Number.isInteger(index) && index >= 0 && index <= MAX_INDEX;
-    if (!isIndex || !Number.isInteger(count) || count < 0 || count > MAX_VECTORS) {
-      throw invalidArgument(
-        `interrupt index ${index} of device model ${model.name} has ${count} vectors; ` +
-          `give integers, at most ${MAX_VECTORS} vectors`,
-      );
-    }
-  }
 }

@@ -13,9 +13,9 @@ import {
 import { CommandError, Errno, type CommandReply } from '../transport';
 import type { ClientDirtyLog } from './dirty-log';
 import type { Migration } from './migration';
-import type { ModelCall } from './model-call';
+import type { ModelCall } from './model-calls';
 
-/** What can be done with each feature. A device has them all when it can migrate, or none: only then it marks what it writes. */
+/** What can be done with each feature. Only a device that can migrate has them, since no other marks what it writes. */
 const METHODS: Readonly<Record<number, { readonly get: boolean; readonly set: boolean }>> = {
   [Feature.migration]: { get: true, set: false },
   [Feature.migDeviceState]: { get: true, set: true },
@@ -42,7 +42,7 @@ export async function answerDeviceFeature(
   const methods = METHODS[feature];
   if (methods === undefined || (get && !methods.get) || (set && !methods.set))
     throw new CommandError(Errno.ENOTSUP, `feature ${feature}, get ${String(get)}, set ${String(set)}`);
-  // What is set or probed comes back as it is: checked before anything changes.
+  // What is set or probed comes back as it is, so the room for it is checked before anything changes.
   if (!get || probe) checkRoom(request.data, argsz);
   const data = probe ? request.data : await serve(request, migration, log, call);
   checkRoom(data, argsz);

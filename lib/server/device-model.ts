@@ -1,19 +1,37 @@
 // SPDX-License-Identifier: MIT
 import type { SparseArea } from '../pci/device';
-import type { MigrationModel } from './migration-model';
+import type { MigrationStateName } from '../protocol';
 import type { ServedIoFd } from './served-io-fds';
+
+/** What a device-specific region is (`linux/vfio.h`, `struct vfio_region_info_cap_type`). */
+export interface RegionType {
+  /** `VFIO_REGION_TYPE_*`; a PCI vendor's own has bit 31 set and the vendor id below. */
+  readonly type: number;
+  /** `VFIO_REGION_SUBTYPE_*`, or the vendor's own number. */
+  readonly subtype: number;
+}
+
+/** A file behind a region, parts of which clients may map. */
+export interface SharedFile {
+  /** Sent to clients that ask for it; stays the model's. `createSharedMemory` makes one. */
+  readonly fd: number;
+  /** Where the first byte of the region is in the file, in bytes; a multiple of the page size. */
+  readonly offset: number;
+  /** The parts of the region that may be mapped; whole pages. */
+  readonly areas: readonly SparseArea[];
+}
 
 /** A region of a served device. Offsets and sizes are in bytes. */
 export interface ServedRegion {
+  /** Bytes of the region, 0 to 2^53 - 1. A client does not see one of 0 bytes. */
   readonly size: number;
-  /** Of a device-specific region (index 9 and above): what it is (`VFIO_REGION_TYPE_*`, `linux/vfio.h`). */
-  readonly type?: { readonly type: number; readonly subtype: number };
+  /** What a device-specific region is; for index 9 and above. */
+  readonly type?: RegionType;
   /**
-   * Parts of the region that the client may map, in a file of ours, such as `createSharedMemory` makes. `offset` is the
-   * region's first byte in the file.
-   * Accesses by message to a part that can be mapped reach {@link read} and {@link write} like any other.
+   * Parts of the region that clients may map. Accesses by message to such a part reach {@link read} and {@link write}
+   * like any other.
    */
-  readonly shared?: { readonly fd: number; readonly offset: number; readonly areas: readonly SparseArea[] };
+  readonly shared?: SharedFile;
   /** Parts of the region whose accesses clients may bring to descriptors instead of by message. */
   readonly ioFds?: readonly ServedIoFd[];
   /**
@@ -28,25 +46,38 @@ export interface ServedRegion {
    * While a promise of it is pending, accesses of other regions are served.
    */
   read?(offset: number, data: Uint8Array): void | Promise<void>;
-  /** Writes `data` at `offset`; as {@link read}. `posted` is true when the client waits for no answer. */
+  /**
+   * Writes `data` at `offset`; see {@link read}. Without this function the region is not writable.
+   *
+   * @param posted the client waits for no answer
+   */
   write?(offset: number, data: Uint8Array, posted: boolean): void | Promise<void>;
 }
 
 /** A range of the client's memory, as DMA_MAP showed it. */
 export interface ClientRange {
+  /** First address, 0 to 2^64 - 1. */
   readonly iova: bigint;
+  /** Bytes, at least 1. */
   readonly size: number;
+  /** The client lets the device read the range. */
   readonly readable: boolean;
+  /** The client lets the device write the range. */
   readonly writable: boolean;
-  /** The memory, when the client sent a descriptor and it could be mapped; null when it is reached by message only. */
+  /**
+   * The memory, when the client sent a descriptor and it could be mapped; null when it is reached by message only, and once
+   * it is unmapped.
+   */
   readonly buffer: ArrayBuffer | null;
 }
 
 /** A place in the client's memory that is mapped here. */
 export interface MappedPlace {
+  /** The range that it is in. */
   readonly range: ClientRange;
+  /** The memory of the range. */
   readonly buffer: ArrayBuffer;
-  /** Offset of the place in `buffer`. */
+  /** Offset of the place in {@link buffer}, in bytes. */
   readonly offset: number;
 }
 
@@ -59,15 +90,24 @@ export interface MappedPlace {
 export interface ClientMemory {
   /** Changes whenever a range is mapped or unmapped; a model that keeps {@link MappedPlace}s compares it. */
   readonly generation: number;
+  /** What is mapped, by ascending address. A new array each time. */
   readonly ranges: readonly ClientRange[];
   /**
    * Finds `length` bytes at `iova` in one mapped range; null when they are not mapped here, not within one range,
    * or not allowed for `access`.
    */
   place(iova: number | bigint, length: number, access: 'read' | 'write' | 'readwrite'): MappedPlace | null;
-  /** Reads the client's memory, from mappings where there are, by DMA_READ messages otherwise. */
+  /**
+   * Reads the client's memory, from mappings where there are, by DMA_READ messages otherwise.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_DMA when bytes are not mapped, or may not be read; what a message may fail with
+   */
   read(iova: number | bigint, length: number): Promise<Uint8Array>;
-  /** Writes the client's memory, to mappings where there are, by DMA_WRITE messages otherwise. */
+  /**
+   * Writes the client's memory, to mappings where there are, by DMA_WRITE messages otherwise.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_DMA when bytes are not mapped, or may not be written; what a message may fail with
+   */
   write(iova: number | bigint, data: Uint8Array): Promise<void>;
   /**
    * Tells that the model has stored into {@link place}d memory, after it has: for clients that log dirty pages. What goes
@@ -82,10 +122,13 @@ export interface ClientMemory {
 export interface Client {
   /** For messages. */
   readonly name: string;
+  /** What the client shows of its memory. */
   readonly memory: ClientMemory;
   /**
    * Signals an interrupt vector; false when the client has not set an eventfd for it, or masks it (then it becomes
    * pending). Never throws: a client without an eventfd polls.
+   *
+   * @param irqIndex see `PciIrq`
    */
   trigger(irqIndex: number, vector: number): boolean;
   /** Whether a vector was triggered while the client masked it with a message, and still waits for the mask to go. */
@@ -95,13 +138,15 @@ export interface Client {
 /**
  * A PCI device that this process implements. `serve` asks it what it has and calls it for what clients do.
  * Its state outlives clients (vfio-user, "Client Disconnection"); one client is connected at a time.
+ *
+ * A model may be an object literal, which must have no other keys than these, or an instance of a class.
  */
 export interface PciDeviceModel {
   /** For messages. */
   readonly name: string;
-  /** By region index (`PciRegion`); configuration space (7) is required. */
+  /** By region index (`PciRegion`), 0 to 255; configuration space (7) is required. */
   readonly regions: ReadonlyMap<number, ServedRegion>;
-  /** Number of vectors by interrupt index (`PciIrq`); 0 or absent means that there are none. */
+  /** Number of vectors, 0 to 65535, by interrupt index (`PciIrq`). */
   readonly irqs: ReadonlyMap<number, number>;
   /**
    * How the device saves and loads its state; without it, it cannot migrate. It needs {@link reset} too, the only way out
@@ -121,4 +166,33 @@ export interface PciDeviceModel {
   unmapping?(range: ClientRange): void | Promise<void>;
   /** The client is gone: its memory and eventfds are released when this returns. */
   detach?(client: Client): void;
+}
+
+/** How a device model saves and loads its state. The server keeps the migration state machine. */
+export interface MigrationModel {
+  /** True when a part of the state can be saved while the device runs. Default false. */
+  readonly preCopy?: boolean;
+  /**
+   * The state of the device, in chunks of any size. `preCopy` is called when the device enters PRE_COPY, while it runs,
+   * and may be ended early, between two chunks; `stopCopy` when it is stopped, and gives what `preCopy` has not given or
+   * what has changed since. Both make one stream.
+   */
+  save(mode: 'preCopy' | 'stopCopy'): Iterable<Uint8Array> | AsyncIterable<Uint8Array>;
+  /** The device enters `resuming`. Loading ends with `finish`; a reset or a client that goes away may come before. */
+  load(): MigrationSink;
+  /**
+   * The device goes from one state to the next. When this returns (or its promise resolves) it must be done: in `stop`
+   * and the states behind it the device must not run, signal interrupts or write memory. Throw a `CommandError` to refuse
+   * and stay in `from`; any other error brings the device into `error`. After a reset it is called as well, with
+   * `running`, when the device was not in that state.
+   */
+  stateChanged?(from: MigrationStateName, to: MigrationStateName): void | Promise<void>;
+}
+
+/** Takes the state of a device in `resuming`. */
+export interface MigrationSink {
+  /** The next bytes, cut as the client likes. `chunk` is only valid until this returns, or its promise settles. */
+  write(chunk: Uint8Array): void | Promise<void>;
+  /** There are no more bytes: takes the state, or throws when it is incomplete or wrong. */
+  finish(): void | Promise<void>;
 }

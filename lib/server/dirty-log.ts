@@ -31,6 +31,11 @@ export class ClientDirtyLog {
     this.#pages?.clear(iova, length);
   }
 
+  /** Forgets everything, since nothing is mapped any more. */
+  clearAll(): void {
+    if (this.#pages !== null) this.#pages = new DirtyPages(this.#pages.pageSize);
+  }
+
   /**
    * Starts to log. The ranges are a hint only, and all is logged.
    *

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+/** The server: a PCI device that is implemented in TypeScript, served to vfio-user clients. */
 export { CommandError, Errno } from '../transport';
 export { configRegion } from './config-region';
 export type {
@@ -6,27 +7,40 @@ export type {
   ClientMemory,
   ClientRange,
   MappedPlace,
+  MigrationModel,
+  MigrationSink,
   PciDeviceModel,
+  RegionType,
   ServedRegion,
+  SharedFile,
 } from './device-model';
-export type { MigrationModel, MigrationSink } from './migration-model';
-export type { MigrationStateName } from '../protocol';
 export {
   EventFd,
   Mapping,
   createSharedMemory,
   pageSize,
+  type EventWatchOptions,
   type EventWatcher,
   type HugePageSize,
   type MappingOptions,
   type SharedMemoryOptions,
 } from '../native';
 export { MsixTable, type MsixLayout } from './msix-table';
-export type { ServedIoFd } from './served-io-fds';
+export type {
+  ModelIoRegionFd,
+  ServedIoEventFd,
+  ServedIoFd,
+  ServedIoRegionFd,
+  ServedShadowIoEventFd,
+  ShadowPlace,
+  SubRegionPlace,
+} from './served-io-fds';
 export {
   IOREGION_MESSAGE_SIZE,
   decodeIoRegionCommand,
   encodeIoRegionResponse,
   type IoRegionCommand,
+  type MigrationStateName,
+  type U64,
 } from '../protocol';
-export { serve, Server, type ServeOptions } from './server';
+export { serve, type Server, type ServeOptions, type ServerCapabilities } from './server';

@@ -9,7 +9,7 @@ import {
   type U64,
 } from '../protocol';
 import type { Lane, LaneQueue, Turn } from '../transport';
-import type { Eventually } from './model-call';
+import type { Eventually } from './model-calls';
 
 /** The region that an {@link IoRegionService} serves parts of. Offsets and sizes are in bytes. */
 export interface IoRegionTarget {

@@ -5,7 +5,7 @@ import type { LaneQueue } from '../transport';
 import { regionLane } from './command-lanes';
 import type { PciDeviceModel } from './device-model';
 import { IoRegionService } from './io-region-service';
-import type { Eventually } from './model-call';
+import type { Eventually } from './model-calls';
 import { ownIoRegions } from './served-io-fds';
 
 /** What {@link IoRegions} use of their session. */
@@ -34,6 +34,7 @@ export class IoRegions {
    * and again does not use up our descriptors.
    *
    * @returns the client's end
+   * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EMFILE)
    */
   open(index: number): Socket {
     this.#services.get(index)?.close();
@@ -46,7 +47,14 @@ export class IoRegions {
       read: (offset: number, data: Uint8Array) => access.read(index, offset, data),
       write: (offset: number, data: Uint8Array, posted: boolean) => access.write(index, offset, data, posted),
     };
-    this.#services.set(index, new IoRegionService(near, target, access.turns, access.report));
+    try {
+      this.#services.set(index, new IoRegionService(near, target, access.turns, access.report));
+    } catch (error) {
+      // It could not be watched: the process has no descriptor left.
+      near.close();
+      far.close();
+      throw error;
+    }
     return far;
   }
 

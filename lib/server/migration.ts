@@ -8,8 +8,8 @@ import {
   type MigrationStateName,
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
-import type { MigrationModel, MigrationSink } from './migration-model';
-import type { ModelCall } from './model-call';
+import type { MigrationModel, MigrationSink } from './device-model';
+import type { ModelCall } from './model-calls';
 
 /**
  * The migration state machine of a served device (vfio-user, VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE). It outlives clients:
@@ -46,7 +46,10 @@ export class Migration {
     for (const next of path) await this.#step(next, call);
   }
 
-  /** vfio-user, VFIO_USER_MIG_DATA_READ: as many bytes as were asked for, fewer only when there are no more. */
+  /**
+   * Serves a MIG_DATA_READ (vfio-user, VFIO_USER_MIG_DATA_READ): gives as many bytes as were asked for, fewer only when
+   * there are no more.
+   */
   async read(payload: Uint8Array, maxTransfer: number, call: ModelCall): Promise<CommandReply> {
     const { size } = decodeMigDataReadRequest(payload, maxTransfer);
     const source = this.#source;
@@ -57,7 +60,10 @@ export class Migration {
     return { payload: encodeMigDataReadReply(count), data: data.subarray(0, count) };
   }
 
-  /** vfio-user, VFIO_USER_MIG_DATA_WRITE. A device that does not take its state is in `error`. */
+  /**
+   * Serves a MIG_DATA_WRITE (vfio-user, VFIO_USER_MIG_DATA_WRITE). A device that does not take its state is in `error`
+   * afterwards.
+   */
   async write(payload: Uint8Array, maxTransfer: number, call: ModelCall): Promise<void> {
     const data = decodeMigDataWriteRequest(payload, maxTransfer);
     const sink = this.#sink;
@@ -113,7 +119,10 @@ export class Migration {
     this.#state = to;
   }
 
-  /** Asks the model. A `CommandError` of its own is a refusal; the call makes one of any other error, so look before. */
+  /**
+   * Tells the model of a transition. A `CommandError` of the model is a refusal. `call` turns any other error into one too,
+   * so it is looked at before.
+   */
   async #change(from: MigrationStateName, to: MigrationStateName, call: ModelCall): Promise<void> {
     const outcome = { failed: false };
     try {
@@ -145,7 +154,7 @@ export class Migration {
     await this.#endAnyhow(call);
   }
 
-  /** The same when there is an error to tell already: one of the model's own is reported, and that is all. */
+  /** Ends the transfer when there is an error to tell already: one of the model's own is reported, and that is all. */
   async #endAnyhow(call: ModelCall): Promise<void> {
     try {
       await call(() => this.#end());

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../errors';
 import { PciIrq } from '../pci/device';
-import type { ConfigEffect } from '../pci/builder';
+import type { ConfigEffect } from '../pci/config-space';
 import { CommandError, Errno } from '../transport';
 import type { Client, ServedRegion } from './device-model';
 
@@ -9,12 +9,13 @@ import type { Client, ServedRegion } from './device-model';
 const ENTRY_BYTES = 16;
 const VECTOR_CONTROL = 12;
 
-/** Where the structures are in a BAR of their own, for {@link MsixTable.region}. Offsets in bytes, multiples of 8. */
+/** Where the structures are in a BAR of their own, for {@link MsixTable.region}. */
 export interface MsixLayout {
   /** Bytes of the BAR. */
   readonly size: number;
+  /** Offset of the table in bytes, a multiple of 8. */
   readonly table: number;
-  /** Pending bit array. */
+  /** Offset of the pending bit array in bytes, a multiple of 8. */
   readonly pba: number;
 }
 
@@ -34,6 +35,7 @@ export interface MsixLayout {
  * … this.msix.trigger(2);
  */
 export class MsixTable {
+  /** Entries of the table, 1 to 2048. */
   readonly vectors: number;
   readonly #table: Uint8Array;
   readonly #view: DataView;
@@ -42,7 +44,10 @@ export class MsixTable {
   #written = false;
   #functionMask = false;
 
-  /** @param vectors 1 to 2048 */
+  /**
+   * @param vectors 1 to 2048
+   * @throws RangeError for another number
+   */
   constructor(vectors: number) {
     if (!Number.isInteger(vectors) || vectors < 1 || vectors > 2048)
       throw outOfRange(`${vectors} MSI-X vectors; 1 to 2048 are possible`);
@@ -72,7 +77,7 @@ export class MsixTable {
     this.#client = null;
   }
 
-  /** All vectors are masked, and nothing is pending. */
+  /** Puts the table back to its state after a reset: all vectors are masked, and nothing is pending. */
   reset(): void {
     this.#table.fill(0);
     for (let at = VECTOR_CONTROL; at < this.#table.length; at += ENTRY_BYTES) this.#table[at] = 1;
@@ -88,7 +93,7 @@ export class MsixTable {
     this.#deliver();
   }
 
-  /** Whether signals of a vector become pending here. */
+  /** Whether a vector is masked here, so that its signals become pending. */
   masked(vector: number): boolean {
     if (this.#functionMask) return true;
     return this.#written && (this.#view.getUint32(vector * ENTRY_BYTES + VECTOR_CONTROL, true) & 1) !== 0;
@@ -110,12 +115,21 @@ export class MsixTable {
     return this.#client?.trigger(PciIrq.msix, vector) ?? false;
   }
 
-  /** Reads the table; `offset` is from its begin. What is beyond its end is left as it is. */
+  /**
+   * Reads the table. What is beyond its end is left as it is.
+   *
+   * @param offset in bytes, from the start of the table
+   */
   readTable(offset: number, data: Uint8Array): void {
     data.set(this.#table.subarray(offset, offset + data.length));
   }
 
-  /** @throws CommandError EINVAL for other accesses than of 4 or 8 aligned bytes (PCI Local Bus 3.0, 6.8.2) */
+  /**
+   * Writes the table. What is beyond its end is ignored.
+   *
+   * @param offset in bytes, from the start of the table
+   * @throws CommandError EINVAL for other accesses than of 4 or 8 aligned bytes (PCI Local Bus 3.0, 6.8.2)
+   */
   writeTable(offset: number, data: Uint8Array): void {
     if ((data.length !== 4 && data.length !== 8) || offset % data.length !== 0) {
       throw new CommandError(
@@ -129,7 +143,11 @@ export class MsixTable {
     this.#deliver();
   }
 
-  /** Reads the pending bit array; `offset` is from its begin. Its bits cannot be written. */
+  /**
+   * Reads the pending bit array (PCI Local Bus 3.0, 6.8.2.10). Its bits cannot be written.
+   *
+   * @param offset in bytes, from the start of the array
+   */
   readPba(offset: number, data: Uint8Array): void {
     for (let index = 0; index < data.length; index++) {
       let byte = 0;
@@ -140,7 +158,11 @@ export class MsixTable {
     }
   }
 
-  /** A BAR that has both structures, and nothing else. */
+  /**
+   * A BAR that has both structures, and nothing else.
+   *
+   * @throws TypeError ERR_INVALID_ARG_VALUE when they overlap, do not fit or are not aligned
+   */
   region({ size, table, pba }: MsixLayout): ServedRegion {
     const tableEnd = table + this.tableBytes;
     const pbaEnd = pba + this.pbaBytes;

@@ -11,12 +11,15 @@ import {
 } from '../protocol';
 import { CommandError, Errno } from '../transport';
 
-/** What this server announces, unless told otherwise. QEMU does not connect to a server that takes more than 16 descriptors. */
-export const SERVER_CAPABILITIES: Readonly<Capabilities> = {
-  ...defaultCapabilities(),
-  maxMsgFds: 16,
-  twinSocket: { supported: true },
-};
+/**
+ * What this server announces, unless told otherwise. QEMU does not connect to a server that takes more than 16 descriptors.
+ *
+ * @param mappings that can be made for clients
+ */
+export function serverCapabilities(mappings: number): Capabilities {
+  const defaults = defaultCapabilities();
+  return { ...defaults, maxMsgFds: 16, maxDmaMaps: Math.min(mappings, defaults.maxDmaMaps) };
+}
 
 /** The result of a VERSION. */
 export interface Agreement {
@@ -30,8 +33,8 @@ export interface Agreement {
 
 /** Where the client's end of the twin socket is among the descriptors of the reply. */
 const TWIN_FD_INDEX = 0;
-/** What a reply may say beside the twin socket, the most telling first. */
-const KEYS = ['maxDataXferSize', 'maxMsgFds', 'maxDmaMaps', 'pageSizes', 'writeMultiple'] as const;
+/** What a reply may say beside the twin socket, the most telling first. Who has too many DMA ranges is told by an error. */
+const KEYS = ['maxDataXferSize', 'maxMsgFds', 'pageSizes', 'writeMultiple', 'maxDmaMaps'] as const;
 
 /**
  * Answers a VERSION (vfio-user, VFIO_USER_VERSION): the major versions must be equal, the lower minor version holds.

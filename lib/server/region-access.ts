@@ -9,9 +9,12 @@ import {
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
 import type { PciDeviceModel, ServedRegion } from './device-model';
-import { after, type Eventually, type ModelCall } from './model-call';
+import { after, type Eventually, type ModelCall } from './model-calls';
 
-/** Serves REGION_READ, REGION_WRITE and REGION_WRITE_MULTI. Functions throw CommandError or ERR_VFIO_USER_PROTOCOL. */
+/**
+ * Serves accesses of regions. All methods throw a CommandError, or a VfioUserError ERR_VFIO_USER_PROTOCOL for a message that
+ * cannot be decoded.
+ */
 export class RegionAccessor {
   readonly #regions: PciDeviceModel['regions'];
   readonly #call: ModelCall;
@@ -24,7 +27,7 @@ export class RegionAccessor {
     this.#maxTransfer = maxTransfer;
   }
 
-  /** vfio-user, VFIO_USER_REGION_READ. */
+  /** Serves a REGION_READ (vfio-user, VFIO_USER_REGION_READ). */
   read(payload: Uint8Array): Eventually<CommandReply> {
     const access = decodeRegionReadRequest(payload, this.#maxTransfer);
     this.#readable(access.region, access.offset, access.count);
@@ -33,7 +36,7 @@ export class RegionAccessor {
     return after(done, () => ({ payload: encodeRegionReadReply(access), data }));
   }
 
-  /** vfio-user, VFIO_USER_REGION_WRITE. */
+  /** Serves a REGION_WRITE (vfio-user, VFIO_USER_REGION_WRITE). */
   write(payload: Uint8Array, posted: boolean): Eventually<CommandReply> {
     const { offset, region, count, data } = decodeRegionWriteRequest(payload, this.#maxTransfer);
     this.#writable(region, offset, count);
@@ -41,19 +44,19 @@ export class RegionAccessor {
     return after(done, () => ({ payload: encodeRegionWriteReply({ offset, region, count }) }));
   }
 
-  /** A read that came by another way than a message. */
+  /** Serves a read that came by another way than a message. */
   load(index: number, offset: number, data: Uint8Array): Eventually<void> {
     this.#readable(index, offset, data.byteLength);
     return this.#read(index, offset, data);
   }
 
-  /** A write that came by another way than a message. */
+  /** Serves a write that came by another way than a message. */
   store(index: number, offset: number, data: Uint8Array, posted: boolean): Eventually<void> {
     this.#writable(index, offset, data.byteLength);
     return this.#write(index, offset, data, posted);
   }
 
-  /** vfio-user, VFIO_USER_REGION_WRITE_MULTI. All writes are checked before the first is done. */
+  /** Serves a REGION_WRITE_MULTI (vfio-user, VFIO_USER_REGION_WRITE_MULTI). All writes are checked before the first is done. */
   async writeMulti(payload: Uint8Array, posted: boolean): Promise<CommandReply> {
     const writes = decodeRegionWriteMultiRequest(payload);
     for (const { region, offset, data } of writes) this.#writable(region, offset, data.byteLength);

@@ -1,58 +1,95 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument } from '../errors';
 import type { Socket } from '../native';
+import { checkKeys, checkKind, type Keys, type KeyTable, type KeysByKind } from '../pci/check-keys';
 import { encodeRegionIoFdsReply, type RegionIoFd } from '../protocol';
 import type { CommandReply } from '../transport';
 
-interface SubRegionPlace {
+/** Where a sub-region is in its region. */
+export interface SubRegionPlace {
   /** First byte in the region. */
   readonly offset: number;
   /**
-   * In bytes. Of an eventfd the width of a write: 1, 2, 4 or 8, or 0 for any. Of an ioregionfd with posted writes 0 stands
-   * for one register of any width.
+   * Bytes. For an eventfd it is the width of a write: 1, 2, 4 or 8, or 0 for any. For an ioregionfd with posted writes 0
+   * stands for one register of any width.
    */
   readonly size: number;
 }
 
-interface ServedIoFdCommon extends SubRegionPlace {
-  /** Sent to clients that ask for it; stays the model's. Entries may share one. */
+/** An eventfd that is signalled for writes (`KVM_IOEVENTFD`). The value that is written is not told. */
+export interface ServedIoEventFd extends SubRegionPlace {
+  /** Tells the descriptors apart. */
+  readonly kind: 'ioeventfd';
+  /** The eventfd. It is sent to clients that ask for it, and stays the model's; sub-regions may share one. */
   readonly fd: number;
+  /** The only value that is signalled, up to 2^64 - 1. Default: any. */
+  readonly datamatch?: number | bigint;
+}
+
+/** An eventfd that is signalled for writes, whose value is stored in a file first. An extension of libvfio-user. */
+export interface ServedShadowIoEventFd extends SubRegionPlace {
+  /** Tells the descriptors apart. */
+  readonly kind: 'shadow-ioeventfd';
+  /** The eventfd. It is sent to clients that ask for it, and stays the model's; sub-regions may share one. */
+  readonly fd: number;
+  /** The only value that is signalled, up to 2^64 - 1. Default: any. */
+  readonly datamatch?: number | bigint;
+  /** Where the value is stored. */
+  readonly shadow: ShadowPlace;
+}
+
+/** A place in a file. */
+export interface ShadowPlace {
+  /** Stays the model's. */
+  readonly fd: number;
+  /** In bytes. */
+  readonly offset: number;
+}
+
+/**
+ * A stream socket for the messages of the kernel's ioregionfd series, which the server makes, and serves by `read` and
+ * `write` of the region. A read that they refuse gives all ones; there is no other way to tell.
+ */
+export interface ServedIoRegionFd extends SubRegionPlace {
+  /** Tells the descriptors apart. */
+  readonly kind: 'ioregionfd';
+  /** The server makes the socket. */
+  readonly fd?: undefined;
+  /** Writes are not answered. Default false. */
+  readonly postedWrites?: boolean;
+}
+
+/** A stream socket for the messages of the kernel's ioregionfd series, which the model serves; see `decodeIoRegionCommand`. */
+export interface ModelIoRegionFd extends SubRegionPlace {
+  /** Tells the descriptors apart. */
+  readonly kind: 'ioregionfd';
+  /** The client's end of the socket. It stays the model's; sub-regions may share one. */
+  readonly fd: number;
+  /** Comes back in each command, to tell sub-regions apart that share a socket; up to 2^64 - 1. */
+  readonly userData: number | bigint;
+  /** Writes are not answered. Default false. */
+  readonly postedWrites?: boolean;
 }
 
 /**
  * A part of a region whose accesses a client may bring to a descriptor instead of by message (vfio-user,
  * VFIO_USER_DEVICE_GET_REGION_IO_FDS). Clients need not, so `read` and `write` of the region serve it too.
  */
-export type ServedIoFd =
-  /** `fd` is an eventfd that is signalled for writes: of `datamatch`, or of any value. The value is not told. */
-  | (ServedIoFdCommon & { readonly kind: 'ioeventfd'; readonly datamatch?: number | bigint })
-  /** The same, but the value is stored at `shadow.offset` of a file first. libvfio-user's extension. */
-  | (ServedIoFdCommon & {
-      readonly kind: 'shadow-ioeventfd';
-      readonly datamatch?: number | bigint;
-      readonly shadow: { readonly fd: number; readonly offset: number };
-    })
-  /**
-   * A stream socket for the messages of the kernel's ioregionfd series, which the server makes, and serves by `read` and
-   * `write` of the region. A read that they refuse gives all ones; there is no other way to tell.
-   */
-  | (SubRegionPlace & {
-      readonly kind: 'ioregionfd';
-      readonly fd?: undefined;
-      /** Writes are not answered. */
-      readonly postedWrites?: boolean;
-    })
-  /** The same, but `fd` is the client's end of a socket that the model serves; see `decodeIoRegionCommand`. */
-  | (ServedIoFdCommon & {
-      readonly kind: 'ioregionfd';
-      /** Comes back in each command, to tell sub-regions apart that share a socket. */
-      readonly userData: number | bigint;
-      /** Writes are not answered. */
-      readonly postedWrites?: boolean;
-    });
+export type ServedIoFd = ServedIoEventFd | ServedShadowIoEventFd | ServedIoRegionFd | ModelIoRegionFd;
 
-/** A sub-region whose socket the server makes. */
-type OwnIoRegion = Extract<ServedIoFd, { readonly fd?: undefined }>;
+const PLACE: Keys<SubRegionPlace> = { offset: 'required', size: 'required' };
+const SHADOW: Keys<ShadowPlace> = { fd: 'required', offset: 'required' };
+const KINDS: KeysByKind<ServedIoEventFd | ServedShadowIoEventFd> & { readonly ioregionfd: KeyTable } = {
+  ioeventfd: { ...PLACE, kind: 'required', fd: 'required', datamatch: 'optional' },
+  'shadow-ioeventfd': {
+    ...PLACE,
+    kind: 'required',
+    fd: 'required',
+    datamatch: 'optional',
+    shadow: 'required',
+  },
+  ioregionfd: { ...PLACE, kind: 'required', fd: 'optional', userData: 'optional', postedWrites: 'optional' },
+};
 
 /** `KVM_IOEVENTFD_FLAG_DATAMATCH` (`linux/kvm.h`). */
 const DATAMATCH = 1;
@@ -67,6 +104,7 @@ const POSTED_WRITES = 2;
  */
 export function checkIoFds(ioFds: readonly ServedIoFd[], regionSize: number, where: string): void {
   for (const entry of ioFds) {
+    checkKind(`ioFds of ${where}`, entry, KINDS);
     const { kind, offset, size } = entry;
     const integers = Number.isSafeInteger(offset) && Number.isSafeInteger(size);
     if (!integers || offset < 0 || size < 0 || offset + size > regionSize || offset >= regionSize) {
@@ -78,10 +116,14 @@ export function checkIoFds(ioFds: readonly ServedIoFd[], regionSize: number, whe
       throw invalidArgument(`${where}: an ${kind} is for writes of 1, 2, 4 or 8 bytes, or 0 for any`);
     if (kind === 'ioregionfd' && size === 0 && entry.postedWrites !== true)
       throw invalidArgument(`${where}: an ioregionfd of size 0 needs postedWrites`);
+    if (kind === 'shadow-ioeventfd') checkKeys(`shadow in ioFds of ${where}`, entry.shadow, SHADOW);
+    const userData = 'userData' in entry ? entry.userData : undefined;
+    if (kind === 'ioregionfd' && (entry.fd === undefined) !== (userData === undefined))
+      throw invalidArgument(`${where}: an ioregionfd has both fd and userData, or neither`);
   }
 }
 
-function isOwn(entry: ServedIoFd): entry is OwnIoRegion {
+function isOwn(entry: ServedIoFd): entry is ServedIoRegionFd {
   return entry.kind === 'ioregionfd' && entry.fd === undefined;
 }
 
@@ -90,7 +132,7 @@ export function ownIoRegions(ioFds: readonly ServedIoFd[]): ReadonlyMap<number, 
   return new Map([...ioFds.entries()].filter(([, entry]) => isOwn(entry)));
 }
 
-/** Stands for the socket of {@link OwnIoRegion}s, which is made when it is known that it will be sent. */
+/** Stands for the socket that the server makes when it is known that it will be sent. */
 const OWN_SOCKET = -1;
 
 /**

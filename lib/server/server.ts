@@ -2,11 +2,37 @@
 import { VfioUserError, invalidArgument } from '../errors';
 import { ListeningSocket, Socket, type ListeningWatcher } from '../native';
 import { PROTOCOL_MAJOR, PROTOCOL_MINOR, encodeVersion, type Capabilities } from '../protocol';
+import { checkKeys, type Keys } from '../pci/check-keys';
 import { DeviceDescription } from './device-description';
 import type { Client, PciDeviceModel } from './device-model';
 import { Migration } from './migration';
-import { SERVER_CAPABILITIES } from './negotiation';
+import { serverCapabilities } from './negotiation';
+import { readProcessLimits } from './process-limits';
+import type { ServedDevice } from './served-client';
 import { Session } from './session';
+
+/**
+ * What a server announces (vfio-user, VFIO_USER_VERSION, "Capabilities"). It is said as far as the client's own VERSION
+ * leaves room; what is not said has the default of the specification.
+ */
+export interface ServerCapabilities {
+  /** File descriptors that are taken with one message, 0 to 65535. Default 16; QEMU does not connect when there are more. */
+  readonly maxMsgFds?: number;
+  /** Largest `count` of a data transfer, in bytes, 1 to 2^32 - 1. Default 1 MiB. */
+  readonly maxDataXferSize?: number;
+  /**
+   * DMA ranges that a client may have at a time, 0 to 2^32 - 1. Default: as many as the process can map for clients, which is
+   * 3/8 of vm.max_map_count and at most 32768. Ranges that have no descriptor may be more.
+   */
+  readonly maxDmaMaps?: number;
+  /** Page sizes for DMA ranges, or'ed together: a multiple of 4096, below 2^53. Default 4096. */
+  readonly pageSizes?: number;
+  /**
+   * Announces REGION_WRITE_MULTI, to clients that announce it too. It is always served. Default false: in QEMU 10.1 and 10.2
+   * the flag for it overlaps the one that forces messages through the queue.
+   */
+  readonly writeMultiple?: boolean;
+}
 
 /** How to serve. Times are in milliseconds, Infinity for none. */
 export interface ServeOptions {
@@ -28,14 +54,26 @@ export interface ServeOptions {
    * VFIO_USER_VERSION, "twin_socket"). Default true.
    */
   readonly twinSocket?: boolean;
-  /**
-   * What to announce instead of the defaults. It is said as far as the client's own VERSION leaves room.
-   *
-   * REGION_WRITE_MULTI is always served. It is announced only with `writeMultiple: true`, to clients that announce it too:
-   * in QEMU 10.1 and 10.2 the flag for it overlaps the one that forces messages through the queue.
-   */
-  readonly capabilities?: Partial<Omit<Capabilities, 'twinSocket'>>;
+  /** What to announce instead of the defaults. */
+  readonly capabilities?: ServerCapabilities;
 }
+
+const OPTIONS: Keys<ServeOptions> = {
+  mode: 'optional',
+  messageTimeout: 'optional',
+  versionTimeout: 'optional',
+  signal: 'optional',
+  onError: 'optional',
+  twinSocket: 'optional',
+  capabilities: 'optional',
+};
+const CAPABILITIES: Keys<ServerCapabilities> = {
+  maxMsgFds: 'optional',
+  maxDataXferSize: 'optional',
+  maxDmaMaps: 'optional',
+  pageSizes: 'optional',
+  writeMultiple: 'optional',
+};
 
 /** How long to wait when a client cannot be accepted, because the process has no descriptor left. */
 const RETRY_MILLISECONDS = 100;
@@ -45,7 +83,8 @@ const RETRY_MILLISECONDS = 100;
  *
  * @param endpoint path of the socket to listen at, which replaces a stale one, or `@name` for an abstract socket; or the
  *   descriptor of a socket that is connected to the one client, which becomes the server's
- * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EADDRINUSE when somebody listens there); TypeError for a bad device model
+ * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EADDRINUSE when somebody listens there)
+ * @throws TypeError or RangeError for a device model or options that make no sense
  * @example await using server = await serve('/run/gpio.sock', model);
  */
 export async function serve(
@@ -55,18 +94,20 @@ export async function serve(
 ): Promise<Server> {
   await Promise.resolve();
   options.signal?.throwIfAborted();
-  return new Server(endpoint, model, options);
+  return start(endpoint, model, options);
 }
+
+/** Constructs a server, which users do with {@link serve} alone. */
+let start: (...how: Required<Parameters<typeof serve>>) => Server;
 
 /** A device that is being served. Made by {@link serve}. */
 export class Server {
   /** Where: the path as it was given, or `fd` and its number. */
   readonly path: string;
-  readonly #model: PciDeviceModel;
+  readonly #device: ServedDevice;
   readonly #options: ServeOptions;
-  readonly #description: DeviceDescription;
-  readonly #migration: Migration | null;
   readonly #capabilities: Capabilities;
+  readonly #processLimits = readProcessLimits();
   readonly #listener: ListeningSocket | null = null;
   readonly #onAbort = (): void => {
     void this.close();
@@ -75,19 +116,36 @@ export class Server {
   #retry: NodeJS.Timeout | undefined;
   #session: Session | null = null;
   #clients = 0;
+  /** No client could be accepted when one came last. */
+  #starved = false;
   #closed = false;
 
-  /** Use {@link serve}. */
-  constructor(endpoint: string | { readonly fd: number }, model: PciDeviceModel, options: ServeOptions) {
+  static {
+    start = (endpoint, model, options) => new Server(endpoint, model, options);
+  }
+
+  private constructor(
+    endpoint: string | { readonly fd: number },
+    model: PciDeviceModel,
+    options: ServeOptions,
+  ) {
+    checkKeys('options of serve', options, OPTIONS);
+    checkKeys('capabilities of serve', options.capabilities ?? {}, CAPABILITIES);
     checkTimeout('messageTimeout', options.messageTimeout);
     checkTimeout('versionTimeout', options.versionTimeout);
-    const twinSocket = { supported: options.twinSocket ?? true };
-    this.#capabilities = { ...SERVER_CAPABILITIES, ...options.capabilities, twinSocket };
+    const given = Object.entries(options.capabilities ?? {}).filter(([, value]) => value !== undefined);
+    this.#capabilities = {
+      ...serverCapabilities(this.#processLimits.mappings),
+      ...(Object.fromEntries(given) as ServerCapabilities),
+      twinSocket: { supported: options.twinSocket ?? true },
+    };
     encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, this.#capabilities);
-    this.#model = model;
     this.#options = options;
-    this.#description = new DeviceDescription(model);
-    this.#migration = model.migration === undefined ? null : new Migration(model.migration);
+    this.#device = {
+      model,
+      description: new DeviceDescription(model),
+      migration: model.migration === undefined ? null : new Migration(model.migration),
+    };
     if (typeof endpoint === 'string') {
       this.path = endpoint;
       const { mode } = options;
@@ -118,33 +176,43 @@ export class Server {
     await this.#session?.ended;
   }
 
+  /** Calls {@link close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
   #listen(): void {
     if (this.#closed) return;
-    this.#watcher = this.#listener?.watch(() => {
-      this.#accept();
-    });
+    try {
+      this.#watcher = this.#listener?.watch(() => {
+        this.#accept();
+      });
+    } catch (error) {
+      this.#listenLater(error);
+    }
   }
 
   #accept(): void {
-    let socket;
     try {
-      socket = this.#listener?.accept() ?? null;
+      const socket = this.#listener?.accept() ?? null;
       if (socket === null) return;
-    } catch (error) {
-      // The client still waits, so that the watcher would call again at once, and for ever.
       this.#watcher?.close();
-      this.#retry = setTimeout(() => {
-        this.#listen();
-      }, RETRY_MILLISECONDS);
-      this.#report(error, null);
-      return;
+      this.#begin(socket);
+      this.#starved = false;
+    } catch (error) {
+      this.#listenLater(error);
     }
+  }
+
+  /** The process has no descriptor left. A client still waits, so that the watcher would call again at once, and for ever. */
+  #listenLater(error: unknown): void {
     this.#watcher?.close();
-    this.#begin(socket);
+    this.#retry = setTimeout(() => {
+      this.#listen();
+    }, RETRY_MILLISECONDS);
+    // Told once, and not at every try.
+    if (!this.#starved) this.#report(error, null);
+    this.#starved = true;
   }
 
   #begin(socket: Socket): void {
@@ -152,10 +220,9 @@ export class Server {
     const { pid } = socket.peerCredentials();
     const session = new Session(socket, {
       name: `client ${++this.#clients} of ${this.path} (process ${pid})`,
-      model: this.#model,
-      description: this.#description,
-      migration: this.#migration,
+      device: this.#device,
       capabilities: this.#capabilities,
+      processLimits: this.#processLimits,
       messageTimeout,
       versionTimeout,
       report: (error, client) => {
@@ -172,7 +239,11 @@ export class Server {
   #report(error: unknown, client: Client | null): void {
     const { onError } = this.#options;
     if (onError !== undefined) onError(error, client);
-    else process.emitWarning(`${this.#model.name} at ${this.path}: ${describe(error)}`, 'VfioUserWarning');
+    else
+      process.emitWarning(
+        `${this.#device.model.name} at ${this.path}: ${describe(error)}`,
+        'VfioUserWarning',
+      );
   }
 }
 

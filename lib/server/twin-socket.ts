@@ -21,22 +21,30 @@ export class TwinSocket {
   readonly connection: Connection;
   readonly #far: Socket;
 
+  /** @throws VfioUserError ERR_VFIO_USER_SYSTEM (EMFILE) */
   constructor(main: Connection, options: TwinSocketOptions) {
     const [near, far] = Socket.pair();
     this.#far = far;
-    this.connection = new Connection(near, {
-      ...options,
-      name: `${options.name} (twin socket)`,
-      role: 'server',
-      onCommand: () => {
-        throw new CommandError(Errno.EINVAL, 'commands of a client belong on its main socket');
-      },
-      onClose: (error) => {
-        far.close();
-        // Our commands cannot be sent any more, and what the device does without them is wrong.
-        if (error !== null) main.close(error);
-      },
-    });
+    try {
+      this.connection = new Connection(near, {
+        ...options,
+        name: `${options.name} (twin socket)`,
+        role: 'server',
+        onCommand: () => {
+          throw new CommandError(Errno.EINVAL, 'commands of a client belong on its main socket');
+        },
+        onClose: (error) => {
+          far.close();
+          // Our commands cannot be sent any more, and a device that cannot reach the client's memory does wrong things.
+          if (error !== null) main.close(error);
+        },
+      });
+    } catch (error) {
+      // It could not be watched: the process has no descriptor left.
+      near.close();
+      far.close();
+      throw error;
+    }
     main.companion = this.connection;
   }
 

@@ -41,7 +41,7 @@ const gpioConfig = (): ConfigSpace =>
     deviceId: 0x0dc8,
     classCode: 0xff0000,
     interruptPin: 1,
-    bars: [undefined, undefined, { type: 'io', size: 256 }],
+    bars: { 2: { kind: 'io', size: 256 } },
     capabilities: [
       { kind: 'power-management' },
       { kind: 'serial-number', serialNumber: 0xfedc_ba98_7654_3210n },
@@ -141,7 +141,7 @@ test('an NVMe controller, whose registers refuse', async () => {
     vendorId: 0x1234,
     deviceId: 1,
     classCode: 0x010802,
-    bars: [{ type: 'memory64', size: 0x2000 }],
+    bars: { 0: { kind: 'memory64', size: 0x2000 } },
   });
   const bar: ServedRegion = {
     size: 0x2000,

@@ -4,6 +4,7 @@ import {
   ConfigSpace,
   PciCommand,
   PciRegion,
+  type BarDeclarations,
   type ConfigEffect,
   type ConfigSpaceDeclaration,
 } from '../../lib/pci';
@@ -206,21 +207,20 @@ describe('capabilities', () => {
 });
 
 describe('BARs', () => {
-  const bars: ConfigSpaceDeclaration['bars'] = [
-    { type: 'memory64', size: 0x4000, prefetchable: true },
-    undefined,
-    { type: 'memory32', size: 64 },
-    { type: 'io', size: 64 },
-    { type: 'memory64', size: 2 ** 36 },
-  ];
+  const bars: BarDeclarations = {
+    0: { kind: 'memory64', size: 0x4000, prefetchable: true },
+    2: { kind: 'memory32', size: 64 },
+    3: { kind: 'io', size: 64 },
+    4: { kind: 'memory64', size: 2 ** 36 },
+  };
 
   test('sizes from the regions', async () => {
     const { device, effects } = await servedConfig({ bars });
     expect(await device.pci.bars()).toMatchObject([
-      { index: 0, type: 'memory64', prefetchable: true, size: 0x4000 },
-      { index: 2, type: 'memory32', size: 64 },
-      { index: 3, type: 'io', size: 64 },
-      { index: 4, type: 'memory64', size: 0x2000 },
+      { index: 0, kind: 'memory64', prefetchable: true, size: 0x4000 },
+      { index: 2, kind: 'memory32', size: 64 },
+      { index: 3, kind: 'io', size: 64 },
+      { index: 4, kind: 'memory64', size: 0x2000 },
     ]);
     expect(effects).toEqual([]);
   });
@@ -233,10 +233,10 @@ describe('BARs', () => {
     await device.pci.setCommand(PciCommand.memory | PciCommand.busMaster);
     const before = space.read(0, 64);
     expect(await device.pci.probeBars()).toEqual([
-      { index: 0, type: 'memory64', size: 0x4000 },
-      { index: 2, type: 'memory32', size: 64 },
-      { index: 3, type: 'io', size: 64 },
-      { index: 4, type: 'memory64', size: 2 ** 36 },
+      { index: 0, kind: 'memory64', size: 0x4000 },
+      { index: 2, kind: 'memory32', size: 64 },
+      { index: 3, kind: 'io', size: 64 },
+      { index: 4, kind: 'memory64', size: 2 ** 36 },
     ]);
     expect(space.read(0, 64)).toEqual(before);
   });

@@ -161,7 +161,7 @@ const STOPPED = '-S';
         deviceId: 0x0dc8,
         classCode: 0x118000,
         interruptPin: 1,
-        bars: [undefined, undefined, { type: 'memory32', size: bar2.size }],
+        bars: { 2: { kind: 'memory32', size: bar2.size } },
       });
       const card: PciDeviceModel = {
         name: 'card',

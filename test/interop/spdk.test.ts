@@ -8,6 +8,7 @@ import { once } from 'node:events';
 import { checkBlock } from '../../lib/bench/verify-pattern';
 import { connect } from '../../lib/client';
 import { NvmeController, NvmeStatusError } from '../../lib/nvme/host';
+import { AdminOpcode, GenericStatus, LogPage, NvmOpcode } from '../../lib/nvme/spec';
 import { Scratch, startCli } from '../cli/run-cli';
 import { SpdkTarget, whyNoSpdk } from '../../bench/spdk-target';
 import { dist } from '../dist';
@@ -123,9 +124,61 @@ describeSpdk('our client against SPDK', () => {
     expect(Buffer.compare(bytes.subarray(0, 1 << 20), bytes.subarray(1 << 20))).toBe(0);
 
     const queue = await nvme.defaultQueue();
-    const beyond = queue.submit(2, 1, namespace.blocks, 8, memory.iova, 4096);
+    const beyond = queue.submit(2, 1, namespace.blocks, 8 - 1, memory.iova, 4096);
     await expect(beyond).rejects.toThrow(NvmeStatusError);
     await expect(beyond).rejects.toMatchObject({ sct: 0, sc: 0x80 });
+  });
+
+  test('admin commands by name, and data by a PRP list', async () => {
+    await using device = await connect(target.malloc);
+    await using controller = await NvmeController.attach(device);
+    const { admin } = controller;
+    expect(await admin.identifyController()).toMatchObject({ mn: 'SPDK bdev Controller', ver: 0x2_0000 });
+    expect(await admin.activeNamespaces()).toEqual([1]);
+    expect((await admin.namespaceDescriptors(1)).uuid).toMatch(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/);
+    expect(await admin.supportedLogPages()).toEqual(expect.arrayContaining([0, 1, 2, 3, 4, 5]));
+    expect(await admin.smartLog()).toMatchObject({ critical_warning: 0 });
+    expect(await admin.changedNamespaces()).toEqual([]);
+    expect((await admin.firmwareSlotLog()).activeSlot).toBe(1);
+    expect((await admin.commandEffectsLog()).io.get(NvmOpcode.read)).toMatchObject({ supported: true });
+    expect(await admin.getFeature('numberOfQueues')).toEqual({ submission: 127, completion: 127 });
+    const getErrors = { opcode: AdminOpcode.getLogPage, cdw10: (0x0fff << 16) | LogPage.error };
+    expect((await admin.command({ ...getErrors, read: 16_384 })).data).toHaveLength(16_384);
+    const abort = new AbortController();
+    const event = expect(admin.asynchronousEvent({ signal: abort.signal })).rejects.toMatchObject({
+      sct: 0,
+      sc: GenericStatus.abortRequested,
+    });
+    abort.abort();
+    await event;
+  });
+
+  test('write zeroes and deallocate keep to the limits of the target', async () => {
+    await using device = await connect(target.malloc);
+    await using controller = await NvmeController.attach(device);
+    const [namespace] = controller.namespaces;
+    const { zeroBytes, ranges } = await controller.commandLimits();
+    expect([zeroBytes, ranges]).toEqual([16 << 20, 1]);
+    const blocks = (2 * zeroBytes) / namespace!.blockSize;
+    const memory = await device.dma.allocate(1 << 20);
+    const bytes = new Uint8Array(memory.buffer).fill(7);
+    /** The first byte of some blocks. */
+    const found = async (...lbas: number[]): Promise<(number | undefined)[]> => {
+      for (const [index, lba] of lbas.entries()) {
+        await namespace!.read(memory, { lba, blocks: 1, offset: index * namespace!.blockSize });
+      }
+      return lbas.map((_, index) => bytes[index * namespace!.blockSize]);
+    };
+    for (const lba of [0, 1, blocks - 2, blocks - 1]) await namespace!.write(memory, { lba, blocks: 1 });
+    await namespace!.writeZeroes({ lba: 1, blocks: blocks - 2 });
+    expect(await found(0, 1, blocks - 2, blocks - 1)).toEqual([7, 0, 0, 7]);
+    bytes.fill(7);
+    await namespace!.write(memory, { lba: 0, blocks: 8 });
+    await namespace!.deallocate([
+      { lba: 0, blocks: 2 },
+      { lba: 4, blocks: 2 },
+    ]);
+    expect(await found(0, 1, 2, 3, 4, 5, 6)).toEqual([0, 0, 7, 7, 0, 0, 7]);
   });
 
   test('a second client is told that the endpoint is busy', async () => {

@@ -51,6 +51,15 @@ test('huge pages are 2 MiB or 1 GiB, and whole', () => {
   expect(() => createSharedMemory(4096, { hugePageSize: hugePage })).toThrow(coded('ERR_OUT_OF_RANGE'));
 });
 
+test('live mappings are counted', () => {
+  const fd = memory(4096);
+  const before = Mapping.count;
+  const mappings = [Mapping.map(fd, 0, 4096), Mapping.map(fd, 0, 4096)];
+  expect(Mapping.count).toBe(before + 2);
+  for (const mapping of mappings) mapping.close();
+  expect(Mapping.count).toBe(before);
+});
+
 test('two mappings of a file see each other, one within the other', () => {
   const fd = memory(16384);
   using whole = Mapping.map(fd, 0, 16384);

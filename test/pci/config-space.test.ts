@@ -1,269 +1,254 @@
 // SPDX-License-Identifier: MIT
 import {
-  className,
-  deviceName,
+  ConfigSpace,
+  type BarDeclarations,
+  type ConfigSpaceDeclaration,
   parseCapabilities,
   parseConfigHeader,
   parseExtendedCapabilities,
 } from '../../lib/pci';
 
-/**
- * The first 256 bytes of SPDK's NVMe controller (spdk lib/nvmf/vfio_user.c, vfio_user_dev_info_fill):
- * 4e58:0001, class 010802, PM at 40h, PCI Express at 48h, MSI-X at 84h with table in BAR 4 and PBA in BAR 5.
- */
-function spdk(size = 256): Uint8Array {
-  const config = new Uint8Array(size);
-  config.set([0x58, 0x4e, 0x01, 0x00, 0x06, 0x04, 0x10, 0x00, 0x00, 0x02, 0x08, 0x01], 0x00);
-  config.set([0x04, 0x00, 0x20, 0xfe, 0x38, 0x00, 0x00, 0x00], 0x10); // BAR 0: 64 bits at 38fe200000h
-  config.set([0x08, 0x00, 0x00, 0xe0], 0x18); // BAR 2: 32 bits, prefetchable, at e0000000h
-  config.set([0x01, 0xc0, 0x00, 0x00], 0x1c); // BAR 3: I/O at c000h
-  config.set([0x58, 0x4e, 0x00, 0x00], 0x2c);
-  config[0x34] = 0x40;
-  config.set([0x0b, 0x01], 0x3c);
-  config.set([0x01, 0x48, 0x00, 0x00, 0x08, 0x00], 0x40);
-  config.set([0x10, 0x84, 0x02, 0x00, 0x00, 0x80, 0x00, 0x10, 0x30, 0x28], 0x48);
-  config.set([0x11, 0x00, 0xff, 0x81, 0x04, 0x00, 0x00, 0x00, 0x05, 0x00, 0x00, 0x00], 0x84);
-  return config;
-}
+const nvme: ConfigSpaceDeclaration = {
+  vendorId: 0x1b36,
+  deviceId: 0x0010,
+  subsystemVendorId: 0x1af4,
+  subsystemId: 0x1100,
+  revisionId: 2,
+  classCode: 0x010802,
+  interruptPin: 1,
+  bars: {
+    0: { kind: 'memory64', size: 0x4000 },
+    2: { kind: 'io', size: 32 },
+    3: { kind: 'memory32', size: 4096, prefetchable: true },
+  },
+  capabilities: [
+    { kind: 'power-management' },
+    { kind: 'express', functionLevelReset: true },
+    { kind: 'msix', vectors: 65, table: { bar: 0, offset: 0x2000 }, pba: { bar: 0, offset: 0x3000 } },
+    { kind: 'vendor', data: Uint8Array.of(1, 2) },
+    { kind: 'serial-number', serialNumber: 0x0123456789abcdefn },
+    { kind: 'advanced-errors' },
+  ],
+};
 
-describe('parseConfigHeader', () => {
-  test('decodes the header of a function', () => {
-    expect(parseConfigHeader(spdk())).toEqual({
-      vendorId: 0x4e58,
-      deviceId: 0x0001,
-      command: 0x0406,
-      status: 0x0010,
-      revisionId: 0,
-      classCode: 0x010802,
-      headerType: 0,
-      multiFunction: false,
-      bars: [
-        { index: 0, type: 'memory64', address: 0x38fe200000, prefetchable: false },
-        { index: 2, type: 'memory32', address: 0xe0000000, prefetchable: true },
-        { index: 3, type: 'io', address: 0xc000, prefetchable: false },
-        { index: 4, type: 'memory32', address: 0, prefetchable: false },
-        { index: 5, type: 'memory32', address: 0, prefetchable: false },
-      ],
-      subsystemVendorId: 0x4e58,
-      subsystemId: 0,
-      capabilityPointer: 0x40,
-      interruptLine: 11,
-      interruptPin: 1,
-    });
-  });
+const u32 = (value: number): Uint8Array => new Uint8Array(Uint32Array.of(value).buffer);
+const u16 = (value: number): Uint8Array => new Uint8Array(Uint16Array.of(value).buffer);
+const read32 = (space: ConfigSpace, offset: number): number =>
+  new DataView(space.read(offset, 4).buffer).getUint32(0, true);
 
-  test('decodes a multi-function bridge, which has 2 BARs and no subsystem', () => {
-    const config = spdk();
-    config[0x0e] = 0x81;
-    const header = parseConfigHeader(config);
-    expect(header.multiFunction).toBe(true);
-    expect(header.headerType).toBe(1);
-    expect(header.bars.map((bar) => bar.index)).toEqual([0]);
-    expect(header.subsystemVendorId).toBeUndefined();
-  });
-
-  test('calls a 64-bit BAR without an upper half reserved', () => {
-    const config = spdk();
-    config[0x24] = 0x04;
-    expect(parseConfigHeader(config).bars.at(-1)).toMatchObject({ index: 5, type: 'reserved' });
-    config[0x24] = 0x06;
-    expect(parseConfigHeader(config).bars.at(-1)).toMatchObject({ index: 5, type: 'reserved' });
-  });
-
-  test('ignores the capability pointer when the status register denies the list', () => {
-    const config = spdk();
-    config[0x06] = 0;
-    expect(parseConfigHeader(config).capabilityPointer).toBe(0);
-    expect(parseCapabilities(config)).toEqual({ capabilities: [], problem: undefined });
-  });
-
-  test('refuses a short header and an absent device', () => {
-    const pciError = expect.objectContaining({ code: 'ERR_VFIO_USER_PCI' });
-    expect(() => parseConfigHeader(new Uint8Array(63))).toThrow(pciError);
-    expect(() => parseConfigHeader(new Uint8Array(64).fill(0xff))).toThrow(pciError);
-  });
-});
-
-describe('parseCapabilities', () => {
-  test('decodes what SPDK offers', () => {
-    const { capabilities, problem } = parseCapabilities(spdk());
-    expect(problem).toBeUndefined();
-    expect(capabilities).toEqual([
-      {
-        kind: 'power-management',
-        id: 1,
-        offset: 0x40,
-        version: 0,
-        d1: false,
-        d2: false,
-        pmeStates: 0,
-        state: 0,
-        noSoftReset: true,
-      },
-      {
-        kind: 'express',
-        id: 0x10,
-        offset: 0x48,
-        version: 2,
-        deviceType: 0,
-        functionLevelReset: true,
-        maxPayloadSupported: 128,
-        maxPayload: 256,
-        maxReadRequest: 512,
-        linkCapability: { speed: 0, width: 0 },
-        link: { speed: 0, width: 0 },
-      },
-      {
-        kind: 'msix',
-        id: 0x11,
-        offset: 0x84,
-        enabled: true,
-        functionMask: false,
-        vectors: 512,
-        table: { bar: 4, offset: 0 },
-        pba: { bar: 5, offset: 0 },
-      },
+describe('ConfigSpace', () => {
+  test('lays out the header', () => {
+    // Offsets of PCI Local Bus 3.0, figure 6-1.
+    const header = new ConfigSpace(nvme).read(0, 64);
+    expect([...header.subarray(0, 16)]).toEqual([
+      0x36, 0x1b, 0x10, 0, 0, 0, 0x10, 0, 2, 0x02, 0x08, 0x01, 0, 0, 0, 0,
+    ]);
+    expect([...header.subarray(0x10, 0x28)]).toEqual([
+      4, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    ]);
+    expect([...header.subarray(0x2c, 0x40)]).toEqual([
+      0xf4, 0x1a, 0x00, 0x11, 0, 0, 0, 0, 0x40, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0,
     ]);
   });
 
-  test('decodes MSI and vendor specific, keeps what it does not know', () => {
-    const config = spdk();
-    config.set([0x05, 0xb0, 0xa7, 0x01], 0xa0); // MSI: enabled, 8 vectors, 4 enabled, 64 bits, masking
-    config.set([0x09, 0xc0, 0xff], 0xb0); // claims 255 bytes, but only 80 are left
-    config.set([0x12, 0x00], 0xc0);
-    config[0x34] = 0xa2; // the two lowest bits are reserved
-    expect(parseCapabilities(config)).toEqual({
-      capabilities: [
-        {
-          kind: 'msi',
-          id: 5,
-          offset: 0xa0,
-          enabled: true,
-          vectors: 8,
-          enabledVectors: 4,
-          address64: true,
-          perVectorMasking: true,
-        },
-        { kind: 'vendor', id: 9, offset: 0xb0, length: 0x50 },
-        { kind: 'unknown', id: 0x12, offset: 0xc0 },
-      ],
-      problem: undefined,
+  test('lays out the capabilities where libvfio-user does, and links them', () => {
+    const config = new ConfigSpace(nvme).read(0, 4096);
+    const { capabilities, problem } = parseCapabilities(config);
+    expect(problem).toBeUndefined();
+    expect(capabilities.map(({ kind, offset }) => [kind, offset])).toEqual([
+      ['power-management', 0x40],
+      ['express', 0x48],
+      ['msix', 0x84],
+      ['vendor', 0x90],
+    ]);
+    expect([...config.subarray(0x84, 0x95)]).toEqual([
+      0x11, 0x90, 64, 0, 0, 0x20, 0, 0, 0, 0x30, 0, 0, 0x09, 0, 5, 1, 2,
+    ]);
+    expect(capabilities[1]).toMatchObject({ version: 2, deviceType: 0, functionLevelReset: true });
+    const extended = parseExtendedCapabilities(config);
+    expect(extended.problem).toBeUndefined();
+    expect(extended.capabilities).toMatchObject([
+      { kind: 'serial-number', offset: 0x100, serialNumber: 0x0123456789abcdefn },
+      { kind: 'advanced-errors', offset: 0x10c, uncorrectableSeverity: 0x00062030, correctableMask: 0x2000 },
+    ]);
+  });
+
+  test('answers BAR sizing with the mask of the size', () => {
+    const space = new ConfigSpace(nvme);
+    for (let bar = 0; bar < 6; bar++) space.write(0x10 + 4 * bar, u32(0xffffffff));
+    expect([0, 1, 2, 3, 4, 5].map((bar) => read32(space, 0x10 + 4 * bar))).toEqual([
+      0xffffc004, 0xffffffff, 0xffffffe1, 0xfffff008, 0, 0,
+    ]);
+    expect(space.write(0x30, u32(0xfffff800))).toEqual([]);
+    expect(read32(space, 0x30)).toBe(0);
+  });
+
+  test('sizes a 64-bit BAR of more than 4 GiB', () => {
+    const space = new ConfigSpace({
+      ...nvme,
+      capabilities: [],
+      bars: { 0: { kind: 'memory64', size: 2 ** 34 } },
+    });
+    space.write(0x10, new Uint8Array(8).fill(0xff));
+    expect([read32(space, 0x10), read32(space, 0x14)]).toEqual([0x00000004, 0xfffffffc]);
+  });
+
+  test('tells that a BAR moved, and where to', () => {
+    const space = new ConfigSpace(nvme);
+    expect(space.write(0x10, u32(0xfe204123))).toEqual([{ kind: 'bar', index: 0, address: 0xfe204000 }]);
+    expect(space.write(0x14, u32(0x38))).toEqual([{ kind: 'bar', index: 0, address: 0x38fe204000 }]);
+    expect(space.barAddress(0)).toBe(0x38fe204000);
+    expect(space.barAddress(1)).toBeUndefined();
+    expect(parseConfigHeader(space.read(0, 64)).bars[0]).toEqual({
+      index: 0,
+      kind: 'memory64',
+      address: 0x38fe204000,
+      prefetchable: false,
     });
   });
 
-  test.each([
-    ['a loop', (c: Uint8Array) => (c[0x85] = 0x40), 3, /loop through 0x40/],
-    ['a pointer to itself', (c: Uint8Array) => (c[0x41] = 0x40), 1, /loop through 0x40/],
-    ['a pointer into the header', (c: Uint8Array) => (c[0x41] = 0x3c), 1, /header, to 0x3c/],
-    [
-      'a capability that is cut short',
-      (c: Uint8Array) => ((c[0x41] = 0xf8), (c[0xf8] = 0x10)),
-      2,
-      /0xf8 is cut short/,
-    ],
-    [
-      'a capability that does not answer',
-      (c: Uint8Array) => ((c[0x41] = 0xf8), (c[0xf8] = 0xff)),
-      1,
-      /answers at 0xf8/,
-    ],
-  ])('stops at %s', (_, spoil, count, problem) => {
-    const config = spdk();
-    spoil(config);
-    const list = parseCapabilities(config);
-    expect(list.capabilities).toHaveLength(count);
-    expect(list.problem).toMatch(problem);
-  });
-
-  test('stops where the bytes end', () => {
-    expect(parseCapabilities(spdk().subarray(0, 64)).problem).toMatch(/0x40, beyond the 64 bytes/);
-    expect(parseCapabilities(spdk().subarray(0, 32)).problem).toMatch(/cut short/);
-  });
-
-  test('survives any bytes', () => {
-    for (let fill = 0; fill < 256; fill++) {
-      const config = new Uint8Array(4096).fill(fill);
-      expect(parseCapabilities(config).capabilities.length).toBeLessThanOrEqual(48);
-      expect(parseExtendedCapabilities(config).capabilities.length).toBeLessThanOrEqual(960);
+  test('keeps ids, class and capability headers read-only', () => {
+    const space = new ConfigSpace({ ...nvme, bars: { 0: nvme.bars?.[0] } });
+    const before = space.read(0, 4096);
+    for (const [offset, length] of [
+      [0, 4],
+      [8, 4],
+      [0x0d, 3],
+      [0x2c, 0x10],
+      [0x40, 4],
+      [0x48, 8],
+      [0x84, 2],
+      [0x88, 8],
+      [0x100, 12],
+    ] as const) {
+      expect(space.write(offset, new Uint8Array(length).fill(0xff))).toEqual([]);
     }
-  });
-});
-
-describe('parseExtendedCapabilities', () => {
-  function extended(): { config: Uint8Array; view: DataView } {
-    const config = spdk(4096);
-    const view = new DataView(config.buffer);
-    view.setUint32(0x100, 0x15010003, true); // serial number, version 1, next 150h
-    view.setUint32(0x104, 0x89abcdef, true);
-    view.setUint32(0x108, 0x01234567, true);
-    view.setUint32(0x150, 0x1a020001, true); // advanced errors, version 2, next 1a0h
-    view.setUint32(0x154, 0x00100000, true);
-    view.setUint32(0x158, 0x00400000, true);
-    view.setUint32(0x15c, 0x00062030, true);
-    view.setUint32(0x160, 0x00000001, true);
-    view.setUint32(0x164, 0x00002000, true);
-    view.setUint32(0x1a0, 0x1c01000b, true); // vendor specific, next 1c0h
-    view.setUint32(0x1a4, 0x01821af4, true);
-    view.setUint32(0x1c0, 0x0001001e, true);
-    return { config, view };
-  }
-
-  test('decodes serial number, advanced errors and vendor specific, keeps what it does not know', () => {
-    expect(parseExtendedCapabilities(extended().config)).toEqual({
-      capabilities: [
-        { kind: 'serial-number', id: 3, offset: 0x100, version: 1, serialNumber: 0x0123456789abcdefn },
-        {
-          kind: 'advanced-errors',
-          id: 1,
-          offset: 0x150,
-          version: 2,
-          uncorrectableStatus: 0x00100000,
-          uncorrectableMask: 0x00400000,
-          uncorrectableSeverity: 0x00062030,
-          correctableStatus: 1,
-          correctableMask: 0x2000,
-        },
-        {
-          kind: 'vendor-extended',
-          id: 11,
-          offset: 0x1a0,
-          version: 1,
-          vendorSpecificId: 0x1af4,
-          revision: 2,
-          length: 0x18,
-        },
-        { kind: 'unknown-extended', id: 0x1e, offset: 0x1c0, version: 1 },
-      ],
-      problem: undefined,
-    });
+    expect(space.read(0, 4096)).toEqual(before);
   });
 
-  test('finds none in conventional configuration space, or where 100h reads 0 or ones', () => {
-    expect(parseExtendedCapabilities(spdk(256))).toEqual({ capabilities: [], problem: undefined });
-    expect(parseExtendedCapabilities(spdk(4096))).toEqual({ capabilities: [], problem: undefined });
-    const ones = spdk(4096).fill(0xff, 0x100);
-    expect(parseExtendedCapabilities(ones)).toEqual({ capabilities: [], problem: undefined });
+  test('applies the command register, also by single bytes', () => {
+    const space = new ConfigSpace(nvme);
+    expect(space.write(4, u16(0x0406))).toEqual([{ kind: 'command', value: 0x0406, previous: 0 }]);
+    expect(space.write(4, u16(0x0406))).toEqual([]);
+    expect(space.write(5, Uint8Array.of(0))).toEqual([{ kind: 'command', value: 0x0006, previous: 0x0406 }]);
+    space.write(4, u16(0xffff));
+    expect(space.command).toBe(0x0547);
+  });
+
+  test('clears status bits that are written as 1, and keeps the others', () => {
+    const space = new ConfigSpace(nvme);
+    space.setInterruptStatus(true);
+    space.write(6, u16(0xffff));
+    expect(read32(space, 4) >>> 16).toBe(0x0018);
+    space.setInterruptStatus(false);
+    expect(read32(space, 4) >>> 16).toBe(0x0010);
+  });
+
+  test('tells MSI-X enable and mask', () => {
+    const space = new ConfigSpace(nvme);
+    expect(space.write(0x86, u16(0xffff))).toEqual([{ kind: 'msix', enabled: true, functionMask: true }]);
+    expect(read32(space, 0x84) >>> 16).toBe(0xc040);
+    expect(space.write(0x87, Uint8Array.of(0x80))).toEqual([
+      { kind: 'msix', enabled: true, functionMask: false },
+    ]);
+    expect(space.msix).toEqual({ enabled: true, functionMask: false });
+  });
+
+  test('tells a function level reset, which reads back as 0', () => {
+    const space = new ConfigSpace(nvme);
+    expect(space.write(0x50, u16(0xa810))).toEqual([{ kind: 'function-level-reset' }]);
+    expect(read32(space, 0x50)).toBe(0x2810);
+    expect(space.write(0x51, Uint8Array.of(0x80))).toEqual([{ kind: 'function-level-reset' }]);
+    expect(space.write(0x50, Uint8Array.of(0x80))).toEqual([]);
+    const without = new ConfigSpace({ ...nvme, capabilities: [{ kind: 'express' }] });
+    expect(without.write(0x48, u16(0x8000))).toEqual([]);
+  });
+
+  test('changes between D0 and D3hot, and drops writes of D1 and D2', () => {
+    const space = new ConfigSpace(nvme);
+    expect(space.write(0x44, u16(3))).toEqual([{ kind: 'power', state: 3, previous: 0 }]);
+    expect(space.write(0x44, u16(1))).toEqual([]);
+    expect(space.powerState).toBe(3);
+    expect(space.write(0x44, u16(0))).toEqual([{ kind: 'power', state: 0, previous: 3 }]);
+  });
+
+  test('reports several changes of one write, and forgets them on reset', () => {
+    const space = new ConfigSpace(nvme);
+    const all = space.read(0, 256);
+    all.set([0x06, 0x04], 4);
+    all.set([0x00, 0x40], 0x10);
+    all[0x87] = 0x80;
+    expect(space.write(0, all).map((effect) => effect.kind)).toEqual(['bar', 'msix', 'command']);
+    space.reset();
+    expect(space.read(0, 4096)).toEqual(new ConfigSpace(nvme).read(0, 4096));
+  });
+
+  test('reads into a given array, a copy', () => {
+    const space = new ConfigSpace(nvme);
+    const into = new Uint8Array(8);
+    expect(space.read(0, 4, into)).toBe(into);
+    expect([...into]).toEqual([0x36, 0x1b, 0x10, 0, 0, 0, 0, 0]);
+    into.fill(0);
+    expect(space.read(0, 1)[0]).toBe(0x36);
   });
 
   test.each([
-    ['a loop', 0x1c0, 0x1000001e, /loop through 0x100/],
-    ['a pointer below 100h', 0x1c0, 0x0401001e, /below 0x100, to 0x40/],
-    ['a capability that is cut short', 0x1c0, 0xffc1001e, /0xffc is cut short/],
-    ['a capability that does not answer', 0x1c0, 0xff81001e, /answers at 0xff8/],
-  ])('stops at %s', (_, at, header, problem) => {
-    const { config, view } = extended();
-    view.setUint32(0xffc, 0x00010003, true);
-    view.setUint32(0xff8, 0xffffffff, true);
-    view.setUint32(at, header, true);
-    expect(parseExtendedCapabilities(config).problem).toMatch(problem);
+    [4096, 1],
+    [-1, 2],
+    [0, 4097],
+    [0.5, 1],
+    [4095, 2],
+  ])('refuses access at %p of %p bytes', (offset, length) => {
+    const space = new ConfigSpace(nvme);
+    const error = expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' });
+    expect(() => space.read(offset, length)).toThrow(error);
+    expect(() => space.write(offset, new Uint8Array(length))).toThrow(error);
   });
-});
 
-test('names classes and devices', () => {
-  expect(className(0x010802)).toBe('Non-volatile memory controller (NVM Express)');
-  expect(className(0x020000)).toBe('Ethernet controller');
-  expect(className(0x0c7f00)).toBe('Serial bus controller');
-  expect(className(0x7f0100)).toBe('Class 7f01');
-  expect(deviceName(0x4e58, 1)).toBe('SPDK NVMe controller');
-  expect(deviceName(0x4e58, 2)).toBeUndefined();
+  const msix = {
+    kind: 'msix',
+    vectors: 64,
+    table: { bar: 0, offset: 0 },
+    pba: { bar: 0, offset: 0x400 },
+  } as const;
+  test.each<[string, Partial<ConfigSpaceDeclaration>]>([
+    ['vendor FFFFh', { vendorId: 0xffff }],
+    ['a class of more than 24 bits', { classCode: 0x1000000 }],
+    ['an interrupt pin above 4', { interruptPin: 5 }],
+    ['7 BARs', { bars: { 6: { kind: 'io', size: 4 } } as BarDeclarations }],
+    ['a BAR size that is no power of two', { bars: { 0: { kind: 'memory32', size: 0x3000 } } }],
+    ['a BAR size in words', { bars: { 0: { kind: 'memory32', size: '64' as unknown as number } } }],
+    ['a BAR that is too small', { bars: { 0: { kind: 'memory32', size: 8 } } }],
+    ['an I/O BAR that is too large', { bars: { 0: { kind: 'io', size: 512 } } }],
+    [
+      'a 64-bit BAR without room',
+      {
+        bars: {
+          0: { kind: 'memory64', size: 16 },
+          1: { kind: 'io', size: 4 },
+        },
+      },
+    ],
+    ['a 64-bit BAR 5', { bars: { 5: { kind: 'memory64', size: 16 } } }],
+    ['no MSI-X vectors', { capabilities: [{ ...msix, vectors: 0 }] }],
+    ['2049 MSI-X vectors', { capabilities: [{ ...msix, vectors: 2049 }] }],
+    [
+      'an MSI-X table in a BAR that is not there',
+      { capabilities: [{ ...msix, table: { bar: 5, offset: 0 } }] },
+    ],
+    ['an MSI-X table in an I/O BAR', { capabilities: [{ ...msix, table: { bar: 2, offset: 0 } }] }],
+    ['an MSI-X table beyond its BAR', { capabilities: [{ ...msix, table: { bar: 0, offset: 0x3c08 } }] }],
+    ['an MSI-X table that is not aligned', { capabilities: [{ ...msix, table: { bar: 0, offset: 4 } }] }],
+    ['an MSI-X table over the pending bits', { capabilities: [{ ...msix, pba: { bar: 0, offset: 0x3f8 } }] }],
+    ['a capability twice', { capabilities: [{ kind: 'express' }, { kind: 'express' }] }],
+    ['capabilities beyond 256 bytes', { capabilities: [{ kind: 'vendor', data: new Uint8Array(190) }] }],
+    ['extended capabilities in 256 bytes', { size: 256, capabilities: [{ kind: 'advanced-errors' }] }],
+  ])('refuses %s', (_, wrong) => {
+    const plain: ConfigSpaceDeclaration = { ...nvme, capabilities: [] };
+    expect(() => new ConfigSpace({ ...plain, ...wrong })).toThrow(
+      expect.objectContaining({
+        code: expect.stringMatching(/^ERR_(OUT_OF_RANGE|INVALID_ARG_VALUE)$/) as string,
+      }),
+    );
+  });
 });

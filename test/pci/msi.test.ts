@@ -12,7 +12,7 @@ const plain: ConfigSpaceDeclaration = {
   vendorId: 0x1b36,
   deviceId: 0x0010,
   classCode: 0x010802,
-  bars: [{ type: 'memory32', size: 0x2000 }],
+  bars: { 0: { kind: 'memory32', size: 0x2000 } },
 };
 const withMsi = (msi: Omit<CapabilityDeclaration & { kind: 'msi' }, 'kind'>): ConfigSpace =>
   new ConfigSpace({

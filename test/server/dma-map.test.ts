@@ -197,4 +197,23 @@ describe('DMA_MAP and DMA_UNMAP', () => {
     expect(t.errors[0]?.error).toMatchObject({ code: 'ERR_VFIO_USER_MAPPING_LOST' });
     closeFd(fd);
   });
+
+  test('a client that truncates the memory of many ranges is told of twice, with their number', async () => {
+    const fd = createSharedMemory(0x1000, { sealed: false });
+    for (let index = 1; index <= 10; index++) await t.raw.errnoOf(2, dmaMap(index * 0x2000, 0x1000), [fd]);
+    ftruncateSync(fd, 0);
+    const { client, ranges } = t.model;
+    for (const { iova } of ranges) expect(await client?.memory.read(iova, 1)).toEqual(Uint8Array.of(0));
+    await until(() => t.errors.length > 0);
+    // All have been told before the answer to this, which takes a few turns of the event loop.
+    expect(await t.raw.errnoOf(13)).toBe(0);
+    t.raw.close();
+    await until(() => t.model.log.includes('detach'));
+    const messages = t.errors.map(({ error }) => (error as Error).message);
+    expect(messages).toEqual([
+      expect.stringMatching(/^the client truncated .* at 0x2000\+0x1000;/),
+      expect.stringMatching(/^the client truncated .* in 10 ranges;/),
+    ]);
+    closeFd(fd);
+  });
 });

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { constants } from 'node:os';
 import fc from 'fast-check';
 import { connect, type IoRegionFd } from '../../lib/client';
 import { EventFd, Socket, closeFd } from '../../lib/native';
@@ -323,6 +324,16 @@ describe('a client', () => {
     open();
     await lives();
     expect(t.errors).toEqual([]);
+  });
+
+  test('that asks when the socket cannot be watched is refused, and nothing stays open', async () => {
+    const before = openFds();
+    jest.spyOn(Socket.prototype, 'watch').mockImplementationOnce(() => {
+      throw new Error('no descriptor is left');
+    });
+    expect((await ask()).errno).toBe(constants.errno.EIO);
+    expect(openFds()).toBe(before);
+    await lives();
   });
 
   test('that asks again gets another socket; the first is closed', async () => {

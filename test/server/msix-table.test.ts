@@ -136,7 +136,7 @@ test('served: table, pending bits and function mask as a client sees them', asyn
     vendorId: 0x1234,
     deviceId: 1,
     classCode: 0xff0000,
-    bars: [undefined, undefined, undefined, undefined, { type: 'memory32', size: 0x2000 }],
+    bars: { 4: { kind: 'memory32', size: 0x2000 } },
     capabilities: [
       { kind: 'msix', vectors: 4, table: { bar: 4, offset: 0 }, pba: { bar: 4, offset: 0x1000 } },
     ],

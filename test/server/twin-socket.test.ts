@@ -123,9 +123,7 @@ test('REGION_WRITE_MULTI is announced to clients that announce it, when the serv
   ]) {
     const server = await serve(path, model, { capabilities: { writeMultiple: offered === true } });
     const raw = await RawClient.connect(path, false);
-    const reply = await raw.ask(
-      version(`{"capabilities":{"max_msg_fds":16,"write_multiple":${String(asked)}}}`),
-    );
+    const reply = await raw.ask(version(`{"capabilities":{"max_msg_fds":16,"write_multiple":${asked}}}`));
     const json = JSON.parse(Buffer.from(reply.payload.subarray(4, -1)).toString()) as {
       capabilities: Record<string, unknown>;
     };

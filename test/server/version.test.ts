@@ -16,7 +16,7 @@ describe('VERSION', () => {
     const reply = await t.raw.ask(bytes);
     expect(reply.errno).toBe(0);
     expect([...reply.payload.subarray(0, 2)]).toEqual([0, 0]);
-    return `${String(reply.payload[2])} ${Buffer.from(reply.payload.subarray(4)).toString()}`;
+    return `${reply.payload[2]} ${Buffer.from(reply.payload.subarray(4)).toString()}`;
   };
 
   test('the lower minor version holds', async () => {

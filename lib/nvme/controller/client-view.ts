@@ -5,8 +5,8 @@ import type { ClientMemory, ClientRange } from '../../server/device-model';
 export interface ViewRange {
   /** First address. */
   readonly start: number;
-  /** Address after the last one. */
-  readonly end: number;
+  /** Address after the last one; {@link start} once the range is about to be unmapped. */
+  end: number;
   readonly buffer: ArrayBuffer;
   /** All of {@link buffer}. */
   readonly bytes: Uint8Array;
@@ -42,10 +42,14 @@ export class ClientView {
     this.#last = null;
   }
 
-  /** Takes out a range, which is about to be unmapped. It is not found again, even while the client's memory lists it. */
+  /** Never finds the range again: it is about to be unmapped, perhaps with all others, so that it is emptied in its place. */
   leave(range: ClientRange): void {
     this.#leaving.add(range);
-    this.#rebuild();
+    this.#last = null;
+    const start = Number(range.iova);
+    const found = this.#search(start, 1);
+    if (found?.start === start) found.end = start;
+    this.#last = null;
   }
 
   /** Follows changes of the client's memory. Returns whether there were any: then what was found before is void. */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { ConfigSpace, type ConfigEffect } from '../../pci/builder';
+import { ConfigSpace, type ConfigEffect } from '../../pci/config-space';
 import { PciIrq, PciRegion } from '../../pci/device';
 import { configRegion } from '../../server/config-region';
 import type { Client, ClientRange, PciDeviceModel, ServedRegion } from '../../server/device-model';
@@ -161,13 +161,10 @@ function configSpace(vectors: number, barBytes: number): ConfigSpace {
     subsystemVendorId: PciIds.subsystemVendor,
     subsystemId: PciIds.subsystem,
     classCode: CLASS_CODE,
-    bars: [
-      { type: 'memory64', size: barBytes },
-      undefined,
-      undefined,
-      undefined,
-      { type: 'memory32', size: MSIX_BAR.size },
-    ],
+    bars: {
+      0: { kind: 'memory64', size: barBytes },
+      4: { kind: 'memory32', size: MSIX_BAR.size },
+    },
     capabilities: [
       { kind: 'power-management' },
       { kind: 'express', functionLevelReset: true },

@@ -4,7 +4,7 @@ import type { Device, MappedArea } from '../../pci';
 import {
   Register,
   formatVersion,
-  maxTransferSize,
+  pagesLimit,
   takesSgl,
   type ControllerCapabilities,
   type IdentifyController,
@@ -14,11 +14,13 @@ import { bringUp, shutDown, shutDownSync, type AttachOptions, type ControllerPar
 import { NVME_PAGE, type DmaArena } from './dma-arena';
 import type { Doorbells } from './doorbells';
 import { IoQueue } from './io-queue';
-import { NvmeNamespace } from './namespace';
+import { NO_LIMITS, NvmeNamespace, type CommandLimits } from './namespace';
 import type { CreatedQueuePair, VectorHandler } from './queue-pairs';
 
 /** Commands outstanding in an I/O queue, unless another number is wanted. */
 const DEFAULT_DEPTH = 64;
+/** VER of version 2.0. */
+const VERSION_2 = 0x20000;
 /** Controllers that are up, to be shut down when the process exits. */
 const live = new Set<NvmeController>();
 
@@ -59,6 +61,7 @@ export class NvmeController {
   };
   #identify: IdentifyController | undefined;
   #version = 0;
+  #limits: CommandLimits | undefined;
   #namespaces: NvmeNamespace[] = [];
   #defaultQueue: Promise<IoQueue> | undefined;
   #closed = false;
@@ -115,9 +118,27 @@ export class NvmeController {
 
   /** Largest transfer of one command, in bytes (MDTS). */
   get maxTransferSize(): number {
-    const limit = maxTransferSize(this.identify.mdts, this.capabilities.minPageSize);
+    const limit = pagesLimit(this.identify.mdts, this.capabilities.minPageSize);
     // One page of PRP list, not chained: SPDK does not follow chains.
     return Math.min(limit, 512 * NVME_PAGE);
+  }
+
+  /**
+   * Limits of the commands without data buffer, asked for once. Controllers before version 2.0 do not tell them.
+   * @internal
+   */
+  async commandLimits(): Promise<CommandLimits> {
+    if (this.#version < VERSION_2) return NO_LIMITS;
+    if (this.#limits === undefined) {
+      const { wzsl, dmrl, dmrsl, dmsl } = await this.admin.identifyNvmController();
+      this.#limits = {
+        zeroBytes: pagesLimit(wzsl, this.capabilities.minPageSize),
+        ranges: dmrl || NO_LIMITS.ranges,
+        rangeBlocks: dmrsl || NO_LIMITS.rangeBlocks,
+        blocks: Number(dmsl) || NO_LIMITS.blocks,
+      };
+    }
+    return this.#limits;
   }
 
   /** True when data may be described by SGL descriptors, as long as it begins at a multiple of 4. */

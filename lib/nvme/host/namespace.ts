@@ -41,21 +41,44 @@ export interface ZeroRange extends Omit<WriteRange, 'offset'> {
   readonly deallocate?: boolean;
 }
 
+/** Limits of a command that has no data buffer (Identify Controller of the NVM command set). */
+export interface CommandLimits {
+  /** WZSL: bytes of Write Zeroes. */
+  readonly zeroBytes: number;
+  /** DMRL: ranges of Dataset Management. */
+  readonly ranges: number;
+  /** DMRSL: blocks of a range of Dataset Management. */
+  readonly rangeBlocks: number;
+  /** DMSL: blocks of Dataset Management. */
+  readonly blocks: number;
+}
+
+/** What the fields of the commands hold (NVM command set 1.0, 3.2.3). */
+export const NO_LIMITS: CommandLimits = {
+  zeroBytes: Infinity,
+  ranges: 256,
+  rangeBlocks: 0xffff_ffff,
+  blocks: Infinity,
+};
+
 /** What a namespace needs of its controller. */
 interface NamespaceOwner {
   /** Largest transfer of one command, in bytes. */
   readonly maxTransferSize: number;
+  commandLimits(): Promise<CommandLimits>;
   defaultQueue(): Promise<IoQueue>;
 }
 
 /** A block count has 16 bits, and is 0's based (NVM command set 1.0, 3.2.4, CDW12). */
 const MOST_BLOCKS = 0x10000;
+/** Write Zeroes commands in flight together: they have no buffer that would bound their number. */
+const ZERO_COMMANDS = 64;
 /** Flags of CDW12 (NVM command set 1.0, 3.2.6 and 3.2.8). */
 const FORCE_UNIT_ACCESS = 0x4000_0000;
 const DEALLOCATE = 0x0200_0000;
 
 /**
- * A namespace of an NVMe controller. What is more than one command takes is split; all parts are in flight together.
+ * A namespace of an NVMe controller. What is more than one command takes is split. The parts of a transfer are in flight together.
  *
  * All methods reject with a `RangeError` when blocks are not in the namespace or do not fit the buffer, with an `NvmeStatusError`
  * when the controller completes a command with an error status, and with a `VfioUserError` when it has failed or is closed.
@@ -109,32 +132,32 @@ export class NvmeNamespace {
 
   /**
    * Fills blocks with zeros, without data (NVM command set 1.0, 3.2.8). Controllers have it or not (`oncs` of Identify
-   * Controller, bit 3), and may take fewer blocks in a command than the 65536 that are sent (`wzsl` of Identify Controller of
-   * the NVM command set).
+   * Controller, bit 3).
    */
   async writeZeroes(range: ZeroRange): Promise<void> {
-    const mistake = this.#rangeMistake(range.lba, range.blocks);
-    if (mistake !== undefined) throw mistake;
+    this.#checkRange(range);
     const { forceUnitAccess = false, deallocate = false } = range;
     const flags = (forceUnitAccess ? FORCE_UNIT_ACCESS : 0) | (deallocate ? DEALLOCATE : 0);
+    const { zeroBytes } = await this.#controller.commandLimits();
+    const most = Math.min(Math.floor(zeroBytes / this.blockSize), MOST_BLOCKS);
     const queue = range.queue ?? (await this.#controller.defaultQueue());
-    await this.#submitParts(NvmOpcode.writeZeroes, 0, 0, range, flags, queue, MOST_BLOCKS);
+    const end = range.lba + range.blocks;
+    for (let lba = range.lba; lba < end; lba += most * ZERO_COMMANDS) {
+      const blocks = Math.min(most * ZERO_COMMANDS, end - lba);
+      await this.#submitParts(NvmOpcode.writeZeroes, 0, 0, { lba, blocks }, flags, queue, most);
+    }
   }
 
   /**
    * Tells the controller that the data of blocks is not needed any more: Dataset Management with AD (NVM command set 1.0, 3.2.3).
    * What they read afterwards, `dlfeat` of Identify Namespace tells. Controllers have it or not (`oncs` of Identify Controller,
    * bit 2).
-   *
-   * @param ranges 1 to 256
    */
   async deallocate(ranges: readonly DatasetRange[], queue?: IoQueue): Promise<void> {
-    for (const { lba, blocks } of ranges) {
-      const mistake = this.#rangeMistake(lba, blocks);
-      if (mistake !== undefined) throw mistake;
-    }
+    for (const range of ranges) this.#checkRange(range);
+    const limits = await this.#controller.commandLimits();
     const target = queue ?? (await this.#controller.defaultQueue());
-    await target.deallocate(this.id, ranges);
+    for (const command of splitRanges(ranges, limits)) await target.deallocate(this.id, command);
   }
 
   /** Makes what was written durable (NVMe base 2.0, 7.1). */
@@ -200,6 +223,11 @@ export class NvmeNamespace {
     for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
+  #checkRange({ lba, blocks }: DatasetRange): void {
+    const mistake = this.#rangeMistake(lba, blocks);
+    if (mistake !== undefined) throw mistake;
+  }
+
   #rangeMistake(lba: number, blocks: number): Error | undefined {
     if (
       Number.isSafeInteger(lba) &&
@@ -230,4 +258,27 @@ export class NvmeNamespace {
     }
     return undefined;
   }
+}
+
+/**
+ * The ranges of each Dataset Management command, one command after the other, since the controller sets the limits. SPDK's
+ * target skips what is beyond them, and reports success.
+ */
+function* splitRanges(ranges: readonly DatasetRange[], limits: CommandLimits): Generator<DatasetRange[]> {
+  let command: DatasetRange[] = [];
+  let room = limits.blocks;
+  for (let { lba, blocks } of ranges) {
+    while (blocks > 0) {
+      const part = Math.min(blocks, limits.rangeBlocks, room);
+      command.push({ lba, blocks: part });
+      lba += part;
+      blocks -= part;
+      room -= part;
+      if (command.length < limits.ranges && room > 0) continue;
+      yield command;
+      command = [];
+      room = limits.blocks;
+    }
+  }
+  if (command.length > 0) yield command;
 }

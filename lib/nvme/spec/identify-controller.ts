@@ -324,10 +324,10 @@ export function encodeIdentifyController({ psds = [{}], ...fields }: IdentifyCon
 }
 
 /**
- * Greatest transfer of a command in bytes: `Infinity` when MDTS sets no limit.
- * @param mdts MDTS of Identify Controller
+ * The bytes of a limit that Identify tells as a power of two of pages: `Infinity` for 0, no limit.
+ * @param exponent MDTS of Identify Controller, or WZSL of Identify Controller of the NVM command set
  * @param minPageSize CAP.MPSMIN in bytes
  */
-export function maxTransferSize(mdts: number, minPageSize: number): number {
-  return mdts === 0 ? Infinity : minPageSize * 2 ** mdts;
+export function pagesLimit(exponent: number, minPageSize: number): number {
+  return exponent === 0 ? Infinity : minPageSize * 2 ** exponent;
 }

@@ -24,7 +24,7 @@ import {
   encodeNamespaceList,
   encodeSmartLog,
   encodeSupportedLogPages,
-  maxTransferSize,
+  pagesLimit,
   numberOfQueues,
 } from '../../../lib/nvme/spec';
 
@@ -133,8 +133,8 @@ describe('Identify Controller', () => {
   });
 
   test('MDTS', () => {
-    expect(maxTransferSize(5, 4096)).toBe(131072);
-    expect(maxTransferSize(0, 4096)).toBe(Infinity);
+    expect(pagesLimit(5, 4096)).toBe(131072);
+    expect(pagesLimit(0, 4096)).toBe(Infinity);
   });
 });
 

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: MIT
+import { invalidArgument } from '../errors';
+import { pageSize } from '../native';
+import { checkKeys, type Keys } from '../pci/check-keys';
+import { PciRegion, type SparseArea } from '../pci/device';
+import type { MigrationModel, PciDeviceModel, RegionType, ServedRegion, SharedFile } from './device-model';
+import { checkIoFds } from './served-io-fds';
+
+/** Indexes of regions and interrupts that are served. */
+const MAX_INDEX = 255;
+/** A vector count is kept per client, and MSI-X has at most 2048. */
+const MAX_VECTORS = 65535;
+
+const MODEL: Keys<PciDeviceModel> = {
+  name: 'required',
+  regions: 'required',
+  irqs: 'required',
+  migration: 'optional',
+  reset: 'optional',
+  attach: 'optional',
+  mapped: 'optional',
+  unmapping: 'optional',
+  detach: 'optional',
+};
+const REGION: Keys<ServedRegion> = {
+  size: 'required',
+  type: 'optional',
+  shared: 'optional',
+  ioFds: 'optional',
+  concurrent: 'optional',
+  read: 'optional',
+  write: 'optional',
+};
+const REGION_TYPE: Keys<RegionType> = { type: 'required', subtype: 'required' };
+const SHARED_FILE: Keys<SharedFile> = { fd: 'required', offset: 'required', areas: 'required' };
+const AREA: Keys<SparseArea> = { offset: 'required', size: 'required' };
+const MIGRATION: Keys<MigrationModel> = {
+  save: 'required',
+  load: 'required',
+  preCopy: 'optional',
+  stateChanged: 'optional',
+};
+
+/**
+ * Checks a device model before it is served.
+ *
+ * @throws TypeError ERR_INVALID_ARG_VALUE when it lacks something, contradicts itself, or is an object literal with a key
+ *   that is not known
+ */
+export function checkModel(model: PciDeviceModel): void {
+  checkKeys('device model', model, MODEL);
+  const { name, regions, irqs, migration } = model;
+  for (const [key, map] of [
+    ['regions', regions],
+    ['irqs', irqs],
+  ] as const) {
+    if (typeof map.entries !== 'function') throw invalidArgument(`${key} of device model ${name} is no Map`);
+  }
+  if (!regions.has(PciRegion.config))
+    throw invalidArgument(`device model ${name} has no configuration space (region ${PciRegion.config})`);
+  if (migration !== undefined) {
+    checkKeys(`migration of device model ${name}`, migration, MIGRATION);
+    if (model.reset === undefined) {
+      throw invalidArgument(
+        `device model ${name} can migrate but has no reset, without which it stays in error for ever`,
+      );
+    }
+  }
+  for (const [index, region] of regions) {
+    const where = `region ${index} of device model ${name}`;
+    if (!isIndex(index)) throw invalidArgument(`${where}: an index is an integer from 0 to ${MAX_INDEX}`);
+    checkRegion(region, where);
+  }
+  for (const [index, count] of irqs) {
+    if (!isIndex(index) || !Number.isInteger(count) || count < 0 || count > MAX_VECTORS) {
+      throw invalidArgument(
+        `interrupt index ${index} of device model ${name} has ${count} vectors; ` +
+          `give integers, at most ${MAX_VECTORS} vectors`,
+      );
+    }
+  }
+}
+
+function isIndex(index: number): boolean {
+  return Number.isInteger(index) && index >= 0 && index <= MAX_INDEX;
+}
+
+function checkRegion(region: ServedRegion, where: string): void {
+  checkKeys(where, region, REGION);
+  const { size, type, shared, ioFds = [] } = region;
+  if (!Number.isSafeInteger(size) || size < 0) throw invalidArgument(`${where} has ${size} bytes`);
+  if (type !== undefined) checkKeys(`type of ${where}`, type, REGION_TYPE);
+  checkIoFds(ioFds, size, where);
+  if (shared === undefined) return;
+  checkKeys(`shared of ${where}`, shared, SHARED_FILE);
+  for (const area of shared.areas) {
+    checkKeys(`areas of ${where}`, area, AREA);
+    const aligned = area.offset % pageSize === 0 && area.size % pageSize === 0;
+    if (!aligned || area.offset < 0 || area.size < 1 || area.offset + area.size > size) {
+      throw invalidArgument(
+        `${where}: the area of ${area.size} bytes at ${area.offset} is not a number of whole pages of ` +
+          `${pageSize} bytes within its ${size} bytes`,
+      );
+    }
+  }
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT
+import {
+  Command,
+  DmaUnmapFlag,
+  commandName,
+  decodeDmaMapRequest,
+  decodeDmaUnmapRequest,
+  decodeSetIrqsRequest,
+  encodeDmaUnmapReply,
+} from '../protocol';
+import {
+  CommandError,
+  Errno,
+  type CommandReply,
+  type Connection,
+  type FdList,
+  type IncomingCommand,
+  type LaneQueue,
+} from '../transport';
+import { ClientInterrupts } from './client-interrupts';
+import { ClientMemoryMap } from './client-memory';
+import type { DeviceDescription } from './device-description';
+import { answerDeviceFeature } from './device-feature';
+import type { Client, ClientRange, PciDeviceModel } from './device-model';
+import { IoRegions } from './io-regions';
+import type { Migration } from './migration';
+import { after, type Eventually, type ModelCalls } from './model-calls';
+import type { Agreement } from './negotiation';
+import type { ProcessLimits } from './process-limits';
+import { RegionAccessor } from './region-access';
+import { TimeSlice } from './time-slice';
+
+/** A device as it is served: its model, and what the server keeps for it from client to client. */
+export interface ServedDevice {
+  readonly model: PciDeviceModel;
+  readonly description: DeviceDescription;
+  /** Null when the device cannot migrate. */
+  readonly migration: Migration | null;
+}
+
+/** What a {@link ServedClient} works with. */
+export interface ServedClientOptions {
+  /** Name of the client, for messages. */
+  readonly name: string;
+  readonly device: ServedDevice;
+  /** What was negotiated. */
+  readonly agreement: Agreement;
+  readonly processLimits: ProcessLimits;
+  /** The connection for our DMA_READ and DMA_WRITE. */
+  readonly connection: Connection;
+  /** The order of the client's commands, among which accesses by ioregionfd take their turn. */
+  readonly turns: LaneQueue;
+  readonly calls: ModelCalls;
+  /** Told of what goes wrong and is nobody's to handle. */
+  readonly report: (error: unknown) => void;
+}
+
+/** What a device that failed to migrate does not serve until it is reset. */
+const ACCESSES: readonly number[] = [Command.regionRead, Command.regionWrite, Command.regionWriteMulti];
+const EMPTY: CommandReply = { payload: new Uint8Array(0) };
+
+/** A client that has negotiated: serves its commands, and owns its memory and eventfds. */
+export class ServedClient implements Client {
+  readonly name: string;
+  readonly memory: ClientMemoryMap;
+  readonly #device: ServedDevice;
+  readonly #agreement: Agreement;
+  readonly #calls: ModelCalls;
+  readonly #interrupts: ClientInterrupts;
+  readonly #regions: RegionAccessor;
+  readonly #ioRegions: IoRegions;
+
+  constructor(options: ServedClientOptions) {
+    const { name, device, agreement, processLimits, connection, turns, calls, report } = options;
+    const { model } = device;
+    const { ours, limits } = agreement;
+    this.name = name;
+    this.#device = device;
+    this.#agreement = agreement;
+    this.#calls = calls;
+    this.memory = new ClientMemoryMap(
+      connection,
+      {
+        maxDmaMaps: ours.maxDmaMaps,
+        pageSizes: ours.pageSizes,
+        maxDataXferSize: limits.maxDataXferSize,
+        mappings: processLimits.mappings,
+      },
+      report,
+    );
+    this.#interrupts = new ClientInterrupts(model.irqs, processLimits.descriptors);
+    this.#regions = new RegionAccessor(model.regions, calls.call, ours.maxDataXferSize);
+    this.#ioRegions = new IoRegions(model.regions, {
+      turns,
+      report,
+      read: (region, offset, data) => {
+        this.#checkState();
+        return calls.track(this.#regions.load(region, offset, data));
+      },
+      write: (region, offset, data, posted) => {
+        this.#checkState();
+        return calls.track(this.#regions.store(region, offset, data, posted));
+      },
+    });
+  }
+
+  trigger(irqIndex: number, vector: number): boolean {
+    return this.#interrupts.trigger(irqIndex, vector);
+  }
+
+  pending(irqIndex: number, vector: number): boolean {
+    return this.#interrupts.pending(irqIndex, vector);
+  }
+
+  /** @throws CommandError or VfioUserError ERR_VFIO_USER_PROTOCOL, which becomes the errno of the reply */
+  serve({ command, payload, fds, posted }: IncomingCommand): Eventually<CommandReply> {
+    const { description, migration } = this.#device;
+    const { maxMsgFds } = this.#agreement.limits;
+    if (ACCESSES.includes(command)) this.#checkState();
+    switch (command) {
+      case Command.version:
+        throw new CommandError(Errno.EINVAL, 'the version has been negotiated');
+      case Command.dmaMap:
+        return this.#map(payload, fds);
+      case Command.dmaUnmap:
+        return this.#unmap(payload);
+      case Command.deviceGetInfo:
+        return description.device(payload);
+      case Command.deviceGetRegionInfo:
+        return description.region(payload, maxMsgFds);
+      case Command.deviceGetRegionIoFds:
+        return description.regionIoFds(payload, maxMsgFds, (index) => this.#ioRegions.open(index));
+      case Command.deviceGetIrqInfo:
+        return description.irq(payload);
+      case Command.deviceSetIrqs:
+        this.#interrupts.set(decodeSetIrqsRequest(payload), fds);
+        return EMPTY;
+      case Command.regionRead:
+        return this.#regions.read(payload);
+      case Command.regionWrite:
+        return this.#regions.write(payload, posted);
+      case Command.regionWriteMulti:
+        return this.#regions.writeMulti(payload, posted);
+      case Command.deviceReset:
+        return this.#reset();
+      case Command.deviceFeature:
+        return answerDeviceFeature(payload, migration, this.memory.dirtyLog, this.#calls.call);
+      case Command.migDataRead:
+        return this.#migration.read(payload, this.#agreement.ours.maxDataXferSize, this.#calls.call);
+      case Command.migDataWrite:
+        return after(
+          this.#migration.write(payload, this.#agreement.ours.maxDataXferSize, this.#calls.call),
+          () => EMPTY,
+        );
+      default:
+        throw new CommandError(Errno.ENOTSUP, `${commandName(command)} is not served`);
+    }
+  }
+
+  /** Releases what the client had. The device model must have let go. Resolves when nothing is left. */
+  async close(): Promise<void> {
+    this.#ioRegions.close();
+    await Promise.all([this.#interrupts.close(), this.memory.close()]);
+  }
+
+  get #migration(): Migration {
+    const { migration, model } = this.#device;
+    if (migration === null) throw new CommandError(Errno.ENOTSUP, `${model.name} cannot migrate`);
+    return migration;
+  }
+
+  #checkState(): void {
+    const { migration, model } = this.#device;
+    if (migration?.state === 'error')
+      throw new CommandError(Errno.EIO, `${model.name} failed to migrate, and has to be reset`);
+  }
+
+  #map(payload: Uint8Array, fds: FdList): CommandReply {
+    const range = this.memory.map(decodeDmaMapRequest(payload), fds);
+    try {
+      this.#calls.tell(() => this.#device.model.mapped?.(range));
+    } catch (error) {
+      this.memory.remove(range);
+      throw error;
+    }
+    return EMPTY;
+  }
+
+  #unmap(payload: Uint8Array): Eventually<CommandReply> {
+    const request = decodeDmaUnmapRequest(payload);
+    const { flags, address, size, bitmap } = request;
+    if (flags !== 0 && flags !== DmaUnmapFlag.all && flags !== DmaUnmapFlag.getDirtyBitmap)
+      throw new CommandError(Errno.EINVAL, `DMA_UNMAP flags are 0x${flags.toString(16)}`);
+    const { memory } = this;
+    if (flags === DmaUnmapFlag.all)
+      return after(this.#unmapAll(), () => ({ payload: encodeDmaUnmapReply(request) }));
+    const range = memory.get(address, size);
+    if (range === undefined) {
+      throw new CommandError(
+        Errno.ENOENT,
+        `no DMA_MAP had address 0x${address.toString(16)} and size 0x${size.toString(16)}`,
+      );
+    }
+    if (bitmap !== undefined) memory.dirtyLog.checkUnmapBitmap(size, bitmap);
+    return after(this.#letGo(range), () => {
+      const data =
+        bitmap === undefined ? undefined : memory.dirtyLog.unmapBitmap(address, size, bitmap.pageSize);
+      memory.remove(range);
+      return { payload: encodeDmaUnmapReply(request), data };
+    });
+  }
+
+  /** The device lets go of all ranges, then they are unmapped. When it fails, those that it has let go of are. */
+  async #unmapAll(): Promise<void> {
+    const { memory } = this;
+    const { ranges } = memory;
+    const slice = new TimeSlice();
+    let free = 0;
+    try {
+      for (const range of ranges) {
+        const letGo = this.#letGo(range);
+        if (letGo instanceof Promise) await letGo;
+        free++;
+        if (slice.over) await slice.next();
+        // A client that leaves meanwhile takes all with it.
+        if (memory.closed) return;
+      }
+    } catch (error) {
+      for (const range of ranges.slice(0, free)) {
+        memory.remove(range);
+        if (slice.over) await slice.next();
+      }
+      throw error;
+    }
+    await memory.removeAll();
+  }
+
+  #letGo(range: ClientRange): Eventually<void> {
+    return this.#calls.call(() => this.#device.model.unmapping?.(range));
+  }
+
+  #reset(): Eventually<CommandReply> {
+    const { model, migration } = this.#device;
+    if (model.reset === undefined) throw new CommandError(Errno.ENOTSUP, `${model.name} offers no reset`);
+    const { call } = this.#calls;
+    const done = call(() => model.reset?.());
+    if (migration === null) return after(done, () => EMPTY);
+    return (async () => {
+      await done;
+      await migration.wasReset(call);
+      return EMPTY;
+    })();
+  }
+}
