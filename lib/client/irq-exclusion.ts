@@ -12,6 +12,6 @@ export interface ExclusiveIrq {
  * function uses one at a time (PCI Local Bus 3.0, 6.8), and libvfio-user keeps their eventfds in one array.
  */
 export class IrqExclusion extends Mutex {
-  /** The one of INTx, MSI and MSI-X that is enabled. */
+  /** Which of INTx, MSI and MSI-X is enabled; null for none. */
   active: ExclusiveIrq | null = null;
 }

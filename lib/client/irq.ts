@@ -107,7 +107,7 @@ export class VfioUserIrq implements DeviceIrq {
    * so enabling one of them disables the others.
    *
    * @param targets where each vector goes; a number enables as many vectors to be polled, or waited for with
-   *   `vector(n).signals()`. For INTx the end of an interrupt (UNMASK) is told when a function or loop is done with it; for
+   *   `vector(n).signals()`. INTx is unmasked when a function or loop is done with an interrupt; for
    *   an eventfd of the caller's the caller does that
    * @param options how the event loop waits for signals, of all these vectors
    * @throws RangeError for more vectors than there are, or none, or a negative `spin`; TypeError for a mode that does not
@@ -173,7 +173,7 @@ export class VfioUserIrq implements DeviceIrq {
     if (this.#exclusion.active === this) this.#exclusion.active = null;
   }
 
-  /** Fails those who wait: the connection has ended with an error, and no signal will come any more. @internal */
+  /** Ends the streams of all vectors with an error: the connection has ended, and no signal will come any more. @internal */
   connectionLost(error: VfioUserError): void {
     for (const vector of this.#vectors.values()) vector.fail(error);
   }

@@ -91,7 +91,7 @@ export class PciFunction {
     return parseConfigHeader(await this.readConfig(0, PCI_HEADER_BYTES));
   }
 
-  /** Walks the capability list, as far as it is sound. */
+  /** Walks the capability list (PCI Local Bus 3.0, 6.7). A broken list is followed up to its fault, which the result names. */
   async capabilities(): Promise<CapabilityList<Capability>> {
     const config = await this.#config();
     const end = Math.min(config.size, PCI_CONFIG_BYTES);
@@ -105,7 +105,7 @@ export class PciFunction {
     return parseCapabilities(bytes);
   }
 
-  /** Walks the list of extended capabilities, as far as it is sound; empty for conventional PCI. */
+  /** Walks the list of extended capabilities (PCI Express base 5.0, 7.6.3), as {@link capabilities}. Empty for conventional PCI. */
   async extendedCapabilities(): Promise<CapabilityList<ExtendedCapability>> {
     const config = await this.#config();
     const end = Math.min(config.size, PCIE_CONFIG_BYTES);

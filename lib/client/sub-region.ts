@@ -28,7 +28,7 @@ export interface IoEventFdDescription {
 }
 
 /**
- * A register whose writes are told by an eventfd instead of a message (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS, and
+ * A register for whose writes an eventfd is signalled instead of sending a message (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS, and
  * `KVM_IOEVENTFD` of the kernel). The device learns that there was a write, but neither its value nor its width, except
  * with shadow memory, libvfio-user's extension, where the value is stored first.
  */
@@ -76,7 +76,7 @@ export class IoEventFd {
     return this.#eventFd.fd;
   }
 
-  /** Whether a write of these bytes at this offset of the region is told by the eventfd. */
+  /** Whether a write of these bytes at this offset of the region signals the eventfd. */
   matches(offset: number, data: Uint8Array): boolean {
     if (offset !== this.offset || (this.size !== 0 && data.length !== this.size)) return false;
     return isWidth(data.length) && (this.datamatch === null || bigintOf(data) === this.datamatch);

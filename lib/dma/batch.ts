@@ -37,7 +37,7 @@ export class DmaBatchError extends VfioUserError {
     this.outcomes = outcomes;
   }
 
-  /** As for the base class, which would take every error of the package for one of these. */
+  /** True for errors of this class from any copy of the package. That of the base class is true for all errors of the package. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return VfioUserError[Symbol.hasInstance](value) && 'outcomes' in (value as object);
   }

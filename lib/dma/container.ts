@@ -44,7 +44,7 @@ const ALLOCATION_BASE = 1n << 32n;
 /** NVMe and many other devices have at most 48 address bits. */
 const ALLOCATION_LIMIT = 1n << 47n;
 
-/** The devices that are told what a container maps. For those who make devices; users have no need of it. */
+/** The devices of a container, for the code that adds and removes them. It is no part of the public API. */
 export let devicesOf: (container: DmaContainer) => DmaDevices;
 
 /**

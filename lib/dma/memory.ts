@@ -53,7 +53,7 @@ export type HugePages = 'auto' | 'always' | 'never';
 /** A huge page, in bytes. */
 export const HUGE_PAGE = 0x20_0000;
 
-/** A descriptor of ours, closed when the last of the ranges that share it is. */
+/** A descriptor of the container, which is closed with the last of the ranges that share it. */
 class SharedFile {
   readonly fd: number;
   /** Bytes; 0 for a device, which has no size. */

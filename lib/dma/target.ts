@@ -5,7 +5,7 @@ import { DirtyBitmap, MIN_DIRTY_PAGE_SIZE } from '../protocol/dirty-pages';
 import { readMemory, writeMemory, type DmaRange, type MappedRange } from './memory';
 import { IovaTable, formatRange, type IovaRange } from './table';
 
-/** What a device is told: that it may access a range, or may no more. */
+/** What a device is told: that it may access a range, or that it may do so no more. */
 export interface DmaChange {
   readonly kind: 'map' | 'unmap';
   readonly range: DmaRange;

@@ -173,7 +173,7 @@ export class Mapping {
     tellLoss = (mapping) => {
       if (mapping.#told || !mapping.lost) return;
       mapping.#told = true;
-      // Each in a task of its own, so that the exception of one handler does not keep the event from the others.
+      // Each handler has a task of its own, so that the exception of one does not keep the event from the others.
       queueMicrotask(() => mapping.onLost?.(mapping));
     };
   }

@@ -55,7 +55,7 @@ export function writeU64(view: DataView, offset: number, value: U64, name = 'val
   view.setBigUint64(offset, value, true);
 }
 
-/** Writes as {@link writeU64} does, without a view: making one takes longer than this. For messages that come in numbers. */
+/** Writes as {@link writeU64} does, but without a view, since making one takes longer than this. For messages that are frequent. */
 export function putU64(bytes: Uint8Array, at: number, value: U64, name = 'value'): void {
   const number = Number(value);
   if (!Number.isSafeInteger(number) || number < 0) {

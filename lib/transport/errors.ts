@@ -20,7 +20,7 @@ export function disconnectedError(endpoint: string, partial: boolean, cause: unk
   );
 }
 
-/** The error that ended the connection, told for one command that fails by it. */
+/** The error of one command that failed because the connection ended with `error`. */
 export function errorFor(error: VfioUserError, command: string): VfioUserError {
   return new VfioUserError(error.code, `${command}: ${error.message}`, {
     errno: error.errno,

@@ -221,7 +221,7 @@ export class Outgoing {
   #gather(head: Uint8Array, headLength: number, data: Uint8Array | null): boolean {
     const total = headLength + (data?.length ?? 0);
     if (this.#gatheredBytes + total > GATHERED_SIZE) this.release();
-    // What waits for the socket goes first.
+    // Bytes that wait for the socket are sent before these.
     if (this.#chunks.length > 0 || total > GATHERED_SIZE || this.#closed) return false;
     if (this.#gathered.length === 0) this.#gathered = new Uint8Array(GATHERED_SIZE);
     const start = this.#gatheredBytes;

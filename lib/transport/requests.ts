@@ -32,7 +32,7 @@ export interface Reply {
   readonly fds: FdList;
 }
 
-/** Is told what became of a request; one of the two is called, once. */
+/** What is called with the result of a request: one of the two functions, once. */
 export interface Settlement {
   readonly resolve: (reply: Reply) => void;
   readonly reject: (error: Error) => void;
@@ -133,7 +133,7 @@ export class Requests {
     pending.cancelled = true;
   }
 
-  /** Matches a reply with its request, checks it, and tells who asked. */
+  /** Matches a reply with its request, checks it, and settles the request. */
   settle(message: Message): void {
     const { id } = message.header;
     const pending = this.#take(id);
