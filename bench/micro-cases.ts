@@ -72,11 +72,11 @@ export function messageCases(programs: Programs, path: string, counts: Counts, a
       ? []
       : [readCase(programs, awakePath, roundTrips, 'sync-read-awake', 'the same, of a server that is awake')];
   return [
-    readCase(programs, path, roundTrips, 'sync-read', 'region.readSync() by message, p50'),
+    readCase(programs, path, roundTrips, 'sync-read', 'region.read32Sync() by message, p50'),
     ...awake,
     {
       id: 'pipelined-reads',
-      name: `${pipelined} x region.read() in flight, total`,
+      name: `${pipelined} x region.read32() in flight, total`,
       bar: 0.25,
       warmUp: LONG_WARM_UP,
       ours: () =>
@@ -116,7 +116,7 @@ export function deviceCases(programs: Programs, path: string, counts: Counts): C
     loadRow('mapped-read-closed', 'the same, once a mapping was closed', null, 'loads-after-close', 'loads'),
     {
       id: 'mapped-read-sync',
-      name: 'the same by region.readSync(), a message',
+      name: 'the same by region.read32Sync(), a message',
       bar: null,
       ours: () =>
         using(path, async (device) => {

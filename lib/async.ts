@@ -25,8 +25,8 @@ export class Mutex {
 }
 
 /**
- * A function that asks once for each key, and from then on returns the same promise. A failure is not remembered: who asked
- * meanwhile gets it too, and the next call asks again.
+ * A function that asks once for each key, and from then on returns the same promise. A failure is not remembered: the calls
+ * that were made until then get it, and the next call asks again.
  */
 export function memoize<T, Key = void>(ask: (key: Key) => Promise<T>): (key: Key) => Promise<T> {
   const answers = new Map<Key, Promise<T>>();

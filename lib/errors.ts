@@ -82,7 +82,7 @@ export class VfioUserError extends Error {
   /** Name of the protocol command concerned. */
   readonly command: string | undefined;
 
-  /** The package makes its own errors; an application has no need to. */
+  /** For the package itself: applications receive these errors, and have no need to make any. */
   constructor(code: VfioUserErrorCode, message: string, details: VfioUserErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });
     this.code = code;
@@ -132,7 +132,7 @@ export function outOfRange(message: string): RangeError & { code: string } {
 
 /** What was thrown, which is nearly always an error. */
 export function asError(reason: unknown): Error {
-  // Errors of another realm are no instances of ours.
+  // An error of another realm is no instance of this realm's Error.
   const isError = reason instanceof Error || types.isNativeError(reason);
   return isError ? reason : new Error('What was thrown is no error', { cause: reason });
 }

@@ -8,7 +8,7 @@ import { printable } from './output';
 
 const DEFAULT_RUNTIME = 10;
 const DEFAULT_READ_PERCENT = 50;
-/** Of `zipf` without a number; fio's default. */
+/** Exponent of `zipf` without a number, which is fio's default. */
 const DEFAULT_THETA = 1.1;
 
 /** The options of `bench` that say what to run, by fio's names. */

@@ -18,7 +18,7 @@ export interface EmbeddedEndpoint extends AsyncDisposable {
 
 const START_MILLISECONDS = 10_000;
 const STOP_MILLISECONDS = 3_000;
-/** Of what the process says on stderr, for messages. */
+/** Most of what the process says on stderr that is kept for messages, in characters. */
 const KEPT_CHARACTERS = 4096;
 
 /**

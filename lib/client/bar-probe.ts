@@ -6,6 +6,7 @@ import type { DeviceRegion } from '../pci/device';
 export interface ProbedBar {
   /** Index of the (lower) register, 0 to 5. */
   readonly index: number;
+  /** How the register says that its region is addressed. */
   readonly kind: Bar['kind'];
   /** Bytes; 0 when the register is not implemented. One of 2^53 or more is rounded. */
   readonly size: number;

@@ -29,6 +29,7 @@ import { takeTwinSocket } from './twin-socket';
 
 /** How to connect. Times are in milliseconds. */
 export interface ConnectOptions {
+  /** Gives up when it is aborted; {@link connect} rejects with its reason then. */
   readonly signal?: AbortSignal;
   /**
    * Time for the connection and the version negotiation together. Default 5000. It covers VERSION because an
@@ -64,6 +65,7 @@ const MAX_MESSAGE = HEADER_SIZE + (1 << 20) + (1 << 16);
  *
  * @param endpoint path of the server's socket, SPDK's listener directory, `@name` for an abstract socket, or `{ fd }`
  * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY, TIMEOUT, VERSION, DISCONNECTED or PROTOCOL
+ * @throws TypeError ERR_INVALID_ARG_VALUE for a time-out that is not above 0, or a path that cannot be that of a socket
  * @example
  * await using device = await connect('/var/run/vfio-user/1/cntrl');
  * const bar0 = await device.region('bar0');
@@ -98,7 +100,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
         maxMessageSize: MAX_MESSAGE,
         role: 'client',
         onCommand: (command) => serveDma(dmaDevices, command),
-        // Without it the server's commands are lost.
+        // The server's commands come by this socket, so that the device cannot work without it.
         onClose: (error) => {
           if (error !== null) connection.close(error);
         },

@@ -54,7 +54,7 @@ export class DeviceFeatures {
   /**
    * Sets the data of a feature.
    *
-   * @returns the data as the device took them, usually the same
+   * @returns the data as the device took them, usually those that were given
    * @throws VfioUserError ERR_VFIO_USER_REMOTE when the device does not have the feature, or refuses
    */
   async set(feature: number, data: Uint8Array): Promise<Uint8Array> {

@@ -38,6 +38,7 @@ import { describeRegion } from './region-description';
 
 /** The result of the negotiation with a server. */
 export interface Negotiated {
+  /** The major version of the protocol, which is 0. */
   readonly major: number;
   /** The minor version that both speak. */
   readonly minor: number;
@@ -70,14 +71,21 @@ export interface DeviceParts {
 /** What a device's connection has seen so far. */
 export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 
-/** A server that announces more than this is not believed. */
+/** Most regions and interrupt indexes of a device. What a server announces beyond that is left out. */
 const MAX_REGIONS = 4096;
 
+/** Events of a {@link VfioUserDevice}, by name. */
+export interface DeviceEvents {
+  /** The connection has ended: with null by `close()`, else with why it failed. Emitted once. */
+  close: [error: Error | null];
+}
+
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
-export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] }> implements Device {
+export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device {
   readonly name: string;
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
+  /** The memory that the device may access, in a container of its own or one that devices share. */
   readonly dma: DmaContainer;
   /** The device as a PCI function: configuration space, capabilities, BARs. */
   readonly pci: PciFunction;
@@ -98,6 +106,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
   readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
 
+  /** @internal */
   constructor(connection: Connection, negotiated: Negotiated, parts: DeviceParts, timeouts: DeviceTimeouts) {
     super();
     this.name = connection.name;
@@ -118,6 +127,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     this.#postedWrites = new PostedWrites(connection, limits.writeMultiple);
   }
 
+  /** Whether the connection has ended: by {@link close}, or because the server has gone. */
   get closed(): boolean {
     return this.#connection.closed;
   }
@@ -127,16 +137,22 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     return { ...this.#connection.statistics, ...this.#postedWrites.statistics };
   }
 
-  /** Asked once; `reset` and the counts do not change while connected. */
+  /**
+   * What the device says of itself (vfio-user, VFIO_USER_DEVICE_GET_INFO). The server is asked once, since this does not change
+   * while connected.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_PCI when it is no PCI device; REMOTE and others of a message
+   */
   info(): Promise<DeviceInfo> {
     return this.#info();
   }
 
   /**
-   * A region by name or index. Asked once, then cached: what a region is does not change while connected, also not by
-   * {@link reset}. The object, its mappings and descriptors are valid until {@link close}.
+   * A region by name or index. The server is asked once, since what a region is does not change while connected, and not by
+   * {@link reset} either. The object, its mappings and descriptors are valid until {@link close}.
    *
-   * @throws RangeError for an index beyond the device's regions
+   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_REMOTE for one that this
+   *   device does not have, and others of a message
    */
   async region(region: PciRegionName | number): Promise<VfioUserRegion> {
     const index = typeof region === 'number' ? region : PciRegion[region];
@@ -160,7 +176,12 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     ));
   }
 
-  /** An interrupt index by name or number. Asked once, then cached. */
+  /**
+   * An interrupt index by name or number. The server is asked once.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_REMOTE for one that this
+   *   device does not have, and others of a message
+   */
   async irq(irq: PciIrqName | number): Promise<VfioUserIrq> {
     const index = typeof irq === 'number' ? irq : PciIrq[irq];
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
@@ -191,7 +212,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     await this.#command(Command.deviceGetInfo, encodeDeviceInfoRequest());
   }
 
-  /** The same, blocking. */
+  /** Blocks the thread until the server has served all messages that were sent before, as {@link flush} waits for. */
   flushSync(): void {
     const payload = encodeDeviceInfoRequest();
     this.#connection.requestSync({ command: Command.deviceGetInfo, payload });
@@ -227,6 +248,7 @@ export class VfioUserDevice extends EventEmitter<{ close: [error: Error | null] 
     this.#open.length = 0;
   }
 
+  /** Calls {@link close}. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

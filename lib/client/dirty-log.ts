@@ -21,13 +21,18 @@ import type { DeviceFeatures } from './device-feature';
 export interface DirtyLogOptions {
   /** Granularity in bytes, a power of two of at least 4096; the device may choose another. Default 4096. */
   readonly pageSize?: number;
-  /** Addresses that matter, `length` in bytes. None, the default, means all. */
-  readonly ranges?: readonly { readonly iova: number | bigint; readonly length: number }[];
+  /** Ranges of addresses that are logged. When there are none, which is the default, all are. */
+  readonly ranges?: readonly {
+    /** First address, 0 to 2^64 - 1. */
+    readonly iova: number | bigint;
+    /** Bytes. */
+    readonly length: number;
+  }[];
 }
 
 /**
- * Which memory a device has written: the log that the device keeps of its own stores, and what came from it by
- * DMA_WRITE messages, of which libvfio-user leaves the account to the client.
+ * Which memory a device has written: what the device has logged of its own stores, and what came from it by DMA_WRITE
+ * messages, which libvfio-user does not log.
  *
  * @example
  * await device.dirtyLog.start();
@@ -46,7 +51,7 @@ export interface DirtyLog {
    */
   start(options?: DirtyLogOptions): Promise<number>;
 
-  /** Ends the log; what it knew is forgotten. */
+  /** Stops logging, and forgets what was logged. Does nothing while nothing is logged. */
   stop(): Promise<void>;
 
   /**
@@ -108,7 +113,7 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
       throw invalidArgument(
         `${this.#device.name} logs dirty pages already; stop that before it is started again`,
       );
-    // From now on: a message may come before the reply.
+    // Logging begins before the request is sent, since a DMA_WRITE may come before the reply.
     this.#pages = new DirtyPages(pageSize);
     try {
       const reply = await this.#feature.set(
@@ -175,13 +180,13 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
 
   async unmap(range: DmaRange): Promise<void> {
     const pages = this.#logged();
-    // As for a report: our own account of what is written by message is complete.
+    // As in a report, memory without a descriptor is written by message only, and our own account of that is complete.
     if (range.fd === null) {
       const [error] = await this.#device.change([{ kind: 'unmap', range }]);
       if (error instanceof Error) throw error;
       return;
     }
-    // At the granularity of the log, as libvfio-user tells what is wrong at others beyond 256 pages.
+    // The bitmap has the granularity of the log: at any other, libvfio-user's is wrong beyond 256 pages.
     const pageSize = this.#pageSize;
     const bitmap = { pageSize, size: dirtyBitmapSize(range.size, pageSize) };
     const bytes = await this.#device.unmapWithBitmap(range, bitmap);
@@ -205,8 +210,8 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
   }
 
   /**
-   * Asks for all of a mapped range, at the granularity of the log: libvfio-user refuses a part of a range, and what it
-   * tells at another granularity is wrong beyond 256 pages. What the caller did not ask for waits in `pages`.
+   * Asks for all of a mapped range, at the granularity of the log: libvfio-user refuses a part of a range, and its bitmap is
+   * wrong beyond 256 pages at any other granularity. What the caller did not ask for is kept in `pages`.
    */
   async #fetch(pages: DirtyPages, range: DmaRange): Promise<void> {
     const most = this.#maxBitmap * 8 * this.#pageSize;

@@ -23,10 +23,10 @@ export class VfioUserDmaTarget implements DmaTarget {
   readonly dmaPageSize: number;
   readonly dirtyLog: DeviceDirtyLog;
   readonly #connection: Connection;
-  /** A server that takes no descriptors reaches the memory by message. */
+  /** Whether the server takes descriptors. One that does not reaches the memory by message. */
   readonly #sendsFds: boolean;
   readonly #timeout: number;
-  /** Reused for each DMA_MAP: many come one behind the other. */
+  /** Payload of every DMA_MAP. It is reused, since many of them are sent one behind the other. */
   readonly #mapPayload = new Uint8Array(DMA_MAP_SIZE);
 
   /** @param timeout in milliseconds */
@@ -59,12 +59,12 @@ export class VfioUserDmaTarget implements DmaTarget {
     });
   }
 
-  /** With libvfio-user's flag for that, which is one message; servers that do not know it refuse it with any of several errors. */
+  /** Sends one message with libvfio-user's flag for all ranges. A server that does not know the flag refuses it, with one of several errors. */
   async unmapAll(ranges: readonly DmaRange[]): Promise<(Error | null)[]> {
     if (this.#connection.closed) return ranges.map(() => null);
     const request = { flags: DmaUnmapFlag.all, address: 0, size: 0 };
     const error = unmapError(await this.#sendUnmap(request), request);
-    // Who does not answer, or is gone, is no better asked again.
+    // A server that does not answer, or is gone, is not asked again.
     if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE')
       return ranges.map(() => error);
     return this.change(ranges.map((range) => ({ kind: 'unmap', range })));
@@ -111,7 +111,7 @@ export class VfioUserDmaTarget implements DmaTarget {
     return { command: Command.dmaUnmap, payload, timeout: this.#timeout, maxReply };
   }
 
-  /** Sends one, behind the changes that wait to be sent. */
+  /** Sends a DMA_UNMAP behind the changes that wait to be sent. */
   async #sendUnmap(request: DmaUnmapRequest): Promise<PromiseSettledResult<Reply>> {
     const [result] = await this.#connection.requestAll(1, () => this.#unmap(request));
     return result as PromiseSettledResult<Reply>;

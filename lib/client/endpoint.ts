@@ -7,7 +7,12 @@ import { Socket } from '../native';
 import { Errno } from '../transport';
 
 /** An address that {@link connect} takes: a socket path, SPDK's directory with a socket `cntrl`, `@abstract`, or a descriptor. */
-export type Endpoint = string | { readonly fd: number };
+export type Endpoint =
+  | string
+  | {
+      /** A connected unix stream socket, which belongs to the package from then on. */
+      readonly fd: number;
+    };
 
 /** How long to wait between attempts while the listener's backlog is full. */
 const RETRY_MILLISECONDS = 10;
@@ -73,7 +78,7 @@ export async function openSocket(
   }
 }
 
-/** The endpoint is alive, but does not talk to us. */
+/** The error for an endpoint that takes connections, but does not answer. */
 export function busyError(endpoint: string, cause?: unknown): VfioUserError {
   return new VfioUserError(
     'ERR_VFIO_USER_BUSY',

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 export { connect, type ConnectOptions } from './connect';
-export type { DeviceStatistics, Negotiated, VfioUserDevice } from './device';
+export type { DeviceEvents, DeviceStatistics, Negotiated, VfioUserDevice } from './device';
 export type { Endpoint } from './endpoint';
 export type { ProbedBar } from './bar-probe';
 export type { IrqTarget, VectorSelection, VfioUserIrq } from './irq';
 export type { IrqHandler, IrqMode, IrqOptions, IrqTrace, IrqVector } from './irq-vector';
 export type { FunctionSwitches, PciFunction, SizedBar } from './pci-function';
+export type { PostedWriteStatistics } from './posted-writes';
 export type { SignalStream } from './signal-stream';
 export type { IoEventFd, IoRegionFd, SubRegion } from './sub-region';
 export { EventFd, type EventWatchOptions, type EventWatcher } from '../native';

@@ -9,7 +9,7 @@ import { IoEventFd, IoRegionFd, type SubRegion } from './sub-region';
 
 /** Room for 84 entries; more take a second message. */
 const FIRST_ROOM = 4096;
-/** A server that wants to tell more is not believed. libvfio-user takes no `argsz` above this. */
+/** Most room that a server is given. libvfio-user takes no `argsz` above this. */
 const MAX_ROOM = 1 << 20;
 
 /** The sub-regions of a region that have descriptors, and these descriptors. */
@@ -106,7 +106,7 @@ function open(
   }
 }
 
-/** Taken by this entry; others with the same index share the object. */
+/** Takes the descriptor of an entry. Other entries with the same index share the object that is made of it. */
 function takeOnce(fds: FdList, index: number): number {
   const fd = fds.take(index);
   if (fd === undefined) throw protocolError(`descriptor ${index} is to be an eventfd and something else`);
@@ -122,7 +122,7 @@ function openEventFd(fd: number): EventFd {
   }
 }
 
-/** Null for what is no stream socket: then the sub-region is accessed by message. */
+/** Returns null when the descriptor is no stream socket: then the sub-region is accessed by message. */
 function openChannel(fd: number, connection: Connection): IoRegionChannel | null {
   try {
     const name = `ioregionfd of ${connection.name}`;
@@ -133,7 +133,7 @@ function openChannel(fd: number, connection: Connection): IoRegionChannel | null
   }
 }
 
-/** Its mapping lives on when the descriptor is closed. */
+/** The shadow memory of an entry, if it has any. Its mapping outlives the descriptor. */
 function shadowOf(
   entry: RegionIoFd,
   fds: FdList,

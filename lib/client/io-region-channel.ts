@@ -57,6 +57,7 @@ export class IoRegionChannel {
     });
   }
 
+  /** Blocks the thread until {@link request} would resolve. */
   requestSync(bytes: Uint8Array, respond: boolean): Uint8Array {
     const outcome: { error: VfioUserError | null; response: Uint8Array | null } = {
       error: null,
@@ -71,7 +72,7 @@ export class IoRegionChannel {
     return outcome.response;
   }
 
-  /** What waits fails with ERR_VFIO_USER_CLOSED. Idempotent. */
+  /** Closes the socket. Commands that wait fail with ERR_VFIO_USER_CLOSED. Idempotent. */
   close(): void {
     this.#fail(new VfioUserError('ERR_VFIO_USER_CLOSED', `${this.#name}: the device is closed`));
   }
@@ -85,7 +86,7 @@ export class IoRegionChannel {
     this.#advance(0, 0);
   }
 
-  /** Sends and receives what is possible. */
+  /** Sends commands and receives responses as far as the socket allows. */
   #advance(spinMicroseconds: number, timeoutMilliseconds: number): void {
     try {
       for (let first = this.#queue[0]; first !== undefined; first = this.#queue[0]) {
@@ -133,7 +134,7 @@ export class IoRegionChannel {
     }
   }
 
-  /** The event loop watches while something waits, and only then is it kept alive. */
+  /** Watches the socket while a command waits, and only then keeps the event loop alive. */
   #watch(): void {
     if (this.#error !== null) return;
     const first = this.#queue[0];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { Mutex } from '../async';
 
-/** What is disabled when another takes its place. */
+/** An interrupt index that is disabled when another takes its place. */
 export interface ExclusiveIrq {
   /** Called while the exclusion runs a change. @internal */
   yieldTo(): Promise<void>;
@@ -12,6 +12,6 @@ export interface ExclusiveIrq {
  * function uses one at a time (PCI Local Bus 3.0, 6.8), and libvfio-user keeps their eventfds in one array.
  */
 export class IrqExclusion extends Mutex {
-  /** The one of INTx, MSI and MSI-X that is enabled. */
+  /** Which of INTx, MSI and MSI-X is enabled; null for none. */
   active: ExclusiveIrq | null = null;
 }

@@ -47,9 +47,13 @@ export interface VectorOwner {
 
 /** Published on the diagnostics channel `vfio-user:irq` for each delivery. */
 export interface IrqTrace {
+  /** Name of the device, such as its socket path. */
   readonly endpoint: string;
+  /** Interrupt index, see `PciIrq`. */
   readonly index: number;
+  /** Number of the vector within its index. */
   readonly vector: number;
+  /** Signals since the delivery before. */
   readonly signals: number;
 }
 
@@ -74,19 +78,20 @@ export class IrqVector {
     this.vector = vector;
   }
 
+  /** Whether the device signals the vector. */
   get enabled(): boolean {
     return this.#eventFd !== null;
   }
 
-  /** The eventfd that the device signals, for a worker thread or KVM; null while disabled. Stays this object's. */
+  /** The eventfd that the device signals, for a worker thread or KVM; null while disabled. It belongs to this object. */
   get fd(): number | null {
     return this.#eventFd?.fd ?? null;
   }
 
   /**
-   * Takes the counter without waiting: signals since the last look, 0 for none. While a handler or {@link signals}
-   * listens, they get the counts.
+   * Takes the counter of signals without waiting. While a handler or {@link signals} listens, that gets the counts.
    *
+   * @returns the number of signals since the counter was taken last
    * @throws VfioUserError ERR_VFIO_USER_CLOSED when the vector is not enabled
    */
   poll(): number {
@@ -94,8 +99,8 @@ export class IrqVector {
   }
 
   /**
-   * Numbers of signals, each since the one before, until the vector is disabled or the device closed. INTx is unmasked
-   * when the loop asks for the next one.
+   * Iterates over numbers of signals, each counted since the one before, until the vector is disabled or the device closed.
+   * INTx is unmasked when the loop asks for the next one.
    *
    * @throws VfioUserError ERR_VFIO_USER_CLOSED when the vector is not enabled. The iterator throws the reason of
    *   `signal`, and the error with which the connection ended
@@ -117,11 +122,12 @@ export class IrqVector {
     return new SignalStream(source, options.signal);
   }
 
+  /** Calls {@link signals}. */
   [Symbol.asyncIterator](): SignalStream {
     return this.signals();
   }
 
-  /** Has the device signal the vector, as a test of the way (vfio-user, VFIO_USER_DEVICE_SET_IRQS, DATA_NONE and TRIGGER). */
+  /** Has the device signal the vector, which tests the way of a signal (vfio-user, VFIO_USER_DEVICE_SET_IRQS, DATA_NONE and TRIGGER). */
   trigger(): Promise<void> {
     return this.#owner.act('trigger', this.vector);
   }
@@ -177,7 +183,7 @@ export class IrqVector {
     if (this.#owned) eventFd?.close();
   }
 
-  /** Nothing will come any more. @internal */
+  /** Ends the streams, as no signal will come any more. @internal */
   fail(error: VfioUserError | null): void {
     for (const stream of [...this.#streams]) stream.end(error);
   }
@@ -209,7 +215,7 @@ export class IrqVector {
     if (!wanted || this.#eventFd === null) return;
     const owner = this.#owner;
     const streams = this.#streams;
-    // As little as can be before the handler: a processor that was asleep has none of this code in its caches.
+    // Little is done before the handler is called: a processor that was asleep has none of this code in its caches.
     this.#watcher = this.#eventFd.watch(
       (signals) => {
         if (irqChannel.hasSubscribers) this.#trace(signals);
@@ -237,7 +243,7 @@ export class IrqVector {
     try {
       running = handler(signals);
     } finally {
-      // A handler that fails, which ends the process or reaches its handler of such, leaves no masked interrupt behind.
+      // The interrupt is unmasked after a handler that throws too, since the process may survive an uncaught exception.
       if (running instanceof Promise) void running.finally(handled);
       else handled();
     }

@@ -4,7 +4,7 @@ import { EventFd } from '../native';
 import { PciIrq, type DeviceIrq } from '../pci/device';
 import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type SetIrqsRequest } from '../protocol';
 import type { Connection } from '../transport';
-import { IrqExclusion, type ExclusiveIrq } from './irq-exclusion';
+import { IrqExclusion } from './irq-exclusion';
 import { IrqVector, type IrqHandler, type IrqOptions } from './irq-vector';
 
 /** What the server told about an interrupt index. */
@@ -15,20 +15,28 @@ export interface IrqDescription {
   readonly flags: number;
 }
 
-/** Where a vector goes: a function, an eventfd of the caller's (which stays the caller's), or nowhere. */
+/** Where the signals of a vector go: to a function, to an eventfd, which stays the caller's, or nowhere (null). */
 export type IrqTarget = IrqHandler | EventFd | null;
 
-/** Vectors that an action is for: `count` from `start` on, all when absent; or vector n where `booleans[n]` is true. */
+/** Vectors that an action is for: a range of them, or an array whose element n tells whether vector n is meant. */
 export type VectorSelection =
-  { readonly start?: number; readonly count?: number; readonly length?: never } | readonly boolean[];
+  | {
+      /** First vector. Default 0. */
+      readonly start?: number;
+      /** Number of vectors, at least 1. Default: all from `start` on. */
+      readonly count?: number;
+      /** Always absent, which tells a range from an array. */
+      readonly length?: never;
+    }
+  | readonly boolean[];
 
 /** libvfio-user and QEMU take at most this many descriptors with one message, whatever they announce. */
 const MAX_FDS = 16;
-/** Microseconds; as long as KVM looks for work before it puts a processor to sleep (`halt_poll_ns`). */
+/** Default of `spin` in microseconds: as long as KVM looks for work before a processor sleeps (`halt_poll_ns`). */
 const DEFAULT_SPIN = 200;
 
 /** An interrupt index of a vfio-user device: INTx, MSI, MSI-X, ERR or REQ. */
-export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
+export class VfioUserIrq implements DeviceIrq {
   readonly index: number;
   readonly count: number;
   /** `IrqInfoFlag` bits as the server sent them. */
@@ -99,7 +107,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
    * so enabling one of them disables the others.
    *
    * @param targets where each vector goes; a number enables as many vectors to be polled, or waited for with
-   *   `vector(n).signals()`. For INTx the end of an interrupt (UNMASK) is told when a function or loop is done with it; for
+   *   `vector(n).signals()`. INTx is unmasked when a function or loop is done with an interrupt; for
    *   an eventfd of the caller's the caller does that
    * @param options how the event loop waits for signals, of all these vectors
    * @throws RangeError for more vectors than there are, or none, or a negative `spin`; TypeError for a mode that does not
@@ -127,17 +135,29 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
     return this.#exclusion.run(() => this.#disable());
   }
 
-  /** Has the device signal its vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, ACTION_TRIGGER). Default: all vectors. */
+  /**
+   * Has the device signal its vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, ACTION_TRIGGER). Default: all vectors.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE for vectors that the index does not have
+   */
   trigger(selection: VectorSelection = {}): Promise<void> {
     return this.#act('trigger', selection);
   }
 
-  /** Masks vectors; what the device signals meanwhile becomes pending. Default: all vectors. */
+  /**
+   * Masks vectors; what the device signals meanwhile becomes pending. Default: all vectors.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE for vectors that the index does not have
+   */
   mask(selection: VectorSelection = {}): Promise<void> {
     return this.#act('mask', selection);
   }
 
-  /** Unmasks vectors. Default: all vectors. */
+  /**
+   * Unmasks vectors. Default: all vectors.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE for vectors that the index does not have
+   */
   unmask(selection: VectorSelection = {}): Promise<void> {
     return this.#act('unmask', selection);
   }
@@ -153,7 +173,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
     if (this.#exclusion.active === this) this.#exclusion.active = null;
   }
 
-  /** Fails those who wait: the connection has ended with an error, and no signal will come any more. @internal */
+  /** Ends the streams of all vectors with an error: the connection has ended, and no signal will come any more. @internal */
   connectionLost(error: VfioUserError): void {
     for (const vector of this.#vectors.values()) vector.fail(error);
   }
@@ -184,7 +204,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
   async #enable(targets: readonly (IrqTarget | 'polled')[], spin: number): Promise<void> {
     let sent = false;
     try {
-      // Attached from the start, so that a device that is closed meanwhile closes them.
+      // The vectors have their eventfds before the device is told, so that a device that is closed meanwhile closes them.
       targets.forEach((target, vector) => {
         if (target === null) return;
         const isHandler = typeof target === 'function';
@@ -227,7 +247,7 @@ export class VfioUserIrq implements DeviceIrq, ExclusiveIrq {
     await this.#sendDisable();
   }
 
-  /** The whole index at once: libvfio-user cannot disable single vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, "count"). */
+  /** Disables the whole index at once: libvfio-user cannot disable single vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, "count"). */
   #sendDisable(): Promise<void> {
     return this.#send({ data: 'none', action: 'trigger', start: 0, count: 0 });
   }

@@ -32,7 +32,7 @@ type Callback = (error?: Error | null) => void;
 
 const HIGH_WATER = 64 << 10;
 
-/** The state of a device, as bytes. Made by `DeviceMigration.createReadStream`. */
+/** A stream of the state of a device, as bytes. Made by `DeviceMigration.createReadStream`. */
 export class MigrationReadStream extends Readable {
   readonly #port: MigrationPort;
   readonly #chunk: number;
@@ -59,6 +59,7 @@ export class MigrationReadStream extends Readable {
     this.#lastPreCopy = true;
   }
 
+  /** @internal */
   override _construct(callback: Callback): void {
     this.#run(async () => {
       this.#before = await this.#port.begin(this.#state === 'preCopy');
@@ -66,6 +67,7 @@ export class MigrationReadStream extends Readable {
     }, callback);
   }
 
+  /** @internal */
   override _read(): void {
     this.#run(
       async () => {
@@ -96,6 +98,7 @@ export class MigrationReadStream extends Readable {
     );
   }
 
+  /** @internal */
   override _destroy(error: Error | null, callback: Callback): void {
     void this.#work.then(() => {
       const before = this.#before;
@@ -129,6 +132,7 @@ export class MigrationWriteStream extends Writable {
   /** Bytes that the device has taken. */
   bytesWritten = 0;
 
+  /** @internal */
   override _construct(callback: Callback): void {
     this.#run(async () => {
       await this.#port.begin(false);
@@ -137,6 +141,7 @@ export class MigrationWriteStream extends Writable {
     }, callback);
   }
 
+  /** @internal */
   override _write(chunk: Uint8Array, _encoding: string, callback: Callback): void {
     this.#run(async () => {
       for (let at = 0; at < chunk.byteLength; at += this.#chunk) {
@@ -147,6 +152,7 @@ export class MigrationWriteStream extends Writable {
     }, callback);
   }
 
+  /** @internal */
   override _final(callback: Callback): void {
     this.#run(async () => {
       // The server checks the state that it got on this transition (vfio-user, "Direct State Transitions").
@@ -156,6 +162,7 @@ export class MigrationWriteStream extends Writable {
     }, callback);
   }
 
+  /** @internal */
   override _destroy(error: Error | null, callback: Callback): void {
     void this.#work.then(() => {
       const loading = this.#loading;
@@ -181,7 +188,7 @@ function settle(work: Promise<void>, callback: Callback): Promise<void> {
   );
 }
 
-/** The error that destroyed a stream is the one to tell; that of the clean-up only when there is no other. */
+/** Calls back with the error that destroyed the stream, or with that of the clean-up when there is no other. */
 function finish(work: Promise<void>, error: Error | null, callback: Callback): void {
   void settle(work, (problem) => {
     callback(error ?? problem ?? null);

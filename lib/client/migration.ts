@@ -66,7 +66,7 @@ export class DeviceMigration {
     this.#limits = limits;
   }
 
-  /** Asked once; it does not change while connected. */
+  /** What the device can do of migration. The server is asked once, since this does not change while connected. */
   supported(): Promise<MigrationSupport> {
     return this.#support();
   }
@@ -77,12 +77,12 @@ export class DeviceMigration {
   }
 
   /**
-   * Brings the device into a state. The server passes the states between by itself; does nothing when the device is
-   * there already.
+   * Brings the device into a state. The server goes through the states in between by itself. Nothing is sent when the device
+   * is in that state already.
    *
    * @throws TypeError ERR_INVALID_ARG_VALUE for `error` and the P2P states, which cannot be set
-   * @throws VfioUserError ERR_VFIO_USER_MIGRATION when there is no legal way, before anything is sent, or when the device
-   *   fails to go it: the message tells in which state it is then. Only a reset leads out of `error`.
+   * @throws VfioUserError ERR_VFIO_USER_MIGRATION when no transitions lead there, before anything is sent, or when the
+   *   device fails on its way: the message tells in which state it is then. Only a reset leads out of `error`.
    */
   async setState(target: MigrationStateName): Promise<void> {
     if (target === 'error' || target === 'runningP2p' || target === 'preCopyP2p')
@@ -127,7 +127,7 @@ export class DeviceMigration {
   }
 
   /**
-   * One MIG_DATA_READ, in a saving state. Use {@link createReadStream} to read all.
+   * Sends one MIG_DATA_READ. The device must be in a saving state. Use {@link createReadStream} to read all.
    *
    * @param size bytes, at most `maxDataXferSize`
    * @returns the bytes; fewer than asked for when there are no more
@@ -142,7 +142,7 @@ export class DeviceMigration {
     return decodeMigDataReadReply(reply.payload, size);
   }
 
-  /** One MIG_DATA_WRITE, in state `resuming`, of at most `maxDataXferSize` bytes. Use {@link createWriteStream} to write all. */
+  /** Sends one MIG_DATA_WRITE of at most `maxDataXferSize` bytes. The device must be `resuming`. Use {@link createWriteStream} to write all. */
   async writeData(data: Uint8Array): Promise<void> {
     await this.#connection.request({
       command: Command.migDataWrite,
@@ -152,7 +152,7 @@ export class DeviceMigration {
     });
   }
 
-  /** Leaves `resuming` without a state that was loaded: only a reset is sure to do that. @internal */
+  /** Leaves `resuming` without a state that was loaded, which only a reset is sure to do. @internal */
   async abandonLoad(): Promise<void> {
     if (this.#connection.closed) return;
     try {

@@ -20,6 +20,7 @@ import { probeBars, type ProbedBar } from './bar-probe';
 
 /** A base address register, and the size of the region behind it in bytes. */
 export interface SizedBar extends Bar {
+  /** Bytes of the region behind the register. */
   readonly size: number;
 }
 
@@ -53,6 +54,7 @@ export class PciFunction {
   /** Changes of registers go one after the other, so that none takes back what another has set. */
   readonly #changes = new Mutex();
 
+  /** @internal */
   constructor(device: Pick<Device, 'name' | 'region'>) {
     this.#device = device;
   }
@@ -80,12 +82,16 @@ export class PciFunction {
     return readRegisters(config, offset, length, false);
   }
 
-  /** @throws VfioUserError ERR_VFIO_USER_PCI when no device answers (vendor FFFFh) */
+  /**
+   * Reads the header of configuration space: ids, class, BARs (PCI Local Bus 3.0, 6.1).
+   *
+   * @throws VfioUserError ERR_VFIO_USER_PCI when no device answers (vendor FFFFh)
+   */
   async header(): Promise<ConfigHeader> {
     return parseConfigHeader(await this.readConfig(0, PCI_HEADER_BYTES));
   }
 
-  /** Walks the capability list, as far as it is sound. */
+  /** Walks the capability list (PCI Local Bus 3.0, 6.7). A broken list is followed up to its fault, which the result names. */
   async capabilities(): Promise<CapabilityList<Capability>> {
     const config = await this.#config();
     const end = Math.min(config.size, PCI_CONFIG_BYTES);
@@ -99,7 +105,7 @@ export class PciFunction {
     return parseCapabilities(bytes);
   }
 
-  /** Walks the list of extended capabilities, as far as it is sound; empty for conventional PCI. */
+  /** Walks the list of extended capabilities (PCI Express base 5.0, 7.6.3), as {@link capabilities}. Empty for conventional PCI. */
   async extendedCapabilities(): Promise<CapabilityList<ExtendedCapability>> {
     const config = await this.#config();
     const end = Math.min(config.size, PCIE_CONFIG_BYTES);
@@ -115,18 +121,18 @@ export class PciFunction {
   /** The first capability of a kind; undefined when the device lacks it. */
   async capability<Kind extends Capability['kind']>(
     kind: Kind,
-  ): Promise<Extract<Capability, { kind: Kind }> | undefined> {
+  ): Promise<Extract<Capability, Record<'kind', Kind>> | undefined> {
     const { capabilities } = await this.capabilities();
-    const isKind = (one: Capability): one is Extract<Capability, { kind: Kind }> => one.kind === kind;
+    const isKind = (one: Capability): one is Extract<Capability, Record<'kind', Kind>> => one.kind === kind;
     return capabilities.find(isKind);
   }
 
   /** The first extended capability of a kind; undefined when the device lacks it. */
   async extendedCapability<Kind extends ExtendedCapability['kind']>(
     kind: Kind,
-  ): Promise<Extract<ExtendedCapability, { kind: Kind }> | undefined> {
+  ): Promise<Extract<ExtendedCapability, Record<'kind', Kind>> | undefined> {
     const { capabilities } = await this.extendedCapabilities();
-    const isKind = (one: ExtendedCapability): one is Extract<ExtendedCapability, { kind: Kind }> =>
+    const isKind = (one: ExtendedCapability): one is Extract<ExtendedCapability, Record<'kind', Kind>> =>
       one.kind === kind;
     return capabilities.find(isKind);
   }
@@ -164,7 +170,10 @@ export class PciFunction {
   /**
    * Sets and clears bits of the command register, see `PciCommand`.
    *
+   * @param set bits that become 1, a 16-bit number
+   * @param clear bits that become 0 unless they are in `set`, a 16-bit number
    * @returns the value that was written
+   * @throws RangeError ERR_OUT_OF_RANGE when they are not 16-bit numbers
    */
   setCommand(set: number, clear = 0): Promise<number> {
     if (!isRegister(set) || !isRegister(clear))
@@ -244,7 +253,7 @@ function checkRange(config: DeviceRegion, offset: number, length: number): void 
   }
 }
 
-/** @param tolerant a register that the server refuses reads as ones, as where no device answers on a bus */
+/** @param tolerant whether a register that the server refuses reads as ones, as on a bus where no device answers */
 async function readRegisters(
   config: DeviceRegion,
   offset: number,

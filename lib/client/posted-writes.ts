@@ -7,7 +7,7 @@ import {
 } from '../protocol';
 import type { Connection } from '../transport';
 
-/** Counters of a {@link PostedWrites}. */
+/** How many writes to regions were posted (vfio-user, "Header", No_reply). */
 export interface PostedWriteStatistics {
   /** Writes that were sent without asking for a reply. */
   postedWrites: number;

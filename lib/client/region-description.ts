@@ -23,7 +23,7 @@ export interface RegionDescription {
   readonly areas: readonly SparseArea[];
   /** Type and subtype of a device-specific region (`struct vfio_region_info_cap_type`). */
   readonly type?: { readonly type: number; readonly subtype: number } | undefined;
-  /** None, one for all areas, or one for each area. They belong to who asked. */
+  /** No descriptor, one for all areas, or one for each area. They belong to the caller. */
   readonly fds: readonly number[];
 }
 
@@ -40,7 +40,7 @@ export async function describeRegion(connection: Connection, index: number): Pro
     encode: (argsz) => encodeRegionInfoRequest({ index, argsz }),
     decode: (payload) => decodeRegionInfoReply(payload, { index }),
   });
-  // With its capabilities cut off, it is not known which parts can be mapped: then by message only.
+  // When the capabilities are cut off, it is not known which parts can be mapped. Then none are.
   const mappable = info.complete && (info.flags & RegionFlag.mmap) !== 0;
   const areas = mappable ? mappableAreas(info) : [];
   return {

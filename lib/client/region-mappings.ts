@@ -6,7 +6,7 @@ import type { MappedArea, SparseArea } from '../pci/device';
 /** Where the bytes of a region are in its descriptors. */
 export interface RegionFiles {
   readonly areas: readonly SparseArea[];
-  /** None, one for all areas, or one for each area. Taken over. */
+  /** No descriptor, one for all areas, or one for each area. They are taken over. */
   readonly fds: readonly number[];
   /** Offset of the region's first byte in the descriptor. */
   readonly fdOffset: number;

@@ -117,7 +117,12 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     this.#writeSync(this.#aligned(offset, data.length), data, data.length, options);
   }
 
-  /** Any number of bytes; more than one message can carry are read with several in flight. */
+  /**
+   * Reads any number of bytes. More than one message can carry are read with several messages in flight.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE when they are not within the region; VfioUserError ERR_VFIO_USER_UNSUPPORTED when it
+   *   is not readable, REMOTE and others of a message
+   */
   async readBytes(offset: number, length: number): Promise<Uint8Array> {
     this.#within(offset, length);
     // Copied, since small payloads share their buffer with others.
@@ -131,6 +136,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     return data;
   }
 
+  /** Reads any number of bytes, blocking the thread. Errors are those of {@link readBytes}. */
   readBytesSync(offset: number, length: number): Uint8Array {
     this.#within(offset, length);
     const data = new Uint8Array(length);
@@ -140,12 +146,18 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     return data;
   }
 
-  /** Any number of bytes, in order. `data` must not change before the promise settles. */
+  /**
+   * Writes any number of bytes, in order. `data` must not change before the promise settles.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE when they are not within the region; VfioUserError ERR_VFIO_USER_UNSUPPORTED when it
+   *   is not writable, REMOTE and others of a message
+   */
   async writeBytes(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
     this.#within(offset, data.length);
     await this.#write(offset, data, this.#maxWrite, options);
   }
 
+  /** Writes any number of bytes, in order, blocking the thread. Errors are those of {@link writeBytes}. */
   writeBytesSync(offset: number, data: Uint8Array, options?: WriteOptions): void {
     this.#within(offset, data.length);
     this.#writeSync(offset, data, this.#maxWrite, options);
@@ -153,7 +165,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
 
   /**
    * The parts of the region whose accesses go to descriptors instead of messages: register writes to eventfds, accesses to
-   * sockets. Asked once, then cached; sub-regions whose descriptor cannot be used here are left out.
+   * sockets. The server is asked once. Sub-regions whose descriptor cannot be used here are left out.
    *
    * From then on, a write that an ioeventfd stands for signals it instead of sending a message. The device sees such a
    * signal apart from messages, in no order with them.
@@ -249,7 +261,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     }
   }
 
-  /** All parts at once, so that nothing comes between them; false when the caller should wait for room. */
+  /** Posts all parts at once, so that nothing comes between them. Returns false when the caller should wait for room. */
   #post(offset: number, data: Uint8Array, most: number): boolean {
     let room = true;
     for (const { start, size } of chunks(data.length, most)) {
@@ -290,7 +302,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     this.#complete('REGION_WRITE', offset, data.length, written.count);
   }
 
-  /** A register is accessed as a whole or not at all; the protocol leaves it open how to go on after a part. */
+  /** Refuses an access that was done in part: the protocol does not tell how to go on after that. */
   #complete(command: string, offset: number, asked: number, done: number): void {
     if (done === asked) return;
     throw new VfioUserError(
@@ -300,7 +312,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     );
   }
 
-  /** A register cannot be accessed in parts (only registers are wider than what a message takes). */
+  /** Checks that one message takes the bytes. Only a register can be too wide, as it cannot be accessed in parts. */
   #fits(offset: number, count: number): void {
     if (count <= this.#maxRead) return;
     throw new VfioUserError(

@@ -2,9 +2,9 @@
 
 /** What a {@link SignalStream} needs of the vector that feeds it. */
 export interface SignalSource {
-  /** The stream wants counts from now on. */
+  /** The stream wants to be told of signals from now on. */
   start(stream: SignalStream): void;
-  /** It wants no more. Called once for each start. */
+  /** The stream wants no more signals. Called once for each start. */
   stop(stream: SignalStream): void;
   /** The consumer asks for the next count, so it is done with the one before. */
   handled(): void;
@@ -38,10 +38,16 @@ export class SignalStream implements AsyncIterableIterator<number> {
     this.#signal = signal;
   }
 
+  /** This object, for `for await`. */
   [Symbol.asyncIterator](): this {
     return this;
   }
 
+  /**
+   * The number of signals since the call before, once there are any.
+   *
+   * @returns rejects once with the error with which the stream ended, when what was counted has been told
+   */
   next(): Promise<IteratorResult<number, undefined>> {
     if (this.#state === 'new') this.#start();
     if (this.#busy) {
@@ -58,7 +64,7 @@ export class SignalStream implements AsyncIterableIterator<number> {
     return new Promise((resolve, reject) => this.#waiting.push({ resolve, reject }));
   }
 
-  /** Called when a `for await` loop is left. */
+  /** Ends the stream. Called when a `for await` loop is left. */
   return(): Promise<IteratorResult<number, undefined>> {
     if (this.#busy && this.#state === 'started') this.#source.handled();
     this.#busy = false;

@@ -28,11 +28,12 @@ export interface IoEventFdDescription {
 }
 
 /**
- * A register whose writes are told by an eventfd instead of a message (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS, and
+ * A register for whose writes an eventfd is signalled instead of sending a message (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS, and
  * `KVM_IOEVENTFD` of the kernel). The device learns that there was a write, but neither its value nor its width, except
  * with shadow memory, libvfio-user's extension, where the value is stored first.
  */
 export class IoEventFd {
+  /** Tells the two kinds of sub-region apart. */
   readonly kind = 'ioeventfd';
   /** First byte in the region. */
   readonly offset: number;
@@ -40,7 +41,7 @@ export class IoEventFd {
   readonly size: number;
   /** Only writes of this value count; null for any value. */
   readonly datamatch: bigint | null;
-  /** The region is in I/O space. */
+  /** Whether the region is in I/O space. */
   readonly portIo: boolean;
   readonly #eventFd: EventFd;
   readonly #shadow: Mapping | null;
@@ -65,17 +66,17 @@ export class IoEventFd {
           );
   }
 
-  /** The written value reaches the device too. */
+  /** Whether the device learns the value that was written. */
   get shadowed(): boolean {
     return this.#shadow !== null;
   }
 
-  /** The eventfd, for KVM or a worker thread. Stays this object's. */
+  /** The eventfd, for KVM or a worker thread. It belongs to this object. */
   get fd(): number {
     return this.#eventFd.fd;
   }
 
-  /** Whether a write of these bytes at this offset of the region is one that the eventfd tells. */
+  /** Whether a write of these bytes at this offset of the region signals the eventfd. */
   matches(offset: number, data: Uint8Array): boolean {
     if (offset !== this.offset || (this.size !== 0 && data.length !== this.size)) return false;
     return isWidth(data.length) && (this.datamatch === null || bigintOf(data) === this.datamatch);
@@ -84,8 +85,9 @@ export class IoEventFd {
   /**
    * Does what a write of `value` does: stores it in the shadow memory, if any, and signals.
    *
-   * @param value default: the value that is waited for, or 0
-   * @throws TypeError for a value that is not waited for
+   * @param value an unsigned integer of `size` bytes. Default: {@link datamatch}, or 0
+   * @throws TypeError ERR_INVALID_ARG_VALUE for another value than {@link datamatch}; RangeError ERR_OUT_OF_RANGE for one that
+   *   does not fit
    */
   signal(value: number | bigint = this.datamatch ?? 0): void {
     if (this.datamatch !== null && BigInt(value) !== this.datamatch) {
@@ -122,14 +124,15 @@ export interface IoRegionFdDescription {
  * ERR_VFIO_USER_TIMEOUT, DISCONNECTED or CLOSED, the sub-region has to be accessed through its region.
  */
 export class IoRegionFd extends RegisterAccess {
+  /** Tells the two kinds of sub-region apart. */
   readonly kind = 'ioregionfd';
   /** First byte in the region. */
   readonly offset: number;
   /** In bytes; 0 for a single register of any width. */
   readonly size: number;
-  /** Writes are not answered: they are done when the server reads them. */
+  /** Whether writes are not answered. They are done when the server reads them. */
   readonly postedWrites: boolean;
-  /** The region is in I/O space. */
+  /** Whether the region is in I/O space. */
   readonly portIo: boolean;
   /** What tells the server which sub-region is meant. */
   readonly userData: U64;
@@ -199,7 +202,7 @@ export class IoRegionFd extends RegisterAccess {
 
 const isWidth = (length: number): boolean => length === 1 || length === 2 || length === 4 || length === 8;
 
-/** One store, where the place allows it: the device may look at any time. */
+/** Uses a single store where the place is aligned, since the device may read the value at any time. */
 function store(buffer: ArrayBuffer, at: number, data: Uint8Array): void {
   if (buffer.byteLength === 0) throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'the device is closed');
   const width = data.length;

@@ -7,6 +7,7 @@ import { RangeChange, type DmaDevices } from './target';
 
 /** What became of one operation of a batch. */
 export interface DmaBatchOutcome {
+  /** What was to be done. */
   readonly operation: 'map' | 'unmap';
   /** First address of the range. */
   readonly iova: bigint;
@@ -36,7 +37,7 @@ export class DmaBatchError extends VfioUserError {
     this.outcomes = outcomes;
   }
 
-  /** As for the base class, which would take every error of the package for one of these. */
+  /** True for errors of this class from any copy of the package. That of the base class is true for all errors of the package. */
   static override [Symbol.hasInstance](value: unknown): boolean {
     return VfioUserError[Symbol.hasInstance](value) && 'outcomes' in (value as object);
   }
@@ -128,7 +129,7 @@ export function assertDone(changes: readonly RangeChange[], devices: DmaDevices)
 class BatchPlan {
   /** By operation; the ranges of maps are without memory still. */
   readonly changes: RangeChange[] = [];
-  /** The same in runs, see {@link DmaDevices.change}: a map that takes the place of what a run unmaps begins a new one. */
+  /** The changes in runs, see {@link DmaDevices.change}: a map that takes the place of what a run unmaps begins a new run. */
   readonly runs: RangeChange[][] = [[]];
   readonly #count: number;
   readonly #devices: DmaDevices;
@@ -188,7 +189,7 @@ class BatchPlan {
   }
 }
 
-/** Takes the memory of all maps. When one cannot be had, there is none. */
+/** Takes the memory of all maps. When that of one cannot be had, none is kept. */
 function takeMemory(operations: readonly Operation[], changes: readonly RangeChange[]): void {
   const files = new BorrowedFiles();
   try {

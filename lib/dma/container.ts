@@ -31,6 +31,7 @@ export interface DmaContainerOptions {
 
 /** Where an address is, in one mapped range. */
 export interface DmaPlace {
+  /** The mapping that the address is in. */
   readonly range: DmaMapping;
   /** Our view of the range, null when it was mapped without memory of this process. */
   readonly buffer: ArrayBuffer | null;
@@ -43,7 +44,7 @@ const ALLOCATION_BASE = 1n << 32n;
 /** NVMe and many other devices have at most 48 address bits. */
 const ALLOCATION_LIMIT = 1n << 47n;
 
-/** The devices that are told what a container maps. For those who make devices; users have no need of it. */
+/** The devices of a container, for the code that adds and removes them. It is no part of the public API. */
 export let devicesOf: (container: DmaContainer) => DmaDevices;
 
 /**
@@ -102,10 +103,12 @@ export class DmaContainer implements DeviceDma {
   }
 
   /**
-   * Shows the caller's memory, or a bare range, to the devices.
+   * Shows the caller's memory to the devices, or a range without memory.
    *
-   * @throws VfioUserError ERR_VFIO_USER_DMA when the range overlaps; TypeError when it is not made of pages that all
-   *   devices take. Nothing has been sent then
+   * @throws VfioUserError ERR_VFIO_USER_DMA when the range overlaps, or a device takes no more ranges; TypeError when it is not
+   *   made of pages that all devices take; VfioUserError ERR_VFIO_USER_SYSTEM when the memory cannot be mapped here. Nothing
+   *   has been sent then
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE and others of a message when a device refuses. It is mapped nowhere then
    */
   async map(options: DmaMapOptions): Promise<DmaMapping> {
     return this.#devices.shared(async () => {
@@ -126,10 +129,10 @@ export class DmaContainer implements DeviceDma {
 
   /**
    * Takes a range from the devices. Address and size must be those of one mapping (vfio-user, VFIO_USER_DMA_UNMAP).
-   * It stays when a device that is still there refuses or does not answer, as that may still use it; try again, or
-   * close the device.
+   * The range stays when a device that is still there refuses or does not answer, as the device may still use it. Try again,
+   * or close the device.
    *
-   * @throws VfioUserError ERR_VFIO_USER_DMA when there is no such mapping
+   * @throws VfioUserError ERR_VFIO_USER_DMA when there is no such mapping; REMOTE and others of a message
    */
   async unmap(iova: number | bigint, size: number): Promise<void> {
     return this.#devices.shared(() => this.#devices.leave(this.#get(BigInt(iova), size)));
@@ -140,9 +143,9 @@ export class DmaContainer implements DeviceDma {
    * reported: no write comes between the answer and the unmap. Every device must log dirty pages. It is an extension of
    * libvfio-user (flag GET_DIRTY_BITMAP and `struct vfio_user_bitmap` of its vfio-user.h), which other servers refuse.
    *
-   * When it fails after something was sent, the range stays as with {@link unmap}, and what devices have told already is
-   * told by `report` of their dirty logs. A reply that makes no sense is such a failure: whether the device still has
-   * the range is not known, and another unmap tells. A device that has gone takes its log along: take all pages for dirty.
+   * When it fails after something was sent, the range stays as with {@link unmap}. What devices have told already comes with
+   * the next `report` of their dirty logs. After a reply that makes no sense it is not known whether the device still has the
+   * range, and another unmap tells. The log of a device that has gone is lost: take all pages for dirty.
    *
    * @param pageSize bytes that one bit stands for, a power of two; default the smallest granularity of the devices' logs
    * @throws TypeError when a device does not log, or the page size makes no sense; VfioUserError ERR_VFIO_USER_DMA when
@@ -154,8 +157,8 @@ export class DmaContainer implements DeviceDma {
   }
 
   /**
-   * Takes everything from the devices: with one message where a server knows libvfio-user's flag for that, range by range
-   * where it does not.
+   * Takes all ranges from the devices: with one message from a server that knows libvfio-user's flag for that, else range by
+   * range.
    *
    * @throws DmaBatchError when a device refused; what it may still use stays
    */
@@ -172,8 +175,9 @@ export class DmaContainer implements DeviceDma {
   }
 
   /**
-   * Where `length` bytes at an address are.
+   * Where `length` bytes at an address are. Sends nothing.
    *
+   * @param length bytes, at least 1
    * @returns undefined when they are not mapped, or not within one range
    */
   lookup(iova: number | bigint, length = 1): DmaPlace | undefined {
@@ -185,12 +189,12 @@ export class DmaContainer implements DeviceDma {
     return { range, offset, buffer: range.buffer };
   }
 
-  /** Releases all memory without a message to any device, for when they are gone; nothing can be mapped afterwards. Idempotent. */
+  /** Releases all memory without a message to any device. Call it when they are gone. Nothing can be mapped afterwards. Idempotent. */
   close(): void {
     this.#devices.close();
   }
 
-  /** Memory that is mapped here is made of our own pages too. */
+  /** Page size of memory that is also mapped in this process, in bytes. */
   get #memoryPageSize(): number {
     return Math.max(pageSize, this.#devices.pageSize);
   }

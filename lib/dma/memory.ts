@@ -12,6 +12,7 @@ export interface DmaRange {
   readonly iova: bigint;
   /** Bytes, at least 1; at most 2^53 - 1. */
   readonly size: number;
+  /** What devices may do with the range. */
   readonly access: DmaAccess;
   /** Descriptor that a device may map, null when it has to send messages. Owned by the container; do not close. */
   readonly fd: number | null;
@@ -52,7 +53,7 @@ export type HugePages = 'auto' | 'always' | 'never';
 /** A huge page, in bytes. */
 export const HUGE_PAGE = 0x20_0000;
 
-/** A descriptor of ours, closed when the last of the ranges that share it is. */
+/** A descriptor of the container, which is closed with the last of the ranges that share it. */
 class SharedFile {
   readonly fd: number;
   /** Bytes; 0 for a device, which has no size. */
@@ -84,7 +85,7 @@ interface RangeOwner {
   leave(range: MappedRange): Promise<void>;
 }
 
-/** A range and its memory, which is a part of a file. Most of what a caller maps is read and written by devices only. */
+/** A range and its memory, which is a part of a file. It is mapped here when it is first read: most memory is for devices only. */
 export class MappedRange implements DmaMapping {
   readonly iova: bigint;
   readonly size: number;
@@ -213,7 +214,7 @@ export class BorrowedFiles {
       range.back(known, offset);
       return;
     }
-    // Also the parts of a device, and those that are not within the file, for the error.
+    // A device file has no size to check against. A part that is not within its file is tried for the error of mmap.
     const file = known ?? new SharedFile(duplicateFd(fd));
     range.backNow(file, offset);
     this.#files.set(fd, file);

@@ -21,12 +21,12 @@ export interface IovaSegment<Range extends IovaRange> {
 /** Neighbours of a table, sorted, at least one. */
 interface Block<Range> {
   readonly ranges: Range[];
-  /** The address behind each range: kept, as sums of bigints are costly. */
+  /** Address behind each range. It is kept, since adding bigints is costly. */
   readonly ends: bigint[];
 }
 
 const LIMIT = 1n << 64n;
-/** Ranges of a block, at most: so many are moved by an insertion or removal, however many the table has. */
+/** Most ranges of a block. An insertion or a removal moves no more than these, however many the table has. */
 const BLOCK_SIZE = 128;
 
 /**
@@ -36,7 +36,7 @@ const BLOCK_SIZE = 128;
 export class IovaTable<Range extends IovaRange> {
   #blocks: Block<Range>[] = [];
   #size = 0;
-  /** Where {@link findGap} found the last gap, or lower when a range there has gone since: it searches from here first. */
+  /** Where {@link findGap} begins: the gap that it found last, or the lowest range that was removed since. */
   #gap = 0n;
 
   /** Number of ranges. */
@@ -44,7 +44,7 @@ export class IovaTable<Range extends IovaRange> {
     return this.#size;
   }
 
-  /** The ranges of now, by address; the table may change meanwhile. */
+  /** Iterates over the ranges that the table has now, by address. The table may change meanwhile. */
   [Symbol.iterator](): ArrayIterator<Range> {
     const all: Range[] = [];
     for (const { ranges } of this.#blocks) all.push(...ranges);
@@ -164,7 +164,7 @@ export class IovaTable<Range extends IovaRange> {
 
   /** An address of at least `from`, a multiple of `alignment`, with `size` free bytes below `limit`. */
   findGap(size: number, alignment: number, from: bigint, limit: bigint): bigint | undefined {
-    // Gaps below the last one were too small for somebody, and are tried when there is no other.
+    // Gaps below the last one were too small before, so they are tried only when there is no other.
     const starts = this.#gap > from ? [this.#gap, from] : [from];
     for (const start of starts) {
       const found = this.#gapFrom(start, BigInt(size), BigInt(alignment));

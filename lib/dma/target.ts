@@ -5,7 +5,7 @@ import { DirtyBitmap, MIN_DIRTY_PAGE_SIZE } from '../protocol/dirty-pages';
 import { readMemory, writeMemory, type DmaRange, type MappedRange } from './memory';
 import { IovaTable, formatRange, type IovaRange } from './table';
 
-/** What a device is told: that it may access a range, or may no more. */
+/** What a device is told: that it may access a range, or that it may do so no more. */
 export interface DmaChange {
   readonly kind: 'map' | 'unmap';
   readonly range: DmaRange;
@@ -27,7 +27,7 @@ export interface DmaTarget {
    */
   change(changes: readonly DmaChange[]): Promise<readonly (Error | null)[]>;
   /**
-   * Takes all ranges from the device: at once when it knows how, else one by one.
+   * Takes all ranges from the device: with one message when it knows one for that, else one by one.
    *
    * @param ranges what the device has, none of which may be left
    * @returns by index, null or why it failed. Never rejects
@@ -113,7 +113,7 @@ export class DmaDevices {
     return Math.max(SMALLEST_PAGE, ...[...this.#targets].map(({ dmaPageSize }) => dmaPageSize));
   }
 
-  /** Ranges at a time that all devices take. */
+  /** Number of ranges that every device takes at a time. */
   get maxDmaMaps(): number {
     return Math.min(...[...this.#targets].map(({ maxDmaMaps }) => maxDmaMaps));
   }
@@ -325,7 +325,7 @@ export class DmaDevices {
   #left({ range, held }: RangeChange): void {
     range.leaving = null;
     if (held) return;
-    // When it never got its place, a range that an earlier unmap was refused for has that: the devices let go of it now.
+    // A range that never got its place: another has it, whose earlier unmap was refused. The devices have let go of that now.
     const other = this.ranges.delete(range) ? undefined : this.ranges.get(range.iova, range.size);
     if (other !== undefined) this.release(other);
     range.release();

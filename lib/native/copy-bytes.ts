@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 
-/** Up to here a loop copies faster than a call. */
+/** Up to this many bytes, a loop copies faster than a call. */
 const SMALL = 64;
 
 /** Copies `source[start … start + count)` to `target`, from `at` on. Bounds are the caller's. */

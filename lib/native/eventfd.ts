@@ -10,10 +10,10 @@ const EPROTOTYPE = 91;
 /** How an {@link EventFd} is watched. */
 export interface EventWatchOptions {
   /**
-   * Microseconds, from now on and from each call of the handler, during which the event loop looks for the next signal
-   * instead of sleeping, and so keeps a processor busy. A signal that comes meanwhile is there without the 10 to 50 µs
-   * that waking a sleeping thread takes. A loop that has other work does it, and looks once a turn. One that has none only
-   * looks, for up to 50 µs a turn, which a descriptor that becomes ready ends. 0 to Infinity. Default 0.
+   * Microseconds during which the event loop looks for the next signal instead of sleeping, counted from now on and from each
+   * call of the handler. It keeps a processor busy, and saves the 10 to 50 µs that waking a sleeping thread takes. A loop that
+   * has other work does that work, and looks once a turn. A loop without work does nothing but look, for up to 50 µs a turn or
+   * until a descriptor is ready. 0 to Infinity. Default 0.
    */
   readonly spin?: number;
 }
@@ -75,7 +75,7 @@ export class EventFd {
   }
 
   /**
-   * Number of the descriptor, which stays this object's.
+   * Number of the descriptor, which belongs to this object.
    *
    * @throws VfioUserError `ERR_VFIO_USER_CLOSED`
    */
@@ -90,7 +90,7 @@ export class EventFd {
   }
 
   /**
-   * Adds to the counter, and so wakes who waits for it. A counter that is full stays so: its reader has been told.
+   * Adds to the counter, which wakes whoever waits for it. A counter that is full stays full: its reader has been told.
    *
    * @param count 1 to 2^53 - 1
    * @throws VfioUserError `ERR_VFIO_USER_CLOSED`

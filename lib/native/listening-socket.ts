@@ -32,7 +32,7 @@ export interface ListeningWatcher {
 
 /** A unix stream socket that clients connect to. Owns its descriptor and the socket file that it made. */
 export class ListeningSocket {
-  /** As given to {@link listen}. */
+  /** The path that was given to {@link listen}. */
   readonly path: string;
   readonly #fd: number;
   readonly #file: BigIntStats | undefined;
@@ -97,7 +97,7 @@ export class ListeningSocket {
     return Socket.fromFd(fd);
   }
 
-  /** Calls a function for as long as a client waits; it should accept or close. Closes the watcher before, if any. */
+  /** Calls a function for as long as a client waits; the function should accept or close. Closes an earlier watcher. */
   watch(handler: () => void): ListeningWatcher {
     this.#watcher?.close();
     this.#watcher = new Watcher(this.fd, Ready.read, false, () => {

@@ -47,7 +47,7 @@ export function createSharedMemory(size: number, options: SharedMemoryOptions = 
 export interface MappingOptions {
   /** Whether stores are allowed. Default true. A store to a mapping that is not writable kills the process. */
   readonly writable?: boolean;
-  /** Multiple of which the address shall be: a multiple of the page size, up to 1 GiB. Default: any page. */
+  /** The address will be a multiple of this: a multiple of the page size, up to 1 GiB. Default: the page size. */
   readonly alignment?: number;
 }
 
@@ -173,7 +173,7 @@ export class Mapping {
     tellLoss = (mapping) => {
       if (mapping.#told || !mapping.lost) return;
       mapping.#told = true;
-      // Each in a task of its own, so that the exception of one handler does not keep the event from the others.
+      // Each handler has a task of its own, so that the exception of one does not keep the event from the others.
       queueMicrotask(() => mapping.onLost?.(mapping));
     };
   }

@@ -9,7 +9,7 @@ export const MAX_FDS_PER_MESSAGE = 253;
 const MESSAGE_SIZE = 64 << 10;
 const SEND = 0;
 const RECEIVE = 1;
-/** Words of the memory, as `native/socket-message.cc` has them; descriptors follow, then the bytes. */
+/** Indexes of the words of the memory, as in `native/socket-message.cc`. The descriptors follow, then the bytes. */
 const [OPERATION, FD, LENGTH, SPIN, TIMEOUT, FD_COUNT, FDS_LOST, FDS] = [0, 1, 2, 3, 4, 5, 6, 7];
 const WORDS = FDS + MAX_FDS_PER_MESSAGE;
 
@@ -36,7 +36,7 @@ class MessageWindow {
     return this.#words[FD_COUNT] as number;
   }
 
-  /** Whether some that came with it were lost. */
+  /** Whether descriptors that came with the last {@link receive} were lost. */
   get fdsLost(): boolean {
     return this.#words[FDS_LOST] !== 0;
   }

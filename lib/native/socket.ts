@@ -188,7 +188,7 @@ export class Socket {
       if (result >= 0) taken += result;
       else if (result !== -EAGAIN && taken === 0)
         throw systemError('sendmsg', -result, 'Sending to the peer');
-      // What stops it now is told by the next call.
+      // The next call tells what stopped this one.
       if (result < length) break;
     }
     return taken;

@@ -5,7 +5,7 @@ import { addon, checked } from './addon';
 /** Bits of the mask of events that a watcher asks for, and that its handler gets. */
 export const Ready = { read: 1, write: 2 } as const;
 
-/** Longest time to spin that the addon takes, in microseconds: a hundred years, which stands for ever. */
+/** Longest time to spin that the addon takes, in microseconds: a hundred years, which stand for an infinite time. */
 const MAX_SPIN = 100 * 365 * 86_400_000_000;
 
 /**

@@ -3,12 +3,8 @@
 export * from './backends';
 export * from './controller';
 export {
-  IoQueue,
-  NvmeAdmin,
   NvmeController,
-  NvmeNamespace,
   NvmeStatusError,
-  QueuePair,
   type AdminCommand,
   type AdminCompletion,
   type AdminWait,
@@ -19,7 +15,11 @@ export {
   type DataBuffer,
   type GetFeatureOptions,
   type IdentifyOptions,
+  type IoQueue,
   type LogPageOptions,
+  type NvmeAdmin,
+  type NvmeNamespace,
+  type QueuePair,
   type SetFeatureOptions,
   type VectorHandler,
   type WriteRange,

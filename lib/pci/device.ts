@@ -89,10 +89,13 @@ export interface RegisterSpace extends Registers {
 
 /** A region of the device: a BAR, the ROM, configuration space. */
 export interface DeviceRegion extends RegisterSpace {
+  /** Index of the region, see {@link PciRegion}. */
   readonly index: number;
-  /** Bytes. */
+  /** Bytes of the region; 0 when the device lacks it. */
   readonly size: number;
+  /** Whether the device lets the region be read. */
   readonly readable: boolean;
+  /** Whether the device lets the region be written. */
   readonly writable: boolean;
   /** Parts that {@link map} accepts; empty when the region can only be accessed by message. */
   readonly areas: readonly SparseArea[];

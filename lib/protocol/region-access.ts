@@ -30,7 +30,7 @@ export interface RegionAccessWithData extends RegionAccess {
 export const REGION_ACCESS_SIZE = 16;
 const SIZE = REGION_ACCESS_SIZE;
 const TWO_32 = 2 ** 32;
-/** Upper halves below this make a value that a number holds exactly. */
+/** A value whose upper half is below this is held exactly by a number. */
 const SAFE_HIGH = 0x20_0000;
 
 function encodeAccess({ offset, region, count }: Readonly<RegionAccess>): Uint8Array {

@@ -44,7 +44,7 @@ const CAP_HEADER_SIZE = 8;
 const AREA_SIZE = 16;
 /** Version of both capabilities that are understood. */
 const CAP_VERSION = 1;
-/** Far more than exist. Capabilities may overlap, so without a limit a reply could take quadratic time. */
+/** Most capabilities that are read, far more than exist. They may overlap, so without a limit a reply could take quadratic time. */
 const MAX_CAPABILITIES = 64;
 
 /**

@@ -9,10 +9,10 @@ import { protocolError, putU32, viewOf } from './wire';
 export type U64 = number | bigint;
 
 const TWO_32 = 0x1_0000_0000;
-/** Upper halves below this make a value that a number holds exactly. */
+/** A value whose upper half is below this is held exactly by a number. */
 const SAFE_HIGH = 0x20_0000;
 const TWO_64 = 1n << 64n;
-/** From up to here on, any size that is a number ends below 2^64. */
+/** A range that starts at or below this ends below 2^64 when its size is a number. */
 const SAFE_START = TWO_64 - (1n << 53n);
 
 /** Reads a 64-bit value: a number when it is at most 2^53 - 1, a bigint above. */
@@ -55,7 +55,7 @@ export function writeU64(view: DataView, offset: number, value: U64, name = 'val
   view.setBigUint64(offset, value, true);
 }
 
-/** The same as {@link writeU64} for messages of which there are many: making a view takes longer than this. */
+/** Writes as {@link writeU64} does, but without a view, since making one takes longer than this. For messages that are frequent. */
 export function putU64(bytes: Uint8Array, at: number, value: U64, name = 'value'): void {
   const number = Number(value);
   if (!Number.isSafeInteger(number) || number < 0) {
@@ -73,7 +73,7 @@ export function sameU64(a: U64, b: U64): boolean {
 
 /** Whether a range that starts at `start` ends at or below 2^64. */
 export function fitsU64(start: U64, size: U64): boolean {
-  // Without an addition of bigints where one look tells.
+  // An addition of bigints is avoided where a comparison tells.
   if (typeof size === 'number' && start <= SAFE_START) return true;
   return BigInt(start) + BigInt(size) <= TWO_64;
 }

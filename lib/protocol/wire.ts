@@ -16,7 +16,7 @@ export function protocolError(what: string, problem: string, cause?: unknown): V
   return new VfioUserError('ERR_VFIO_USER_PROTOCOL', `${what}: ${problem}`, { command, cause });
 }
 
-/** Small payloads are cut from slabs: memory of its own costs V8 a microsecond. */
+/** Small payloads are parts of larger buffers: a buffer for each would take V8 a microsecond. */
 const SLAB_SIZE = 16 << 10;
 const SLAB_PAYLOAD = 256;
 let slab = new ArrayBuffer(0);

@@ -56,6 +56,7 @@ export const Errno = constants.errno;
  * @example throw new CommandError(Errno.EINVAL, 'offset beyond the region');
  */
 export class CommandError extends Error {
+  /** Name of the class, as stack traces show it. */
   override readonly name = 'CommandError';
   /** Positive errno value that goes into the reply header. */
   readonly errno: number;
@@ -71,11 +72,11 @@ export class CommandError extends Error {
 }
 
 const EMPTY = new Uint8Array(0);
-/** Weight of the commands that may wait or be at work before the connection is given up, about their bytes. */
+/** Most weight of the commands that wait or are at work, about their bytes. A peer that sends more is disconnected. */
 const MAX_WAITING = 64 << 20;
-/** What a small message takes beside its bytes. */
+/** Memory that a message takes beside its bytes. */
 const MESSAGE_WEIGHT = 256;
-/** Descriptors are scarcer than memory: 1024 of them may wait. */
+/** Weight of a descriptor. They are scarcer than memory: 1024 of them may wait. */
 const FD_WEIGHT = 64 << 10;
 
 /** A command that waits, or is at work. */

@@ -34,7 +34,9 @@ export interface ConnectionOptions {
 
 /** What a connection has seen so far. */
 export interface ConnectionStatistics {
+  /** Messages that were handed to the socket, or wait for it. */
   readonly messagesSent: number;
+  /** Messages that came from the peer. */
   readonly messagesReceived: number;
   /** Replies that came after their request had timed out or was aborted; dropped. */
   readonly lateReplies: number;
@@ -80,7 +82,7 @@ export class Connection {
   readonly #window = new RequestWindow();
   readonly #commands: Commands;
   readonly #onClose: (error: VfioUserError | null) => void;
-  /** Several messages may be read at a time while no reply with descriptors is expected. */
+  /** Whether several messages may be read at a time while no reply with descriptors is expected. */
   readonly #readsAhead: boolean;
   #received = 0;
   #paused = false;
@@ -143,7 +145,7 @@ export class Connection {
     };
   }
 
-  /** Milliseconds for a request that does not say. */
+  /** Time-out of a request that has none of its own, in milliseconds. */
   get messageTimeout(): number {
     return this.#requests.timeout;
   }
@@ -203,7 +205,7 @@ export class Connection {
   }
 
   /**
-   * Sends a request and blocks the thread until its reply is here or the deadline has passed; errors as of {@link request}.
+   * Sends a request and blocks the thread until its reply is here or the deadline has passed. Errors are those of {@link request}.
    * Commands of the peer are served meanwhile, so a device that reads our memory by message before it answers does not deadlock.
    */
   requestSync(request: Request): Reply {
@@ -288,7 +290,7 @@ export class Connection {
     }
   }
 
-  /** Ends the connection: what is pending fails with `error`, without one with ERR_VFIO_USER_CLOSED. Idempotent. */
+  /** Ends the connection. Pending requests fail with `error`, or with ERR_VFIO_USER_CLOSED when it is null. Idempotent. */
   close(error: VfioUserError | null = null): void {
     this.#end(error);
   }
@@ -337,15 +339,15 @@ export class Connection {
     const now = performance.now();
     const inFlight = this.#requests.size;
     const earliest = this.#requests.expire(now);
-    // One that expired may be what is waited for.
+    // The request that is waited for may have expired.
     if (this.#requests.size < inFlight) return;
-    // Both directions are open questions while something waits to leave, and two sockets are not awaited by one system call.
+    // One call waits for one direction of one socket, so the wait is short while bytes wait to leave or there is a companion.
     const longest = this.companion === null ? SLEEP_MILLISECONDS : COMPANION_SLEEP_MILLISECONDS;
     if (this.#outgoing.bytes > 0) this.#socket.waitWritable(1);
     else this.#receive(1, 0, Math.ceil(Math.max(0, Math.min(earliest - now, longest))));
   }
 
-  /** Serves what is there without waiting; true when it was anything. */
+  /** Serves what has come, without waiting. Returns whether anything had. */
   #serveNow(): boolean {
     const before = this.#received;
     this.#flush();
@@ -370,7 +372,7 @@ export class Connection {
   }
 
   #receive(limit: number, spinMicroseconds: number, timeoutMilliseconds: number): void {
-    // The socket does not tell again of what was read ahead, so that is dealt with in any case.
+    // The socket does not report again what was read ahead, so these messages are always handled.
     for (let count = 0; (count < limit || this.#incoming.buffered) && !this.#closed; count++) {
       if (this.#pauseReading()) return;
       this.#incoming.readAhead = this.#readsAhead && count < limit && !this.#requests.expectsFds;

@@ -7,8 +7,8 @@ import type { Message } from './incoming';
 /**
  * The peer has closed the connection.
  *
- * @param partial in the middle of a message
- * @param cause the failure of a system call that told so, if any
+ * @param partial whether that was in the middle of a message
+ * @param cause the error of the system call that failed, if one did
  */
 export function disconnectedError(endpoint: string, partial: boolean, cause: unknown): VfioUserError {
   const where = partial ? ' in the middle of a message' : '';
@@ -20,7 +20,7 @@ export function disconnectedError(endpoint: string, partial: boolean, cause: unk
   );
 }
 
-/** What ended the connection, for one command that suffers from it. */
+/** The error of one command that failed because the connection ended with `error`. */
 export function errorFor(error: VfioUserError, command: string): VfioUserError {
   return new VfioUserError(error.code, `${command}: ${error.message}`, {
     errno: error.errno,

@@ -78,9 +78,9 @@ const AHEAD_SIZE = 16 << 10;
 /**
  * Cuts a byte stream into messages, over any split or merge of the bytes.
  *
- * It reads the 16-byte header and then exactly the rest of that message, never further: a stream socket may merge
- * messages, and only so do descriptors stay with the message that they came with. While {@link readAhead} is set, it reads
- * as much as there is instead.
+ * It reads the 16-byte header and then exactly the rest of that message, never further. This keeps descriptors with the
+ * message that they came with, though a stream socket may merge messages. While {@link readAhead} is set, it reads as much as
+ * there is instead.
  */
 export class Incoming {
   readonly #source: ByteSource;
@@ -96,7 +96,7 @@ export class Incoming {
   #aheadEnd = 0;
   /** Largest message accepted, in bytes with its header. */
   maxMessageSize: number;
-  /** Whether several messages may be read at once, as none of those that can come now brings descriptors that are wanted. */
+  /** Whether several messages may be read at once, since no message that can come now brings descriptors that are wanted. */
   readAhead = false;
 
   constructor(source: ByteSource, maxMessageSize: number) {
@@ -154,7 +154,7 @@ export class Incoming {
     this.#fds = [];
   }
 
-  /** Reads ahead, or else into `target`, from `#have` on. Results as of the source. */
+  /** Reads ahead, or else into `target`, from `#have` on. Returns what the source returned. */
   #receive(target: Uint8Array, spinMicroseconds: number, timeoutMilliseconds: number): number {
     const wanted = target.length - this.#have;
     const ahead = this.readAhead && wanted < AHEAD_SIZE;
@@ -185,7 +185,7 @@ export class Incoming {
     return { header, payload, fds: this.#listFds() };
   }
 
-  /** Puts bytes that were read ahead into `target`, from `at` on; how many. */
+  /** Puts bytes that were read ahead into `target`, from `at` on. Returns their number. */
   #takeAhead(target: Uint8Array, at: number): number {
     const start = this.#aheadStart;
     const count = Math.min(target.length - at, this.#aheadEnd - start);

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 import { Fifo } from './fifo';
 
-/** What a piece of work shares with others: of the same lane, one is done at a time. */
+/** Work of one lane is done one at a time, except for shared work, which overlaps. Work of different lanes overlaps. */
 export interface Lane {
+  /** Two lanes are the same when their keys are. */
   readonly key: unknown;
-  /** Overlaps with other shared work of the lane. */
+  /** Whether the work overlaps with other shared work of the lane. */
   readonly shared: boolean;
 }
 
@@ -12,15 +13,15 @@ export interface Lane {
 export interface Turn {
   /** Null for a barrier: it starts when all before it is done, and nothing starts before it is done. */
   readonly lane: Lane | null;
-  /** Nothing that came later starts before it is done. */
+  /** Whether nothing that came later starts before it is done. */
   readonly holdsOthers: boolean;
-  /** Begins; true while it is at work, and then {@link LaneQueue.done} has to be called. */
+  /** Begins the work. Returns true when it goes on; then {@link LaneQueue.done} has to be called at its end. */
   start(): boolean;
-  /** It will not start any more. */
+  /** Called instead of {@link start} when the queue is closed. */
   drop(): void;
 }
 
-/** Most work that overlaps, which bounds the memory that it takes. */
+/** Most pieces of work that overlap, which bounds their memory. */
 const MAX_RUNNING = 64;
 const EXCLUSIVE = -1;
 
@@ -34,16 +35,16 @@ export class LaneQueue {
   /** Number of shared turns at work by the lane's key, or EXCLUSIVE. */
   readonly #lanes = new Map<unknown, number>();
   #running = 0;
-  /** What is at work lets nothing else start. */
+  /** Whether what is at work lets nothing else start. */
   #alone = false;
   #closed = false;
 
-  /** @param paused while it returns true nothing that waits is started; call {@link advance} when that ends */
+  /** @param paused returns true while nothing may be started; call {@link advance} when that ends */
   constructor(paused: () => boolean) {
     this.#paused = paused;
   }
 
-  /** Nothing is at work and nothing waits: work that comes now may start at once. */
+  /** Whether nothing is at work and nothing waits, so that work that comes now may start at once. */
   get idle(): boolean {
     return this.#running === 0 && this.#waiting.length === 0;
   }
@@ -53,7 +54,7 @@ export class LaneQueue {
     return this.#waiting.length;
   }
 
-  /** Starts it when it is its turn, perhaps at once. */
+  /** Starts work when its turn has come, perhaps at once. */
   add(turn: Turn): void {
     if (this.#closed) {
       turn.drop();
@@ -71,7 +72,7 @@ export class LaneQueue {
     else this.#lanes.set(lane.key, lane.shared ? (this.#lanes.get(lane.key) ?? 0) + 1 : EXCLUSIVE);
   }
 
-  /** Work is done whose `start` returned true. */
+  /** Ends work whose `start` returned true. */
   done(turn: Turn): void {
     const { lane } = turn;
     this.#running--;
@@ -84,7 +85,7 @@ export class LaneQueue {
     this.advance();
   }
 
-  /** Starts what may start. */
+  /** Starts all work that may start. */
   advance(): void {
     for (let next; (next = this.#waiting.peek()) !== undefined && this.#mayStart(next);) {
       this.#waiting.shift();

@@ -60,9 +60,9 @@ export interface Departure {
 const NOTHING = new Uint8Array(0);
 /** Above this many queued bytes, requests wait for their turn. */
 const HIGH_WATER = 4 << 20;
-/** Bytes gathered at most: within one piece of what the kernel cuts messages into, so that each arrives whole. */
+/** Most bytes that are gathered: fewer than the pieces that the kernel cuts messages into, so that each arrives whole. */
 const GATHERED_SIZE = 16 << 10;
-/** Header and fixed payload of nearly all messages. */
+/** Room for the header and the fixed payload of nearly all messages. */
 const HEAD_SIZE = 4096;
 
 /**
@@ -221,7 +221,7 @@ export class Outgoing {
   #gather(head: Uint8Array, headLength: number, data: Uint8Array | null): boolean {
     const total = headLength + (data?.length ?? 0);
     if (this.#gatheredBytes + total > GATHERED_SIZE) this.release();
-    // What waits for the socket goes first.
+    // Bytes that wait for the socket are sent before these.
     if (this.#chunks.length > 0 || total > GATHERED_SIZE || this.#closed) return false;
     if (this.#gathered.length === 0) this.#gathered = new Uint8Array(GATHERED_SIZE);
     const start = this.#gatheredBytes;
@@ -257,7 +257,7 @@ export class Outgoing {
     }
   }
 
-  /** True when all of it was taken. */
+  /** Returns whether all of it was taken. */
   #flushChunk(chunk: Chunk): boolean {
     const count = this.#sink.send(NOTHING, 0, chunk.bytes, chunk.sent, chunk.fds);
     if (count === 0) return false;

@@ -4,13 +4,13 @@ import { Fifo } from './fifo';
 import type { Reply, Settlement } from './requests';
 
 /**
- * Requests in flight at a time: enough that the peer always has the next. Descriptors that it has not received yet count
- * against RLIMIT_NOFILE (unix(7), ETOOMANYREFS), which may be 1024; and more messages than these would not fit into the
- * send buffer of a socket, which is 208 KiB by default (socket(7)) and takes 278 of them.
+ * Most requests in flight: enough that the peer always has one to serve. Descriptors that the peer has not received yet count
+ * against RLIMIT_NOFILE (unix(7), ETOOMANYREFS), which may be 1024. The send buffer of a socket, 208 KiB by default
+ * (socket(7)), takes 278 such messages.
  */
 const WINDOW = 256;
 
-/** A series of requests, as far as they are not sent. */
+/** The requests of a series that are not sent yet. */
 interface Series {
   readonly count: number;
   next: number;
@@ -66,7 +66,7 @@ export class RequestWindow {
     });
   }
 
-  /** Sends one request; true when there are more. */
+  /** Sends one request. Returns whether there are more. */
   sendNext(): boolean {
     const series = this.#series.peek() as Series;
     const index = series.next++;
@@ -78,7 +78,7 @@ export class RequestWindow {
 }
 
 function advance(): void {
-  // What fails at once comes back here.
+  // A request that fails at once calls this again.
   if (advancing) return;
   advancing = true;
   while (inFlight < WINDOW) {

@@ -32,7 +32,7 @@ export interface Reply {
   readonly fds: FdList;
 }
 
-/** Is told what became of a request; one of the two is called, once. */
+/** What is called with the result of a request: one of the two functions, once. */
 export interface Settlement {
   readonly resolve: (reply: Reply) => void;
   readonly reject: (error: Error) => void;
@@ -57,7 +57,7 @@ const ID_COUNT = 0x10000;
  * comes, so that the reply cannot be mistaken for that of a younger request.
  */
 export class Requests {
-  /** Milliseconds for a request that does not say. */
+  /** Time-out of a request that has none of its own, in milliseconds. */
   readonly timeout: number;
   /** Largest reply payload accepted, in bytes. */
   maxReply: number;
@@ -128,12 +128,12 @@ export class Requests {
   abandon(id: number): void {
     const pending = this.#take(id);
     if (pending === undefined) return;
-    // One that never left gets no late reply: its id is free at once.
+    // A request that never left gets no late reply, so its id is free at once.
     if (pending.departed) this.#abandoned.add(id);
     pending.cancelled = true;
   }
 
-  /** Matches a reply with its request, checks it, and tells who asked. */
+  /** Matches a reply with its request, checks it, and settles the request. */
   settle(message: Message): void {
     const { id } = message.header;
     const pending = this.#take(id);
@@ -164,8 +164,8 @@ export class Requests {
   }
 
   /**
-   * An id that is not in use now, for a message that no reply is expected to; any when all are in use, as ids need not be unique
-   * (vfio-user, "Header").
+   * An id for a message that no reply is expected to: one that is not in use, or any when all are in use, as ids need not be
+   * unique (vfio-user, "Header").
    */
   freeId(): number {
     const taken = this.#pending.size + this.#abandoned.size;

@@ -26,7 +26,7 @@ const stateChannel = channel('vfio-user:state');
 const debug = debuglog('vfio-user');
 const debugging = debug.enabled;
 
-/** True when anybody listens; ask before building the arguments of {@link traceMessage}. */
+/** Whether anybody listens. Ask before the arguments of {@link traceMessage} are made. */
 export function tracing(): boolean {
   return debugging || requestChannel.hasSubscribers || replyChannel.hasSubscribers;
 }

@@ -5,11 +5,28 @@ import { FileBackend } from './file-backend';
 import { MemoryBackend } from './memory-backend';
 import { NullBackend } from './null-backend';
 
-/** What {@link createBackend} makes. `size` is the bytes of the namespace, an integer of at least 512. */
+/** What {@link createBackend} makes. */
 export type BackendOptions =
-  | { readonly kind: 'null'; readonly size: number }
-  | { readonly kind: 'memory'; readonly size: number }
-  | { readonly kind: 'file'; readonly path: string; readonly size?: number | undefined };
+  | {
+      /** A namespace that keeps nothing: for measuring everything but the storage. */
+      readonly kind: 'null';
+      /** Bytes of the namespace, an integer of at least 512. */
+      readonly size: number;
+    }
+  | {
+      /** A namespace in memory of this process. */
+      readonly kind: 'memory';
+      /** Bytes of the namespace, an integer of at least 512. */
+      readonly size: number;
+    }
+  | {
+      /** A namespace in a regular file or a block device. */
+      readonly kind: 'file';
+      /** Path of a file or device that can be read and written. */
+      readonly path: string;
+      /** Bytes of the namespace, an integer of at least 512. A regular file that is shorter is extended. Default: those of the file. */
+      readonly size?: number | undefined;
+    };
 
 /**
  * Makes a backend of the package's own.

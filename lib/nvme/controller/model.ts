@@ -127,6 +127,7 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.#backend.close();
   }
 
+  /** Calls {@link close}. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -78,7 +78,7 @@ const FORCE_UNIT_ACCESS = 0x4000_0000;
 const DEALLOCATE = 0x0200_0000;
 
 /**
- * A namespace of an NVMe controller. What is more than one command takes is split. The parts of a transfer are in flight together.
+ * A namespace of an NVMe controller. A transfer that is too large for one command is split, and its parts are in flight together.
  *
  * All methods reject with a `RangeError` when blocks are not in the namespace or do not fit the buffer, with an `NvmeStatusError`
  * when the controller completes a command with an error status, and with a `VfioUserError` when it has failed or is closed.

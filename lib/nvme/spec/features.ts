@@ -194,7 +194,7 @@ export const featureCapabilities = wordCodec({
 /** What can be done with a feature: dword 0 of the completion of Get Features with SEL 3 (NVMe base 2.0, 5.15). */
 export interface FeatureCapabilities extends WordOf<typeof featureCapabilities> {}
 
-/** Types of asynchronous events. @enum */
+/** Types of asynchronous events (NVMe base 2.0, 5.2). @enum */
 export const AsyncEventType = {
   error: 0,
   smart: 1,
@@ -204,7 +204,7 @@ export const AsyncEventType = {
   vendor: 7,
 } as const;
 
-/** Information of events of type error. @enum */
+/** Information of events of type error (NVMe base 2.0, 5.2). @enum */
 export const AsyncErrorEvent = {
   invalidDoorbellRegister: 0,
   invalidDoorbellValue: 1,
@@ -214,10 +214,17 @@ export const AsyncErrorEvent = {
   firmwareImageLoadError: 5,
 } as const;
 
-/** Information of events of type SMART. @enum */
-export const AsyncSmartEvent = { reliability: 0, temperature: 1, spare: 2 } as const;
+/** Information of events of type SMART (NVMe base 2.0, 5.2). @enum */
+export const AsyncSmartEvent = {
+  /** The subsystem has become unreliable. */
+  reliability: 0,
+  /** A temperature is beyond a threshold. */
+  temperature: 1,
+  /** The available spare capacity is below its threshold. */
+  spare: 2,
+} as const;
 
-/** Information of events of type notice. @enum */
+/** Information of events of type notice (NVMe base 2.0, 5.2). @enum */
 export const AsyncNotice = {
   namespaceAttributeChanged: 0,
   firmwareActivationStarting: 1,

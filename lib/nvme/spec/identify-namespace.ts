@@ -108,10 +108,15 @@ export interface IdentifyNamespace extends Decoded<typeof layout> {
 
 /** Bits of `nsfeat` of {@link IdentifyNamespace}. @enum */
 export const NamespaceFeatures = {
+  /** Blocks are allocated when they are written. */
   thinProvisioning: 0x01,
+  /** The fields `nawun`, `nawupf` and `nacwu` are valid. */
   atomicWriteUnits: 0x02,
+  /** Reads of deallocated blocks may be made to fail. */
   deallocatedError: 0x04,
+  /** NGUID and EUI-64 are never used for another namespace. */
   idsNeverReused: 0x08,
+  /** The fields `npwg`, `npwa`, `npdg`, `npda` and `nows` are valid. */
   optimalPerformance: 0x10,
 } as const;
 

@@ -161,11 +161,17 @@ export const SMART_LOG_BYTES = 512;
 
 /** Bits of `critical_warning` of {@link SmartLog}. @enum */
 export const CriticalWarning = {
+  /** The available spare capacity is below its threshold. */
   spare: 0x01,
+  /** A temperature is beyond a threshold. */
   temperature: 0x02,
+  /** Errors have made the subsystem less reliable. */
   reliability: 0x04,
+  /** The media takes no writes any more. */
   readOnly: 0x08,
+  /** The backup of the volatile memory has failed. */
   volatileBackup: 0x10,
+  /** The persistent memory region is read-only or unreliable. */
   persistentMemory: 0x20,
 } as const;
 

@@ -87,7 +87,14 @@ export interface ControllerCapabilities {
 }
 
 /** Bits of {@link ControllerCapabilities.commandSets}. @enum */
-export const CommandSets = { nvm: 0x01, ioCommandSets: 0x40, adminOnly: 0x80 } as const;
+export const CommandSets = {
+  /** The NVM command set. */
+  nvm: 0x01,
+  /** One or more I/O command sets, which Identify lists. */
+  ioCommandSets: 0x40,
+  /** No I/O command set. */
+  adminOnly: 0x80,
+} as const;
 
 const capLow = wordCodec({
   maxQueueEntries: zeroBased(0, 16),

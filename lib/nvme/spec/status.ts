@@ -4,7 +4,7 @@ import { type WordOf, bits, flag, wordCodec } from './bits';
 /** Status code types (SCT; NVMe base 2.0, 3.3.3.2.1). @enum */
 export const StatusCodeType = { generic: 0, commandSpecific: 1, media: 2, path: 3, vendor: 7 } as const;
 
-/** Generic status codes, SCT 0. @enum */
+/** Generic status codes, SCT 0 (NVMe base 2.0, figure "Status Code - Generic Command Status Values"). @enum */
 export const GenericStatus = {
   success: 0x00,
   invalidOpcode: 0x01,
@@ -51,7 +51,12 @@ export const GenericStatus = {
   formatInProgress: 0x84,
 } as const;
 
-/** Command specific status codes, SCT 1. Those from 80h on belong to the NVM command set. @enum */
+/**
+ * Command specific status codes, SCT 1 (NVMe base 2.0, figure "Status Code - Command Specific Status Values"). Those from 80h on
+ * belong to the NVM command set.
+ *
+ * @enum
+ */
 export const CommandStatus = {
   completionQueueInvalid: 0x00,
   invalidQueueId: 0x01,
@@ -100,7 +105,7 @@ export const CommandStatus = {
   commandSizeLimitExceeded: 0x83,
 } as const;
 
-/** Media and data integrity errors, SCT 2. @enum */
+/** Media and data integrity errors, SCT 2 (NVMe base 2.0, figure "Status Code - Media and Data Integrity Error Values"). @enum */
 export const MediaStatus = {
   writeFault: 0x80,
   unrecoveredReadError: 0x81,
@@ -113,7 +118,7 @@ export const MediaStatus = {
   storageTagCheckError: 0x88,
 } as const;
 
-/** Path related status codes, SCT 3. @enum */
+/** Path related status codes, SCT 3 (NVMe base 2.0, figure "Status Code - Path Related Status Values"). @enum */
 export const PathStatus = {
   internalPathError: 0x00,
   anaPersistentLoss: 0x01,

@@ -13,10 +13,13 @@ export const SQE_SIZE_EXPONENT = 6;
 export const SqeWord = {
   /** Opcode 7:0, FUSE 9:8, PSDT 15:14, command id 31:16. */
   cdw0: 0,
+  /** Namespace id. */
   nsid: 1,
   cdw2: 2,
   cdw3: 3,
+  /** Metadata pointer, bits 31:0. */
   mptrLow: 4,
+  /** Metadata pointer, bits 63:32. */
   mptrHigh: 5,
   prp1Low: 6,
   prp1High: 7,
@@ -31,7 +34,14 @@ export const SqeWord = {
 } as const;
 
 /** PRP or SGL for data transfer (PSDT). @enum */
-export const Psdt = { prp: 0, sglContiguousMetadata: 1, sglMetadataSgl: 2 } as const;
+export const Psdt = {
+  /** PRPs. */
+  prp: 0,
+  /** SGLs; the metadata is one contiguous buffer. */
+  sglContiguousMetadata: 1,
+  /** SGLs, for the metadata too. */
+  sglMetadataSgl: 2,
+} as const;
 
 /** A command (NVMe base 2.0, 3.3.3.1). Fields that are not given are 0. Dwords have 32 bits, addresses are below 2^53. */
 export interface Command {
