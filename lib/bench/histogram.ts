@@ -25,6 +25,7 @@ export const HISTOGRAM_SLOTS = BUCKETS + HISTOGRAM_BUCKETS;
  * divided into 64 equal buckets, so that a bucket is at most 1/64 (1.6 %) of its value wide.
  *
  * @param ns 0 or more; fractions are cut off, values of 2^34 and above fall into the last bucket
+ * @internal Exported for its test.
  */
 export function bucketIndex(ns: number): number {
   if (ns < LINEAR_LIMIT) return ns >>> 0;
@@ -43,6 +44,7 @@ function farBucketIndex(ns: number): number {
  * The latency in ns that stands for a bucket: the value itself below 128, else the middle of the bucket.
  *
  * @param index 0 … {@link HISTOGRAM_BUCKETS} - 1
+ * @internal Exported for its test.
  */
 export function bucketValue(index: number): number {
   if (index < LINEAR_LIMIT) return index;

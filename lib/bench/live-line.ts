@@ -22,7 +22,7 @@ const LETTERS: Readonly<Record<string, string>> = {
   randrw: 'm',
 };
 
-/** The letter of a workload in fio's status line: R, W, M for sequential ones, r, w, m for random ones. */
+/** The letter of a workload in fio's status line: R, W, M for sequential ones, r, w, m for random ones. @internal Exported for its test. */
 export function statusLetter(workload: string): string {
   return LETTERS[workload] ?? '?';
 }
@@ -30,6 +30,8 @@ export function statusLetter(workload: string): string {
 /**
  * One line in the style of fio: `Jobs: 1 (f=1): [r(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]`. Directions that are not used
  * are left out. The letter is V while blocks are read back.
+ *
+ * @internal Exported for its test.
  */
 export function formatLiveLine(
   { readIops, writeIops, part, secondsLeft, phase }: BenchmarkProgress,

@@ -17,7 +17,7 @@ const STEP = 0x9e3779b1;
 /** How many earlier passes are considered when a torn part is looked for. */
 const TORN_PASSES = 64;
 
-/** Size in 32-bit words of the smallest block that can be verified. */
+/** Size in 32-bit words of the smallest block that can be verified. @internal Exported for its test. */
 export const MIN_BLOCK_WORDS = 16;
 
 /** What the content of a block depends on. */

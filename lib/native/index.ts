@@ -10,5 +10,4 @@ export {
   createSharedMemory,
 } from './memory';
 export { pageSize } from './page-size';
-export { MAX_FDS_PER_MESSAGE } from './message-window';
 export { Socket, SocketWatcher } from './socket';

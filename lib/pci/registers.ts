@@ -137,7 +137,7 @@ export abstract class RegisterAccess<Options = never> implements Registers {
 }
 
 /** The value of a register of 1, 2 or 4 bytes, the lowest byte first. */
-export function numberOf(data: Uint8Array): number {
+function numberOf(data: Uint8Array): number {
   let value = 0;
   for (let index = data.length - 1; index >= 0; index--) value = value * 256 + (data[index] as number);
   return value;

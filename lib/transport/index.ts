@@ -1,19 +1,6 @@
 // SPDX-License-Identifier: MIT
-export {
-  CommandError,
-  Errno,
-  type CommandHandler,
-  type CommandLane,
-  type CommandReply,
-  type IncomingCommand,
-} from './commands';
-export {
-  Connection,
-  SLEEP_MILLISECONDS,
-  SPIN_MICROSECONDS,
-  type ConnectionOptions,
-  type ConnectionStatistics,
-} from './connection';
+export { CommandError, Errno, type CommandReply, type IncomingCommand } from './commands';
+export { Connection, SLEEP_MILLISECONDS, SPIN_MICROSECONDS, type ConnectionStatistics } from './connection';
 export { DeadlineTimer } from './deadline-timer';
 export type { FdList } from './incoming';
 export type { Lane, LaneQueue, Turn } from './lanes';

@@ -17,9 +17,9 @@ export { turns } from '../support/wait';
 export { gate } from '../support/gate';
 
 /** `VFIO_USER_*` of libvfio-user's include/vfio-user.h. */
-export const F_REPLY = 1;
+const F_REPLY = 1;
 export const F_NO_REPLY = 0x10;
-export const F_ERROR = 0x20;
+const F_ERROR = 0x20;
 
 /** A message as `struct vfio_user_header` has it: u16 id, u16 command, u32 size, u32 flags, u32 errno. */
 export function message(
@@ -142,7 +142,7 @@ export class RawClient {
 }
 
 export const BAR_SIZE = 0x4000;
-export const AREA = { offset: 0x1000, size: 0x2000 };
+const AREA = { offset: 0x1000, size: 0x2000 };
 
 /** A device with registers that remember, mapped areas, and a log of what the server called. */
 export class TestModel implements PciDeviceModel {

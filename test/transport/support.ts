@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { Socket } from '../../lib/native';
-import { Connection, type ConnectionOptions } from '../../lib/transport';
+import { Connection, type ConnectionOptions } from '../../lib/transport/connection';
 import { message } from '../support/bytes';
 
 export { message };

@@ -6,11 +6,10 @@ export {
   type LogPageOptions,
   type SetFeatureOptions,
 } from './admin';
-export { AdminQueue, type AdminCommand, type AdminCompletion, type AdminWait } from './admin-queue';
+export type { AdminCommand, AdminCompletion, AdminWait } from './admin-queue';
 export { type AttachOptions } from './bring-up';
 export { NvmeController } from './controller';
-export { DmaArena, NVME_PAGE, type DmaChunk } from './dma-arena';
-export { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
+export type { Doorbells } from './doorbells';
 export { IoQueue } from './io-queue';
 export {
   NvmeNamespace,
@@ -20,5 +19,5 @@ export {
   type ZeroRange,
 } from './namespace';
 export { NvmeStatusError } from './nvme-error';
-export { QueuePair, type CompletionHandler, type QueuePairPlacement } from './queue-pair';
+export { QueuePair, type CompletionHandler } from './queue-pair';
 export { type CreatedQueuePair, type VectorHandler } from './queue-pairs';

@@ -31,7 +31,7 @@ export const Feature = {
   writeProtection: 0x84,
 } as const;
 
-export const arbitration = wordCodec({
+const arbitration = wordCodec({
   /** AB: commands of a burst as a power of two; 7 for no limit. */
   burst: bits(0, 3),
   /** LPW: commands of low priority of a round, 1 to 256. */
@@ -64,7 +64,7 @@ export const temperatureThreshold = wordCodec({
 /** Temperature Threshold, 04h. */
 export interface TemperatureThreshold extends WordOf<typeof temperatureThreshold> {}
 
-export const errorRecovery = wordCodec({
+const errorRecovery = wordCodec({
   /** TLER in units of 100 ms; 0 for no limit. */
   timeLimit: bits(0, 16),
   /** DULBE: reading a deallocated block is an error. */
@@ -89,7 +89,7 @@ export const numberOfQueues = wordCodec({
 /** Number of Queues, 07h: requested in CDW11, allocated in dword 0 of the completion. 1 to 65536 of each. */
 export interface NumberOfQueues extends WordOf<typeof numberOfQueues> {}
 
-export const interruptCoalescing = wordCodec({
+const interruptCoalescing = wordCodec({
   /** THR: completions per interrupt, 1 to 256. */
   threshold: zeroBased(0, 8),
   /** TIME in units of 100 microseconds. */
@@ -107,7 +107,7 @@ export const interruptVectorConfiguration = wordCodec({
 /** Interrupt Vector Configuration, 09h. */
 export interface InterruptVectorConfiguration extends WordOf<typeof interruptVectorConfiguration> {}
 
-export const writeAtomicity = wordCodec({
+const writeAtomicity = wordCodec({
   /** DN: AWUN and NAWUN need not be honoured. */
   disableNormal: flag(0),
 });
@@ -131,7 +131,7 @@ export const asyncEventConfiguration = wordCodec({
 /** Asynchronous Event Configuration, 0Bh: which events the controller tells. */
 export interface AsyncEventConfiguration extends WordOf<typeof asyncEventConfiguration> {}
 
-export const keepAliveTimer = wordCodec({
+const keepAliveTimer = wordCodec({
   /** KATO: the controller gives the host up after so many milliseconds without a Keep Alive; 0 turns the timer off. */
   timeout: bits(0, 32),
 });

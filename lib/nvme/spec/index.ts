@@ -3,7 +3,7 @@
  * What the NVMe specifications define, as far as the driver and the emulated controller share it: registers,
  * queue entries, opcodes, status codes, data structures. Pure: nothing here does I/O or keeps state.
  */
-export { highWord, joinWords, type WordCodec } from './bits';
+export { joinWords, type WordCodec } from './bits';
 export * from './command-words';
 export * from './completion-entry';
 export * from './features';

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** The admin commands: the words that they send (NVMe base 2.0, 5), and what the emulated controller answers. */
-import { AdminQueue, DmaArena, NvmeAdmin, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
+import { NvmeAdmin, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
+import { AdminQueue } from '../../../lib/nvme/host/admin-queue';
+import { DmaArena } from '../../../lib/nvme/host/dma-arena';
 import { AdminOpcode, Feature, IdentifyCns, LogPage } from '../../../lib/nvme/spec';
 import { failure } from '../../client/support';
 import { NAMESPACE_BYTES, attached } from './support';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { DmaArena } from '../../../lib/nvme/host';
+import { DmaArena } from '../../../lib/nvme/host/dma-arena';
 import { like } from '../../client/support';
 
 const BASE = 0x1_0000_0000;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { DmaArena, IoQueue, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
+import { IoQueue, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
+import { DmaArena } from '../../../lib/nvme/host/dma-arena';
 import { VfioUserError } from '../../../lib/errors';
 import { turns, until } from '../../client/support';
 

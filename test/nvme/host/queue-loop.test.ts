@@ -3,7 +3,8 @@
 import { closeSync } from 'node:fs';
 import fc from 'fast-check';
 import { Mapping, createSharedMemory } from '../../../lib/native';
-import { MappedDoorbells, QueuePair } from '../../../lib/nvme/host';
+import { QueuePair } from '../../../lib/nvme/host';
+import { MappedDoorbells } from '../../../lib/nvme/host/doorbells';
 import { NativeQueueLoop } from '../../../lib/nvme/host/native-queue-loop';
 import { ScriptQueueLoop, type QueueLoop } from '../../../lib/nvme/host/queue-loop';
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { MappedDoorbells, MessageDoorbells, QueuePair } from '../../../lib/nvme/host';
+import { QueuePair } from '../../../lib/nvme/host';
+import { MappedDoorbells, MessageDoorbells } from '../../../lib/nvme/host/doorbells';
 import type { DeviceRegion } from '../../../lib/pci';
 
 const ENTRIES = 4;
