@@ -9,7 +9,7 @@ const CHUNK_BLOCKS = 2 ** 15;
  * that were added, and 4 KiB for the first block of each 16 MiB.
  */
 export class BlockSet {
-  readonly #chunks = new Map<number, Uint8Array>();
+  readonly #chunks = new Map<number, Int32Array>();
   #size = 0;
 
   /** Number of blocks in the set. */
@@ -23,10 +23,10 @@ export class BlockSet {
     for (let block = Math.floor(offset / BLOCK_BYTES); block < end;) {
       const index = Math.floor(block / CHUNK_BLOCKS);
       const start = index * CHUNK_BLOCKS;
-      let bits = this.#chunks.get(index);
-      if (bits === undefined) this.#chunks.set(index, (bits = new Uint8Array(CHUNK_BLOCKS / 8)));
+      const words = this.#chunk(index);
       for (const chunkEnd = Math.min(end, start + CHUNK_BLOCKS); block < chunkEnd; block++) {
-        this.#set(bits, block - start);
+        const at = (block - start) >> 5;
+        this.#put(words, at, (words[at] as number) | (1 << (block & 31)));
       }
     }
   }
@@ -36,34 +36,40 @@ export class BlockSet {
     const end = Math.floor((offset + length) / BLOCK_BYTES);
     for (let block = Math.ceil(offset / BLOCK_BYTES); block < end && this.#size > 0; block++) {
       const index = Math.floor(block / CHUNK_BLOCKS);
-      const bits = this.#chunks.get(index);
-      if (bits !== undefined) this.#clear(bits, block - index * CHUNK_BLOCKS);
+      const words = this.#chunks.get(index);
+      const at = (block - index * CHUNK_BLOCKS) >> 5;
+      if (words !== undefined) this.#put(words, at, (words[at] as number) & ~(1 << (block & 31)));
     }
   }
 
   /** Adds all blocks of another set. */
   addAll(other: BlockSet): void {
     for (const [index, theirs] of other.#chunks) {
-      for (let block = 0; block < CHUNK_BLOCKS; block++) {
-        const present = ((theirs[block >> 3] as number) >> (block & 7)) & 1;
-        if (present) this.add((index * CHUNK_BLOCKS + block) * BLOCK_BYTES, BLOCK_BYTES);
+      const words = this.#chunk(index);
+      for (let at = 0; at < words.length; at++) {
+        this.#put(words, at, (words[at] as number) | (theirs[at] as number));
       }
     }
   }
 
-  #set(bits: Uint8Array, block: number): void {
-    const byte = bits[block >> 3] as number;
-    const bit = 1 << (block & 7);
-    if ((byte & bit) !== 0) return;
-    bits[block >> 3] = byte | bit;
-    this.#size++;
+  #chunk(index: number): Int32Array {
+    let words = this.#chunks.get(index);
+    if (words === undefined) this.#chunks.set(index, (words = new Int32Array(CHUNK_BLOCKS / 32)));
+    return words;
   }
 
-  #clear(bits: Uint8Array, block: number): void {
-    const byte = bits[block >> 3] as number;
-    const bit = 1 << (block & 7);
-    if ((byte & bit) === 0) return;
-    bits[block >> 3] = byte & ~bit;
-    this.#size--;
+  #put(words: Int32Array, at: number, bits: number): void {
+    const before = words[at] as number;
+    if (bits === before) return;
+    words[at] = bits;
+    this.#size += bitCount(bits) - bitCount(before);
   }
+}
+
+/** The number of ones in 32 bits. */
+function bitCount(bits: number): number {
+  let count = bits - ((bits >>> 1) & 0x5555_5555);
+  count = (count & 0x3333_3333) + ((count >>> 2) & 0x3333_3333);
+  count = (count + (count >>> 4)) & 0x0f0f_0f0f;
+  return Math.imul(count, 0x0101_0101) >>> 24;
 }

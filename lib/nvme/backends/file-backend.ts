@@ -35,7 +35,8 @@ export class FileBackend implements Backend {
   readonly kind = 'file';
   readonly volatileCache = true;
   readonly size: number;
-  readonly #fd: number;
+  /** -1 once closed: its number may be another file's by then. */
+  #fd: number;
   readonly #path: string;
   /** Whether {@link size} is held against the size of the file, as a block device does not have one. */
   readonly #canShrink: boolean;
@@ -88,7 +89,7 @@ export class FileBackend implements Backend {
   write(offset: number, source: Uint8Array, at: number, length: number): BackendResult {
     try {
       // A write beyond the end would extend a file that was truncated, and all that was cut off would read as zeros.
-      if (this.#isShort(offset + length)) return BackendResult.mediumError;
+      if (this.#isShort(this.#fd, offset + length)) return BackendResult.mediumError;
       // Before the first byte: those of a write that fails halfway are flushed like any others.
       this.#dirty.add(offset, length);
       for (let done = 0; done < length;) {
@@ -114,7 +115,7 @@ export class FileBackend implements Backend {
   flush(): Promise<void> {
     if (this.#next !== null) return this.#next;
     if (this.#running === null) return this.#flushNow();
-    // What was written since the flush that runs has begun may not be part of it.
+    // What was written since the flush that runs began may not be part of it.
     const next = (): Promise<void> => this.#flushNow();
     return (this.#next = this.#running.then(next, next));
   }
@@ -122,7 +123,14 @@ export class FileBackend implements Backend {
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    if (this.#running === null) closeSync(this.#fd);
+    const fd = this.#fd;
+    const closeFile = (): void => {
+      closeSync(fd);
+    };
+    this.#fd = -1;
+    // A thread of the pool uses the descriptor while a flush runs.
+    if (this.#running === null) closeFile();
+    else void this.#running.then(closeFile, closeFile);
   }
 
   #flushNow(): Promise<void> {
@@ -130,21 +138,18 @@ export class FileBackend implements Backend {
     if (this.#closed) {
       return Promise.reject(new VfioUserError('ERR_VFIO_USER_CLOSED', `The backend ${this.#path} is closed`));
     }
-    this.#running = this.#sync().finally(() => {
+    return (this.#running = this.#sync(this.#fd).finally(() => {
       this.#running = null;
-      // A thread of the pool has used the descriptor until now: its number could have been another file's by then.
-      if (this.#closed) closeSync(this.#fd);
-    });
-    return this.#running;
+    }));
   }
 
-  async #sync(): Promise<void> {
+  async #sync(fd: number): Promise<void> {
     const what = `Flushing ${this.#path}`;
     const flushed = this.#dirty;
     const lost = this.#lost.size;
     this.#dirty = new BlockSet();
     try {
-      await sync(this.#fd);
+      await sync(fd);
     } catch (error) {
       // What was written meanwhile may have been lost with the rest.
       this.#lost.addAll(flushed);
@@ -156,14 +161,14 @@ export class FileBackend implements Backend {
       const blocks = `${lost} blocks of 512 bytes that an earlier flush may have lost were not written again`;
       throw systemError('fdatasync', EIO, `${what}, of which ${blocks}`);
     }
-    if (this.#isShort(this.size)) {
+    if (this.#isShort(fd, this.size)) {
       throw systemError('fdatasync', ENXIO, `${what}, which was truncated to less than ${this.size} bytes`);
     }
   }
 
   /** Whether somebody has truncated the file so that it has fewer than `bytes`. */
-  #isShort(bytes: number): boolean {
-    return this.#canShrink && fileSize(this.#fd) < bytes;
+  #isShort(fd: number, bytes: number): boolean {
+    return this.#canShrink && fileSize(fd) < bytes;
   }
 
   #prepare(size: number | undefined): number {

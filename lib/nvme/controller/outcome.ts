@@ -68,12 +68,6 @@ export function writeFailure(result: BackendResult): number {
 }
 
 function accessFailure(result: BackendResult): number {
-  switch (result) {
-    case BackendResult.outOfSpace:
-      return Outcome.capacityExceeded;
-    case BackendResult.memoryError:
-      return Outcome.dataTransferError;
-    default:
-      return Outcome.internalError;
-  }
+  if (result === BackendResult.outOfSpace) return Outcome.capacityExceeded;
+  return result === BackendResult.memoryError ? Outcome.dataTransferError : Outcome.internalError;
 }

@@ -60,6 +60,7 @@ test('a file may be closed while it is flushed, and not flushed once closed', as
   const backend = new FileBackend(join(folder, 'disk'), 4096);
   const flushed = backend.flush();
   backend.close();
+  expect(backend.write(0, new Uint8Array(512), 0, 512)).toBe(BackendResult.internalError);
   await flushed;
   await expect(backend.flush()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
 });
