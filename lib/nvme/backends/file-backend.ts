@@ -93,7 +93,9 @@ export class FileBackend implements Backend {
       // Before the first byte: those of a write that fails halfway are flushed like any others.
       this.#dirty.add(offset, length);
       for (let done = 0; done < length;) {
-        done += writeSync(this.#fd, source, at + done, length - done, offset + done);
+        const count = writeSync(this.#fd, source, at + done, length - done, offset + done);
+        if (count === 0) return BackendResult.mediumError;
+        done += count;
       }
       if (this.#lost.size > 0) this.#lost.delete(offset, length);
       return BackendResult.success;
