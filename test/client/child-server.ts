@@ -31,14 +31,21 @@ const running: ChildServer[] = [];
  * Starts a server.
  *
  * @param model body of an async function that returns a device model; it may set `onMessage`
+ * @param environment variables of the process, beside those of this one
  */
-export async function childServer(model: string): Promise<ChildServer> {
+export async function childServer(
+  model: string,
+  environment: Record<string, string> = {},
+): Promise<ChildServer> {
   const script = `${prelude}(async () => {
     const model = await (async () => {${model}})();
     await serve(path, model, { onError: (error) => console.error(error) });
     process.send({ path });
   })();`;
-  const child = spawn(process.execPath, ['-e', script], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  const child = spawn(process.execPath, ['-e', script], {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    env: { ...process.env, ...environment },
+  });
   const [ready] = (await once(child, 'message')) as [{ path: string }];
   const server: ChildServer = {
     path: ready.path,

@@ -1,9 +1,25 @@
 // SPDX-License-Identifier: MIT
+/** How an access to a {@link Backend} ended. @enum */
+export const BackendResult = {
+  success: 0,
+  /** The medium cannot give or take these bytes: NVMe's Unrecovered Read Error, or Write Fault. */
+  mediumError: 1,
+  /** There is no room for bytes that have not been written before: Capacity Exceeded. */
+  outOfSpace: 2,
+  /** The memory to copy from or to is gone: Data Transfer Error. */
+  memoryError: 3,
+  /** Anything else: Internal Error. */
+  internalError: 4,
+} as const;
+export type BackendResult = (typeof BackendResult)[keyof typeof BackendResult];
+
 /**
  * Where a namespace keeps its data. Offsets and lengths are in bytes, and within {@link Backend.size}: the
  * controller has checked them.
  *
- * Reading and writing are synchronous, since they are the hot path: a backend copies from and to memory.
+ * Reading and writing are synchronous, since they are the hot path: a backend copies from and to memory. A write that
+ * succeeds is in the backend when the method returns, and every later read finds it. One that fails leaves its bytes
+ * undefined, and no others.
  */
 export interface Backend {
   /** `null`, `memory`, `file`, or a name of your own. It is part of the default model number. */
@@ -12,22 +28,16 @@ export interface Backend {
   readonly size: number;
   /** Whether data may be lost with the machine until {@link flush}: the controller has a volatile write cache then. */
   readonly volatileCache: boolean;
+  /** Copies `length` bytes at `offset` to `target` from index `at` on. Does not throw. */
+  read(offset: number, target: Uint8Array, at: number, length: number): BackendResult;
+  /** Copies `length` bytes of `source` from index `at` on to `offset`. Does not throw. */
+  write(offset: number, source: Uint8Array, at: number, length: number): BackendResult;
+  /** Makes `length` bytes at `offset` zero. Does not throw. */
+  zero(offset: number, length: number): BackendResult;
   /**
-   * Copies `length` bytes at `offset` to `target` from index `at` on.
-   * @returns false when they cannot be read
+   * Makes durable what was written. Rejects when it cannot, and from then on until everything that may have been lost has
+   * been written again.
    */
-  read(offset: number, target: Uint8Array, at: number, length: number): boolean;
-  /**
-   * Copies `length` bytes of `source` from index `at` on to `offset`.
-   * @returns false when they cannot be written
-   */
-  write(offset: number, source: Uint8Array, at: number, length: number): boolean;
-  /**
-   * Makes `length` bytes at `offset` zero.
-   * @returns false when they cannot be written
-   */
-  zero(offset: number, length: number): boolean;
-  /** Makes durable what was written. Rejects when it cannot. */
   flush(): Promise<void>;
   /** Idempotent. Nothing is called after it. */
   close(): void;

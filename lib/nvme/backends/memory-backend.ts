@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { closeFd, createSharedMemory } from '../../native';
-import type { Backend } from './backend';
+import type { Backend, BackendResult } from './backend';
 import { MappedStorage } from './mapped-storage';
 
 /** A backend in memory, which is zeros at first and gone when closed. Pages are taken from the system when touched. */
@@ -22,15 +22,15 @@ export class MemoryBackend implements Backend {
     this.#storage = new MappedStorage(this.#fd, size);
   }
 
-  read(offset: number, target: Uint8Array, at: number, length: number): boolean {
+  read(offset: number, target: Uint8Array, at: number, length: number): BackendResult {
     return this.#storage.read(offset, target, at, length);
   }
 
-  write(offset: number, source: Uint8Array, at: number, length: number): boolean {
+  write(offset: number, source: Uint8Array, at: number, length: number): BackendResult {
     return this.#storage.write(offset, source, at, length);
   }
 
-  zero(offset: number, length: number): boolean {
+  zero(offset: number, length: number): BackendResult {
     return this.#storage.zero(offset, length);
   }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import type { Backend } from './backend';
+import { type Backend, BackendResult } from './backend';
 
 /**
  * A backend without data, to measure everything but the data: writes are forgotten, and reads leave the client's
@@ -15,16 +15,16 @@ export class NullBackend implements Backend {
     this.size = size;
   }
 
-  read(): boolean {
-    return true;
+  read(): BackendResult {
+    return BackendResult.success;
   }
 
-  write(): boolean {
-    return true;
+  write(): BackendResult {
+    return BackendResult.success;
   }
 
-  zero(): boolean {
-    return true;
+  zero(): BackendResult {
+    return BackendResult.success;
   }
 
   flush(): Promise<void> {

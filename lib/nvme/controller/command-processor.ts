@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 import { AsyncErrorEvent } from '../spec/features';
+import { NvmOpcode } from '../spec/opcodes';
 import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { AdminCommands } from './admin-commands';
 import type { AsyncEvents } from './async-events';
 import type { ErrorLog } from './error-log';
-import { DEFERRED, type IoCommands } from './io-commands';
+import { DEFERRED, type IoCommands, startBlock } from './io-commands';
 import { Outcome, type Reply } from './outcome';
 import type { CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
@@ -207,7 +208,15 @@ export class CommandProcessor {
   #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
-    this.#errors.add(queue.id, commandId(words), outcome, (words[SqeWord.nsid] as number) >>> 0);
+    const opcode = (words[SqeWord.cdw0] as number) & 0xff;
+    const hasBlocks = queue.id !== 0 && opcode !== NvmOpcode.flush && outcome !== Outcome.invalidOpcode;
+    this.#errors.add(
+      queue.id,
+      commandId(words),
+      outcome,
+      (words[SqeWord.nsid] as number) >>> 0,
+      hasBlocks ? startBlock(words, 0) : 0,
+    );
   }
 
   #badTail(queue: SubmissionQueue, tail: number): void {

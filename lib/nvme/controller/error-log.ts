@@ -23,6 +23,7 @@ export class ErrorLog {
    * @param sqId queue of the command; {@link NOT_KNOWN} when no command has caused the error
    * @param cid id of the command; {@link NOT_KNOWN} when no command has caused the error
    * @param status 15-bit status field of its completion
+   * @param lba first logical block of the command, if it has any
    */
   add(sqId: number, cid: number, status: number, nsid: number, lba = 0): void {
     this.#count++;

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { BROADCAST_NSID, NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
-import type { Backend } from '../backends';
+import { type Backend, BackendResult } from '../backends';
 import type { ClientView, ViewRange } from './client-view';
 import { DataPointer, type FetchedLists } from './data-pointer';
 import type { FeatureSet } from './feature-set';
 import { NAMESPACE_ID, type Namespace } from './namespace';
-import { Outcome } from './outcome';
+import { Outcome, readFailure, writeFailure } from './outcome';
 import type { Counters } from './statistics';
 import { type Alive, type Parts, readParts, resolveParts, writeParts } from './transfer';
 
@@ -139,9 +139,8 @@ export class IoCommands {
     for (let i = 0; i < count; i++) {
       const range = ranges[i] as ViewRange;
       const part = lengths[i] as number;
-      if (!this.#backend.read(from, range.bytes, (addresses[i] as number) + range.bias, part)) {
-        return Outcome.unrecoveredReadError;
-      }
+      const result = this.#backend.read(from, range.bytes, (addresses[i] as number) + range.bias, part);
+      if (result !== BackendResult.success) return readFailure(result);
       from += part;
     }
     this.#counters.readCommands++;
@@ -155,9 +154,8 @@ export class IoCommands {
     for (let i = 0; i < count; i++) {
       const range = ranges[i] as ViewRange;
       const part = lengths[i] as number;
-      if (!this.#backend.write(to, range.bytes, (addresses[i] as number) + range.bias, part)) {
-        return Outcome.writeFault;
-      }
+      const result = this.#backend.write(to, range.bytes, (addresses[i] as number) + range.bias, part);
+      if (result !== BackendResult.success) return writeFailure(result);
       to += part;
     }
     this.#counters.writeCommands++;
@@ -168,7 +166,8 @@ export class IoCommands {
   #compare(offset: number, length: number): number {
     const { count, ranges, addresses, lengths } = this.#pointer;
     const scratch = (this.#scratch ??= new Uint8Array(this.#maxTransfer));
-    if (!this.#backend.read(offset, scratch, 0, length)) return Outcome.unrecoveredReadError;
+    const result = this.#backend.read(offset, scratch, 0, length);
+    if (result !== BackendResult.success) return readFailure(result);
     this.#counters.otherCommands++;
     this.#counters.bytesRead += length;
     let at = 0;
@@ -197,13 +196,15 @@ export class IoCommands {
     this.#counters.otherCommands++;
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
-    return this.#backend.zero(offset, length) ? Outcome.success : Outcome.writeFault;
+    const result = this.#backend.zero(offset, length);
+    return result === BackendResult.success ? Outcome.success : writeFailure(result);
   }
 
   async #readSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
     const data = new Uint8Array(length);
     if (!alive()) return Outcome.internalError;
-    if (!this.#backend.read(offset, data, 0, length)) return Outcome.unrecoveredReadError;
+    const result = this.#backend.read(offset, data, 0, length);
+    if (result !== BackendResult.success) return readFailure(result);
     this.#counters.readCommands++;
     this.#counters.bytesRead += length;
     return writeParts(this.#view, parts, data, alive);
@@ -218,7 +219,8 @@ export class IoCommands {
   ): Promise<number> {
     const data = await readParts(this.#view, parts, length, alive);
     if (data === undefined || !alive()) return Outcome.dataTransferError;
-    if (!this.#backend.write(offset, data, 0, length)) return Outcome.writeFault;
+    const result = this.#backend.write(offset, data, 0, length);
+    if (result !== BackendResult.success) return writeFailure(result);
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
     return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
@@ -230,7 +232,8 @@ export class IoCommands {
     this.#counters.otherCommands++;
     this.#counters.bytesRead += length;
     const ours = new Uint8Array(length);
-    if (!this.#backend.read(offset, ours, 0, length)) return Outcome.unrecoveredReadError;
+    const result = this.#backend.read(offset, ours, 0, length);
+    if (result !== BackendResult.success) return readFailure(result);
     return Buffer.compare(theirs, ours) === 0 ? Outcome.success : Outcome.compareFailure;
   }
 
@@ -238,7 +241,8 @@ export class IoCommands {
     for (let done = 0; done < length; done += ZERO_AT_ONCE) {
       if (!alive()) return Outcome.internalError;
       const part = Math.min(ZERO_AT_ONCE, length - done);
-      if (!this.#backend.zero(offset + done, part)) return Outcome.writeFault;
+      const result = this.#backend.zero(offset + done, part);
+      if (result !== BackendResult.success) return writeFailure(result);
       await new Promise(setImmediate);
     }
     return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
@@ -290,11 +294,11 @@ function resolve(
 }
 
 /** The 64-bit address in two words. What is rounded, from 2^53 on, does not become less than 2^53. */
-function address(words: Int32Array, at: number): number {
+function address(words: Int32Array | Uint32Array, at: number): number {
   return ((words[at + 1] as number) >>> 0) * TWO_32 + ((words[at] as number) >>> 0);
 }
 
 /** SLBA of Read, Write, Compare and Write Zeroes: CDW10 and CDW11. */
-function startBlock(words: Int32Array, at: number): number {
+export function startBlock(words: Int32Array | Uint32Array, at: number): number {
   return address(words, at + SqeWord.cdw10);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { CommandStatus, GenericStatus, MediaStatus, StatusCodeType, encodeStatus } from '../spec';
+import { BackendResult } from '../backends';
 
 const { generic, commandSpecific, media } = StatusCodeType;
 
@@ -25,6 +26,8 @@ export const Outcome = {
   invalidNamespace: permanent(GenericStatus.invalidNamespace),
   commandSequenceError: permanent(GenericStatus.commandSequenceError),
   prpOffsetInvalid: permanent(GenericStatus.prpOffsetInvalid),
+  /** A file with holes has no room for one more block, until somebody makes room. */
+  capacityExceeded: passing(GenericStatus.capacityExceeded),
   lbaOutOfRange: permanent(GenericStatus.lbaOutOfRange),
   completionQueueInvalid: permanent(CommandStatus.completionQueueInvalid, commandSpecific),
   invalidQueueId: permanent(CommandStatus.invalidQueueId, commandSpecific),
@@ -52,4 +55,19 @@ export interface Reply {
 export function pointerOutcome(sc: number): number {
   if (sc === GenericStatus.success) return Outcome.success;
   return sc === GenericStatus.dataTransferError ? Outcome.dataTransferError : permanent(sc);
+}
+
+/** The outcome of a command for which the backend did not read. */
+export function readFailure(result: BackendResult): number {
+  return result === BackendResult.mediumError ? Outcome.unrecoveredReadError : accessFailure(result);
+}
+
+/** The outcome of a command for which the backend did not write. */
+export function writeFailure(result: BackendResult): number {
+  return result === BackendResult.mediumError ? Outcome.writeFault : accessFailure(result);
+}
+
+function accessFailure(result: BackendResult): number {
+  if (result === BackendResult.outOfSpace) return Outcome.capacityExceeded;
+  return result === BackendResult.memoryError ? Outcome.dataTransferError : Outcome.internalError;
 }

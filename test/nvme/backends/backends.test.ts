@@ -2,9 +2,12 @@
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Backend, FileBackend, createBackend } from '../../../lib/nvme/backends';
+import { type Backend, BackendResult, FileBackend, createBackend } from '../../../lib/nvme/backends';
+import { BlockSet } from '../../../lib/nvme/backends/block-set';
 import { MappedStorage } from '../../../lib/nvme/backends/mapped-storage';
-import { closeFd, createSharedMemory } from '../../../lib/native';
+import { Mapping, closeFd, createSharedMemory } from '../../../lib/native';
+
+const SUCCESS = BackendResult.success;
 
 let folder: string;
 beforeEach(() => {
@@ -16,16 +19,16 @@ afterEach(() => {
 
 function read(backend: Backend, offset: number, length: number): string {
   const into = new Uint8Array(length + 2).fill(0x2e);
-  expect(backend.read(offset, into, 1, length)).toBe(true);
+  expect(backend.read(offset, into, 1, length)).toBe(SUCCESS);
   return Buffer.from(into).toString('latin1').replaceAll('\0', '0');
 }
 
 test.each(['memory', 'file'] as const)('%s keeps what is written', async (kind) => {
   const backend = createBackend({ kind, size: 65536, path: join(folder, 'disk') });
   const source = Buffer.from('..abcdef..');
-  expect(backend.write(1024, source, 2, 6)).toBe(true);
+  expect(backend.write(1024, source, 2, 6)).toBe(SUCCESS);
   expect(read(backend, 1022, 10)).toBe('.00abcdef00.');
-  expect(backend.zero(1025, 2)).toBe(true);
+  expect(backend.zero(1025, 2)).toBe(SUCCESS);
   expect(read(backend, 1024, 6)).toBe('.a00def.');
   await backend.flush();
   backend.close();
@@ -57,35 +60,87 @@ test('a file may be closed while it is flushed, and not flushed once closed', as
   const backend = new FileBackend(join(folder, 'disk'), 4096);
   const flushed = backend.flush();
   backend.close();
+  expect(backend.write(0, new Uint8Array(512), 0, 512)).toBe(BackendResult.internalError);
   await flushed;
   await expect(backend.flush()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
 });
 
-test('a file that is truncated gives errors, and no SIGBUS', async () => {
+test('of a file that is truncated the rest stays usable, nothing reads as zeros, and no write extends it', async () => {
   const path = join(folder, 'disk');
   const backend = new FileBackend(path, 65536);
-  expect(backend.read(0, new Uint8Array(512), 0, 512)).toBe(true);
-  truncateSync(path, 0);
-  backend.read(8192, new Uint8Array(512), 0, 512);
-  for (let i = 0; i < 100 && backend.read(0, new Uint8Array(1), 0, 1); i++) {
-    await new Promise((resolve) => setTimeout(resolve, 10));
-  }
-  expect(backend.read(0, new Uint8Array(512), 0, 512)).toBe(false);
-  expect(backend.write(0, new Uint8Array(512), 0, 512)).toBe(false);
-  expect(backend.zero(0, 512)).toBe(false);
+  const block = new Uint8Array(512).fill(7);
+  truncateSync(path, 8192);
+  const { mediumError } = BackendResult;
+  expect(backend.read(8192, block.slice(), 0, 512)).toBe(mediumError);
+  expect(backend.read(8192 - 256, block.slice(), 0, 512)).toBe(mediumError);
+  expect(backend.write(16384, block, 0, 512)).toBe(mediumError);
+  expect(backend.zero(65536 - 512, 512)).toBe(mediumError);
+  expect(statSync(path).size).toBe(8192);
+  expect(backend.write(4096, block, 0, 512)).toBe(SUCCESS);
+  expect(backend.read(4096, new Uint8Array(512), 0, 512)).toBe(SUCCESS);
+  await expect(backend.flush()).rejects.toThrow(/truncated to less than 65536 bytes/);
+  truncateSync(path, 65536);
+  expect(backend.write(16384, block, 0, 512)).toBe(SUCCESS);
+  await backend.flush();
   backend.close();
+});
+
+test('flushes that are asked for while one runs share the next', async () => {
+  const backend = new FileBackend(join(folder, 'disk'), 4096);
+  const [first, second, third] = [backend.flush(), backend.flush(), backend.flush()];
+  expect(second).not.toBe(first);
+  expect(third).toBe(second);
+  await Promise.all([first, second]);
+  await backend.flush();
+  backend.close();
+});
+
+test('memory that the client has truncated is an error of the memory', () => {
+  const fd = createSharedMemory(8192, { sealed: false });
+  const memory = Mapping.map(fd, 0, 8192);
+  const backend = new FileBackend(join(folder, 'disk'), 65536);
+  truncateSync(`/proc/self/fd/${fd}`, 4096);
+  const bytes = new Uint8Array(memory.buffer);
+  expect(backend.write(0, bytes, 2048, 4096)).toBe(BackendResult.memoryError);
+  expect(backend.read(0, bytes, 2048, 4096)).toBe(BackendResult.memoryError);
+  expect(backend.write(0, bytes, 0, 4096)).toBe(SUCCESS);
+  memory.close();
+  closeFd(fd);
+  backend.close();
+});
+
+test('a set of blocks adds what is touched, and removes what is covered', () => {
+  const set = new BlockSet();
+  const far = 2 ** 40;
+  set.add(1, 512);
+  expect(set.size).toBe(2);
+  set.add(0, 1024);
+  expect(set.size).toBe(2);
+  set.delete(1, 1022);
+  expect(set.size).toBe(2);
+  set.add(far - 1024, 2048); // Across two chunks.
+  expect(set.size).toBe(6);
+  const all = new BlockSet();
+  all.add(0, 512);
+  all.addAll(set);
+  expect(all.size).toBe(6);
+  all.delete(far - 1024, 2048);
+  expect(all.size).toBe(2);
+  all.delete(0, far);
+  expect(all.size).toBe(0);
+  expect(set.size).toBe(6);
 });
 
 test('storage is one across its chunks', () => {
   const fd = createSharedMemory(3 * 4096 + 512);
   const storage = new MappedStorage(fd, 3 * 4096 + 512, 4096);
   const data = Uint8Array.from({ length: 9000 }, (_, i) => i % 251);
-  expect(storage.write(1000, data, 0, 9000)).toBe(true);
+  expect(storage.write(1000, data, 0, 9000)).toBe(SUCCESS);
   const back = new Uint8Array(9000);
-  expect(storage.read(1000, back, 0, 9000)).toBe(true);
+  expect(storage.read(1000, back, 0, 9000)).toBe(SUCCESS);
   expect(back).toEqual(data);
-  expect(storage.zero(2000, 10_800)).toBe(true);
-  expect(storage.read(1000, back, 0, 9000)).toBe(true);
+  expect(storage.zero(2000, 10_800)).toBe(SUCCESS);
+  expect(storage.read(1000, back, 0, 9000)).toBe(SUCCESS);
   expect(back.subarray(0, 1000)).toEqual(data.subarray(0, 1000));
   expect(back.subarray(1000).every((byte) => byte === 0)).toBe(true);
   storage.close();

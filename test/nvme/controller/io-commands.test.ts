@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { type Backend, createBackend } from '../../../lib/nvme/backends';
-import type { Command } from '../../../lib/nvme/spec';
+import { type Backend, BackendResult, createBackend } from '../../../lib/nvme/backends';
+import { type Command, decodeErrorLog } from '../../../lib/nvme/spec';
 import { Address, type FakeRange, Host, type HostQueue, turns, until } from './support';
 
 let host: Host;
@@ -177,32 +177,45 @@ test('Flush takes namespace 1 and all namespaces', async () => {
   expect(await status({ opcode: 0, psdt: 1 })).toBe('00/00');
 });
 
-test('a backend that fails gives media errors', async () => {
-  const backend = createBackend({ kind: 'null', size: 1 << 20 });
-  const failing = { ...backend, size: 1 << 20, kind: 'bad', volatileCache: false };
-  const no = (): boolean => false;
-  const drive = new Host({
-    backend: {
-      ...failing,
-      read: no,
-      write: no,
-      zero: no,
+test.each([
+  ['mediumError', '02/81', '02/80'],
+  ['outOfSpace', '00/81', '00/81'],
+  ['memoryError', '00/04', '00/04'],
+  ['internalError', '00/06', '00/06'],
+] as const)(
+  'a backend that ends with %s gives its status, and the block to the error log',
+  async (result, reading, writing) => {
+    const fail = (): BackendResult => BackendResult[result];
+    const backend: Backend = {
+      kind: 'bad',
+      size: 16 << 20,
+      volatileCache: false,
+      read: fail,
+      write: fail,
+      zero: fail,
       flush: () => Promise.resolve(),
       close: () => undefined,
-    },
-  });
-  drive.enable();
-  const io = await drive.createQueues();
-  for (const [opcode, expected] of [
-    [READ, '02/81'],
-    [WRITE, '02/80'],
-    [5, '02/81'],
-    [8, '02/80'],
-  ] as const) {
-    expect((await drive.run(io, { opcode, nsid: 1, prp1: Address.data })).status).toBe(expected);
-  }
-  drive.close();
-});
+    };
+    const drive = new Host({ backend });
+    drive.enable();
+    const io = await drive.createQueues();
+    for (const [opcode, expected] of [
+      [READ, reading],
+      [WRITE, writing],
+      [5, reading],
+      [8, writing],
+    ] as const) {
+      const command = { opcode, nsid: 1, prp1: Address.data, cdw10: 1000 + opcode };
+      const { status: got, cid } = await drive.run(io, command);
+      expect(got).toBe(expected);
+      await drive.adminCommand({ opcode: 2, cdw10: (15 << 16) | 1 });
+      expect(decodeErrorLog(drive.memory.bytes(Address.data, 64))).toMatchObject([
+        { sqid: 1, cmdid: cid, lba: BigInt(1000 + opcode), nsid: 1 },
+      ]);
+    }
+    drive.close();
+  },
+);
 
 test('the null backend leaves the buffer of a read as it is', async () => {
   const drive = new Host({ backend: createBackend({ kind: 'null', size: 1 << 20 }) });
@@ -342,9 +355,12 @@ test.each<[string, number, (word: number) => number, string]>([
       race();
       return true;
     },
-    read: () => true,
-    write: (offset) => writes.push(offset) > 0,
-    zero: () => true,
+    read: () => BackendResult.success,
+    write: (offset) => {
+      writes.push(offset);
+      return BackendResult.success;
+    },
+    zero: () => BackendResult.success,
     flush: () => Promise.resolve(),
     close: () => undefined,
   };
