@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, type VfioUserErrorCode } from '../errors';
+import { VfioUserError, asError, type VfioUserErrorCode } from '../errors';
 import type { NvmeController, NvmeNamespace } from '../nvme/host';
 import type { Device } from '../pci';
 import type { JobEnd, JobResult } from './job-result';
 import { runBetweenTurns, runInWorker } from './job-runner';
-import { checkOptions, type BenchmarkOptions } from './options';
+import { checkOptions, timeoutOf, type BenchmarkOptions } from './options';
 import { attachController, pickNamespace, planJobs, type PlannedJob } from './plan';
 import { ProgressWatch } from './progress-watch';
 
@@ -50,6 +50,9 @@ interface Endpoint {
   lost?: Error | null;
 }
 
+/** A controller has so long to shut down, also when its jobs have used up the time-out. */
+const LEAST_SHUTDOWN_MILLISECONDS = 500;
+
 /** The code of the error for each way in which a job can fail. */
 const ERROR_CODES: Readonly<Partial<Record<JobEnd['reason'], VfioUserErrorCode>>> = {
   failed: 'ERR_VFIO_USER_NVME_STATUS',
@@ -60,27 +63,103 @@ const ERROR_CODES: Readonly<Partial<Record<JobEnd['reason'], VfioUserErrorCode>>
 };
 
 /**
- * Measures NVMe controllers, all at the same time: brings them up, runs the jobs, and shuts them down. The devices stay open.
+ * Measures NVMe controllers, all at the same time: brings them up, runs the jobs, and shuts them down. The devices stay open,
+ * but for those that do not shut down in time: these are closed.
  *
- * @throws RangeError or TypeError for options that a controller cannot satisfy, before anything is written
+ * @throws RangeError or TypeError for options that a controller cannot satisfy, before anything is written; VfioUserError
+ *   when a controller does not start
  */
 export async function benchmark(
   devices: readonly Device[],
   options: BenchmarkOptions,
 ): Promise<BenchmarkResult> {
   checkOptions(options);
+  const { giveUp } = options;
+  giveUp?.throwIfAborted();
+  const closeAll = (): void => {
+    for (const device of devices) void device.close();
+  };
+  giveUp?.addEventListener('abort', closeAll);
   const controllers: NvmeController[] = [];
   try {
-    for (const device of devices) controllers.push(await attachController(device, options));
-    const endpoints: Endpoint[] = [];
-    for (const controller of controllers) {
-      const namespace = pickNamespace(controller, options.nsid);
-      endpoints.push({ controller, namespace, jobs: await planJobs(controller, namespace, options) });
-    }
+    const endpoints = await prepare(devices, options, controllers);
     options.onStart?.();
-    return await measure(endpoints, options);
+    const result = await measure(endpoints, options);
+    const failures = await Promise.all(
+      endpoints.map(({ controller, jobs }) => shutDown(controller, jobs, options)),
+    );
+    return { ...result, failure: result.failure ?? failures.find((failure) => failure !== undefined) };
+  } catch (error) {
+    // What went wrong first is told.
+    await Promise.all(controllers.map((controller) => shutDown(controller, [], options)));
+    throw error;
   } finally {
-    await Promise.all(controllers.map((controller) => controller.close()));
+    giveUp?.removeEventListener('abort', closeAll);
+  }
+}
+
+/** Brings the controllers up, which are put into a list one by one, and plans their jobs. */
+async function prepare(
+  devices: readonly Device[],
+  options: BenchmarkOptions,
+  controllers: NvmeController[],
+): Promise<Endpoint[]> {
+  for (const device of devices)
+    controllers.push(await answering(device, () => attachController(device, options)));
+  const endpoints: Endpoint[] = [];
+  for (const controller of controllers) {
+    const namespace = pickNamespace(controller, options.nsid);
+    const plan = (): Promise<PlannedJob[]> => planJobs(controller, namespace, options);
+    endpoints.push({ controller, namespace, jobs: await answering(controller.device, plan) });
+  }
+  return endpoints;
+}
+
+/** Names the device that has not answered in time: messages and commands tell of themselves alone. */
+async function answering<T>(device: Device, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_TIMEOUT') throw error;
+    throw silent(device, 'before the run', error);
+  }
+}
+
+function silent({ name }: Device, when: string, cause?: Error): VfioUserError {
+  const text = `${name} stopped answering ${when}; look at its server, or wait longer with --timeout`;
+  return new VfioUserError('ERR_VFIO_USER_TIMEOUT', text, { cause });
+}
+
+/**
+ * Deletes the queues of a controller and shuts it down, in the time that its jobs have left of the time-out. The device is
+ * closed when that is over, so that nothing waits for it any more.
+ *
+ * @returns why it failed; undefined when it did not, or the device is gone
+ */
+async function shutDown(
+  controller: NvmeController,
+  jobs: readonly PlannedJob[],
+  options: BenchmarkOptions,
+): Promise<VfioUserError | undefined> {
+  const { device } = controller;
+  const waited = Math.max(0, ...jobs.map(({ state }) => state.waitedMs));
+  let expired = false;
+  const timer = setTimeout(
+    () => {
+      expired = true;
+      void device.close();
+    },
+    Math.max(timeoutOf(options) - waited, LEAST_SHUTDOWN_MILLISECONDS),
+  );
+  try {
+    await deleteQueues(jobs);
+    await controller.close();
+    return expired ? silent(device, 'while it was shut down') : undefined;
+  } catch (error) {
+    if (!(error instanceof VfioUserError)) throw asError(error);
+    return error.code === 'ERR_VFIO_USER_TIMEOUT' ? silent(device, 'while it was shut down', error) : error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
@@ -90,14 +169,12 @@ async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions
   const stopAll = (): void => {
     for (const { state } of jobs) state.stop();
   };
-  const undo = endpoints.map((endpoint) => watchDevice(endpoint, stopAll));
+  const undo = endpoints.map((endpoint) => watchDevice(endpoint, stopAll, options.giveUp));
   signal?.addEventListener('abort', stopAll);
   if (signal?.aborted === true) stopAll();
   const watch = onProgress && new ProgressWatch(jobs, onProgress);
   try {
     const results = await Promise.all(endpoints.map(runJobs));
-    watch?.stop();
-    for (const endpoint of endpoints) await deleteQueues(endpoint);
     const told = endpoints.map((endpoint, index) => endpointResult(endpoint, results[index] ?? []));
     return { endpoints: told, failure: firstFailure(endpoints, told), interrupted: signal?.aborted === true };
   } finally {
@@ -110,9 +187,13 @@ async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions
 }
 
 /** Ends the jobs when the device of an endpoint goes away. Returns a function that stops watching. */
-function watchDevice(endpoint: Endpoint, stopAll: () => void): () => void {
+function watchDevice(endpoint: Endpoint, stopAll: () => void, giveUp: AbortSignal | undefined): () => void {
   const { device } = endpoint.controller;
   const onClose = (error: Error | null): void => {
+    if (error === null && giveUp?.aborted === true) {
+      for (const { state } of endpoint.jobs) state.giveUp();
+      return;
+    }
     endpoint.lost = error;
     for (const { state } of endpoint.jobs) state.abandon();
     // The others would be measured under another load than was asked for.
@@ -131,9 +212,8 @@ function runJobs({ controller, jobs }: Endpoint): Promise<JobResult[]> {
   );
 }
 
-/** Queues whose commands never completed cannot be deleted in time. The shutdown that follows ends them too. */
-async function deleteQueues({ jobs, lost }: Endpoint): Promise<void> {
-  if (lost !== undefined) return;
+/** Where that fails, the shutdown that follows ends the queues too. */
+async function deleteQueues(jobs: readonly PlannedJob[]): Promise<void> {
   try {
     for (const { queue } of jobs) await queue.delete();
   } catch (error) {
