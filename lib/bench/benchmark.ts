@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, asError, type VfioUserErrorCode } from '../errors';
 import type { NvmeController, NvmeNamespace } from '../nvme/host';
+import { SentDoorbells } from '../nvme/host/doorbells';
 import type { Device } from '../pci';
 import type { JobEnd, JobResult } from './job-result';
 import { runBetweenTurns, runInWorker } from './job-runner';
@@ -143,10 +144,10 @@ async function shutDown(
 ): Promise<VfioUserError | undefined> {
   const { device } = controller;
   const waited = Math.max(0, ...jobs.map(({ state }) => state.waitedMs));
-  let expired = false;
+  const expiry = new AbortController();
   const timer = setTimeout(
     () => {
-      expired = true;
+      expiry.abort();
       void device.close();
     },
     Math.max(timeoutOf(options) - waited, LEAST_SHUTDOWN_MILLISECONDS),
@@ -154,7 +155,7 @@ async function shutDown(
   try {
     await deleteQueues(jobs);
     await controller.close();
-    return expired ? silent(device, 'while it was shut down') : undefined;
+    return expiry.signal.aborted ? silent(device, 'while it was shut down') : undefined;
   } catch (error) {
     if (!(error instanceof VfioUserError)) throw asError(error);
     return error.code === 'ERR_VFIO_USER_TIMEOUT' ? silent(device, 'while it was shut down', error) : error;
@@ -203,12 +204,14 @@ function watchDevice(endpoint: Endpoint, stopAll: () => void, giveUp: AbortSigna
   return () => device.off('close', onClose);
 }
 
-function runJobs({ controller, jobs }: Endpoint): Promise<JobResult[]> {
-  const { arena, doorbells } = controller;
+async function runJobs({ controller, jobs }: Endpoint): Promise<JobResult[]> {
+  const { arena, device, capabilities } = controller;
+  const bar = await device.region('bar0');
   return Promise.all(
-    jobs.map(({ job }) =>
-      job.doorbells === null ? runBetweenTurns(job, arena.memory.buffer, doorbells) : runInWorker(job),
-    ),
+    jobs.map(({ job }) => {
+      if (job.doorbells !== null) return runInWorker(job);
+      return runBetweenTurns(job, arena.memory.buffer, new SentDoorbells(bar, capabilities.dstrd));
+    }),
   );
 }
 
