@@ -29,6 +29,8 @@ const EARLY_END_MILLISECONDS = 10;
 const STALL_MILLISECONDS = 30_000;
 /** A wait after the run that takes longer is no part of the run: the processor time is taken before it. */
 const LONG_WAIT_MILLISECONDS = 100;
+/** A device that has completed nothing for so long at the end of its job has stopped, rather than being slow. */
+const SILENCE_MILLISECONDS = 1000;
 const ADVICE = 'look at its server, or wait longer with --timeout';
 
 /** How a slice of a run ended: with more to do, with nothing to do until a completion comes, or for good. */
@@ -281,7 +283,7 @@ export class JobRun {
     const { now, inFlight } = this.#queue;
     const silentMs = now - this.#lastProgress;
     const message =
-      silentMs < this.#job.drainMs / 2
+      silentMs < SILENCE_MILLISECONDS
         ? `had ${commands(inFlight)} in flight when the run was given up; ${ADVICE}`
         : `stopped completing commands: none in ${(silentMs / 1000).toFixed(1)} s, with ${inFlight} in flight; ${ADVICE}`;
     return { reason: 'stalled', message };

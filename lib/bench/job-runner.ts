@@ -2,7 +2,6 @@
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { VfioUserError } from '../errors';
 import { EventFd, duplicateFd } from '../native';
 import type { Doorbells } from '../nvme/host';
 import type { Job } from './job';
@@ -41,13 +40,8 @@ export async function runBetweenTurns(
   doorbells: Doorbells,
 ): Promise<JobResult> {
   const run = new JobRun(job, memory, doorbells);
-  try {
-    if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd);
-    else while (run.slice(TURN_MILLISECONDS, PATIENCE_MILLISECONDS) !== 'done') await turn();
-  } catch (error) {
-    // A doorbell could not be written, since the device is gone. What was measured before counts.
-    if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_DISCONNECTED') throw error;
-  }
+  if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd);
+  else while (run.slice(TURN_MILLISECONDS, PATIENCE_MILLISECONDS) !== 'done') await turn();
   return run.result;
 }
 

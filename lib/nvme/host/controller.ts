@@ -284,28 +284,31 @@ export class NvmeController {
 }
 
 /**
- * Runs all steps, whatever becomes of the others, and tells the first error. A device that has not answered one in time is
- * not asked again: each step would take its whole time-out.
+ * Runs all steps, whatever becomes of the others, and tells the first error. A device that has not answered a message in time
+ * is not asked again: each step would take its whole time-out.
  *
  * @param before the error that led here
  */
 async function runAll(steps: readonly UndoStep[], before?: unknown): Promise<unknown> {
   let first = before;
-  let silent = isTimeout(before);
+  let silent = isUnanswered(before);
   for (const { asksDevice, run } of steps) {
     if (asksDevice && silent) continue;
     try {
       await run();
     } catch (error) {
       first ??= error;
-      silent ||= isTimeout(error);
+      silent ||= isUnanswered(error);
     }
   }
   return first;
 }
 
-function isTimeout(error: unknown): boolean {
-  return error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_TIMEOUT';
+/** True for a message without an answer. A command that the controller has not completed says nothing about the device's server. */
+function isUnanswered(error: unknown): boolean {
+  return (
+    error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_TIMEOUT' && error.command !== undefined
+  );
 }
 
 /** True for the errors of a device that is closed or gone. */
