@@ -75,25 +75,37 @@ export async function benchmark(
   options: BenchmarkOptions,
 ): Promise<BenchmarkResult> {
   checkOptions(options);
-  const { giveUp } = options;
-  giveUp?.throwIfAborted();
-  const closeAll = (): void => {
-    for (const device of devices) void device.close();
-  };
-  giveUp?.addEventListener('abort', closeAll);
   const controllers: NvmeController[] = [];
+  const shutDownAll = (jobs: readonly (readonly PlannedJob[])[]): Promise<(VfioUserError | undefined)[]> =>
+    orGiveUp(devices, options, () =>
+      Promise.all(controllers.map((controller, index) => shutDown(controller, jobs[index] ?? [], options))),
+    );
   try {
-    const endpoints = await prepare(devices, options, controllers);
+    const endpoints = await orGiveUp(devices, options, () => prepare(devices, options, controllers));
     options.onStart?.();
     const result = await measure(endpoints, options);
-    const failures = await Promise.all(
-      endpoints.map(({ controller, jobs }) => shutDown(controller, jobs, options)),
-    );
+    const failures = await shutDownAll(endpoints.map(({ jobs }) => jobs));
     return { ...result, failure: result.failure ?? failures.find((failure) => failure !== undefined) };
   } catch (error) {
     // What went wrong first is told.
-    await Promise.all(controllers.map((controller) => shutDown(controller, [], options)));
+    await shutDownAll([]);
     throw error;
+  }
+}
+
+/** Runs an action that waits for devices. The wish to give up closes them, which ends it. */
+async function orGiveUp<T>(
+  devices: readonly Device[],
+  { giveUp }: BenchmarkOptions,
+  action: () => Promise<T>,
+): Promise<T> {
+  const closeAll = (): void => {
+    for (const device of devices) void device.close();
+  };
+  if (giveUp?.aborted === true) closeAll();
+  giveUp?.addEventListener('abort', closeAll);
+  try {
+    return await action();
   } finally {
     giveUp?.removeEventListener('abort', closeAll);
   }
@@ -165,14 +177,20 @@ async function shutDown(
 }
 
 async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions): Promise<BenchmarkResult> {
-  const { signal, onProgress } = options;
+  const { signal, giveUp, onProgress } = options;
   const jobs = endpoints.flatMap((endpoint) => endpoint.jobs);
   const stopAll = (): void => {
     for (const { state } of jobs) state.stop();
   };
-  const undo = endpoints.map((endpoint) => watchDevice(endpoint, stopAll, options.giveUp));
+  const undo = endpoints.map((endpoint) => watchDevice(endpoint, stopAll));
   signal?.addEventListener('abort', stopAll);
   if (signal?.aborted === true) stopAll();
+  // The memory of jobs on this thread is the devices', so these are not closed before the jobs have ended.
+  const giveUpAll = (): void => {
+    for (const { state } of jobs) state.giveUp();
+  };
+  giveUp?.addEventListener('abort', giveUpAll);
+  if (giveUp?.aborted === true) giveUpAll();
   const watch = onProgress && new ProgressWatch(jobs, onProgress);
   try {
     const results = await Promise.all(endpoints.map(runJobs));
@@ -184,17 +202,14 @@ async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions
     for (const { state } of jobs) state.abandon();
     for (const stopWatching of undo) stopWatching();
     signal?.removeEventListener('abort', stopAll);
+    giveUp?.removeEventListener('abort', giveUpAll);
   }
 }
 
 /** Ends the jobs when the device of an endpoint goes away. Returns a function that stops watching. */
-function watchDevice(endpoint: Endpoint, stopAll: () => void, giveUp: AbortSignal | undefined): () => void {
+function watchDevice(endpoint: Endpoint, stopAll: () => void): () => void {
   const { device } = endpoint.controller;
   const onClose = (error: Error | null): void => {
-    if (error === null && giveUp?.aborted === true) {
-      for (const { state } of endpoint.jobs) state.giveUp();
-      return;
-    }
     endpoint.lost = error;
     for (const { state } of endpoint.jobs) state.abandon();
     // The others would be measured under another load than was asked for.
