@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, type VfioUserErrorCode } from '../errors';
+import { VfioUserError, asError, type VfioUserErrorCode } from '../errors';
 import type { NvmeController, NvmeNamespace } from '../nvme/host';
+import { SentDoorbells } from '../nvme/host/doorbells';
 import type { Device } from '../pci';
 import type { JobEnd, JobResult } from './job-result';
 import { runBetweenTurns, runInWorker } from './job-runner';
-import { checkOptions, type BenchmarkOptions } from './options';
+import { checkOptions, timeoutOf, type BenchmarkOptions } from './options';
 import { attachController, pickNamespace, planJobs, type PlannedJob } from './plan';
 import { ProgressWatch } from './progress-watch';
 
@@ -50,6 +51,9 @@ interface Endpoint {
   lost?: Error | null;
 }
 
+/** A controller has so long to shut down, also when its jobs have used up the time-out. */
+const LEAST_SHUTDOWN_MILLISECONDS = 500;
+
 /** The code of the error for each way in which a job can fail. */
 const ERROR_CODES: Readonly<Partial<Record<JobEnd['reason'], VfioUserErrorCode>>> = {
   failed: 'ERR_VFIO_USER_NVME_STATUS',
@@ -60,9 +64,11 @@ const ERROR_CODES: Readonly<Partial<Record<JobEnd['reason'], VfioUserErrorCode>>
 };
 
 /**
- * Measures NVMe controllers, all at the same time: brings them up, runs the jobs, and shuts them down. The devices stay open.
+ * Measures NVMe controllers, all at the same time: brings them up, runs the jobs, and shuts them down. The devices stay open,
+ * but for those that do not shut down in time: these are closed.
  *
- * @throws RangeError or TypeError for options that a controller cannot satisfy, before anything is written
+ * @throws RangeError or TypeError for options that a controller cannot satisfy, before anything is written; VfioUserError
+ *   when a controller does not start
  */
 export async function benchmark(
   devices: readonly Device[],
@@ -70,22 +76,108 @@ export async function benchmark(
 ): Promise<BenchmarkResult> {
   checkOptions(options);
   const controllers: NvmeController[] = [];
+  const shutDownAll = (jobs: readonly (readonly PlannedJob[])[]): Promise<(VfioUserError | undefined)[]> =>
+    orGiveUp(devices, options, () =>
+      Promise.all(controllers.map((controller, index) => shutDown(controller, jobs[index] ?? [], options))),
+    );
   try {
-    for (const device of devices) controllers.push(await attachController(device, options));
-    const endpoints: Endpoint[] = [];
-    for (const controller of controllers) {
-      const namespace = pickNamespace(controller, options.nsid);
-      endpoints.push({ controller, namespace, jobs: await planJobs(controller, namespace, options) });
-    }
+    const endpoints = await orGiveUp(devices, options, () => prepare(devices, options, controllers));
     options.onStart?.();
-    return await measure(endpoints, options);
+    const result = await measure(endpoints, options);
+    const failures = await shutDownAll(endpoints.map(({ jobs }) => jobs));
+    return { ...result, failure: result.failure ?? failures.find((failure) => failure !== undefined) };
+  } catch (error) {
+    // What went wrong first is told.
+    await shutDownAll([]);
+    throw error;
+  }
+}
+
+/** Runs an action that waits for devices. The wish to give up closes them, which ends it. */
+async function orGiveUp<T>(
+  devices: readonly Device[],
+  { giveUp }: BenchmarkOptions,
+  action: () => Promise<T>,
+): Promise<T> {
+  const closeAll = (): void => {
+    for (const device of devices) void device.close();
+  };
+  if (giveUp?.aborted === true) closeAll();
+  giveUp?.addEventListener('abort', closeAll);
+  try {
+    return await action();
   } finally {
-    await Promise.all(controllers.map((controller) => controller.close()));
+    giveUp?.removeEventListener('abort', closeAll);
+  }
+}
+
+/** Brings the controllers up, which are put into a list one by one, and plans their jobs. */
+async function prepare(
+  devices: readonly Device[],
+  options: BenchmarkOptions,
+  controllers: NvmeController[],
+): Promise<Endpoint[]> {
+  for (const device of devices)
+    controllers.push(await answering(device, () => attachController(device, options)));
+  const endpoints: Endpoint[] = [];
+  for (const controller of controllers) {
+    const namespace = pickNamespace(controller, options.nsid);
+    const plan = (): Promise<PlannedJob[]> => planJobs(controller, namespace, options);
+    endpoints.push({ controller, namespace, jobs: await answering(controller.device, plan) });
+  }
+  return endpoints;
+}
+
+/** Names the device that has not answered in time: messages and commands tell of themselves alone. */
+async function answering<T>(device: Device, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_TIMEOUT') throw error;
+    throw silent(device, 'before the run', error);
+  }
+}
+
+function silent({ name }: Device, when: string, cause?: Error): VfioUserError {
+  const text = `${name} stopped answering ${when}; look at its server, or wait longer with --timeout`;
+  return new VfioUserError('ERR_VFIO_USER_TIMEOUT', text, { cause });
+}
+
+/**
+ * Deletes the queues of a controller and shuts it down, in the time that its jobs have left of the time-out. The device is
+ * closed when that is over, so that nothing waits for it any more.
+ *
+ * @returns why it failed; undefined when it did not, or the device is gone
+ */
+async function shutDown(
+  controller: NvmeController,
+  jobs: readonly PlannedJob[],
+  options: BenchmarkOptions,
+): Promise<VfioUserError | undefined> {
+  const { device } = controller;
+  const waited = Math.max(0, ...jobs.map(({ state }) => state.waitedMs));
+  const expiry = new AbortController();
+  const timer = setTimeout(
+    () => {
+      expiry.abort();
+      void device.close();
+    },
+    Math.max(timeoutOf(options) - waited, LEAST_SHUTDOWN_MILLISECONDS),
+  );
+  try {
+    await deleteQueues(jobs);
+    await controller.close();
+    return expiry.signal.aborted ? silent(device, 'while it was shut down') : undefined;
+  } catch (error) {
+    if (!(error instanceof VfioUserError)) throw asError(error);
+    return error.code === 'ERR_VFIO_USER_TIMEOUT' ? silent(device, 'while it was shut down', error) : error;
+  } finally {
+    clearTimeout(timer);
   }
 }
 
 async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions): Promise<BenchmarkResult> {
-  const { signal, onProgress } = options;
+  const { signal, giveUp, onProgress } = options;
   const jobs = endpoints.flatMap((endpoint) => endpoint.jobs);
   const stopAll = (): void => {
     for (const { state } of jobs) state.stop();
@@ -93,11 +185,15 @@ async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions
   const undo = endpoints.map((endpoint) => watchDevice(endpoint, stopAll));
   signal?.addEventListener('abort', stopAll);
   if (signal?.aborted === true) stopAll();
+  // The memory of jobs on this thread is the devices', so these are not closed before the jobs have ended.
+  const giveUpAll = (): void => {
+    for (const { state } of jobs) state.giveUp();
+  };
+  giveUp?.addEventListener('abort', giveUpAll);
+  if (giveUp?.aborted === true) giveUpAll();
   const watch = onProgress && new ProgressWatch(jobs, onProgress);
   try {
     const results = await Promise.all(endpoints.map(runJobs));
-    watch?.stop();
-    for (const endpoint of endpoints) await deleteQueues(endpoint);
     const told = endpoints.map((endpoint, index) => endpointResult(endpoint, results[index] ?? []));
     return { endpoints: told, failure: firstFailure(endpoints, told), interrupted: signal?.aborted === true };
   } finally {
@@ -106,6 +202,7 @@ async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions
     for (const { state } of jobs) state.abandon();
     for (const stopWatching of undo) stopWatching();
     signal?.removeEventListener('abort', stopAll);
+    giveUp?.removeEventListener('abort', giveUpAll);
   }
 }
 
@@ -122,18 +219,19 @@ function watchDevice(endpoint: Endpoint, stopAll: () => void): () => void {
   return () => device.off('close', onClose);
 }
 
-function runJobs({ controller, jobs }: Endpoint): Promise<JobResult[]> {
-  const { arena, doorbells } = controller;
+async function runJobs({ controller, jobs }: Endpoint): Promise<JobResult[]> {
+  const { arena, device, capabilities } = controller;
+  const bar = await device.region('bar0');
   return Promise.all(
-    jobs.map(({ job }) =>
-      job.doorbells === null ? runBetweenTurns(job, arena.memory.buffer, doorbells) : runInWorker(job),
-    ),
+    jobs.map(({ job }) => {
+      if (job.doorbells !== null) return runInWorker(job);
+      return runBetweenTurns(job, arena.memory.buffer, new SentDoorbells(bar, capabilities.dstrd));
+    }),
   );
 }
 
-/** Queues whose commands never completed cannot be deleted in time. The shutdown that follows ends them too. */
-async function deleteQueues({ jobs, lost }: Endpoint): Promise<void> {
-  if (lost !== undefined) return;
+/** Where that fails, the shutdown that follows ends the queues too. */
+async function deleteQueues(jobs: readonly PlannedJob[]): Promise<void> {
   try {
     for (const { queue } of jobs) await queue.delete();
   } catch (error) {

@@ -8,6 +8,7 @@ import {
   summarize,
   type DirectionResult,
   type FioOptions,
+  type JobEnd,
   type ReportPart,
 } from './job-result';
 import { FIO_PERCENTILES } from './units';
@@ -58,7 +59,7 @@ export interface FioJob {
   groupid: number;
   /** Milliseconds since the epoch. */
   job_start: number;
-  /** 0, or the errno EIO. */
+  /** 0, or an errno: EIO when a command failed or data differ, else by why the job ended. */
   error: number;
   eta: number;
   /** Seconds. */
@@ -81,6 +82,13 @@ export interface FioJob {
   latency_ns: Record<string, number>;
   latency_us: Record<string, number>;
   latency_ms: Record<string, number>;
+  /** What fio has no key for. */
+  'vfio-user': {
+    ended: JobEnd;
+    /** Blocks that were read back and compared, and how many of them differ. */
+    verified: number;
+    mismatches: number;
+  };
   total_err?: number;
   first_error?: number;
 }
@@ -112,6 +120,16 @@ export interface FioReportInput {
 }
 
 const EIO = 5;
+/** The errno of each way in which a job can end. */
+const ERRNO: Readonly<Record<JobEnd['reason'], number>> = {
+  finished: 0,
+  stopped: 0,
+  failed: EIO,
+  mismatch: EIO,
+  stray: 71, // EPROTO
+  stalled: 110, // ETIMEDOUT
+  lost: 104, // ECONNRESET
+};
 const DEPTH_KEYS = ['1', '2', '4', '8', '16', '32', '>=64'] as const;
 const BATCH_KEYS = ['0', '4', '8', '16', '32', '64', '>=64'] as const;
 const LATENCY_LIMITS = [2, 4, 10, 20, 50, 100, 250, 500, 750, 1000] as const;
@@ -145,13 +163,13 @@ function fioJob({ name, options, result: job }: ReportPart, input: FioReportInpu
   const limits = latencyMaps([latencyOf(job.read), latencyOf(job.write)]);
   const groupMean = (direction: 'read' | 'write'): number =>
     input.parts.reduce((sum, { result }) => sum + summarize(result[direction].bandwidthSamples).mean, 0);
-  const failed = job.errors > 0;
+  const error = job.errors > 0 ? EIO : ERRNO[job.ended.reason];
   const batches = shares(BATCH_KEYS, job.batchCounts);
   return {
     jobname: name,
     groupid: 0,
     job_start: input.started.getTime(),
-    error: failed ? EIO : 0,
+    error,
     eta: 0,
     elapsed: Math.ceil((input.ended.getTime() - input.started.getTime()) / 1000),
     'job options': options,
@@ -169,7 +187,8 @@ function fioJob({ name, options, result: job }: ReportPart, input: FioReportInpu
     iodepth_submit: batches,
     iodepth_complete: batches,
     ...limits,
-    ...(failed ? { total_err: job.errors, first_error: EIO } : {}),
+    'vfio-user': { ended: job.ended, verified: job.verified, mismatches: job.mismatches },
+    ...(job.errors > 0 ? { total_err: job.errors, first_error: EIO } : {}),
   };
 }
 

@@ -116,6 +116,11 @@ export class JobQueue {
     return this.#freeCount === this.#job.depth;
   }
 
+  /** Number of commands in flight. */
+  get inFlight(): number {
+    return this.#job.depth - this.#freeCount;
+  }
+
   /** True when more may be in flight. */
   get wanting(): boolean {
     return this.#freeCount > 0 && this.remaining > 0;

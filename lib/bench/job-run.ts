@@ -25,8 +25,13 @@ import { NO_USAGE, threadUsage, usageBetween } from './thread-usage';
  */
 const EARLY_ENDS = 16;
 const EARLY_END_MILLISECONDS = 10;
-/** A device that completes nothing for so long has failed. */
+/** A device that completes nothing for so long while it runs has failed. */
 const STALL_MILLISECONDS = 30_000;
+/** A wait after the run that takes longer is no part of the run: the processor time is taken before it. */
+const LONG_WAIT_MILLISECONDS = 100;
+/** A device that has completed nothing for so long at the end of its job has stopped, rather than being slow. */
+const SILENCE_MILLISECONDS = 1000;
+const ADVICE = 'look at its server, or wait longer with --timeout';
 
 /** How a slice of a run ended: with more to do, with nothing to do until a completion comes, or for good. */
 export type SliceEnd = 'busy' | 'quiet' | 'done';
@@ -39,8 +44,8 @@ export class JobRun {
   /** Milliseconds of the workload itself, without ramp and without reading back. */
   #elapsedMs = 0;
   #usageBefore = NO_USAGE;
-  /** What the workload cost the thread, without ramp and without reading back; known at its end. */
-  #cpu: CpuUsage = NO_USAGE;
+  /** What the workload cost the thread, without ramp, long waits and reading back; undefined until its end. */
+  #cpu: CpuUsage | undefined;
   /** When the measured run began. */
   #measured = 0;
   /** When the ramp or the run ends. */
@@ -48,8 +53,9 @@ export class JobRun {
   #rampEnd = 0;
   #earlyEnds = 0;
   #lastProgress = 0;
+  /** When the time of the run was over, or the job was asked to end. */
+  #over = Infinity;
   #readingBack = false;
-  #stalled = false;
   #done = false;
   /** I/Os per second of each interval that is over. */
   #readSamples: number[] = [];
@@ -81,7 +87,7 @@ export class JobRun {
       read: this.#direction(readLatency.data, readLatency.count, this.#readSamples),
       write: this.#direction(writeLatency.data, writeLatency.count, this.#writeSamples),
       runtimeMs: this.#elapsedMs,
-      cpu: this.#cpu,
+      cpu: this.#cpu ?? usageBetween(this.#usageBefore, threadUsage()),
       depthCounts,
       batchCounts,
       errors: mismatches + (failed === undefined ? 0 : 1),
@@ -139,6 +145,7 @@ export class JobRun {
 
   /** Drops what was measured so far. */
   #beginMeasuring(): void {
+    this.#cpu = undefined;
     this.#measured = this.#sampled = this.#queue.now;
     this.#sampledReads = this.#sampledWrites = 0;
     this.#elapsedMs = 0;
@@ -151,14 +158,33 @@ export class JobRun {
     const queue = this.#queue;
     const { now } = queue;
     const { wish } = this.#state;
-    if (wish === Wish.abandon || queue.stray >= 0) return false;
-    if (wish === Wish.stop) queue.stop();
+    if (wish === Wish.abandon || wish === Wish.giveUp || queue.stray >= 0) return false;
+    if (wish === Wish.stop) {
+      queue.stop();
+      this.#endWorkload();
+    }
     if (now >= this.#deadline) this.#passDeadline();
     if (queue.idle && queue.remaining === 0 && !this.#readBack()) return false;
     // With nothing in flight it is the rate that is waited for.
     if (queue.idle) this.#lastProgress = now;
-    this.#stalled = now - this.#lastProgress >= STALL_MILLISECONDS;
+    if (now - this.#over >= LONG_WAIT_MILLISECONDS)
+      this.#cpu ??= usageBetween(this.#usageBefore, threadUsage());
     return !this.#stalled;
+  }
+
+  /** After its end a run waits for `drainMs` in all; before, for a device that completes nothing. */
+  get #stalled(): boolean {
+    const { now, idle } = this.#queue;
+    const { drainMs } = this.#job;
+    if (idle) return false;
+    return now - this.#over >= drainMs || now - this.#lastProgress >= Math.max(STALL_MILLISECONDS, drainMs);
+  }
+
+  /** Nothing more is sent. The time until now belongs to the run, also when the device has completed nothing lately. */
+  #endWorkload(): void {
+    if (this.#over < Infinity) return;
+    this.#over = this.#queue.now;
+    if (!this.#readingBack) this.#elapsedMs = this.#over - this.#measured;
   }
 
   /** The ramp is over, and measuring begins; or the run is over, and what is in flight is waited for. */
@@ -166,6 +192,7 @@ export class JobRun {
     if (this.#state.phase !== 'ramp') {
       this.#queue.remaining = 0;
       this.#deadline = Infinity;
+      this.#endWorkload();
       return;
     }
     const { now } = this.#queue;
@@ -182,7 +209,8 @@ export class JobRun {
     if (verification === null || !writes(this.#job.workload)) return false;
     if (this.#readingBack || stopped || verification.written === 0) return false;
     this.#readingBack = true;
-    this.#cpu = usageBetween(this.#usageBefore, threadUsage());
+    this.#over = Infinity;
+    this.#cpu ??= usageBetween(this.#usageBefore, threadUsage());
     this.#deadline = Infinity;
     this.#state.phase = 'verify';
     this.#queue.readBack(verification);
@@ -192,8 +220,9 @@ export class JobRun {
   #finish(): SliceEnd {
     // A run that ends in its ramp has measured nothing.
     if (this.#state.phase === 'ramp') this.#beginMeasuring();
-    if (!this.#readingBack) this.#cpu = usageBetween(this.#usageBefore, threadUsage());
+    this.#cpu ??= usageBetween(this.#usageBefore, threadUsage());
     this.#publish();
+    this.#state.waitedMs = Math.max(0, this.#queue.now - this.#over);
     this.#state.phase = 'done';
     this.#done = true;
     return 'done';
@@ -243,13 +272,26 @@ export class JobRun {
     if (stray >= 0) {
       return { reason: 'stray', message: `completed command id ${stray}, which was not in flight` };
     }
-    if (this.#stalled) {
-      return { reason: 'stalled', message: 'stopped completing commands; look at the log of its server' };
-    }
     const { wish } = this.#state;
+    if (this.#done && wish !== Wish.abandon && !this.#queue.idle) return this.#stall();
     if (!this.#done || wish === Wish.abandon) return { reason: 'lost', message: 'went away during the run' };
-    return { reason: wish === Wish.stop ? 'stopped' : 'finished', message: '' };
+    return { reason: wish === Wish.goOn ? 'finished' : 'stopped', message: '' };
   }
+
+  /** The job ended with commands in flight. */
+  #stall(): JobEnd {
+    const { now, inFlight } = this.#queue;
+    const silentMs = now - this.#lastProgress;
+    const message =
+      silentMs < SILENCE_MILLISECONDS
+        ? `had ${commands(inFlight)} in flight when the run was given up; ${ADVICE}`
+        : `stopped completing commands: none in ${(silentMs / 1000).toFixed(1)} s, with ${inFlight} in flight; ${ADVICE}`;
+    return { reason: 'stalled', message };
+  }
+}
+
+function commands(count: number): string {
+  return count === 1 ? '1 command' : `${count} commands`;
 }
 
 function failureText({ status, write, lba }: FailedCommand): string {

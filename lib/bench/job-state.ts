@@ -12,6 +12,8 @@ export const Wish = {
   stop: 1,
   /** End at once, as the device is gone. */
   abandon: 2,
+  /** End at once, whatever is in flight. */
+  giveUp: 3,
 } as const;
 
 // The 32-bit word of the wish takes the place of the first double.
@@ -20,6 +22,7 @@ const READS = 1;
 const WRITES = 2;
 const ELAPSED = 3;
 const PHASE = 4;
+const WAITED = 5;
 
 const REST_MILLISECONDS = 0.05;
 
@@ -37,7 +40,7 @@ export class JobState {
     this.#words = new Int32Array(memory);
   }
 
-  /** Asks the job to finish what is in flight and to end. Does not take {@link abandon} back. */
+  /** Asks the job to finish what is in flight and to end. Takes no other wish back. */
   stop(): void {
     Atomics.compareExchange(this.#words, WISH_WORD, Wish.goOn, Wish.stop);
   }
@@ -47,14 +50,20 @@ export class JobState {
     Atomics.store(this.#words, WISH_WORD, Wish.abandon);
   }
 
+  /** Asks the job to end at once, with what it has measured. Does not take {@link abandon} back. */
+  giveUp(): void {
+    for (const wish of [Wish.goOn, Wish.stop])
+      Atomics.compareExchange(this.#words, WISH_WORD, wish, Wish.giveUp);
+  }
+
   /** One of {@link Wish}. */
   get wish(): number {
     return Atomics.load(this.#words, WISH_WORD);
   }
 
-  /** Sleeps for about 0.1 ms; not at all when there is a wish. */
+  /** Sleeps for about 0.1 ms. */
   rest(): void {
-    Atomics.wait(this.#words, WISH_WORD, Wish.goOn, REST_MILLISECONDS);
+    Atomics.wait(this.#words, WISH_WORD, this.wish, REST_MILLISECONDS);
   }
 
   /** Tells the progress. A job calls it at the end of each slice of its run, about every 10 ms. */
@@ -76,6 +85,15 @@ export class JobState {
   /** Milliseconds of the measured run, as published last. */
   get elapsedMs(): number {
     return this.#values[ELAPSED] ?? 0;
+  }
+
+  /** Milliseconds from the end of the run until the job was done, in which it waited for what was in flight. */
+  get waitedMs(): number {
+    return this.#values[WAITED] ?? 0;
+  }
+
+  set waitedMs(milliseconds: number) {
+    this.#values[WAITED] = milliseconds;
   }
 
   get phase(): JobPhase {

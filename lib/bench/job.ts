@@ -62,6 +62,8 @@ export interface Job {
   readonly runtimeMs: number;
   /** Number of I/Os, including those of the ramp, after which the run ends; Infinity for a run that ends by {@link runtimeMs}. */
   readonly ioLimit: number;
+  /** Milliseconds that commands in flight are waited for after the end of the run. */
+  readonly drainMs: number;
   /** Most I/Os per second, on average since the job began; Infinity for no limit. */
   readonly rate: number;
   /** Write a pattern, then read everything back that was written, and compare. */

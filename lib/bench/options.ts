@@ -36,12 +36,26 @@ export interface BenchmarkOptions {
   readonly seed: number;
   /** Namespace id. Default: the first. */
   readonly nsid?: number | undefined;
+  /**
+   * Seconds that a device has to complete what is in flight at the end of the run and to shut down, all together; and to
+   * complete each command before the run. Default 4.
+   */
+  readonly timeout?: number;
   /** Ends the run early; what was measured so far is the result. */
   readonly signal?: AbortSignal;
+  /** Ends everything at once: the devices are closed, and what was measured so far is the result. */
+  readonly giveUp?: AbortSignal;
   /** Called once when all options have been checked, before the first I/O. */
   readonly onStart?: () => void;
   /** Called about twice a second. */
   readonly onProgress?: (progress: BenchmarkProgress) => void;
+}
+
+const DEFAULT_TIMEOUT = 4;
+
+/** {@link BenchmarkOptions.timeout} in milliseconds. */
+export function timeoutOf({ timeout = DEFAULT_TIMEOUT }: BenchmarkOptions): number {
+  return timeout * 1000;
 }
 
 /** @throws RangeError or TypeError for options that no controller can satisfy */
@@ -61,6 +75,7 @@ export function checkOptions(options: BenchmarkOptions): void {
     throw invalidArgument(
       'a ramp time goes with measuring, not with verifying: what it writes is read back too',
     );
+  if (!(timeoutOf(options) > 0)) throw outOfRange(`the time-out is ${options.timeout} s; it must be above 0`);
   if (ioSize !== undefined && ioSize < blockSize)
     throw outOfRange(`an I/O size of ${ioSize} bytes is less than one block of ${blockSize} bytes`);
   if (rate !== undefined && !(rate > 0)) throw outOfRange('a rate of 0 I/Os per second measures nothing');

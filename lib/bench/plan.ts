@@ -7,7 +7,7 @@ import type { Device } from '../pci';
 import { writes, type Job } from './job';
 import { dataShift, queueEntries } from './job-entries';
 import { JOB_STATE_BYTES, JobState } from './job-state';
-import type { BenchmarkOptions } from './options';
+import { timeoutOf, type BenchmarkOptions } from './options';
 import { formatSize } from './units';
 
 /** Pages for the admin queue, Identify data and the rounding of queues. */
@@ -33,7 +33,12 @@ export function attachController(device: Device, options: BenchmarkOptions): Pro
   const arenaSize = Math.max(jobs * perJob + SPARE_PAGES * NVME_PAGE, HUGE_PAGE);
   // Vector 0 is the admin queue's.
   const vectors = completion === undefined || completion === 'poll' ? 0 : jobs + 1;
-  return NvmeController.attach(device, { arenaSize, vectors, vectorTarget: 'eventfd' });
+  return NvmeController.attach(device, {
+    arenaSize,
+    adminTimeout: timeoutOf(options),
+    vectors,
+    vectorTarget: 'eventfd',
+  });
 }
 
 /**
@@ -88,6 +93,7 @@ export async function planJobs(
       rampMs: (options.rampTime ?? 0) * 1000,
       runtimeMs: runtime === undefined ? Infinity : runtime * 1000,
       ioLimit: Math.min(byIoSize, byRegion),
+      drainMs: timeoutOf(options),
       rate: options.rate ?? Infinity,
       verify: options.verify,
       seed: options.seed,

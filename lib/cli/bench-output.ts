@@ -139,7 +139,7 @@ function doorbells(mapped: boolean): string {
 }
 
 /** What a run with verification, or one that was cut short, has to say beyond the table. */
-function remarks({ interrupted, parts, wantedIops }: FinishedRun): Remark[] {
+function remarks({ interrupted, failure, parts, wantedIops }: FinishedRun): Remark[] {
   const { verified, mismatches } = mergeResults(parts.map(({ result }) => result));
   const missed = parts.flatMap(({ result, target }): Remark[] => {
     const reached = iops(bothDirections(result));
@@ -154,16 +154,22 @@ function remarks({ interrupted, parts, wantedIops }: FinishedRun): Remark[] {
     ];
   });
   const differ = mismatches === 0 ? 'all as written' : `${mismatches} differ`;
+  const cutShort = interrupted || failure !== undefined;
+  const verifies = parts.some(({ options }) => options['verify'] !== undefined);
+  const verification: Remark | undefined = !verifies
+    ? undefined
+    : verified === 0
+      ? { kind: 'warning', heading: 'Verify', text: 'nothing was verified: the run ended before' }
+      : {
+          kind: mismatches === 0 ? 'good' : 'bad',
+          heading: 'Verify',
+          text: `${verified} blocks read back, ${differ}${cutShort ? '; others were written and not read back' : ''}`,
+        };
   return [
-    ...(verified > 0
-      ? [
-          {
-            kind: mismatches === 0 ? 'good' : 'bad',
-            heading: 'Verify',
-            text: `${verified} blocks read back, ${differ}`,
-          } as const,
-        ]
-      : []),
+    ...(failure === undefined
+      ? []
+      : [{ kind: 'bad', heading: 'Failed', text: printable(failure.message) } as const]),
+    ...(verification === undefined ? [] : [verification]),
     ...missed,
     ...(interrupted
       ? [{ kind: 'warning', heading: 'Interrupted', text: 'these are the results up to then' } as const]
@@ -183,14 +189,12 @@ function pageText(run: FinishedRun, percentiles: readonly number[] | undefined):
       ? []
       : [{ kind: 'bad', heading: 'Errors', text: `${errors}, the first: ${firstError ?? ''}` }],
   );
-  const failed: Remark[] =
-    failure === undefined ? [] : [{ kind: 'bad', heading: 'Failed', text: failure.message }];
   return htmlReport({
     program: `vfio-user ${packageVersion()}`,
     started,
     parts,
     percentiles,
-    remarks: [...failed, ...errors, ...remarks(run)],
+    remarks: [...errors, ...remarks(run)],
     ends: [...parts.map((part) => deviceFacts(part, parts.length)), hostFacts()],
   });
 }

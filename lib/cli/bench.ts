@@ -36,6 +36,13 @@ const SPEC = {
     ...WORKLOAD_OPTIONS,
     ...OUTPUT_OPTIONS,
     'connect-timeout': { type: 'duration', default: '5', min: 0.001, max: 86_400, help: 'Time to connect.' },
+    timeout: {
+      type: 'duration',
+      default: '4',
+      min: 0.001,
+      max: 86_400,
+      help: 'Time for the controller to end what is in flight after the run, and to shut down.',
+    },
     demo: { type: 'boolean', help: 'Show what the tool does, step by step, in less than half a minute.' },
   },
 } as const satisfies CommandSpec;
@@ -52,23 +59,23 @@ export const bench = defineCommand(SPEC, async (options, endpoints) => {
     }
     return interruptible(runDemo);
   }
-  const settings = benchmarkOptions(options);
+  const settings = { ...benchmarkOptions(options), timeout: options.timeout };
   const repeated = endpoints.find((endpoint, index) => endpoints.indexOf(endpoint) !== index);
   if (repeated !== undefined)
     throw new UsageError(
       `The endpoint '${printable(repeated)}' is given twice; --numjobs runs several jobs at one`,
     );
   const output = new BenchOutput(options);
-  return interruptible(async (signal) => {
+  return interruptible(async (signal, again) => {
     if (endpoints.length > 0) {
-      await run(endpoints, options, settings, output, signal);
+      await run(endpoints, options, { ...settings, signal, giveUp: again }, output);
       return;
     }
     const wanted = options.size ?? EMBEDDED_SIZE;
     const size = Math.ceil(wanted / EMBEDDED_UNIT) * EMBEDDED_UNIT;
     await using embedded = await startEmbeddedEndpoint(size, signal);
     // Awaited here: the endpoint ends where its scope does.
-    await run([embedded.path], options, settings, output, signal, EMBEDDED_NAME);
+    await run([embedded.path], options, { ...settings, signal, giveUp: again }, output, EMBEDDED_NAME);
   });
 });
 
@@ -78,20 +85,22 @@ async function run(
   options: Options,
   settings: BenchmarkOptions,
   output: BenchOutput,
-  signal: AbortSignal,
   alias?: string,
 ): Promise<void> {
   const devices: VfioUserDevice[] = [];
   try {
+    const { signal } = settings;
     const connectTimeout = options['connect-timeout'] * 1000;
-    for (const endpoint of endpoints) devices.push(await connect(endpoint, { connectTimeout, signal }));
+    const messageTimeout = options.timeout * 1000;
+    const timeouts = { connectTimeout, messageTimeout, quiesceTimeout: messageTimeout };
+    for (const endpoint of endpoints)
+      devices.push(await connect(endpoint, { ...timeouts, ...(signal === undefined ? {} : { signal }) }));
     const line = new LiveLine(process.stderr, { ...settings, jobs: settings.jobs * endpoints.length });
     const started = new Date();
     let result: BenchmarkResult;
     try {
       result = await benchmark(devices, {
         ...settings,
-        signal,
         onStart: () => {
           if (alias !== undefined || !writes(settings.workload)) return;
           for (const endpoint of endpoints) complain(destruction(endpoint, options));

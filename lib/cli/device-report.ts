@@ -104,9 +104,10 @@ const CONFIG_CHUNK = 256;
 /**
  * Asks a device for all that `vfio-user info` shows. Only reads; what the server refuses becomes a {@link Problem}.
  *
+ * @param deadline when the blocking messages end, in milliseconds of `performance.now()`: no timer can end them
  * @throws VfioUserError when the connection fails
  */
-export async function inspectDevice(device: VfioUserDevice): Promise<DeviceReport> {
+export async function inspectDevice(device: VfioUserDevice, deadline = Infinity): Promise<DeviceReport> {
   const { negotiated } = device;
   const { resettable, regionCount, irqCount } = await device.info();
   const regions: DeviceReport['regions'][number][] = [];
@@ -137,7 +138,7 @@ export async function inspectDevice(device: VfioUserDevice): Promise<DeviceRepor
     pci,
     nvme: isNvme ? await attempt(async () => nvmeReport(await device.region('bar0'))) : null,
     roundTrip: await attempt(async () =>
-      measureRoundTrip(await device.region(isNvme ? 'bar0' : 'config'), isNvme ? Register.csts : 0),
+      measureRoundTrip(await device.region(isNvme ? 'bar0' : 'config'), isNvme ? Register.csts : 0, deadline),
     ),
   };
 }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { connect } from '../client';
+import { connect, type VfioUserDevice } from '../client';
+import { VfioUserError } from '../errors';
 import { defineCommand } from './command';
-import { inspectDevice } from './device-report';
+import { inspectDevice, type DeviceReport } from './device-report';
 import { formatDeviceReport } from './device-report-text';
 import type { CommandSpec } from './options';
 import { hex, print } from './output';
@@ -17,7 +18,7 @@ const SPEC = {
       default: '5',
       min: 0.001,
       max: 86_400,
-      help: 'Time to connect, and for each answer.',
+      help: 'Time to connect, and then for all answers together.',
     },
   },
 } as const satisfies CommandSpec;
@@ -29,9 +30,28 @@ export const info = defineCommand(SPEC, async ({ json, timeout }, [endpoint = ''
     connectTimeout: milliseconds,
     messageTimeout: milliseconds,
   });
-  const report = await inspectDevice(device);
+  const report = await withinTime(device, milliseconds);
   print(json ? JSON.stringify(report, jsonValue, 2) : formatDeviceReport(report));
 });
+
+/** What a device answers within a time, after which it is closed. */
+async function withinTime(device: VfioUserDevice, milliseconds: number): Promise<DeviceReport> {
+  const deadline = performance.now() + milliseconds;
+  const timer = setTimeout(() => void device.close(), milliseconds);
+  try {
+    return await inspectDevice(device, deadline);
+  } catch (error) {
+    // A blocking message may have kept the timer from closing it.
+    if (performance.now() < deadline) throw error;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_TIMEOUT',
+      `${device.name} did not answer all questions within ${milliseconds} ms; look at its server, or wait longer with --timeout`,
+      { cause: error },
+    );
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 /** 64-bit values become hexadecimal text, as a JSON number does not hold them; what is not known is null, so that no key is missing. */
 function jsonValue(_key: string, value: unknown): unknown {

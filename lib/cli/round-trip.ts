@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
+import { VfioUserError } from '../errors';
 import type { DeviceRegion } from '../pci';
 
 /** Times of single messages, in microseconds. */
@@ -25,8 +26,17 @@ export interface RoundTrip {
 /** Few enough that a server that polls once a millisecond answers all in a moment. */
 const SAMPLES = 40;
 
-/** Reads 4 bytes time and again; none of these reads may change the device. */
-export async function measureRoundTrip(region: DeviceRegion, offset: number): Promise<RoundTrip> {
+/**
+ * Reads 4 bytes time and again; none of these reads may change the device.
+ *
+ * @param deadline in milliseconds of `performance.now()`
+ * @throws VfioUserError ERR_VFIO_USER_TIMEOUT when it is not done by then
+ */
+export async function measureRoundTrip(
+  region: DeviceRegion,
+  offset: number,
+  deadline: number,
+): Promise<RoundTrip> {
   const waited: number[] = [];
   const blocked: number[] = [];
   for (let sample = 0; sample < SAMPLES; sample++) {
@@ -36,6 +46,11 @@ export async function measureRoundTrip(region: DeviceRegion, offset: number): Pr
   }
   for (let sample = 0; sample < SAMPLES; sample++) {
     const start = performance.now();
+    if (start >= deadline)
+      throw new VfioUserError(
+        'ERR_VFIO_USER_TIMEOUT',
+        'there was no time for all messages of the round trip',
+      );
     region.read32Sync(offset);
     blocked.push(performance.now() - start);
   }

@@ -133,6 +133,7 @@ export function world(changes: Partial<Job> = {}, way: 'loop' | 'each turn' = 'l
     rampMs: 0,
     runtimeMs: Infinity,
     ioLimit: changes.runtimeMs === undefined ? (changes.ioBlocks ?? 64) : Infinity,
+    drainMs: 4000,
     rate: Infinity,
     verify: false,
     seed: 42,

@@ -68,6 +68,7 @@ test('a job has the keys of fio, in its units', () => {
     'latency_ns',
     'latency_us',
     'latency_ms',
+    'vfio-user',
   ]);
   expect(first()).toMatchObject({
     jobname: 'test',

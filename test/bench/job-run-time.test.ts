@@ -22,7 +22,10 @@ afterEach(() => {
   jest.restoreAllMocks();
 });
 
-const STALLED = { reason: 'stalled', message: 'stopped completing commands; look at the log of its server' };
+const stalled = (seconds: string) => ({
+  reason: 'stalled',
+  message: `stopped completing commands: none in ${seconds} s, with 4 in flight; look at its server, or wait longer with --timeout`,
+});
 
 const sum = (values: Float64Array): number => values.reduce((total, value) => total + value, 0);
 
@@ -260,17 +263,48 @@ describe('a device that completes nothing', () => {
     device.answer = () => undefined;
     expect(run.slice(20_000)).toBe('busy');
     expect(run.slice(20_000)).toBe('done');
-    expect(run.result).toMatchObject({ ended: STALLED, errors: 0 });
+    expect(run.result).toMatchObject({ ended: stalled('30.0'), errors: 0 });
   });
 
-  test('has failed after the time of the run too', () => {
+  test('has failed when the time-out after the run is over', () => {
     tick = 100;
-    const { run, device, state } = world({ runtimeMs: 1000 });
+    const { run, device, state } = world({ runtimeMs: 1000, drainMs: 2000 });
     device.answer = () => undefined;
-    expect(run.slice(20_000)).toBe('busy');
+    expect(run.slice(2500)).toBe('busy');
     expect(run.slice(20_000)).toBe('done');
-    expect(run.result.ended).toEqual(STALLED);
+    expect(now - 5000).toBeLessThan(4000);
+    expect(run.result.ended).toEqual(stalled('3.0'));
+    expect(run.result.runtimeMs).toBeGreaterThanOrEqual(1000);
+    expect(run.result.runtimeMs).toBeLessThan(1500);
+    expect(state.waitedMs).toBeGreaterThanOrEqual(2000);
+    expect(state.waitedMs).toBeLessThan(2500);
     expect(state.phase).toBe('done');
+  });
+
+  test('has failed when the time-out after the wish to stop is over', () => {
+    tick = 100;
+    const { run, device, state } = world({ runtimeMs: 600_000, drainMs: 2000 });
+    device.answer = () => undefined;
+    expect(run.slice(1000)).toBe('busy');
+    state.stop();
+    expect(run.slice(20_000)).toBe('done');
+    expect(run.result.ended.reason).toBe('stalled');
+    expect(now - 5000).toBeLessThan(4000);
+  });
+
+  test('or completes too little: the time-out is one for all that is in flight', () => {
+    tick = 100;
+    const { run, device } = world({ runtimeMs: 1000, drainMs: 2000, depth: 4 });
+    device.answer = () => undefined;
+    expect(run.slice(2500)).toBe('busy');
+    device.complete(device.log[0]!.cid);
+    expect(run.slice(20_000)).toBe('done');
+    expect(run.result.ended).toEqual({
+      reason: 'stalled',
+      message:
+        'had 3 commands in flight when the run was given up; look at its server, or wait longer with --timeout',
+    });
+    expect(run.result.read.ios).toBe(1);
   });
 
   test('makes a slice quiet after the patience given', () => {

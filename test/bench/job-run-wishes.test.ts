@@ -88,6 +88,33 @@ describe('the wish to stop', () => {
   });
 });
 
+describe('the wish to give up', () => {
+  test('the job ends at once, and tells what was in flight', () => {
+    const { run, state, device, cids } = held();
+    device.complete(cids[0]!);
+    device.answer = () => undefined;
+    expect(run.slice(1, 0)).toBe('quiet');
+    state.stop();
+    state.giveUp();
+    state.stop();
+    expect(run.slice(1, 0)).toBe('done');
+    expect(run.result.read.ios).toBe(1);
+    expect(run.result.ended).toEqual({
+      reason: 'stalled',
+      message:
+        'had 4 commands in flight when the run was given up; look at its server, or wait longer with --timeout',
+    });
+  });
+
+  test('does not take it back that the device is gone', () => {
+    const { run, state } = held();
+    state.abandon();
+    state.giveUp();
+    expect(run.slice(1, 0)).toBe('done');
+    expect(run.result.ended.reason).toBe('lost');
+  });
+});
+
 describe('a command that fails', () => {
   test('the others are waited for; the first failure is told, and no more is sent', () => {
     const { run, device, state, cids } = held({ workload: 'randread' });

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Jobs on the thread that has the connection: a doorbell that is a message may fail. */
 import { runBetweenTurns } from '../../lib/bench/job-runner';
-import { VfioUserError } from '../../lib/errors';
 import { EventFd } from '../../lib/native';
 import { world } from './fake-device';
 
@@ -31,14 +30,7 @@ describe.each(['poll', 'interrupt'] as const)('mode %s', (completion) => {
   });
   const fd = (): number | null => (completion === 'poll' ? null : event.fd);
 
-  test('a device that is gone ends the job, which has measured what was before', async () => {
-    const gone = new VfioUserError('ERR_VFIO_USER_DISCONNECTED', 'x closed the connection');
-    const { read, ended } = await runUntil(gone, completion, fd());
-    expect(read.ios).toBe(6);
-    expect(ended).toEqual({ reason: 'lost', message: 'went away during the run' });
-  });
-
-  test('any other error is the error of the run', async () => {
+  test('its error is the error of the run', async () => {
     const error = new Error('a defect');
     await expect(runUntil(error, completion, fd())).rejects.toBe(error);
   });

@@ -157,25 +157,6 @@ describe('with an endpoint', () => {
     expect(stderr).toMatch(/^vfio-user: \S+ went away during the run: [^\n]+\n$/);
   });
 
-  test('a second Ctrl-C does not wait for a device that hangs', async () => {
-    const { socket, server } = await served();
-    const running = startCli(scratch, 'bench', socket, '--runtime', '60');
-    await running.busy(0.8);
-    server.kill('SIGSTOP');
-    running.kill('SIGINT');
-    // It waits for the device, and polls meanwhile: when it has worked on, the first signal has not ended it.
-    await running.busy(1.3);
-    running.kill('SIGINT');
-    expect(await running.ended).toEqual({
-      status: null,
-      signal: 'SIGINT',
-      stdout: '',
-      stderr: '',
-    });
-    server.kill('SIGKILL');
-    await server.ended;
-  });
-
   test('an endpoint that another client holds', async () => {
     const { socket, server } = await served();
     const holder = startCli(scratch, 'bench', socket, '--runtime', '60');

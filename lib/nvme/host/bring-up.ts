@@ -68,12 +68,21 @@ export interface ControllerParts {
   readonly queuePairs: QueuePairs;
 }
 
+/** A step that undoes a part of bringing a controller up. */
+export interface UndoStep {
+  /** Whether it waits for an answer of the device. */
+  readonly asksDevice: boolean;
+  readonly run: () => unknown;
+}
+
 /** CAP.TO of 0 is seen with emulated controllers; they still need some time. */
 const MIN_READY_TIMEOUT = 2000;
 /** How often registers are read while the controller becomes ready. */
 const POLL_MILLISECONDS = 1;
 /** How long to wait for a shutdown to complete (NVMe base 2.0, 3.6.1; RTD3E is seldom given). */
 const SHUTDOWN_TIMEOUT = 10_000;
+/** Doorbells of the admin queue pair and of one I/O queue pair. */
+const LEAST_DOORBELLS = 4;
 /** How long to wait for a shutdown while the process exits. */
 const EXIT_TIMEOUT = 1000;
 
@@ -85,7 +94,7 @@ const EXIT_TIMEOUT = 1000;
 export async function bringUp(
   device: Device,
   options: AttachOptions,
-  undo: (() => unknown)[],
+  undo: UndoStep[],
 ): Promise<ControllerParts> {
   const { arenaSize = 2 << 20, adminEntries = 32, adminTimeout = 15_000 } = options;
   if (!Number.isInteger(adminEntries) || adminEntries < 2 || adminEntries > 4096) {
@@ -101,23 +110,31 @@ export async function bringUp(
       `${device.name} offers no NVM command set with pages of ${NVME_PAGE} bytes (CAP 0x${cap.toString(16)})`,
     );
   }
+  const leastDoorbells = LEAST_DOORBELLS * (4 << capabilities.dstrd);
+  if (Register.doorbells + leastDoorbells > bar.size) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_NVME_CONTROLLER',
+      `${device.name} has no room for the doorbells of an I/O queue pair: they are ${4 << capabilities.dstrd} bytes apart ` +
+        `(CAP.DSTRD ${capabilities.dstrd}), and its BAR 0 has ${bar.size} bytes`,
+    );
+  }
 
   const arena = new DmaArena(await device.dma.allocate(arenaSize));
-  undo.push(() => arena.memory.close());
-  const doorbellArea = mapDoorbells(bar);
-  undo.push(() => doorbellArea?.close());
+  undo.push({ asksDevice: true, run: () => arena.memory.close() });
+  const doorbellArea = mapDoorbells(bar, leastDoorbells);
+  undo.push({ asksDevice: false, run: () => doorbellArea?.close() });
   const doorbells =
     doorbellArea === null
       ? new MessageDoorbells(bar, capabilities.dstrd)
       : new MappedDoorbells(new Uint32Array(doorbellArea.buffer), capabilities.dstrd);
   const vectorHandlers: (VectorHandler | undefined)[] = [];
   const msix = await enableVectors(device, msixCapability, options, vectorHandlers);
-  undo.push(() => msix?.disable());
+  undo.push({ asksDevice: true, run: () => msix?.disable() });
 
   const ready = Math.max(capabilities.timeout, MIN_READY_TIMEOUT);
   if (!untouched) await disable(device, bar, ready);
   const { queue: pair, placement } = placeQueue(arena, 0, adminEntries, doorbells);
-  undo.push(() => bar.write32(Register.cc, 0));
+  undo.push({ asksDevice: true, run: () => bar.write32(Register.cc, 0) });
   await enable(device, bar, arena.memory.iova, placement, ready);
   const queue = new AdminQueue(pair, arena, adminTimeout);
   const admin = new NvmeAdmin(queue);
@@ -127,7 +144,7 @@ export async function bringUp(
     arena,
     admin,
     doorbells,
-    doorbellBytes: doorbellArea?.size ?? Infinity,
+    doorbellBytes: doorbellArea?.size ?? bar.size - Register.doorbells,
     msix,
     vectorHandlers,
   });
@@ -183,7 +200,7 @@ async function writeMsixEnable(config: RegisterSpace, capability: number, enable
  * Enables MSI-X vectors.
  *
  * @param handlers called for the vectors by number, now or when they are set; not used for vectors that go to eventfds
- * @throws RangeError when the device has not so many vectors
+ * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED for a device without MSI-X; RangeError when it has not so many vectors
  */
 async function enableVectors(
   device: Device,
@@ -193,7 +210,13 @@ async function enableVectors(
 ): Promise<DeviceIrq | null> {
   if (vectors === 0) return null;
   const irq = await device.irq('msix');
-  if (capability === undefined || vectors > irq.count) {
+  if (capability === undefined) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_UNSUPPORTED',
+      `${device.name} has no MSI-X capability in its configuration space, so its queues can only be polled`,
+    );
+  }
+  if (vectors > irq.count) {
     throw outOfRange(
       `${vectors} MSI-X vectors are wanted, one for each queue pair and the admin queue; ${device.name} has ${irq.count}. Use fewer queue pairs, or poll them`,
     );
@@ -214,10 +237,14 @@ async function enableVectors(
   return irq;
 }
 
-/** The doorbells from 0x1000 to the end of the area that the server lets be mapped. */
-function mapDoorbells(bar: DeviceRegion): MappedArea | null {
+/**
+ * The doorbells from 0x1000 to the end of the area that the server lets be mapped.
+ *
+ * @param least bytes below which it is of no use
+ */
+function mapDoorbells(bar: DeviceRegion, least: number): MappedArea | null {
   const area = bar.areas.find(
-    (a) => a.offset <= Register.doorbells && a.offset + a.size > Register.doorbells,
+    ({ offset, size }) => offset <= Register.doorbells && offset + size >= Register.doorbells + least,
   );
   if (area === undefined) return null;
   return bar.map(Register.doorbells, area.offset + area.size - Register.doorbells);

@@ -10,7 +10,14 @@ import {
   type IdentifyController,
 } from '../spec';
 import type { NvmeAdmin } from './admin';
-import { bringUp, shutDown, shutDownSync, type AttachOptions, type ControllerParts } from './bring-up';
+import {
+  bringUp,
+  shutDown,
+  shutDownSync,
+  type AttachOptions,
+  type ControllerParts,
+  type UndoStep,
+} from './bring-up';
 import { NVME_PAGE, type DmaArena } from './dma-arena';
 import type { Doorbells } from './doorbells';
 import { IoQueue } from './io-queue';
@@ -87,14 +94,15 @@ export class NvmeController {
    *   or a command fails
    */
   static async attach(device: Device, options: AttachOptions = {}): Promise<NvmeController> {
-    const undo: (() => unknown)[] = [];
+    const undo: UndoStep[] = [];
+    let controller: NvmeController | undefined;
     try {
-      const controller = new NvmeController(await bringUp(device, options, undo));
-      undo.push(() => controller.close());
+      controller = new NvmeController(await bringUp(device, options, undo));
       await controller.#identifyAll();
       return controller;
     } catch (error) {
-      await runAll(undo.reverse());
+      if (controller !== undefined) await controller.#shutDown(error).catch(() => undefined);
+      await runAll(undo.reverse(), error);
       throw error;
     }
   }
@@ -209,17 +217,24 @@ export class NvmeController {
 
   /**
    * Shuts the controller down (NVMe base 2.0, 3.6.1), disables it and frees its memory. The device stays open. Idempotent.
-   * A device that is gone already makes no error.
+   * A device that is gone already makes no error; one that does not answer is not asked again, and keeps its memory until it
+   * is closed.
    */
-  async close(): Promise<void> {
+  close(): Promise<void> {
+    return this.#shutDown();
+  }
+
+  /** @param before the error that led here */
+  async #shutDown(before?: unknown): Promise<void> {
     if (this.#closed) return;
     this.#release();
-    const failure = await runAll([
-      () => shutDown(this.device, this.#parts.bar),
-      () => this.#parts.msix?.disable(),
-      () => this.doorbellArea?.close(),
-      () => this.arena.memory.close(),
-    ]);
+    const steps = [
+      { asksDevice: true, run: () => shutDown(this.device, this.#parts.bar) },
+      { asksDevice: true, run: () => this.#parts.msix?.disable() },
+      { asksDevice: false, run: () => this.doorbellArea?.close() },
+      { asksDevice: true, run: () => this.arena.memory.close() },
+    ];
+    const failure = await runAll(steps, before);
     if (failure !== undefined && !isGone(failure)) throw failure as Error;
   }
 
@@ -289,17 +304,32 @@ export class NvmeController {
   };
 }
 
-/** Runs all steps, whatever becomes of the others, and tells the first error. */
-async function runAll(steps: readonly (() => unknown)[]): Promise<unknown> {
-  let first: unknown;
-  for (const step of steps) {
+/**
+ * Runs all steps, whatever becomes of the others, and tells the first error. A device that has not answered a message in time
+ * is not asked again: each step would take its whole time-out.
+ *
+ * @param before the error that led here
+ */
+async function runAll(steps: readonly UndoStep[], before?: unknown): Promise<unknown> {
+  let first = before;
+  let silent = isUnanswered(before);
+  for (const { asksDevice, run } of steps) {
+    if (asksDevice && silent) continue;
     try {
-      await step();
+      await run();
     } catch (error) {
       first ??= error;
+      silent ||= isUnanswered(error);
     }
   }
   return first;
+}
+
+/** True for a message without an answer. A command that the controller has not completed says nothing about the device's server. */
+function isUnanswered(error: unknown): boolean {
+  return (
+    error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_TIMEOUT' && error.command !== undefined
+  );
 }
 
 /** True for the errors of a device that is closed or gone. */

@@ -1,6 +1,14 @@
 // SPDX-License-Identifier: MIT
+import { VfioUserError, asError, type VfioUserErrorCode } from '../../errors';
 import type { DeviceRegion } from '../../pci/device';
 import { Register } from '../spec';
+
+/** Errors of a message to a device that has stopped, has gone, or was closed. */
+const UNANSWERED: ReadonlySet<VfioUserErrorCode> = new Set<VfioUserErrorCode>([
+  'ERR_VFIO_USER_TIMEOUT',
+  'ERR_VFIO_USER_DISCONNECTED',
+  'ERR_VFIO_USER_CLOSED',
+]);
 
 /** Where a queue pair writes its doorbells. */
 export interface Doorbells {
@@ -68,5 +76,39 @@ export class MessageDoorbells implements Doorbells {
 
   #write(slot: number, value: number): void {
     this.#region.write32Sync(Register.doorbells + slot * this.#stride, value);
+  }
+}
+
+/**
+ * Doorbells by REGION_WRITE messages whose answers are not waited for, so that a device that has stopped does not block the
+ * thread. Without an answer there is no error: that commands are not completed, or the device's event `close`, tells the
+ * same. The thread must get to its event loop every few milliseconds, where the answers are taken.
+ */
+export class SentDoorbells implements Doorbells {
+  readonly #region: DeviceRegion;
+  readonly #stride: number;
+  #failure: Error | undefined;
+
+  constructor(region: DeviceRegion, dstrd: number) {
+    this.#region = region;
+    this.#stride = 4 << dstrd;
+  }
+
+  /** @throws what the device had against an earlier doorbell */
+  tail(queueId: number, value: number): void {
+    this.#write(queueId * 2, value);
+  }
+
+  /** @throws as {@link tail} */
+  head(queueId: number, value: number): void {
+    this.#write(queueId * 2 + 1, value);
+  }
+
+  #write(slot: number, value: number): void {
+    if (this.#failure !== undefined) throw this.#failure;
+    this.#region.write32(Register.doorbells + slot * this.#stride, value).catch((error: unknown) => {
+      if (error instanceof VfioUserError && UNANSWERED.has(error.code)) return;
+      this.#failure ??= asError(error);
+    });
   }
 }

@@ -43,7 +43,7 @@ export interface QueuePairParts {
   readonly arena: DmaArena;
   readonly admin: NvmeAdmin;
   readonly doorbells: Doorbells;
-  /** Bytes of doorbells that can be reached, Infinity when they are written by message. */
+  /** Bytes of doorbells that can be reached. */
   readonly doorbellBytes: number;
   readonly msix: DeviceIrq | null;
   /** By vector, who takes its signals; vector 0 is the admin queue's. */

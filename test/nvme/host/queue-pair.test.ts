@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
+import { VfioUserError, type VfioUserErrorCode } from '../../../lib/errors';
 import { QueuePair } from '../../../lib/nvme/host';
-import { MappedDoorbells, MessageDoorbells } from '../../../lib/nvme/host/doorbells';
+import { MappedDoorbells, MessageDoorbells, SentDoorbells } from '../../../lib/nvme/host/doorbells';
+import { turns } from '../../support/wait';
 import type { DeviceRegion } from '../../../lib/pci';
 
 const ENTRIES = 4;
@@ -168,4 +170,36 @@ test.each([
     [offset, 9],
     [offset - (4 << dstrd), 8],
   ]);
+});
+
+describe('doorbells whose answers are not waited for', () => {
+  const answered = async (code: VfioUserErrorCode) => {
+    const write32 = jest.fn(() => Promise.reject(new VfioUserError(code, 'text')));
+    const doorbells = new SentDoorbells({ write32 } as Partial<DeviceRegion> as DeviceRegion, 2);
+    doorbells.head(2, 9);
+    doorbells.tail(2, 8);
+    await turns();
+    expect(write32.mock.calls).toEqual([
+      [0x1050, 9],
+      [0x1040, 8],
+    ]);
+    return doorbells;
+  };
+
+  test.each(['ERR_VFIO_USER_TIMEOUT', 'ERR_VFIO_USER_DISCONNECTED', 'ERR_VFIO_USER_CLOSED'] as const)(
+    'none is no error: %s',
+    async (code) => {
+      const doorbells = await answered(code);
+      expect(() => {
+        doorbells.tail(1, 1);
+      }).not.toThrow();
+    },
+  );
+
+  test('a refusal is the error of the next', async () => {
+    const doorbells = await answered('ERR_VFIO_USER_REMOTE');
+    expect(() => {
+      doorbells.tail(1, 1);
+    }).toThrow('text');
+  });
 });
