@@ -135,14 +135,14 @@ test.each([
 test.each([
   [
     'a command that fails',
-    'write(offset, source, at, length) { return offset !== 65536 && memory.write(offset, source, at, length); }',
+    'write(offset, source, at, length) { return offset === 65536 ? BackendResult.mediumError : memory.write(offset, source, at, length); }',
     'ERR_VFIO_USER_NVME_STATUS',
     /^\S+ failed Write at LBA 128: Write fault \(02\/80\)$/,
     { errors: 1, ended: { reason: 'failed' } },
   ],
   [
     'data that is lost',
-    'write(offset, source, at, length) { return offset === 65536 || memory.write(offset, source, at, length); }',
+    'write(offset, source, at, length) { return offset === 65536 ? BackendResult.success : memory.write(offset, source, at, length); }',
     'ERR_VFIO_USER_VERIFY',
     /^\S+ did not keep what was written: 1 of 256 blocks read back differ; the first: LBA 128: corrupt: all 512 bytes are zero$/,
     { errors: 1, mismatches: 1, verified: 256, ended: { reason: 'mismatch' } },

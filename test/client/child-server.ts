@@ -16,7 +16,7 @@ export interface ChildServer {
 const prelude = `
   const fs = require('node:fs');
   const { serve, CommandError, Errno, configRegion } = require(${JSON.stringify(join(dist, 'server'))});
-  const { NvmeControllerModel, createBackend } = require(${JSON.stringify(join(dist, 'nvme'))});
+  const { BackendResult, NvmeControllerModel, createBackend } = require(${JSON.stringify(join(dist, 'nvme'))});
   const { ConfigSpace } = require(${JSON.stringify(join(dist, 'pci'))});
   const config = () => configRegion(new ConfigSpace({ vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000 }));
   const path = '@vfio-user-test-' + process.pid;
