@@ -270,7 +270,12 @@ export class JobRun {
       };
     }
     if (stray >= 0) {
-      return { reason: 'stray', message: `completed command id ${stray}, which was not in flight` };
+      const { depth } = this.#job;
+      const why = stray < depth ? 'it was completed before, or never sent' : `the ids are 0 to ${depth - 1}`;
+      return {
+        reason: 'stray',
+        message: `completed command id ${stray}, which was not in flight: ${why}`,
+      };
     }
     const { wish } = this.#state;
     if (this.#done && wish !== Wish.abandon && !this.#queue.idle) return this.#stall();

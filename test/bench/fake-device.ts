@@ -174,6 +174,8 @@ export function failure(text: string): Pick<JobResult, 'ended'> {
 }
 
 /** The end of a job whose device completed a command that was not in flight. */
-export function stray(cid: number): Pick<JobResult, 'ended'> {
-  return { ended: { reason: 'stray', message: `completed command id ${cid}, which was not in flight` } };
+export function stray(cid: number, depth: number): Pick<JobResult, 'ended'> {
+  const why = cid < depth ? 'it was completed before, or never sent' : `the ids are 0 to ${depth - 1}`;
+  const message = `completed command id ${cid}, which was not in flight: ${why}`;
+  return { ended: { reason: 'stray', message } };
 }

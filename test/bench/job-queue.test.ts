@@ -77,7 +77,7 @@ test.each([
     return 0;
   };
   finish(run);
-  expect(run.result).toMatchObject({ ...stray(cid), errors: 0 });
+  expect(run.result).toMatchObject({ ...stray(cid, 4), errors: 0 });
   expect(device.log.length).toBeLessThan(60);
 });
 

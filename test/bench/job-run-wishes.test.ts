@@ -171,7 +171,7 @@ describe('completions that make no sense', () => {
     device.complete(cids[0]!, status);
     expect(run.slice(1, 0)).toBe('done');
     expect(run.result.read.ios).toBe(1);
-    expect(run.result).toMatchObject({ ...stray(cids[0]!), errors: 0 });
+    expect(run.result).toMatchObject({ ...stray(cids[0]!, 2), errors: 0 });
   });
 
   test.each([
@@ -183,7 +183,7 @@ describe('completions that make no sense', () => {
     const { run, device } = held({ depth: 2 });
     device.complete(cid, status);
     expect(run.slice(1, 0)).toBe('done');
-    expect(run.result).toMatchObject({ ...stray(cid), errors: 0 });
+    expect(run.result).toMatchObject({ ...stray(cid, 2), errors: 0 });
     expect(run.result.read.ios).toBe(0);
     expect(device.log).toHaveLength(2);
   });

@@ -256,7 +256,7 @@ describe('trouble', () => {
         if (++count === 30) device.complete(cid);
         return 0;
       };
-      expect(finish(run)).toMatchObject({ ...stray(cid), errors: 0 });
+      expect(finish(run)).toMatchObject({ ...stray(cid, depth), errors: 0 });
       expect(device.log.length).toBeLessThan(40);
     }
   });
