@@ -13,8 +13,15 @@ export interface RegionType {
 
 /** A file behind a region, parts of which clients may map. */
 export interface SharedFile {
-  /** Sent to clients that ask for it; stays the model's. `createSharedMemory` makes one. */
-  readonly fd: number;
+  /**
+   * Sent to clients that ask for it; stays the model's. `createSharedMemory` makes one.
+   *
+   * A client may keep the descriptor, and mappings of the file, for as long as it lives: who had one file sees and changes
+   * what its successors do with it. A function gives each client its own file: make one in `attach`, and return it here.
+   * It is called with the client that asks, each time that it asks, between `attach` and `detach`; what it throws, or a
+   * number that is no open descriptor, is reported, and the client gets EIO.
+   */
+  readonly fd: number | ((client: Client) => number);
   /** Where the first byte of the region is in the file, in bytes; a multiple of the page size. */
   readonly offset: number;
   /** The parts of the region that may be mapped; whole pages. */

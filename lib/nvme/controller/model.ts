@@ -94,8 +94,14 @@ export class NvmeControllerModel implements PciDeviceModel {
     return drained;
   }
 
-  /** Called by the server: a client is there, whose memory and interrupts are used from now on. */
+  /**
+   * Called by the server: a client is there, whose memory and interrupts are used from now on. It gets doorbells that no
+   * other client has seen.
+   *
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when memory for the doorbells cannot be had
+   */
   attach(client: Client): void {
+    this.#doorbells.renew();
     this.#msix.attach(client);
     this.#view.attach(client.memory);
   }
