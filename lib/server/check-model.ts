@@ -21,6 +21,7 @@ const MODEL: Keys<PciDeviceModel> = {
   attach: 'optional',
   mapped: 'optional',
   unmapping: 'optional',
+  activity: 'optional',
   detach: 'optional',
 };
 const REGION: Keys<ServedRegion> = {

@@ -171,6 +171,11 @@ export interface PciDeviceModel {
    * only then is the memory unmapped and the client answered (vfio-user, VFIO_USER_DMA_UNMAP, "Reply").
    */
   unmapping?(range: ClientRange): void | Promise<void>;
+  /**
+   * A number that grows when the client has used the device in a way that the server does not see, such as stores to
+   * mapped memory. The server looks at it before it takes a client for idle (`idleTimeout` of `serve`).
+   */
+  activity?(): number;
   /** The client is gone: its memory and eventfds are released when this returns. */
   detach?(client: Client): void;
 }

@@ -99,7 +99,7 @@ test.each<[string, PciDeviceModel, RegExp]>([
 test.each<[object, RegExp]>([
   [
     { versionTimeOut: 5 },
-    /^options of serve: unknown key "versionTimeOut"; known are mode, messageTimeout, versionTimeout/,
+    /^options of serve: unknown key "versionTimeOut"; known are mode, owner, accept, messageTimeout, versionTimeout/,
   ],
   [
     { capabilities: { max_msg_fds: 1 } },

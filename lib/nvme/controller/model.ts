@@ -117,6 +117,12 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.#controller.unmap();
   }
 
+  /** Called by the server: the commands so far, which come by doorbells that the server does not see. */
+  activity(): number {
+    const { readCommands, writeCommands, otherCommands, adminCommands } = this.#controller.statistics;
+    return readCommands + writeCommands + otherCommands + adminCommands;
+  }
+
   /** Called by the server: the client is gone, and the next one finds a controller that was reset. */
   detach(): void {
     this.#msix.detach();
