@@ -15,6 +15,7 @@
 
 namespace {
 
+constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
 constexpr size_t kHugePage2M = size_t{1} << 21;
 constexpr size_t kHugePage1G = size_t{1} << 30;
 
@@ -89,7 +90,10 @@ void Mapping::Close() {
 
 namespace {
 
-/** createMemory(name, size, hugePageSize, sealShrink): a memfd, closed on exec, or -errno. */
+/**
+ * createMemory(name, size, hugePageSize, seal): a memfd, closed on exec, or -errno. A sealed one keeps its size,
+ * and takes no further seals.
+ */
 Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const std::string name = arguments.String(0);
@@ -102,7 +106,7 @@ Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
   if (huge_page_size == kHugePage1G) flags |= MFD_HUGETLB | MFD_HUGE_1GB;
   UniqueFd fd(memfd_create(name.c_str(), flags));
   const bool made = fd.valid() && Retry([&] { return ftruncate(fd.get(), static_cast<off_t>(size)); }) == 0 &&
-                    (!seal || fcntl(fd.get(), F_ADD_SEALS, F_SEAL_SHRINK) == 0);
+                    (!seal || fcntl(fd.get(), F_ADD_SEALS, kSeals) == 0);
   return OwnedOrErrno(info.Env(), made ? fd.Release() : -1);
 }
 

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MIT
 import { createBackend, type BackendOptions } from '../nvme/backends';
 import { NvmeControllerModel } from '../nvme/controller';
-import { serve } from '../server';
+import { serve, type SocketOwner } from '../server';
 import { complain } from './output';
 
 /** What to serve, and where. */
 export interface NvmeServerOptions {
   /** Path of the socket, or `@name`. */
   readonly socket: string;
+  /** Permissions of the socket file, and whose it is. */
+  readonly mode?: number | undefined;
+  readonly owner?: SocketOwner | undefined;
+  /** Milliseconds after which an idle client is disconnected when another waits. */
+  readonly idleTimeout?: number | undefined;
   readonly backend: BackendOptions;
   /** Bytes of a logical block. */
   readonly blockSize: 512 | 4096;
@@ -27,7 +32,7 @@ export interface NvmeServer {
 
 /** Serves an emulated NVMe controller from this process. Errors of single clients go to stderr, a line each. */
 export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeServer> {
-  const { socket, blockSize, dstrd, queuePairs } = options;
+  const { socket, mode, owner, idleTimeout, blockSize, dstrd, queuePairs } = options;
   const backend = createBackend(options.backend);
   try {
     const model = new NvmeControllerModel({
@@ -40,6 +45,9 @@ export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeS
       },
     });
     const server = await serve(socket, model, {
+      ...(mode !== undefined && { mode }),
+      ...(owner !== undefined && { owner }),
+      ...(idleTimeout !== undefined && { idleTimeout }),
       onError: (error) => {
         complain(messageOf(error));
       },

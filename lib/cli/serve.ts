@@ -2,12 +2,14 @@
 import { statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { formatSize, parseSize } from '../bench/units';
+import { isAbstractPath } from '../native';
 import type { BackendOptions } from '../nvme/backends';
 import { defineCommand } from './command';
 import { aborted, interruptible } from './interrupt';
 import { startNvmeServer } from './nvme-server';
 import { UsageError, type CommandSpec, type OptionValues } from './options';
 import { print, shellWord } from './output';
+import { socketPermissions } from './socket-permissions';
 
 const DEFAULT_SIZE = '1g';
 /** Name that SPDK gives the socket in a listener's directory. */
@@ -23,6 +25,21 @@ const SPEC = {
       type: 'string',
       placeholder: 'path',
       help: 'Where to listen: a path, @name for an abstract socket, or a directory, in which the socket is named cntrl as SPDK wants it.',
+    },
+    mode: {
+      type: 'string',
+      placeholder: 'octal',
+      help: 'Permissions of the socket file, such as 0660; who may write it may connect. Default: the umask decides.',
+    },
+    owner: {
+      type: 'string',
+      placeholder: 'user[:group]',
+      help: 'Names or ids of the user and the group that the socket file is given to.',
+    },
+    'idle-timeout': {
+      type: 'duration',
+      min: 0.001,
+      help: 'Disconnect a client that does nothing for this long while another waits. Default: a client keeps its place.',
     },
     backend: {
       type: 'choice',
@@ -65,9 +82,13 @@ export const serveNvme = defineCommand(SPEC, async (options) => {
   const socket = socketPath(options.socket);
   const blockSize = options['block-size'] === '512' ? 512 : 4096;
   const backend = backendOptions(options, blockSize);
+  const permissions = socketPermissions(socket, options.mode, options.owner);
+  const idle = options['idle-timeout'];
   await interruptible(async (signal) => {
     const server = await startNvmeServer({
       socket,
+      ...permissions,
+      idleTimeout: idle === undefined ? undefined : idle * 1000,
       backend,
       blockSize,
       dstrd: options.dstrd,
@@ -77,6 +98,10 @@ export const serveNvme = defineCommand(SPEC, async (options) => {
       print(
         `Serving an NVMe controller at ${socket}: ${formatSize(server.size)}, blocks of ${blockSize} bytes, ${backend.kind} backend.`,
       );
+      if (isAbstractPath(socket))
+        print(
+          "An abstract socket has no permissions: only processes of this server's user and of root are served.",
+        );
       print(instructions(socket));
       await aborted(signal);
     } finally {

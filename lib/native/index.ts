@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { EventFd, type EventWatchOptions, type EventWatcher } from './eventfd';
 export { closeFd, duplicateFd, fileSize } from './fd';
-export { ListeningSocket, type ListeningWatcher } from './listening-socket';
+export { ListeningSocket, type ListeningWatcher, type SocketOwner } from './listening-socket';
 export {
   type HugePageSize,
   Mapping,
@@ -10,4 +10,4 @@ export {
   createSharedMemory,
 } from './memory';
 export { pageSize } from './page-size';
-export { Socket, SocketWatcher } from './socket';
+export { type PeerCredentials, Socket, SocketWatcher, isAbstractPath } from './socket';

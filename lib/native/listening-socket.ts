@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { type BigIntStats, chmodSync, lstatSync, unlinkSync } from 'node:fs';
+import { type BigIntStats, chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs';
 import { VfioUserError, systemError } from '../errors';
 import { addon, checked } from './addon';
 import { closeFd } from './fd';
@@ -11,12 +11,22 @@ const EADDRINUSE = 98;
 const ECONNABORTED = 103;
 const ECONNREFUSED = 111;
 
+/** Whose a socket file is. What is not given stays as it is: of the process that made the file. */
+export interface SocketOwner {
+  /** User id, 0 to 2^32 - 2. */
+  readonly uid?: number;
+  /** Group id, 0 to 2^32 - 2. */
+  readonly gid?: number;
+}
+
 /** Options of {@link ListeningSocket.listen}. */
 export interface ListenOptions {
   /** Clients that may wait for {@link ListeningSocket.accept}, less one (listen(2)). Default 1. */
   readonly backlog?: number;
   /** Permissions of the socket file, such as 0o600; without, the umask decides. */
   readonly mode?: number;
+  /** Whose the socket file shall be. Another user takes CAP_CHOWN, another group membership in it. */
+  readonly owner?: SocketOwner;
 }
 
 /** A {@link ListeningSocket} being watched. */
@@ -49,11 +59,12 @@ export class ListeningSocket {
    * Listens at a path. A socket file that nobody listens at, as a crash leaves it, is replaced.
    *
    * @param path of at most 107 bytes; an abstract name starts with `@` or NUL
-   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EADDRINUSE when somebody listens there, or the path is no socket
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EADDRINUSE when somebody listens there, or the path is no socket; EPERM
+   *   when the file cannot be given to its owner
    */
   static listen(path: string, options: ListenOptions = {}): ListeningSocket {
     checkSocketPath(path);
-    const { backlog = 1, mode } = options;
+    const { backlog = 1, mode, owner } = options;
     const what = `Listening at ${display(path)}`;
     let fd = addon().bind(path);
     if (fd === -EADDRINUSE && !isAbstractPath(path) && removeStale(path)) fd = addon().bind(path);
@@ -64,6 +75,7 @@ export class ListeningSocket {
         file = lstatSync(path, { bigint: true });
         // Nobody can connect before listen(2), so there is no moment with wider permissions.
         if (mode !== undefined) chmodSync(path, mode);
+        if (owner !== undefined) giveTo(path, owner);
       }
       checked(addon().listen(fd, backlog), 'listen', what);
     } catch (error) {
@@ -118,6 +130,17 @@ export class ListeningSocket {
 
   [Symbol.dispose](): void {
     this.close();
+  }
+}
+
+function giveTo(path: string, { uid = -1, gid = -1 }: SocketOwner): void {
+  try {
+    chownSync(path, uid, gid);
+  } catch (error) {
+    const { errno } = error as NodeJS.ErrnoException;
+    if (errno === undefined) throw error; // An id that is no number.
+    const to = [uid < 0 ? '' : ` user ${uid}`, gid < 0 ? '' : ` group ${gid}`].filter(Boolean).join(' and');
+    throw systemError('chown', -errno, `Giving the socket ${path} to${to}`);
   }
 }
 

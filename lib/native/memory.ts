@@ -14,7 +14,10 @@ export interface SharedMemoryOptions {
   readonly name?: string;
   /** Size of the pages that the memory is made of, in bytes. Default 0, for ordinary ones. */
   readonly hugePageSize?: HugePageSize;
-  /** Seals the size against shrinking, so that nobody who gets the descriptor can truncate it. Default true. */
+  /**
+   * Seals the size, and the file against further seals: nobody who gets the descriptor can truncate the memory, let it
+   * grow, or forbid others to write it. Default true.
+   */
   readonly sealed?: boolean;
 }
 

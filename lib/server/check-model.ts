@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { inspect } from 'node:util';
 import { invalidArgument } from '../errors';
 import { pageSize } from '../native';
 import { checkKeys, type Keys } from '../pci/check-keys';
@@ -20,6 +21,7 @@ const MODEL: Keys<PciDeviceModel> = {
   attach: 'optional',
   mapped: 'optional',
   unmapping: 'optional',
+  activity: 'optional',
   detach: 'optional',
 };
 const REGION: Keys<ServedRegion> = {
@@ -93,6 +95,11 @@ function checkRegion(region: ServedRegion, where: string): void {
   checkIoFds(ioFds, size, where);
   if (shared === undefined) return;
   checkKeys(`shared of ${where}`, shared, SHARED_FILE);
+  if (typeof shared.fd !== 'function' && !(Number.isInteger(shared.fd) && shared.fd >= 0)) {
+    throw invalidArgument(
+      `shared of ${where}: fd is ${inspect(shared.fd)}; give a descriptor, or a function that returns one for a client`,
+    );
+  }
   for (const area of shared.areas) {
     checkKeys(`areas of ${where}`, area, AREA);
     const aligned = area.offset % pageSize === 0 && area.size % pageSize === 0;

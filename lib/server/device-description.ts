@@ -16,7 +16,7 @@ import {
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
 import { checkModel } from './check-model';
-import type { PciDeviceModel, ServedRegion } from './device-model';
+import type { PciDeviceModel, ServedRegion, SharedFile } from './device-model';
 import { answerIoFds } from './served-io-fds';
 
 /** How many regions VFIO defines for PCI. Clients take a smaller number for a mistake. */
@@ -58,8 +58,9 @@ export class DeviceDescription {
    * comes with the reply that has room for all of them. A client that takes no descriptors cannot map.
    *
    * @param maxMsgFds descriptors that the client takes with a message
+   * @param fdOf finds the descriptor of a shared file that the client gets
    */
-  region(payload: Uint8Array, maxMsgFds: number): CommandReply {
+  region(payload: Uint8Array, maxMsgFds: number, fdOf: (shared: SharedFile) => number): CommandReply {
     const { argsz, index } = decodeRegionInfoRequest(payload);
     this.#checkRegion(index);
     const region = this.#model.regions.get(index);
@@ -78,7 +79,10 @@ export class DeviceDescription {
       argsz,
     );
     const complete = new DataView(reply.buffer).getUint32(0, true) <= reply.byteLength;
-    return { payload: reply, fds: shared !== undefined && areas.length > 0 && complete ? [shared.fd] : [] };
+    return {
+      payload: reply,
+      fds: shared !== undefined && areas.length > 0 && complete ? [fdOf(shared)] : [],
+    };
   }
 
   /**

@@ -13,8 +13,15 @@ export interface RegionType {
 
 /** A file behind a region, parts of which clients may map. */
 export interface SharedFile {
-  /** Sent to clients that ask for it; stays the model's. `createSharedMemory` makes one. */
-  readonly fd: number;
+  /**
+   * Sent to clients that ask for it; stays the model's. `createSharedMemory` makes one.
+   *
+   * A client may keep the descriptor, and mappings of the file, for as long as it lives: who had one file sees and changes
+   * what its successors do with it. A function gives each client its own file: make one in `attach`, and return it here.
+   * It is called with the client that asks, each time that it asks, between `attach` and `detach`; what it throws, or a
+   * number that is no open descriptor, is reported, and the client gets EIO.
+   */
+  readonly fd: number | ((client: Client) => number);
   /** Where the first byte of the region is in the file, in bytes; a multiple of the page size. */
   readonly offset: number;
   /** The parts of the region that may be mapped; whole pages. */
@@ -164,6 +171,11 @@ export interface PciDeviceModel {
    * only then is the memory unmapped and the client answered (vfio-user, VFIO_USER_DMA_UNMAP, "Reply").
    */
   unmapping?(range: ClientRange): void | Promise<void>;
+  /**
+   * A number that grows when the client has used the device in a way that the server does not see, such as stores to
+   * mapped memory. The server looks at it before it takes a client for idle (`idleTimeout` of `serve`).
+   */
+  activity?(): number;
   /** The client is gone: its memory and eventfds are released when this returns. */
   detach?(client: Client): void;
 }

@@ -23,7 +23,9 @@ export {
   type EventWatcher,
   type HugePageSize,
   type MappingOptions,
+  type PeerCredentials,
   type SharedMemoryOptions,
+  type SocketOwner,
 } from '../native';
 export { MsixTable, type MsixLayout } from './msix-table';
 export type {

@@ -20,6 +20,7 @@ export class ModelCalls {
   readonly #name: string;
   readonly #report: (error: unknown) => void;
   #pending = 0;
+  #count = 0;
   #resting: (() => void)[] = [];
 
   /**
@@ -50,8 +51,19 @@ export class ModelCalls {
     if (result instanceof Promise) result.catch(() => undefined);
   }
 
-  /** Counts `work` until it settles, if it is a promise; returns it as it is. */
+  /** How much work there was so far. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** Whether some of it is still being done. */
+  get busy(): boolean {
+    return this.#pending > 0;
+  }
+
+  /** Counts `work`, and until it settles as pending if it is a promise; returns it as it is. */
   track<T>(work: Eventually<T>): Eventually<T> {
+    this.#count++;
     if (!(work instanceof Promise)) return work;
     this.#pending++;
     const done = (): void => {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { fileSize } from '../native';
 import {
   Command,
   DmaUnmapFlag,
@@ -21,7 +22,7 @@ import { ClientInterrupts } from './client-interrupts';
 import { ClientMemoryMap } from './client-memory';
 import type { DeviceDescription } from './device-description';
 import { answerDeviceFeature } from './device-feature';
-import type { Client, ClientRange, PciDeviceModel } from './device-model';
+import type { Client, ClientRange, PciDeviceModel, SharedFile } from './device-model';
 import { IoRegions } from './io-regions';
 import type { Migration } from './migration';
 import { after, type Eventually, type ModelCalls } from './model-calls';
@@ -127,7 +128,7 @@ export class ServedClient implements Client {
       case Command.deviceGetInfo:
         return description.device(payload);
       case Command.deviceGetRegionInfo:
-        return description.region(payload, maxMsgFds);
+        return description.region(payload, maxMsgFds, (shared) => this.#sharedFd(shared));
       case Command.deviceGetRegionIoFds:
         return description.regionIoFds(payload, maxMsgFds, (index) => this.#ioRegions.open(index));
       case Command.deviceGetIrqInfo:
@@ -173,6 +174,17 @@ export class ServedClient implements Client {
     const { migration, model } = this.#device;
     if (migration?.state === 'error')
       throw new CommandError(Errno.EIO, `${model.name} failed to migrate, and has to be reset`);
+  }
+
+  /** The descriptor of a shared file for this client. */
+  #sharedFd({ fd }: SharedFile): number {
+    if (typeof fd === 'number') return fd;
+    let own = -1;
+    this.#calls.tell(() => {
+      own = fd(this);
+      fileSize(own); // Throws when it is not open. The message could not be sent then.
+    });
+    return own;
   }
 
   #map(payload: Uint8Array, fds: FdList): CommandReply {

@@ -1,8 +1,16 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, invalidArgument } from '../errors';
-import { ListeningSocket, Socket, type ListeningWatcher } from '../native';
+import {
+  ListeningSocket,
+  Socket,
+  isAbstractPath,
+  type ListeningWatcher,
+  type PeerCredentials,
+  type SocketOwner,
+} from '../native';
 import { PROTOCOL_MAJOR, PROTOCOL_MINOR, encodeVersion, type Capabilities } from '../protocol';
 import { checkKeys, type Keys } from '../pci/check-keys';
+import { Admission } from './admission';
 import { DeviceDescription } from './device-description';
 import type { Client, PciDeviceModel } from './device-model';
 import { Migration } from './migration';
@@ -38,10 +46,26 @@ export interface ServerCapabilities {
 export interface ServeOptions {
   /** Permissions of the socket file, such as 0o600; without, the umask decides. */
   readonly mode?: number;
+  /** Whose the socket file is; set, as `mode` is, before anybody can connect. */
+  readonly owner?: SocketOwner;
+  /**
+   * Decides about each process that connects: it is served when this returns `true`, and disconnected otherwise, also when
+   * this throws or returns a promise. Not asked about a connection that is given by descriptor.
+   *
+   * Default: everybody who may connect. An abstract socket has no permissions, so that is every process of the network
+   * namespace; of these, only those of the server's own user and of root are served.
+   */
+  readonly accept?: (peer: PeerCredentials) => boolean;
   /** Time-out of the DMA_READ and DMA_WRITE messages that we send. Default 5000. */
   readonly messageTimeout?: number;
   /** Time for a client to send VERSION; one that does not is disconnected so that the next is served. Default 5000. */
   readonly versionTimeout?: number;
+  /**
+   * Disconnects a client that does nothing for this long while another one waits, after at most twice that time. A sign of
+   * the client is a message, an access by ioregionfd, and what `activity` of the device model counts: stores to mapped
+   * memory are not seen otherwise. Default Infinity: a client keeps its place.
+   */
+  readonly idleTimeout?: number;
   /** Closes the server when aborted. */
   readonly signal?: AbortSignal;
   /**
@@ -60,13 +84,17 @@ export interface ServeOptions {
 
 const OPTIONS: Keys<ServeOptions> = {
   mode: 'optional',
+  owner: 'optional',
+  accept: 'optional',
   messageTimeout: 'optional',
   versionTimeout: 'optional',
+  idleTimeout: 'optional',
   signal: 'optional',
   onError: 'optional',
   twinSocket: 'optional',
   capabilities: 'optional',
 };
+const OWNER: Keys<SocketOwner> = { uid: 'optional', gid: 'optional' };
 const CAPABILITIES: Keys<ServerCapabilities> = {
   maxMsgFds: 'optional',
   maxDataXferSize: 'optional',
@@ -79,7 +107,8 @@ const CAPABILITIES: Keys<ServerCapabilities> = {
 const RETRY_MILLISECONDS = 100;
 
 /**
- * Serves a device to vfio-user clients, one after the other; who comes meanwhile waits in the socket's backlog.
+ * Serves a device to vfio-user clients, one after the other; who comes meanwhile waits in the socket's backlog. Two
+ * wait there (three with `idleTimeout`); further ones cannot connect (EAGAIN) until there is room.
  *
  * @param endpoint path of the socket to listen at, which replaces a stale one, or `@name` for an abstract socket; or the
  *   descriptor of a socket that is connected to the one client, which becomes the server's
@@ -114,7 +143,10 @@ export class Server {
   };
   #watcher: ListeningWatcher | undefined;
   #retry: NodeJS.Timeout | undefined;
+  readonly #admission: Admission;
   #session: Session | null = null;
+  /** The client that waits for the one that is served now, where it may be disconnected for that. */
+  #next: Socket | null = null;
   #clients = 0;
   /** No client could be accepted when one came last. */
   #starved = false;
@@ -133,6 +165,8 @@ export class Server {
     checkKeys('capabilities of serve', options.capabilities ?? {}, CAPABILITIES);
     checkTimeout('messageTimeout', options.messageTimeout);
     checkTimeout('versionTimeout', options.versionTimeout);
+    checkTimeout('idleTimeout', options.idleTimeout);
+    checkSocketFile(endpoint, options);
     const given = Object.entries(options.capabilities ?? {}).filter(([, value]) => value !== undefined);
     this.#capabilities = {
       ...serverCapabilities(this.#processLimits.mappings),
@@ -146,13 +180,18 @@ export class Server {
       description: new DeviceDescription(model),
       migration: model.migration === undefined ? null : new Migration(model.migration),
     };
+    this.path = typeof endpoint === 'string' ? endpoint : `fd ${endpoint.fd}`;
+    this.#admission = new Admission(this.path, options.accept, (error) => {
+      this.#report(error, null);
+    });
     if (typeof endpoint === 'string') {
-      this.path = endpoint;
-      const { mode } = options;
-      this.#listener = ListeningSocket.listen(endpoint, mode === undefined ? {} : { mode });
+      const { mode, owner } = options;
+      this.#listener = ListeningSocket.listen(endpoint, {
+        ...(mode !== undefined && { mode }),
+        ...(owner !== undefined && { owner }),
+      });
       this.#listen();
     } else {
-      this.path = `fd ${endpoint.fd}`;
       this.#begin(Socket.fromFd(endpoint.fd));
     }
     options.signal?.addEventListener('abort', this.#onAbort, { once: true });
@@ -172,6 +211,7 @@ export class Server {
     clearTimeout(this.#retry);
     this.#options.signal?.removeEventListener('abort', this.#onAbort);
     this.#listener?.close();
+    this.#next?.close();
     this.#session?.close();
     await this.#session?.ended;
   }
@@ -195,9 +235,10 @@ export class Server {
   #accept(): void {
     try {
       const socket = this.#listener?.accept() ?? null;
-      if (socket === null) return;
+      if (socket === null || !this.#admission.admits(socket)) return;
       this.#watcher?.close();
-      this.#begin(socket);
+      if (this.#session === null) this.#begin(socket);
+      else this.#next = socket;
       this.#starved = false;
     } catch (error) {
       this.#listenLater(error);
@@ -216,7 +257,7 @@ export class Server {
   }
 
   #begin(socket: Socket): void {
-    const { messageTimeout = 5000, versionTimeout = 5000 } = this.#options;
+    const { messageTimeout = 5000, versionTimeout = 5000, idleTimeout = Infinity } = this.#options;
     const { pid } = socket.peerCredentials();
     const session = new Session(socket, {
       name: `client ${++this.#clients} of ${this.path} (process ${pid})`,
@@ -225,6 +266,8 @@ export class Server {
       processLimits: this.#processLimits,
       messageTimeout,
       versionTimeout,
+      idleTimeout,
+      wanted: () => this.#next !== null,
       report: (error, client) => {
         this.#report(error, client);
       },
@@ -232,8 +275,20 @@ export class Server {
     this.#session = session;
     void session.ended.then(() => {
       this.#session = null;
-      this.#listen();
+      if (this.#next === null) this.#listen();
+      else this.#beginNext(this.#next);
     });
+    if (idleTimeout !== Infinity) this.#listen();
+  }
+
+  #beginNext(socket: Socket): void {
+    this.#next = null;
+    if (this.#closed) return;
+    try {
+      this.#begin(socket);
+    } catch (error) {
+      this.#listenLater(error);
+    }
   }
 
   #report(error: unknown, client: Client | null): void {
@@ -257,4 +312,11 @@ function describe(error: unknown): string {
 function checkTimeout(name: string, value: number | undefined): void {
   if (value !== undefined && !(value > 0))
     throw invalidArgument(`${name} is ${value}; give milliseconds above 0, or Infinity for none`);
+}
+
+function checkSocketFile(endpoint: string | { readonly fd: number }, { mode, owner }: ServeOptions): void {
+  if (owner !== undefined) checkKeys('owner of serve', owner, OWNER);
+  if (mode === undefined && owner === undefined) return;
+  if (typeof endpoint !== 'string' || isAbstractPath(endpoint))
+    throw invalidArgument('mode and owner are those of a socket file, and there is none; listen at a path');
 }

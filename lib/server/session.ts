@@ -28,6 +28,10 @@ export interface SessionOptions {
   readonly processLimits: ProcessLimits;
   /** Milliseconds until the client must have negotiated. */
   readonly versionTimeout: number;
+  /** Milliseconds without a sign of the client after which it may be disconnected; Infinity for never. */
+  readonly idleTimeout: number;
+  /** Whether somebody else waits for the client's place. */
+  readonly wanted: () => boolean;
   /** Time-out of our own requests, in milliseconds. */
   readonly messageTimeout: number;
   /** Told of what goes wrong and is not the caller's to handle. */
@@ -36,6 +40,8 @@ export interface SessionOptions {
 
 /** Largest message before the negotiation. */
 const MAX_FIRST_MESSAGE = HEADER_SIZE + 8 + MAX_VERSION_JSON;
+/** A timer takes up to 24 days; more is for ever. */
+const MAX_TIMER = 2 ** 31;
 /** Room for the fixed part of a transfer, and for messages that are not transfers. */
 const MESSAGE_ROOM = HEADER_SIZE + (1 << 16);
 
@@ -47,6 +53,7 @@ export class Session {
   readonly #connection: Connection;
   readonly #calls: ModelCalls;
   readonly #deadline: NodeJS.Timeout | undefined;
+  #idleTimer: NodeJS.Timeout | undefined;
   #client: ServedClient | null = null;
 
   /**
@@ -80,13 +87,35 @@ export class Session {
       socket.close();
       throw error;
     }
-    // A client that connects and stays silent would keep all others out. A timer takes up to 24 days; more is for ever.
-    if (versionTimeout < 2 ** 31) {
+    // A client that connects and stays silent would keep all others out.
+    if (versionTimeout < MAX_TIMER) {
       this.#deadline = setTimeout(() => {
         this.#report(silenceError(options));
         this.close();
       }, versionTimeout);
     }
+    this.#watchIdleness();
+  }
+
+  /**
+   * Disconnects the client when it does nothing for a whole interval, and others wait. The device is asked too, since
+   * what goes through mapped memory is not seen here.
+   */
+  #watchIdleness(): void {
+    const { device, idleTimeout, wanted } = this.#options;
+    if (!(idleTimeout < MAX_TIMER)) return;
+    let before = -1;
+    this.#idleTimer = setInterval(() => {
+      let activity = this.#calls.count;
+      this.#calls.tell(() => {
+        activity += device.model.activity?.() ?? 0;
+      });
+      if (activity === before && !this.#calls.busy && wanted()) {
+        this.#report(idleError(this.#options));
+        this.close();
+      }
+      before = activity;
+    }, idleTimeout);
   }
 
   /** The client, once it has negotiated and until it is gone. */
@@ -149,6 +178,7 @@ export class Session {
    */
   async #release(error: VfioUserError | null): Promise<void> {
     clearTimeout(this.#deadline);
+    clearInterval(this.#idleTimer);
     const { device, report } = this.#options;
     const client = this.#client;
     const released = client === null ? undefined : this.#detach(client);
@@ -190,5 +220,12 @@ function silenceError({ name, versionTimeout }: SessionOptions): VfioUserError {
     'ERR_VFIO_USER_TIMEOUT',
     `${name} did not send VERSION within ${versionTimeout} ms; it was disconnected so that others are served`,
     { command: 'VERSION' },
+  );
+}
+
+function idleError({ name, idleTimeout }: SessionOptions): VfioUserError {
+  return new VfioUserError(
+    'ERR_VFIO_USER_TIMEOUT',
+    `${name} did nothing for ${idleTimeout} ms while another client waited; it was disconnected`,
   );
 }

@@ -114,6 +114,30 @@ test('the file backend keeps what was written', async () => {
   expect(scratch.entries()).toEqual(['disk']);
 });
 
+test('the socket gets the permissions and the owner that were asked for', async () => {
+  const socket = scratch.file('nvme.sock');
+  const [uid, gid] = [process.geteuid?.() ?? 0, process.getegid?.() ?? 0];
+  const running = startCli(
+    scratch,
+    ...serveNvme('--socket', socket, '--size', '1m', '--mode', '0620', '--owner', `${uid}:${gid}`),
+  );
+  await running.said('Ctrl-C ends it.');
+  expect(statSync(socket)).toMatchObject({ uid, gid });
+  expect(statSync(socket).mode & 0o777).toBe(0o620);
+  running.kill('SIGTERM');
+  expect(await running.ended).toMatchObject({ status: 0, stderr: '' });
+});
+
+test('an abstract socket has no permissions, and that is said', async () => {
+  const socket = `@vfio-user-cli-${process.pid}`;
+  const running = startCli(scratch, ...serveNvme('--socket', socket, '--size', '1m', '--idle-timeout', '60'));
+  await running.said('Ctrl-C ends it.');
+  running.kill('SIGTERM');
+  const { stdout, ...rest } = await running.ended;
+  expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
+  expect(stdout).toContain('An abstract socket has no permissions: only processes of');
+});
+
 test('a socket file that a crash has left is replaced', async () => {
   const socket = scratch.file('socket');
   const first = startCli(scratch, ...serveNvme('--socket', socket, '--size', '1m'));
@@ -180,6 +204,31 @@ describe('wrong usage', () => {
       'no queues',
       ['--socket', 's', '--queues', '0'],
       "Option --queues does not accept '0'; it takes a whole number, from 1 to 64",
+    ],
+    [
+      'no octal mode',
+      ['--socket', 's', '--mode', '0968'],
+      "Option --mode does not accept '0968'; it takes three octal digits, such as 0660",
+    ],
+    [
+      'half an owner',
+      ['--socket', 's', '--owner', 'root:'],
+      "Option --owner does not accept 'root:'; it takes a user, or USER:GROUP",
+    ],
+    [
+      'an unknown user',
+      ['--socket', 's', '--owner', 'no-such-user'],
+      "Option --owner: there is no user 'no-such-user'",
+    ],
+    [
+      'an unknown group',
+      ['--socket', 's', '--owner', 'root:no-such-group'],
+      "Option --owner: there is no group 'no-such-group'",
+    ],
+    [
+      'permissions of an abstract socket',
+      ['--socket', '@s', '--mode', '0600'],
+      '--mode and --owner are for socket files; the abstract socket @s has no permissions',
     ],
     [
       'an argument',

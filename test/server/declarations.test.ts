@@ -50,6 +50,11 @@ test.each<[string, PciDeviceModel, RegExp]>([
     /^shared of region 0 .*: the key "fd" is missing/,
   ],
   [
+    'a file that is no descriptor',
+    withRegion({ size: 16, shared: { fd: '3', offset: 0, areas: [] } }),
+    /^shared of region 0 .*: fd is '3'; give a descriptor, or a function that returns one for a client$/,
+  ],
+  [
     'an area without a size',
     withRegion({ size: 16, shared: { fd: 0, offset: 0, areas: [{ offset: 0, length: 16 }] } }),
     /^areas of region 0 .*: unknown key "length"; known are offset, size/,
@@ -94,7 +99,7 @@ test.each<[string, PciDeviceModel, RegExp]>([
 test.each<[object, RegExp]>([
   [
     { versionTimeOut: 5 },
-    /^options of serve: unknown key "versionTimeOut"; known are mode, messageTimeout, versionTimeout/,
+    /^options of serve: unknown key "versionTimeOut"; known are mode, owner, accept, messageTimeout, versionTimeout/,
   ],
   [
     { capabilities: { max_msg_fds: 1 } },

@@ -155,6 +155,7 @@ export class TestModel implements PciDeviceModel {
     [PciIrq.msix, 4],
   ]);
   client: Client | null = null;
+  activity?: () => number;
   ranges: ClientRange[] = [];
   /** Awaited by `unmapping` and `reset`. */
   gate: Promise<void> | undefined;

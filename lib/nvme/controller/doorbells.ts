@@ -7,22 +7,47 @@ import { Register } from '../spec';
 /** BAR 0 has at least this many bytes, since hosts map that much at once. */
 const MIN_BAR_BYTES = 0x4000;
 
+/** A file of doorbells, whose size and seals nobody can change, and its mapping. */
+class DoorbellFile {
+  readonly fd: number;
+  readonly mapping: Mapping;
+
+  /** @throws VfioUserError `ERR_VFIO_USER_SYSTEM` */
+  constructor(barBytes: number) {
+    const bytes = Math.ceil(barBytes / pageSize) * pageSize;
+    this.fd = createSharedMemory(bytes, { name: 'nvme-doorbells' });
+    try {
+      this.mapping = Mapping.map(this.fd, 0, bytes);
+    } catch (error) {
+      closeFd(this.fd);
+      throw error;
+    }
+  }
+
+  /** Idempotent. */
+  close(): void {
+    if (this.mapping.closed) return;
+    this.mapping.close();
+    closeFd(this.fd);
+  }
+}
+
 /**
  * The doorbell registers, a tail and a head for each queue id (NVMe over PCIe transport 1.0, 3.1.2). They lie in a file
  * that hosts may map, and which has the layout of BAR 0: clients expect one offset for both.
+ *
+ * A host that is gone may have kept the file, so the next one gets another, see {@link renew}.
  */
 export class Doorbells {
   /** Bytes of BAR 0, which holds the registers and the doorbells. */
   readonly barBytes: number;
   /** What hosts may map of BAR 0; undefined when every doorbell is a message. */
   readonly shared: ServedRegion['shared'] | undefined;
-  /** The file as 32-bit words, see {@link tailWord} and {@link headWord}. */
-  readonly words: Int32Array;
   readonly #count: number;
   /** Bytes from one doorbell to the next. */
   readonly #stride: number;
-  readonly #fd: number;
-  readonly #mapping: Mapping;
+  #file: DoorbellFile;
+  #words: Int32Array;
 
   /**
    * @param queuePairs pairs with doorbells, the admin queues included
@@ -35,20 +60,33 @@ export class Doorbells {
     this.#stride = 4 << dstrd;
     const end = Register.doorbells + this.#count * this.#stride;
     this.barBytes = Math.max(MIN_BAR_BYTES, 2 ** Math.ceil(Math.log2(end)));
-    const fileBytes = Math.ceil(this.barBytes / pageSize) * pageSize;
-    this.#fd = createSharedMemory(fileBytes, { name: 'nvme-doorbells' });
-    try {
-      this.#mapping = Mapping.map(this.#fd, 0, fileBytes);
-    } catch (error) {
-      closeFd(this.#fd);
-      throw error;
-    }
-    this.words = new Int32Array(this.#mapping.buffer);
+    this.#file = new DoorbellFile(this.barBytes);
+    this.#words = new Int32Array(this.#file.mapping.buffer);
     // With pages above 4 KiB, the registers would lie in the page of the doorbells.
     if (mappable && Register.doorbells % pageSize === 0) {
       const size = Math.ceil((end - Register.doorbells) / pageSize) * pageSize;
-      this.shared = { fd: this.#fd, offset: 0, areas: [{ offset: Register.doorbells, size }] };
+      this.shared = {
+        fd: () => this.#file.fd,
+        offset: 0,
+        areas: [{ offset: Register.doorbells, size }],
+      };
     }
+  }
+
+  /** The file as 32-bit words, see {@link tailWord} and {@link headWord}. Valid until {@link renew}. */
+  get words(): Int32Array {
+    return this.#words;
+  }
+
+  /**
+   * Begins a new file, with all doorbells 0, for a host that has not seen the one before.
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when there is no memory to be had; the file before stays then
+   */
+  renew(): void {
+    const file = new DoorbellFile(this.barBytes);
+    this.#file.close();
+    this.#file = file;
+    this.#words = new Int32Array(file.mapping.buffer);
   }
 
   /** Index in {@link words} of the tail doorbell of a submission queue. */
@@ -89,9 +127,7 @@ export class Doorbells {
 
   /** Frees the memory. Idempotent. */
   close(): void {
-    if (this.#mapping.closed) return;
-    this.#mapping.close();
-    closeFd(this.#fd);
+    this.#file.close();
   }
 
   #word(index: number): number {

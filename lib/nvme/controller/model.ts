@@ -94,8 +94,14 @@ export class NvmeControllerModel implements PciDeviceModel {
     return drained;
   }
 
-  /** Called by the server: a client is there, whose memory and interrupts are used from now on. */
+  /**
+   * Called by the server: a client is there, whose memory and interrupts are used from now on. It gets doorbells that no
+   * other client has seen.
+   *
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when memory for the doorbells cannot be had
+   */
   attach(client: Client): void {
+    this.#doorbells.renew();
     this.#msix.attach(client);
     this.#view.attach(client.memory);
   }
@@ -109,6 +115,12 @@ export class NvmeControllerModel implements PciDeviceModel {
   unmapping(range: ClientRange): void {
     this.#view.leave(range);
     this.#controller.unmap();
+  }
+
+  /** Called by the server: the commands so far, which come by doorbells that the server does not see. */
+  activity(): number {
+    const { readCommands, writeCommands, otherCommands, adminCommands } = this.#controller.statistics;
+    return readCommands + writeCommands + otherCommands + adminCommands;
   }
 
   /** Called by the server: the client is gone, and the next one finds a controller that was reset. */

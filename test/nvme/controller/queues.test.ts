@@ -122,8 +122,9 @@ test('an idle controller is woken by a doorbell that nobody told of', async () =
   await new Promise((resolve) => setTimeout(resolve, 20));
   host.push(queue, flush);
   // As a store to mapped memory, which the region handler does not see.
-  const { shared } = host.controller.regions.get(0) ?? {};
-  using mapping = Mapping.map(shared?.fd ?? -1, 0, 0x2000);
+  const { fd } = host.controller.regions.get(0)?.shared ?? {};
+  if (typeof fd !== 'function') throw new Error("the doorbells are not each client's own");
+  using mapping = Mapping.map(fd(host.client), 0, 0x2000);
   new Uint32Array(mapping.buffer)[0x1008 / 4] = queue.tail;
   expect((await host.completion(queue)).status).toBe('00/00');
 });
