@@ -91,8 +91,8 @@ void Mapping::Close() {
 namespace {
 
 /**
- * createMemory(name, size, hugePageSize, seal): a memfd, closed on exec, or -errno. A sealed one keeps its size,
- * and takes no further seals.
+ * createMemory(name, size, hugePageSize, seal): a memfd, closed on exec, or -errno. A sealed one keeps its
+ * size, and takes no further seals.
  */
 Napi::Value CreateMemory(const Napi::CallbackInfo& info) {
   Arguments arguments(info);

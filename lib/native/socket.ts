@@ -14,8 +14,11 @@ const POLLOUT = 4;
 
 /** Who is at the other end, as of connect or listen (unix(7), SO_PEERCRED). */
 export interface PeerCredentials {
+  /** Process id of who connected or listens; 0 when it is in another process namespace. */
   readonly pid: number;
+  /** User id, 0 to 2^32 - 1. */
   readonly uid: number;
+  /** Group id, 0 to 2^32 - 1. */
   readonly gid: number;
 }
 
