@@ -10,7 +10,7 @@ export type { PostedWriteStatistics } from './posted-writes';
 export type { SignalStream } from './signal-stream';
 export type { IoEventFd, IoRegionFd, SubRegion } from './sub-region';
 export { EventFd, type EventWatchOptions, type EventWatcher } from '../native';
-export type { VfioUserRegion, WriteOptions } from './region';
+export type { VfioUserRegion, RegionWriteOptions } from './region';
 export type { DeviceFeatures } from './device-feature';
 export type { DirtyLog, DirtyLogOptions } from './dirty-log';
 export type { DeviceMigration, MigrationSupport } from './migration';

@@ -27,7 +27,7 @@ export interface RegionAccess {
 }
 
 /** How to write to a region. */
-export interface WriteOptions {
+export interface RegionWriteOptions {
   /**
    * True: no reply is asked for (vfio-user, "Header", No_reply), and the write is done when it has been queued: at once,
    * or when there is room. What the device makes of it, an error too, is not seen.
@@ -45,7 +45,7 @@ export interface WriteOptions {
 export const MAX_WRITE = 32 << 10;
 
 /** A region of a vfio-user device, accessed by message or through its mapped areas. */
-export class VfioUserRegion extends RegisterAccess<WriteOptions> implements DeviceRegion {
+export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implements DeviceRegion {
   readonly index: number;
   readonly size: number;
   readonly readable: boolean;
@@ -91,7 +91,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     this.#postedWrites = access.postedWrites;
   }
 
-  /** Whether writes are posted unless their own {@link WriteOptions} say otherwise. Default false. */
+  /** Whether writes are posted unless their own {@link RegionWriteOptions} say otherwise. Default false. */
   get posted(): boolean {
     return this.#posted;
   }
@@ -109,11 +109,15 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     return this.#readOnceSync(this.#aligned(offset, width), width);
   }
 
-  protected override writeRegister(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
+  protected override writeRegister(
+    offset: number,
+    data: Uint8Array,
+    options?: RegionWriteOptions,
+  ): Promise<void> {
     return this.#write(this.#aligned(offset, data.length), data, data.length, options);
   }
 
-  protected override writeRegisterSync(offset: number, data: Uint8Array, options?: WriteOptions): void {
+  protected override writeRegisterSync(offset: number, data: Uint8Array, options?: RegionWriteOptions): void {
     this.#writeSync(this.#aligned(offset, data.length), data, data.length, options);
   }
 
@@ -152,13 +156,13 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
    * @throws RangeError ERR_OUT_OF_RANGE when they are not within the region; VfioUserError ERR_VFIO_USER_UNSUPPORTED when it
    *   is not writable, REMOTE and others of a message
    */
-  async writeBytes(offset: number, data: Uint8Array, options?: WriteOptions): Promise<void> {
+  async writeBytes(offset: number, data: Uint8Array, options?: RegionWriteOptions): Promise<void> {
     this.#within(offset, data.length);
     await this.#write(offset, data, this.#maxWrite, options);
   }
 
   /** Writes any number of bytes, in order, blocking the thread. Errors are those of {@link writeBytes}. */
-  writeBytesSync(offset: number, data: Uint8Array, options?: WriteOptions): void {
+  writeBytesSync(offset: number, data: Uint8Array, options?: RegionWriteOptions): void {
     this.#within(offset, data.length);
     this.#writeSync(offset, data, this.#maxWrite, options);
   }
@@ -234,7 +238,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
   }
 
   /** Writes with messages of at most `most` bytes. */
-  async #write(offset: number, data: Uint8Array, most: number, options?: WriteOptions): Promise<void> {
+  async #write(offset: number, data: Uint8Array, most: number, options?: RegionWriteOptions): Promise<void> {
     if (this.#eventFds?.signal(offset, data) === true) return;
     if (this.#isPosted(options)) {
       if (!this.#post(offset, data, most)) await this.#connection.drained();
@@ -248,7 +252,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     await Promise.all(parts);
   }
 
-  #writeSync(offset: number, data: Uint8Array, most: number, options?: WriteOptions): void {
+  #writeSync(offset: number, data: Uint8Array, most: number, options?: RegionWriteOptions): void {
     if (this.#eventFds?.signal(offset, data) === true) return;
     if (this.#isPosted(options)) {
       if (!this.#post(offset, data, most)) this.#connection.drainSync();
@@ -272,7 +276,7 @@ export class VfioUserRegion extends RegisterAccess<WriteOptions> implements Devi
     return room;
   }
 
-  #isPosted(options: WriteOptions | undefined): boolean {
+  #isPosted(options: RegionWriteOptions | undefined): boolean {
     const posted = options?.posted ?? this.#posted;
     if (posted && this.index === PciRegion.config) {
       throw invalidArgument(

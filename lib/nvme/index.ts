@@ -8,7 +8,7 @@ export {
   type AdminCommand,
   type AdminCompletion,
   type AdminWait,
-  type AttachOptions,
+  type NvmeAttachOptions,
   type BlockRange,
   type CompletionHandler,
   type CreatedQueuePair,

@@ -36,7 +36,7 @@ import type { QueuePairPlacement } from './queue-pair';
 import { QueuePairs, placeQueue, type VectorHandler } from './queue-pairs';
 
 /** How to attach to a controller. */
-export interface AttachOptions {
+export interface NvmeAttachOptions {
   /** Bytes of memory shared with the controller, for queues and the data of admin commands; one DMA mapping. Default 2 MiB. */
   readonly arenaSize?: number;
   /** Entries of the admin queue, 2 to 4096. Default 32. */
@@ -93,7 +93,7 @@ const EXIT_TIMEOUT = 1000;
  */
 export async function bringUp(
   device: Device,
-  options: AttachOptions,
+  options: NvmeAttachOptions,
   undo: UndoStep[],
 ): Promise<ControllerParts> {
   const { arenaSize = 2 << 20, adminEntries = 32, adminTimeout = 15_000 } = options;
@@ -205,7 +205,7 @@ async function writeMsixEnable(config: RegisterSpace, capability: number, enable
 async function enableVectors(
   device: Device,
   capability: number | undefined,
-  { vectors = 0, vectorTarget = 'function' }: AttachOptions,
+  { vectors = 0, vectorTarget = 'function' }: NvmeAttachOptions,
   handlers: (VectorHandler | undefined)[],
 ): Promise<DeviceIrq | null> {
   if (vectors === 0) return null;

@@ -14,7 +14,7 @@ import {
   bringUp,
   shutDown,
   shutDownSync,
-  type AttachOptions,
+  type NvmeAttachOptions,
   type ControllerParts,
   type UndoStep,
 } from './bring-up';
@@ -93,7 +93,7 @@ export class NvmeController {
    *   when the device is not an NVMe controller, ERR_VFIO_USER_NVME_CONTROLLER when it does not start, and others when a message
    *   or a command fails
    */
-  static async attach(device: Device, options: AttachOptions = {}): Promise<NvmeController> {
+  static async attach(device: Device, options: NvmeAttachOptions = {}): Promise<NvmeController> {
     const undo: UndoStep[] = [];
     let controller: NvmeController | undefined;
     try {

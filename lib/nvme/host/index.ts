@@ -7,7 +7,7 @@ export {
   type SetFeatureOptions,
 } from './admin';
 export type { AdminCommand, AdminCompletion, AdminWait } from './admin-queue';
-export { type AttachOptions } from './bring-up';
+export { type NvmeAttachOptions } from './bring-up';
 export { NvmeController } from './controller';
 export type { Doorbells } from './doorbells';
 export { IoQueue } from './io-queue';

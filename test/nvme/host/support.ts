@@ -2,7 +2,7 @@
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../../lib/client';
 import { createBackend } from '../../../lib/nvme/backends';
 import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
-import { NvmeController, type AttachOptions } from '../../../lib/nvme/host';
+import { NvmeController, type NvmeAttachOptions } from '../../../lib/nvme/host';
 import { serve, type ServedRegion } from '../../../lib/server';
 import { atEnd } from '../../client/support';
 
@@ -40,7 +40,7 @@ export async function served(
 /** An emulated controller like that of {@link served}, brought up. */
 export async function attached(
   options: Partial<NvmeControllerOptions> = {},
-  attachOptions: AttachOptions = {},
+  attachOptions: NvmeAttachOptions = {},
 ): Promise<World & { nvme: NvmeController }> {
   const world = await served(options);
   const nvme = await NvmeController.attach(world.device, attachOptions);
