@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { performance } from 'node:perf_hooks';
 import { VfioUserError } from '../errors';
 import type { Socket } from '../native';
 import {
@@ -9,7 +10,14 @@ import {
   commandRow,
   type Capabilities,
 } from '../protocol';
-import { CommandError, Connection, Errno, type CommandReply, type IncomingCommand } from '../transport';
+import {
+  CommandError,
+  Connection,
+  DeadlineTimer,
+  Errno,
+  type CommandReply,
+  type IncomingCommand,
+} from '../transport';
 import { commandLane } from './command-lanes';
 import type { Client } from './device-model';
 import { ModelCalls, type Eventually } from './model-calls';
@@ -40,8 +48,6 @@ export interface SessionOptions {
 
 /** Largest message before the negotiation. */
 const MAX_FIRST_MESSAGE = HEADER_SIZE + 8 + MAX_VERSION_JSON;
-/** A timer takes up to 24 days; more is for ever. */
-const MAX_TIMER = 2 ** 31;
 /** Room for the fixed part of a transfer, and for messages that are not transfers. */
 const MESSAGE_ROOM = HEADER_SIZE + (1 << 16);
 
@@ -52,8 +58,15 @@ export class Session {
   readonly #options: SessionOptions;
   readonly #connection: Connection;
   readonly #calls: ModelCalls;
-  readonly #deadline: NodeJS.Timeout | undefined;
-  #idleTimer: NodeJS.Timeout | undefined;
+  /** A client that connects and stays silent would keep all others out. */
+  readonly #versionTimer = new DeadlineTimer(() => {
+    this.#report(silenceError(this.#options));
+    this.close();
+    return Infinity;
+  });
+  readonly #idleTimer = new DeadlineTimer((now) => this.#checkIdleness(now));
+  /** What had been done for the client at the last look. */
+  #activity = -1;
   #client: ServedClient | null = null;
 
   /**
@@ -87,35 +100,29 @@ export class Session {
       socket.close();
       throw error;
     }
-    // A client that connects and stays silent would keep all others out.
-    if (versionTimeout < MAX_TIMER) {
-      this.#deadline = setTimeout(() => {
-        this.#report(silenceError(options));
-        this.close();
-      }, versionTimeout);
-    }
-    this.#watchIdleness();
+    this.#versionTimer.arm(performance.now() + versionTimeout);
+    this.#idleTimer.arm(performance.now() + options.idleTimeout);
   }
 
   /**
-   * Disconnects the client when it does nothing for a whole interval, and others wait. The device is asked too, since
-   * what goes through mapped memory is not seen here.
+   * Disconnects the client when it did nothing for a whole interval, and others wait. The device is asked too, since what goes
+   * through mapped memory is not seen here.
+   *
+   * @returns when to look next
    */
-  #watchIdleness(): void {
+  #checkIdleness(now: number): number {
     const { device, idleTimeout, wanted } = this.#options;
-    if (!(idleTimeout < MAX_TIMER)) return;
-    let before = -1;
-    this.#idleTimer = setInterval(() => {
-      let activity = this.#calls.count;
-      this.#calls.tell(() => {
-        activity += device.model.activity?.() ?? 0;
-      });
-      if (activity === before && !this.#calls.busy && wanted()) {
-        this.#report(idleError(this.#options));
-        this.close();
-      }
-      before = activity;
-    }, idleTimeout);
+    let activity = this.#calls.count;
+    this.#calls.tell(() => {
+      activity += device.model.activity?.() ?? 0;
+    });
+    if (activity === this.#activity && !this.#calls.busy && wanted()) {
+      this.#report(idleError(this.#options));
+      this.close();
+      return Infinity;
+    }
+    this.#activity = activity;
+    return now + idleTimeout;
   }
 
   /** The client, once it has negotiated and until it is gone. */
@@ -161,7 +168,7 @@ export class Session {
       });
       this.#calls.tell(() => device.model.attach?.(client));
       this.#client = client;
-      clearTimeout(this.#deadline);
+      this.#versionTimer.clear();
       return twin?.reply(reply) ?? { payload: reply };
     } catch (error) {
       // After the reply, which leaves as soon as this throws.
@@ -177,8 +184,8 @@ export class Session {
    * finished what it was asked for, a device that can migrate runs again, for the next client.
    */
   async #release(error: VfioUserError | null): Promise<void> {
-    clearTimeout(this.#deadline);
-    clearInterval(this.#idleTimer);
+    this.#versionTimer.clear();
+    this.#idleTimer.clear();
     const { device, report } = this.#options;
     const client = this.#client;
     const released = client === null ? undefined : this.#detach(client);
