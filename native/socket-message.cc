@@ -62,7 +62,8 @@ struct Window {
   int32_t length;
   int32_t spin_microseconds;
   int32_t timeout_milliseconds;
-  /** Descriptors that go with the bytes, or have come with them. */
+  /** Descriptors that go with the bytes, or have come with them. Before receiving, 0 for none: the kernel
+   * closes them. */
   int32_t fd_count;
   /** Not 0 when descriptors were lost. */
   int32_t fds_lost;
@@ -108,6 +109,13 @@ void TakeDescriptors(msghdr* message, Window* window, DescriptorTable* owner) {
   }
 }
 
+/** One recv(2), which has less to look at than recvmsg(2) and drops descriptors: results as of ReceiveOnce().
+ */
+ssize_t ReceiveBytes(Window* window) {
+  const auto length = static_cast<size_t>(window->length);
+  return OrErrno(Retry([&] { return recv(window->fd, window->bytes, length, MSG_DONTWAIT); }));
+}
+
 /** One recvmsg(2): bytes, 0 at the end of the stream, or -errno. */
 ssize_t ReceiveOnce(Window* window, DescriptorTable* owner) {
   iovec part = {window->bytes, static_cast<size_t>(window->length)};
@@ -132,18 +140,20 @@ ssize_t Receive(Window* window, DescriptorTable* owner) {
   const int64_t spin = std::clamp<int64_t>(window->spin_microseconds, 0, kMaxSpinMicroseconds) * 1000;
   const int64_t timeout =
       std::clamp<int64_t>(window->timeout_milliseconds, 0, kMaxTimeoutMilliseconds) * 1'000'000;
+  const bool takes_fds = window->fd_count != 0;
+  const auto receive = [&] { return takes_fds ? ReceiveOnce(window, owner) : ReceiveBytes(window); };
   window->fd_count = 0;
   window->fds_lost = 0;
   // A read of no bytes would look like the end of the stream.
   if (window->length == 0) return -EINVAL;
-  ssize_t received = ReceiveOnce(window, owner);
+  ssize_t received = receive();
   if (received != -EAGAIN || spin + timeout == 0) return received;
   const int64_t start = Nanoseconds();
-  while (received == -EAGAIN && Nanoseconds() < start + spin) received = ReceiveOnce(window, owner);
+  while (received == -EAGAIN && Nanoseconds() < start + spin) received = receive();
   while (received == -EAGAIN) {
     const int ready = WaitUntil(window->fd, POLLIN, start + timeout);
     if (ready == 0) break;
-    received = ready < 0 ? ready : ReceiveOnce(window, owner);
+    received = ready < 0 ? ready : receive();
   }
   return received;
 }

@@ -63,7 +63,11 @@ class MessageWindow {
     return this.#run();
   }
 
-  /** Receives up to `length` bytes, and copies them to `buffer`: bytes, 0 at the end of the stream, or -errno. */
+  /**
+   * Receives up to `length` bytes, and copies them to `buffer`: bytes, 0 at the end of the stream, or -errno.
+   *
+   * @param takesFds false: descriptors that come along are closed
+   */
   receive(
     fd: number,
     buffer: Uint8Array,
@@ -71,6 +75,7 @@ class MessageWindow {
     length: number,
     spinMicroseconds: number,
     timeoutMilliseconds: number,
+    takesFds: boolean,
   ): number {
     const words = this.#words;
     words[OPERATION] = RECEIVE;
@@ -78,6 +83,7 @@ class MessageWindow {
     words[LENGTH] = Math.min(length, MESSAGE_SIZE);
     words[SPIN] = spinMicroseconds;
     words[TIMEOUT] = timeoutMilliseconds;
+    words[FD_COUNT] = takesFds ? 1 : 0;
     const count = this.#run();
     if (count > 0) copyBytes(this.#bytes, 0, count, buffer, offset);
     return count;

@@ -204,6 +204,7 @@ export class Socket {
    * @param spinMicroseconds time to try again and again when nothing is there, up to a minute
    * @param timeoutMilliseconds time until the call returns empty-handed, counted from its start; sleeps after the spin.
    *   Up to a day
+   * @param takesFds false: descriptors that come along are closed, which spares the kernel some work
    * @returns bytes received; 0 when it would block, or nothing came in time; -1 at the end of the stream
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: ECONNRESET
    */
@@ -213,6 +214,7 @@ export class Socket {
     length: number,
     spinMicroseconds = 0,
     timeoutMilliseconds = 0,
+    takesFds = true,
   ): number {
     if (!(offset >= 0) || !(length > 0) || !(offset + length <= buffer.length)) {
       throw outOfRange(
@@ -227,6 +229,7 @@ export class Socket {
       length,
       wholeTime(spinMicroseconds, 60_000_000),
       wholeTime(timeoutMilliseconds, 86_400_000),
+      takesFds,
     );
     if (result < 0) {
       if (result === -EAGAIN) return 0;

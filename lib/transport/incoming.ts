@@ -17,6 +17,7 @@ export interface ByteSource {
     length: number,
     spinMicroseconds?: number,
     timeoutMilliseconds?: number,
+    takesFds?: boolean,
   ): number;
   /** Whether descriptors were lost since the last {@link takeFds}, because this process may have no more of them. */
   readonly fdsTruncated: boolean;
@@ -163,9 +164,9 @@ export class Incoming {
       this.#aheadView = new DataView(this.#ahead.buffer);
     }
     const count = ahead
-      ? this.#source.receive(this.#ahead, 0, this.#ahead.length, spinMicroseconds, timeoutMilliseconds)
+      ? this.#source.receive(this.#ahead, 0, AHEAD_SIZE, spinMicroseconds, timeoutMilliseconds, false)
       : this.#source.receive(target, this.#have, wanted, spinMicroseconds, timeoutMilliseconds);
-    this.#takeFds();
+    if (!ahead) this.#takeFds();
     if (count > 0 && ahead) {
       this.#aheadStart = 0;
       this.#aheadEnd = count;
