@@ -96,9 +96,8 @@ export class Connection {
     this.#onClose = options.onClose ?? (() => undefined);
     this.#readsAhead = options.role === 'client' && !SERVERS_SEND_FDS;
     this.#incoming = new Incoming(socket, maxMessageSize);
-    this.#outgoing = new Outgoing({
+    this.#outgoing = new Outgoing(socket, {
       name,
-      send: (head, headLength, body, bodyOffset, fds) => socket.send(head, headLength, body, bodyOffset, fds),
       watchWritable: (on) => {
         this.#watcher.setWritable(on);
       },

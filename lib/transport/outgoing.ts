@@ -23,9 +23,7 @@ export interface OutgoingMessage {
 }
 
 /** The socket, as far as {@link Outgoing} needs it. */
-export interface Sink {
-  /** Name of the endpoint, for traces. */
-  readonly name: string;
+export interface ByteSink {
   /** Sends `head[0 … headLength)` and `body[bodyOffset …)` in one sendmsg(2); bytes accepted, 0 when it would block. */
   send(
     head: Uint8Array,
@@ -34,7 +32,13 @@ export interface Sink {
     bodyOffset: number,
     fds: readonly number[] | null,
   ): number;
-  /** Whether {@link Outgoing.flush} should be called when the socket takes bytes again. */
+}
+
+/** Whom {@link Outgoing} tells how it goes. */
+export interface OutgoingOwner {
+  /** Name of the endpoint, for traces. */
+  readonly name: string;
+  /** Asks to call {@link Outgoing.flush} when the socket takes bytes again, or not to. */
   watchWritable(on: boolean): void;
   /** Sending has failed; nothing more is sent. */
   failed(error: unknown): void;
@@ -71,7 +75,8 @@ const HEAD_SIZE = 4096;
  * it at the end of the turn.
  */
 export class Outgoing {
-  readonly #sink: Sink;
+  readonly #sink: ByteSink;
+  readonly #owner: OutgoingOwner;
   readonly #head = new Uint8Array(HEAD_SIZE);
   readonly #headView = new DataView(this.#head.buffer);
   readonly #chunks = new Fifo<Chunk>();
@@ -89,8 +94,9 @@ export class Outgoing {
   /** Messages that were handed to the socket, or wait for it as bytes. */
   sent = 0;
 
-  constructor(sink: Sink) {
+  constructor(sink: ByteSink, owner: OutgoingOwner) {
     this.#sink = sink;
+    this.#owner = owner;
   }
 
   /** Bytes that wait for the socket. */
@@ -165,7 +171,7 @@ export class Outgoing {
       for (let chunk; (chunk = this.#chunks.peek()) !== undefined && this.#flushChunk(chunk);)
         this.#chunks.shift();
     } catch (error) {
-      this.#sink.failed(error);
+      this.#owner.failed(error);
     }
     while (!this.#closed && this.#chunkBytes <= HIGH_WATER) {
       const next = this.#waiting.shift();
@@ -176,7 +182,7 @@ export class Outgoing {
     }
     if (!this.backlogged) this.releaseHeld();
     if (!this.full) this.#tellRoom();
-    if (!this.#closed) this.#sink.watchWritable(this.#chunkBytes > 0);
+    if (!this.#closed) this.#owner.watchWritable(this.#chunkBytes > 0);
   }
 
   /** Drops what waits. */
@@ -203,7 +209,7 @@ export class Outgoing {
     encodeHeader(fits ? this.#headView : new DataView(head.buffer), 0, header);
     copyBytes(payload, 0, payload.length, head, HEADER_SIZE);
     this.sent++;
-    if (tracing()) traceMessage(this.#sink.name, 'sent', header, fds?.length ?? 0);
+    if (tracing()) traceMessage(this.#owner.name, 'sent', header, fds?.length ?? 0);
     const gathers = flags === HeaderFlag.command && fds === null;
     if (gathers && this.#gathering && this.#gather(head, headLength, data)) return;
     this.release();
@@ -251,9 +257,9 @@ export class Outgoing {
       const duplicates = sent === 0 && fds !== null && fds.length > 0 ? duplicateAll(fds) : null;
       this.#chunks.push({ bytes, sent: 0, fds: duplicates, isReply: isReplyMessage });
       this.#count(bytes.length, isReplyMessage);
-      this.#sink.watchWritable(true);
+      this.#owner.watchWritable(true);
     } catch (error) {
-      this.#sink.failed(error);
+      this.#owner.failed(error);
     }
   }
 

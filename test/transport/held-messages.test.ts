@@ -152,12 +152,10 @@ test('a connection can be ended with an error of ours, which pending requests ge
 
 test('ids of posted messages are found also when all ids are in use', () => {
   ({ connection, peer } = connected());
-  const dropped = new Outgoing({
-    name: 'nobody',
-    send: (_head, headLength) => headLength,
-    watchWritable: () => undefined,
-    failed: () => undefined,
-  });
+  const dropped = new Outgoing(
+    { send: (_head, headLength) => headLength },
+    { name: 'nobody', watchWritable: () => undefined, failed: () => undefined },
+  );
   const requests = new Requests('the peer', dropped, Infinity, 0);
   const submit = (): number =>
     requests.submit({ command: READ, payload: EMPTY }, { resolve: () => undefined, reject: () => undefined });

@@ -5,7 +5,7 @@ import fc from 'fast-check';
 import { Socket, closeFd, createSharedMemory, fileSize } from '../../lib/native';
 import type { Connection } from '../../lib/transport';
 import { Incoming } from '../../lib/transport/incoming';
-import { Outgoing, type OutgoingMessage } from '../../lib/transport/outgoing';
+import { Outgoing, type ByteSink, type OutgoingMessage } from '../../lib/transport/outgoing';
 import { connected, message, openFds, until, warmUp, type Peer } from './support';
 
 const GET_REGION_INFO = 5;
@@ -202,14 +202,16 @@ describe('gathering', () => {
   function sink(room: number): { outgoing: Outgoing; sent: number[]; writable: () => boolean } {
     const sent: number[] = [];
     let watched = false;
-    const outgoing = new Outgoing({
-      name: 'a sink',
+    const socket: ByteSink = {
       send: (head, headLength, body, bodyOffset) => {
         const bytes = [...head.subarray(0, headLength), ...(body ?? []).slice(bodyOffset)].slice(0, room);
         room -= bytes.length;
         sent.push(...bytes);
         return bytes.length;
       },
+    };
+    const outgoing = new Outgoing(socket, {
+      name: 'a sink',
       watchWritable: (on) => (watched = on),
       failed: (error) => {
         throw error;
