@@ -11,8 +11,6 @@ import {
   type DeviceEvents,
   type DeviceInfo,
   type DeviceLoss,
-  type DeviceReconnected,
-  type DeviceReconnecting,
   type PciIrqName,
   type PciRegionName,
   type RegisterSpace,
@@ -35,14 +33,14 @@ import type { VfioUserDmaTarget } from './dma-target';
 import { MAX_REGIONS } from './identity';
 import { VfioUserIrq } from './irq';
 import { IrqExclusion } from './irq-exclusion';
-import type { Link, LinkOwner, LinkState } from './link';
+import type { Link, LinkState } from './link';
 import { DeviceMigration } from './migration';
 import { OpenParts } from './open-parts';
 import { PciFunction } from './pci-function';
 import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
 import { VfioUserRegion, type RegionAccess } from './region';
 import { describeRegion } from './region-description';
-import { Renewal, type RenewalListener, type RenewalPlan } from './renewal';
+import { Renewal, type RenewalPlan, type Tell } from './renewal';
 
 /** The result of the negotiation with a server. */
 export interface Negotiated {
@@ -85,7 +83,7 @@ export interface DeviceMakings {
 export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
-export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device, LinkOwner, RenewalListener {
+export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device {
   readonly name: string;
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
@@ -134,8 +132,21 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     this.#postedWrites = new PostedWrites(link, limits.writeMultiple);
     this.#parts = new OpenParts(makings.target, this.migration, this.#postedWrites);
     this.reconnects = renewal !== null;
-    this.#renewal = renewal === null ? null : new Renewal(renewal, link, this.#parts, this);
-    link.belongsTo(this);
+    const tell: Tell = (event, ...args) => {
+      this.#tell(event, ...args);
+    };
+    this.#renewal = renewal === null ? null : new Renewal(renewal, link, this.#parts, tell);
+    link.belongsTo({
+      connectionEnded: (error, acting) => {
+        this.#lost = this.#parts.connectionEnded(error, acting);
+      },
+      renew: (error) => {
+        this.#renew(error);
+      },
+      linkClosed: (error) => {
+        this.#gone(error);
+      },
+    });
   }
 
   /** Whether there is a connection to the server; `reconnecting` only of a device that {@link reconnects}. */
@@ -253,30 +264,15 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     return Promise.resolve();
   }
 
-  /** @internal */
-  connectionEnded(error: VfioUserError | null, acting: number): void {
-    this.#lost = this.#parts.connectionEnded(error, acting);
-  }
-
-  /** @internal */
-  renew(error: VfioUserError): void {
+  /** The server has gone, and is waited for. */
+  #renew(error: VfioUserError): void {
     this.#tell('disconnect', error, this.#lost as DeviceLoss);
     // A listener may have closed the device.
     if (this.#link.state === 'reconnecting') void this.#renewal?.run(error);
   }
 
-  /** @internal */
-  reconnecting(attempt: DeviceReconnecting): void {
-    this.#tell('reconnecting', attempt);
-  }
-
-  /** @internal */
-  reconnected(renewed: DeviceReconnected): void {
-    this.#tell('reconnect', renewed);
-  }
-
-  /** DMA memory stays until {@link close}, so that nothing is pulled from under a reader. @internal */
-  linkClosed(error: VfioUserError | null): void {
+  /** DMA memory stays until {@link close}, so that nothing is pulled from under a reader. */
+  #gone(error: VfioUserError | null): void {
     this.#renewal?.stop();
     if (error !== null) this.#parts.deviceGone(error);
     this.#tell('close', error);

@@ -29,7 +29,7 @@ import {
 } from '../transport';
 import type { DeviceFeatures } from './device-feature';
 import { DeviceDirtyLog } from './dirty-log';
-import type { Link, LinkState } from './link';
+import type { Link } from './link';
 import { CLIENT_CAPABILITIES } from './open-connection';
 
 /**
@@ -91,13 +91,13 @@ export class VfioUserDmaTarget implements DmaTarget {
       if (kind === 'map' && result.status === 'rejected' && connection.endedBy(result.reason))
         lost.push(range);
     }
-    const again = lost.length > 0 ? await this.#mappedAgain(lost) : false;
+    const outcomes = lost.length > 0 ? await this.#outcomesOf(lost) : null;
     return results.map((result, index) => {
       const { kind, range } = changes[index] as DmaChange;
       if (kind === 'unmap') return this.#unmapped(range, unmapError(result, unmapOf(range), connection));
       if (result.status === 'fulfilled') return null;
-      const error =
-        again && connection.endedBy(result.reason) ? this.#takeLost(range) : asError(result.reason);
+      const outcome = outcomes?.get(range);
+      const error = outcome === undefined ? asError(result.reason) : outcome;
       if (error !== null) this.#told.delete(range);
       return error;
     });
@@ -182,20 +182,18 @@ export class VfioUserDmaTarget implements DmaTarget {
     );
   }
 
-  /** Waits for the connection that gives the device what was lost on the way; returns false when there is none. */
-  async #mappedAgain(ranges: readonly DmaRange[]): Promise<boolean> {
-    if (this.#link.state === 'closed') return false;
-    for (const range of ranges) this.#lost.set(range, null);
+  /** What became of maps whose answer was lost: known when another connection is set up, or none will be. */
+  async #outcomesOf(lost: readonly DmaRange[]): Promise<ReadonlyMap<DmaRange, Error | null>> {
+    for (const range of lost) this.#lost.set(range, null);
     await this.#link.settled();
-    if ((this.#link.state as LinkState) !== 'closed') return true;
-    for (const range of ranges) this.#lost.delete(range);
-    return false;
-  }
-
-  #takeLost(range: DmaRange): Error | null {
-    const error = this.#lost.get(range) ?? null;
-    this.#lost.delete(range);
-    return error;
+    // One error serves all: it costs more than a message.
+    const gone = this.#link.state === 'closed' ? this.#link.absent(Command.dmaMap) : null;
+    const outcomes = new Map<DmaRange, Error | null>();
+    for (const range of lost) {
+      outcomes.set(range, gone ?? this.#lost.get(range) ?? null);
+      this.#lost.delete(range);
+    }
+    return outcomes;
   }
 
   /** What a server that has refused to let a range go may still have, it is to have on the next connection too. */

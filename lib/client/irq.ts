@@ -192,6 +192,8 @@ export class VfioUserIrq implements DeviceIrq {
     const count = 1 + Math.max(-1, ...enabled.map(({ vector }) => vector));
     try {
       for (const { start, fds } of this.#runs(count)) await this.#assign(start, fds, connection);
+      // A server that has lost the connection alone may wait for the end of an interrupt.
+      if (this.#unmasks && enabled.length > 0 && !this.#masked.has(0)) await this.#unmaskAnew(connection);
       for (const start of this.#masked)
         await this.#send({ data: 'none', action: 'mask', start, count: 1 }, [], connection);
       for (const action of ['mask', 'unmask'] as const) {
@@ -204,6 +206,15 @@ export class VfioUserIrq implements DeviceIrq {
       if (!this.#enabling || connection.closed) throw error;
     }
     return enabled.length;
+  }
+
+  /** Unmasks INTx. A server that knows no masks may refuse that, and needs it not. */
+  async #unmaskAnew(connection: Connection): Promise<void> {
+    try {
+      await this.#send({ data: 'none', action: 'unmask', start: 0, count: 1 }, [], connection);
+    } catch (error) {
+      if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE') throw error;
+    }
   }
 
   /** Ends the streams of all vectors with an error: the device has gone, and no signal will come any more. @internal */

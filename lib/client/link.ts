@@ -88,19 +88,19 @@ export class Link {
   /** As `Connection.request`; the class comment tells what happens when the connection ends. */
   request(request: Request): Promise<Reply> {
     if (commandRow(request.command).loss !== 'fail' && request.loss !== 'fail') return this.#ask(request);
-    if (this.#connection.closed) return Promise.reject(this.#absent(request.command));
+    if (this.#connection.closed) return Promise.reject(this.absent(request.command));
     return this.#connection.request(request);
   }
 
   /** As `Connection.requestSync`. */
   requestSync(request: Request): Reply {
-    if (this.#connection.closed) throw this.#absent(request.command);
+    if (this.#connection.closed) throw this.absent(request.command);
     return this.#connection.requestSync(request);
   }
 
   /** As `Connection.post`. */
   post(command: number, payload: Uint8Array, data?: Uint8Array): boolean {
-    if (this.#connection.closed) throw this.#absent(command);
+    if (this.#connection.closed) throw this.absent(command);
     return this.#connection.post(command, payload, data);
   }
 
@@ -132,11 +132,12 @@ export class Link {
     this.epoch++;
     // A peer that breaks the protocol is there, and would do so again.
     const gone = error?.code === 'ERR_VFIO_USER_DISCONNECTED';
-    this.#state = this.#renewable && gone ? 'reconnecting' : 'closed';
-    if (this.#state === 'closed') this.#error = error;
+    const renews = this.#renewable && gone;
+    this.#state = renews ? 'reconnecting' : 'closed';
+    if (!renews) this.#error = error;
     this.#owner?.connectionEnded(error, acting);
-    if (error !== null && this.#state === 'reconnecting') this.#owner?.renew(error);
-    if (this.#state === 'closed') this.#owner?.linkClosed(error);
+    if (renews) this.#owner?.renew(error);
+    else this.#owner?.linkClosed(error);
   }
 
   /** A new connection is set up. */
@@ -165,7 +166,7 @@ export class Link {
     for (let repeats = 0; ; repeats++) {
       if (this.#state === 'reconnecting') await this.settled();
       const connection = this.#connection;
-      if (connection.closed) throw this.#absent(request.command);
+      if (connection.closed) throw this.absent(request.command);
       try {
         return await connection.request(request);
       } catch (error) {
@@ -180,7 +181,8 @@ export class Link {
     this.#settle = () => undefined;
   }
 
-  #absent(command: number): VfioUserError {
+  /** The error of a command for which there is no connection. */
+  absent(command: number): VfioUserError {
     return this.#absence(commandName(command));
   }
 

@@ -87,13 +87,13 @@ export class MigrationTransfer implements MigrationPort {
 
   /** Brings the device back to a state from before, unless it is gone or has failed. */
   async restore(state: MigrationStateName): Promise<void> {
-    if (this.#gone || (await this.#migration.state()) === 'error' || this.#gone) return;
+    if (this.#gone() || (await this.#migration.state()) === 'error' || this.#gone()) return;
     await this.#migration.setState(state);
   }
 
   /** Leaves `resuming` without a state that was loaded, which only a reset is sure to do. */
   async abandonLoad(): Promise<void> {
-    if (this.#gone) return;
+    if (this.#gone()) return;
     try {
       await this.#reset();
     } catch (error) {
@@ -107,7 +107,7 @@ export class MigrationTransfer implements MigrationPort {
   }
 
   /** Whether the device is another by now, or none. */
-  get #gone(): boolean {
+  #gone(): boolean {
     return this.#link.state !== 'connected' || this.#link.epoch !== this.#epoch;
   }
 

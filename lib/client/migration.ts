@@ -167,9 +167,14 @@ export class DeviceMigration {
   }
 
   #begin(): MigrationTransfer {
-    const transfer = new MigrationTransfer(this, this.#link, this.#limits.reset, () => {
-      this.#transfers.delete(transfer);
-    });
+    const transfer = new MigrationTransfer(
+      this,
+      this.#link,
+      () => this.#limits.reset(),
+      () => {
+        this.#transfers.delete(transfer);
+      },
+    );
     this.#transfers.add(transfer);
     return transfer;
   }

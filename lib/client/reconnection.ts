@@ -39,7 +39,7 @@ export function checkReconnect(
   const { firstDelay = 50, longestDelay = Math.max(1000, firstDelay), deadline = 60_000 } = given;
   for (const [name, value] of Object.entries({ firstDelay, longestDelay, deadline })) {
     if (typeof value !== 'number' || !(value > 0))
-      throw invalidArgument(`reconnect: ${name} is ${String(value)}; give milliseconds above 0`);
+      throw invalidArgument(`reconnect: ${name} is ${value}; give milliseconds above 0`);
   }
   for (const [name, value] of Object.entries({ firstDelay, longestDelay })) {
     if (value > MAX_TIMER)
@@ -102,6 +102,7 @@ export class Reconnection {
     });
     try {
       for (let longest = firstDelay; ; longest = Math.min(longestDelay, 2 * longest)) {
+        signal.throwIfAborted();
         // Clients of one server should not all come at the same moment.
         const delay = longest * (0.5 + Math.random() / 2);
         this.#task.announce({ attempt: this.#attempts + 1, delay, error });

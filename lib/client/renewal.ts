@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
 import { VfioUserError } from '../errors';
-import type { DeviceReconnected, DeviceReconnecting } from '../pci/device';
+import type { DeviceEvents, DeviceReconnecting } from '../pci/device';
 import type { NegotiatedLimits } from '../protocol';
 import { DeviceIdentity, assertSameLimits } from './identity';
 import type { Link } from './link';
@@ -20,11 +20,8 @@ export interface RenewalPlan {
   readonly signal: AbortSignal | undefined;
 }
 
-/** Whom a {@link Renewal} tells how it goes. */
-export interface RenewalListener {
-  reconnecting(attempt: DeviceReconnecting): void;
-  reconnected(renewed: DeviceReconnected): void;
-}
+/** Emits an event of the device; does not throw. */
+export type Tell = <Name extends keyof DeviceEvents>(event: Name, ...args: DeviceEvents[Name]) => void;
 
 /** Sets up a connection in the place of one that was lost: the same device, with all that it had. */
 export class Renewal implements ReconnectionTask {
@@ -32,16 +29,16 @@ export class Renewal implements ReconnectionTask {
   readonly #plan: RenewalPlan;
   readonly #link: Link;
   readonly #parts: OpenParts;
-  readonly #listener: RenewalListener;
+  readonly #tell: Tell;
   #reconnection: Reconnection | null = null;
   #lostAt = 0;
 
-  constructor(plan: RenewalPlan, link: Link, parts: OpenParts, listener: RenewalListener) {
+  constructor(plan: RenewalPlan, link: Link, parts: OpenParts, tell: Tell) {
     this.name = link.name;
     this.#plan = plan;
     this.#link = link;
     this.#parts = parts;
-    this.#listener = listener;
+    this.#tell = tell;
   }
 
   /** Renews the link, or closes it with the reason why it cannot be. Never rejects. */
@@ -71,7 +68,7 @@ export class Renewal implements ReconnectionTask {
   }
 
   announce(attempt: DeviceReconnecting): void {
-    this.#listener.reconnecting(attempt);
+    this.#tell('reconnecting', attempt);
   }
 
   async attempt(signal: AbortSignal): Promise<void> {
@@ -93,7 +90,7 @@ export class Renewal implements ReconnectionTask {
       }
       this.#link.renewed(connection);
       const gap = performance.now() - this.#lostAt;
-      this.#listener.reconnected({ gap, attempts: this.#reconnection?.attempts ?? 0, ...done });
+      this.#tell('reconnect', { gap, attempts: this.#reconnection?.attempts ?? 0, ...done });
     } catch (error) {
       connection.close(error instanceof VfioUserError ? error : null);
       throw error;
