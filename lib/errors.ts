@@ -112,9 +112,23 @@ export function errnoName(errno: number): string {
   return name.startsWith('Unknown') ? `errno ${errno}` : name;
 }
 
-/** A failed system call, told in one line. `errno` is positive. */
-export function systemError(syscall: string, errno: number, what: string): VfioUserError {
-  return new VfioUserError('ERR_VFIO_USER_SYSTEM', `${what}: ${syscall} failed with ${errnoName(errno)}`, {
+/** What can be done about an errno, whatever the system call was. */
+const ERRNO_ADVICE: Readonly<Record<string, string>> = {
+  EMFILE: '; this process may open no more descriptors, raise its limit (ulimit -n)',
+  ENFILE: '; the system has no descriptor left, raise fs.file-max or close some elsewhere',
+  ENOSPC: '; the file system is full',
+};
+
+/**
+ * A failed system call, told in one line.
+ *
+ * @param errno positive
+ * @param advice what to do about it
+ */
+export function systemError(syscall: string, errno: number, what: string, advice?: string): VfioUserError {
+  const name = errnoName(errno);
+  const todo = advice === undefined ? (ERRNO_ADVICE[name] ?? '') : `; ${advice}`;
+  return new VfioUserError('ERR_VFIO_USER_SYSTEM', `${what}: ${syscall} failed with ${name}${todo}`, {
     errno,
     syscall,
   });

@@ -86,7 +86,9 @@ export class DeviceMigration {
    */
   async setState(target: MigrationStateName): Promise<void> {
     if (target === 'error' || target === 'runningP2p' || target === 'preCopyP2p')
-      throw invalidArgument(`a device cannot be brought into state ${target}`);
+      throw invalidArgument(
+        `a device cannot be brought into state ${target}; it goes there by itself, when it fails`,
+      );
     const from = await this.state();
     const path = migrationPath(from, target, (await this.supported()).preCopy);
     if (path === undefined) {
@@ -180,7 +182,7 @@ export class DeviceMigration {
     if (!supported.stopCopy || (preCopy && !supported.preCopy)) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#connection.name} does not offer ${supported.stopCopy ? 'PRE_COPY' : 'migration'}`,
+        `${this.#connection.name} does not offer ${supported.stopCopy ? 'PRE_COPY; leave preCopy out' : 'migration'}`,
       );
     }
     const state = await this.state();

@@ -5,3 +5,4 @@ export { DeadlineTimer } from './deadline-timer';
 export type { FdList } from './incoming';
 export type { Lane, LaneQueue, Turn } from './lanes';
 export type { Reply, Request } from './requests';
+export type { MessageTrace, StateTrace } from './trace';
