@@ -114,6 +114,7 @@ export function errnoName(errno: number): string {
 
 /** What can be done about an errno, whatever the system call was. */
 const ERRNO_ADVICE: Readonly<Record<string, string>> = {
+  EADDRINUSE: '; somebody listens there, end that server or choose another address',
   EMFILE: '; this process may open no more descriptors, raise its limit (ulimit -n)',
   ENFILE: '; the system has no descriptor left, raise fs.file-max or close some elsewhere',
   ENOSPC: '; the file system is full',
