@@ -4,8 +4,8 @@ import { getSystemErrorName, types } from 'node:util';
 /**
  * Every way in which this package can fail, by the `code` of the error that it throws.
  *
- * Misuse that is plain in the arguments (wrong type, out of range) is a `TypeError` or `RangeError` with Node's own
- * codes `ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE` or `ERR_OUT_OF_RANGE`.
+ * Misuse that is plain in the arguments is a `TypeError` or `RangeError` with Node's own codes `ERR_INVALID_ARG_VALUE` or
+ * `ERR_OUT_OF_RANGE`. docs/errors.md tells of each code what can be done.
  */
 export type VfioUserErrorCode =
   /** The native addon is missing, or does not fit this platform. */

@@ -51,13 +51,13 @@ export function readPage(path: string): Page {
   const headings: string[] = [];
   const anchors = new Set<string>();
   const links: Link[] = [];
-  let open: { language: string; first: number; follows: boolean } | null = null;
+  let open: { readonly language: string; readonly first: number; readonly follows: boolean } | null = null;
   let proseSince = true;
   const lines = text.split('\n');
-  lines.forEach((line, index) => {
+  for (const [index, line] of lines.entries()) {
     const fence = /^```(\S*)/.exec(line);
     if (open !== null) {
-      if (line !== '```') return;
+      if (line !== '```') continue;
       const { language, first, follows } = open;
       fences.push({ language, text: lines.slice(first, index).join('\n'), line: first + 1, follows });
       open = null;
@@ -76,7 +76,7 @@ export function readPage(path: string): Page {
         links.push({ target, line: index + 1 });
       }
     }
-  });
+  }
   if (open !== null) throw new Error(`${path}: a fence is not closed`);
   return { path, text, fences, headings, anchors, links };
 }

@@ -20,7 +20,7 @@ export function programsOf(path: string): Program[] {
   for (const { language, text, line, follows } of readPage(path).fences) {
     let last = programs.at(-1);
     if (language === 'ts') {
-      if (last === undefined || /^import /.test(text)) {
+      if (last === undefined || text.startsWith('import ')) {
         last = { name: `${path}:${line}`, code: '', output: null };
         programs.push(last);
       }
@@ -50,17 +50,19 @@ export function compile(programs: readonly Program[]): string {
     skipLibCheck: true,
     noEmit: true,
   };
-  const host = ts.createCompilerHost(options);
-  const { fileExists, readFile, getSourceFile } = host;
-  host.fileExists = (file) => sources.has(file) || fileExists.call(host, file);
-  host.readFile = (file) => sources.get(file) ?? readFile.call(host, file);
-  host.getSourceFile = (file, ...rest) => {
-    const code = sources.get(file);
-    return code === undefined
-      ? getSourceFile.call(host, file, ...rest)
-      : ts.createSourceFile(file, code, ts.ScriptTarget.ES2023);
+  const disk = ts.createCompilerHost(options);
+  const host: ts.CompilerHost = {
+    ...disk,
+    fileExists: (file) => sources.has(file) || disk.fileExists(file),
+    readFile: (file) => sources.get(file) ?? disk.readFile(file),
+    getSourceFile: (file, ...rest) => {
+      const code = sources.get(file);
+      return code === undefined
+        ? disk.getSourceFile(file, ...rest)
+        : ts.createSourceFile(file, code, ts.ScriptTarget.ES2023);
+    },
+    getCurrentDirectory: () => ROOT,
   };
-  host.getCurrentDirectory = () => ROOT;
   const program = ts.createProgram([...sources.keys()], options, host);
   return ts.formatDiagnostics(ts.getPreEmitDiagnostics(program), host);
 }

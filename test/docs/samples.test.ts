@@ -64,7 +64,7 @@ describe('samples run', () => {
     try {
       for (const program of found) {
         const finish = await start(program);
-        if (/serve\('/.test(program.code)) serving.push(finish);
+        if (program.code.includes("serve('")) serving.push(finish);
       }
     } finally {
       for (const finish of serving) await finish();

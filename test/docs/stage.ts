@@ -27,8 +27,9 @@ export class Stage {
     const tool = join(bin, 'vfio-user');
     writeFileSync(tool, `#!/bin/sh\nexec '${process.execPath}' '${join(dist, 'cli', 'main.js')}' "$@"\n`);
     chmodSync(tool, 0o755);
-    const { NODE_DEBUG: _, NODE_OPTIONS: __, ...env } = process.env;
-    this.env = { ...env, PATH: `${bin}:${process.env['PATH'] ?? ''}`, NO_COLOR: '1' };
+    this.env = { ...process.env, PATH: `${bin}:${process.env['PATH'] ?? ''}`, NO_COLOR: '1' };
+    delete this.env['NODE_DEBUG'];
+    delete this.env['NODE_OPTIONS'];
   }
 
   /** Serves new devices. */
