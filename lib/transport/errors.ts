@@ -28,6 +28,15 @@ export function disconnectedError(endpoint: string, partial: boolean, cause: unk
   );
 }
 
+/** The peer sent what ends the connection: a protocol error that says who it was. */
+export function violation(endpoint: string, error: VfioUserError): VfioUserError {
+  return new VfioUserError(error.code, `${endpoint} broke the protocol: ${error.message}`, {
+    errno: error.errno,
+    command: error.command,
+    cause: error,
+  });
+}
+
 /** The error of one command that failed because the connection ended with `error`. */
 export function errorFor(error: VfioUserError, command: string): VfioUserError {
   return new VfioUserError(error.code, `${command}: ${error.message}`, {
