@@ -41,12 +41,32 @@ test('the index leads to every page, once in its chapters', () => {
   expect(PAGES.filter((path) => path !== INDEX && path !== 'README.md' && !reached.has(path))).toEqual([]);
 });
 
+test.each([
+  ...['error codes', 'connect options', 'AbortSignal', 'huge pages', 'Docker', 'memlock', 'MsixTable'],
+  ...[
+    'NvmeStatusError',
+    'IoQueue',
+    'QueuePair',
+    'diagnostics channels',
+    'Alpine',
+    'arm64',
+    'examples',
+    'libvirt',
+  ],
+  ...['cloud-hypervisor', 'QEMU', 'SPDK', 'exit codes', 'NODE_DEBUG'],
+])('%s is in the index, with a link to a page that has the word', (word) => {
+  const rows = pages
+    .get(INDEX)!
+    .text.split('\n')
+    .filter((line) => line.startsWith('|'));
+  const row = rows.find((line) => line.includes(word)) ?? '';
+  const page = pages.get(join('docs', /\]\(([^)#]+)/.exec(row)?.[1] ?? ''));
+  expect(page?.text.toLowerCase().includes(word.toLowerCase())).toBe(true);
+});
+
 test('a page has one title, which comes first', () => {
-  for (const { path, text } of pages.values()) {
-    expect([path, text.startsWith('# '), text.match(/^# /gm)?.length]).toEqual([
-      path,
-      true,
-      expect.any(Number),
-    ]);
+  for (const { path, text, headings } of pages.values()) {
+    const titles = headings.filter(({ level }) => level === 1);
+    expect([path, text.startsWith('# '), titles.length]).toEqual([path, true, 1]);
   }
 });

@@ -32,13 +32,18 @@ export interface Link {
   readonly line: number;
 }
 
+export interface Heading {
+  /** 1 for the title. */
+  readonly level: number;
+  readonly text: string;
+}
+
 /** A page, taken apart. */
 export interface Page {
   readonly path: string;
   readonly text: string;
   readonly fences: readonly Fence[];
-  /** Text of the headings. */
-  readonly headings: readonly string[];
+  readonly headings: readonly Heading[];
   /** What a link can name behind `#`, as GitHub makes it of the headings. */
   readonly anchors: ReadonlySet<string>;
   readonly links: readonly Link[];
@@ -48,7 +53,7 @@ export interface Page {
 export function readPage(path: string): Page {
   const text = readFileSync(join(ROOT, path), 'utf8');
   const fences: Fence[] = [];
-  const headings: string[] = [];
+  const headings: Heading[] = [];
   const anchors = new Set<string>();
   const links: Link[] = [];
   let open: { readonly language: string; readonly first: number; readonly follows: boolean } | null = null;
@@ -66,9 +71,9 @@ export function readPage(path: string): Page {
       open = { language: fence[1] ?? '', first: index + 1, follows: !proseSince };
     } else {
       if (line.trim() !== '') proseSince = true;
-      const heading = /^#{1,6} (.*)$/.exec(line)?.[1];
+      const [, marks = '', heading] = /^(#{1,6}) (.*)$/.exec(line) ?? [];
       if (heading !== undefined) {
-        headings.push(heading);
+        headings.push({ level: marks.length, text: heading });
         anchors.add(anchorOf(heading, anchors));
       }
       const prose = line.replace(/`[^`]*`/g, '``');

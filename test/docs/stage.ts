@@ -61,12 +61,14 @@ export class Stage {
 
 /**
  * Text with what differs from run to run taken out: the folder, measured numbers (those with a fraction, of four digits and more,
- * or of seconds and percent) and the width of columns.
+ * of seconds, percent and I/Os, and all of a table's rows) and the width of columns.
  */
 export function steady(text: string, folder: string): string {
   return text
     .replaceAll(folder, '/tmp/demo')
-    .replace(/\b\d+\.\d+|\b\d{4,}\b|\b\d+(?= (?:[mun]?s|%))/g, '#')
+    .replace(/^(?:read|write) +\d.*$/gm, (row) => row.replace(/\d+/g, '#'))
+    .replace(/\b\d+\.\d+|\b\d{4,}\b|\b\d+(?= (?:[mun]?s|%|I\/Os))/g, '#')
+    .replace(/#\.#/g, '#')
     .replace(/ +/g, ' ')
     .trimEnd();
 }
