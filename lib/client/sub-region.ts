@@ -207,7 +207,7 @@ function store(buffer: ArrayBuffer, at: number, data: Uint8Array): void {
   if (buffer.byteLength === 0) {
     throw new VfioUserError(
       'ERR_VFIO_USER_CLOSED',
-      'the shadow memory of an ioeventfd was closed with its device; connect again',
+      'the shadow memory of an ioeventfd is gone: its device is closed, or was disconnected',
     );
   }
   const width = data.length;
