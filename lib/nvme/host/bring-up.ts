@@ -127,7 +127,7 @@ export async function bringUp(
   const msix = await enableVectors(device, found.msixCapability, options, vectorHandlers);
   undo.push({ asksDevice: true, run: () => msix?.disable() });
   const adminPlace = placeQueue(arena, 0, adminEntries);
-  const queue = new AdminQueue(arena, adminTimeout);
+  const queue = new AdminQueue(device.name, arena, adminTimeout);
   const admin = new NvmeAdmin(queue);
   const queuePairs = new QueuePairs({ name: device.name, capabilities, arena, admin, msix, vectorHandlers });
   const parts = { device, bar, cap, capabilities, arena, queue, adminPlace, admin, msix, queuePairs };
