@@ -72,12 +72,13 @@ export class QueueSet {
   }
 
   /**
-   * Takes no more commands of a queue.
+   * Takes no more commands of a queue. One that waits for room to run is aborted.
    * @returns success, with the last of its commands when some run
    */
   deleteSubmissionQueue(queue: SubmissionQueue): Reply | Promise<Reply> {
     const success: Reply = { outcome: Outcome.success };
     queue.live = false;
+    queue.claim?.cancel();
     this.submissions.delete(queue.id);
     this.polled = [...this.submissions.values()];
     if (queue.inflight === 0) {
