@@ -9,7 +9,7 @@ import type { ClientMemory, ClientRange, MappedPlace } from './device-model';
 import { ClientDirtyLog } from './dirty-log';
 import { DmaMessages } from './dma-messages';
 import { MappedRange, type Access, type RangeRequest } from './mapped-range';
-import { TimeSlice } from './time-slice';
+import { inSlices } from './time-slice';
 
 /**
  * Most bytes that are under way to and from a client by message, unless one access alone has more. A model may be made to ask for
@@ -160,11 +160,9 @@ export class ClientMemoryMap implements ClientMemory {
     this.#ranges.clear();
     this.dirtyLog.clearAll();
     this.#changed();
-    const slice = new TimeSlice();
-    for (const range of ranges) {
+    await inSlices(ranges, (range) => {
       this.#unmap(range);
-      if (slice.over) await slice.next();
-    }
+    });
   }
 
   /** Takes everything away, for good. Resolves when all is unmapped. */
