@@ -122,7 +122,7 @@ const waiting: Attack = {
     const client = HostileClient.connect(path);
     const event = EventFd.create();
     yield 'commands with descriptors behind one that never ends';
-    client.send(Code.regionWrite, regionWrite(0, 0, u32(1)));
+    client.send(Code.deviceReset, Buffer.alloc(0));
     const fds = new Array<number>(FDS).fill(event.fd);
     while (client.send(Code.setIrqs, setIrqs(SET_EVENTFDS, MSIX, 0, FDS), fds, { patience: 1000 }));
     client.close();

@@ -22,6 +22,7 @@ export const Code = {
   regionWrite: 10,
   dmaRead: 11,
   dmaWrite: 12,
+  deviceReset: 13,
 } as const;
 
 const HEADER = 16;

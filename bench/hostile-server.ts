@@ -7,7 +7,7 @@ import { NvmeControllerModel, createBackend } from 'vfio-user/nvme';
 import { ConfigSpace, PciIrq, PciRegion } from 'vfio-user/pci';
 import { configRegion, serve, type PciDeviceModel } from 'vfio-user/server';
 
-/** What is served: the emulated controller, or a device whose BAR 0 never answers. */
+/** What is served: the emulated controller, or a device that never ends a reset, nor a write to BAR 0. */
 export type ServedKind = 'nvme' | 'stuck device';
 
 /** What an attack has cost. Memory is in bytes, times are in milliseconds. */
@@ -89,6 +89,7 @@ function stuckDevice(): PciDeviceModel {
       [PciRegion.bar2, { size: 1 << 20, read: () => undefined, write: () => undefined }],
     ]),
     irqs: new Map([[PciIrq.msix, VECTORS]]),
+    reset: () => new Promise<void>(() => undefined),
   };
 }
 
