@@ -17,11 +17,17 @@ import type { Alive } from './transfer';
 const BURST = 32;
 
 /**
- * Most memory of commands that run, in bytes, unless one command alone needs more: 64 queues full of commands of 128 KiB would
- * take 8 GiB while the client does not answer. It lets about a hundred of these run at a time, which is more than a client has
- * under way. A command that finds no room waits, and its queue with it.
+ * Bytes that are moved before the event loop has a turn. 64 queues full of commands of 128 KiB could move 256 MiB in a round
+ * otherwise, and hold up all else that the process does.
  */
-const RUNNING_BYTES = 32 << 20;
+const BYTES_PER_ROUND = 4 << 20;
+
+/**
+ * Most memory of commands that run, in bytes, unless one command alone needs more: 64 queues full of commands of 128 KiB would
+ * take 8 GiB while the client does not answer. Half a hundred of these run at a time, which keep a socket busy. A command that
+ * finds no room waits, and its queue with it.
+ */
+const RUNNING_BYTES = 16 << 20;
 
 /** How long a queue with commands may be unmapped, in milliseconds: QEMU maps all RAM anew while a guest boots. */
 const UNMAPPED_GRACE = 1000;
@@ -57,6 +63,10 @@ export class CommandProcessor {
   #live = 0;
   /** Commands that run, but are void. */
   #stale = 0;
+  /** Index of the submission queue that the next round begins with. */
+  #next = 0;
+  /** Bytes that may have been moved when the round ends. */
+  #roundEnd = 0;
   /** What waits for the end of the void commands. */
   #drained: (() => void)[] = [];
   #unmappedSince = -1;
@@ -73,8 +83,8 @@ export class CommandProcessor {
   }
 
   /**
-   * Looks at all doorbells once.
-   * @returns the number of commands that were taken
+   * Looks at all doorbells once, unless so much was moved that the event loop should have a turn.
+   * @returns the number of commands that were taken; Infinity when it should
    * @throws FatalError when the controller cannot go on
    */
   round(): number {
@@ -82,9 +92,20 @@ export class CommandProcessor {
     const queues = this.#queues;
     queues.refresh();
     let commands = 0;
-    // A command of the admin queue, which comes first, may create or delete others: that replaces the list.
-    for (const queue of queues.polled) {
+    this.#roundEnd = this.#moved() + BYTES_PER_ROUND;
+    // A command of the admin queue may create or delete others: that replaces the list.
+    const { polled } = queues;
+    let index = this.#next < polled.length ? this.#next : 0;
+    this.#next = 0;
+    for (let left = polled.length; left > 0; left--) {
+      const queue = polled[index] as SubmissionQueue;
+      index = index + 1 === polled.length ? 0 : index + 1;
       if (queue.live && queue.claim === null) commands += this.#serve(queue);
+      if (this.#moved() < this.#roundEnd) continue;
+      // The others have their turn first.
+      this.#next = index;
+      commands = Infinity;
+      break;
     }
     for (const queue of queues.completions.values()) {
       if (queue.congested) queues.drain(queue);
@@ -131,9 +152,18 @@ export class CommandProcessor {
     if (completions.badHead) this.#badHead(completions);
     if (room < count) count = room;
     let taken = 0;
-    for (; taken < count && queue.claim === null; taken++) this.#take(queue);
+    while (taken < count && queue.claim === null && this.#moved() < this.#roundEnd) {
+      this.#take(queue);
+      taken++;
+    }
     if (completions.posted) this.#queues.interrupt(completions);
     return taken;
+  }
+
+  /** Bytes that commands have moved so far. */
+  #moved(): number {
+    const { bytesRead, bytesWritten, bytesZeroed } = this.#counters;
+    return bytesRead + bytesWritten + bytesZeroed;
   }
 
   /** Executes the command at the head of a queue. */

@@ -211,6 +211,7 @@ export class IoCommands {
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
     const result = this.#backend.zero(offset, length);
+    this.#counters.bytesZeroed += length;
     return result === BackendResult.success ? Outcome.success : writeFailure(result);
   }
 
@@ -256,6 +257,7 @@ export class IoCommands {
       if (!alive()) return Outcome.internalError;
       const part = Math.min(ZERO_AT_ONCE, length - done);
       const result = this.#backend.zero(offset + done, part);
+      this.#counters.bytesZeroed += part;
       if (result !== BackendResult.success) return writeFailure(result);
       await new Promise(setImmediate);
     }

@@ -10,8 +10,8 @@ const DELETE_QUEUE = 0;
 const IDENTIFY = 6;
 const FAR = 0x1000_0000;
 const MIB = 1 << 20;
-/** Commands of 1 MiB that 32 MiB have room for: each may need 2 MiB, and a little for itself. */
-const AT_ONCE = 15;
+/** Commands of 1 MiB that 16 MiB have room for: each may need 2 MiB, and a little for itself. */
+const AT_ONCE = 7;
 const PER_QUEUE = 10;
 
 let host: Host;
@@ -70,26 +70,26 @@ test('queues get room in turn', async () => {
   const [first, second, third] = queues as [HostQueue, HostQueue, HostQueue];
   const answers: (() => void)[] = [];
   jest.spyOn(host.memory, 'write').mockImplementation(() => new Promise((resolve) => answers.push(resolve)));
-  fill(first, READ, 15);
+  fill(first, READ, AT_ONCE);
   await until(() => answers.length === AT_ONCE);
   fill(second, READ, 3);
   fill(third, READ, 3);
   await turns();
   expect(answers.length).toBe(AT_ONCE);
   const order: number[] = [];
-  for (let index = 0; index < 21; index++) {
+  for (let index = 0; index < AT_ONCE + 6; index++) {
     answers[index]?.();
     await turns();
     for (const queue of queues)
       for (let result; (result = host.take(queue)) !== undefined;) order.push(result.sqId);
   }
-  expect(order.slice(0, 15)).toEqual(new Array(15).fill(1));
-  expect(order.slice(15)).toEqual([2, 3, 2, 3, 2, 3]);
+  expect(order.slice(0, AT_ONCE)).toEqual(new Array(AT_ONCE).fill(1));
+  expect(order.slice(AT_ONCE)).toEqual([2, 3, 2, 3, 2, 3]);
 });
 
 test('memory that is mapped needs no room, until a command before it in its queue waits', async () => {
   const [first, second, third] = queues as [HostQueue, HostQueue, HostQueue];
-  fill(first, READ, 15);
+  fill(first, READ, AT_ONCE);
   fill(second, READ, 1);
   await until(() => begun() === AT_ONCE);
   const mapped = { opcode: READ, nsid: 1, prp1: Address.data + 0x1000 };
@@ -103,7 +103,7 @@ test('memory that is mapped needs no room, until a command before it in its queu
 });
 
 test('admin commands wait for room too', async () => {
-  fill(queues[0] as HostQueue, READ, 15);
+  fill(queues[0] as HostQueue, READ, AT_ONCE);
   fill(queues[1] as HostQueue, READ, 1);
   await until(() => begun() === AT_ONCE);
   const identify = host.push(host.admin, { opcode: IDENTIFY, cdw10: 1, prp1: FAR });
@@ -116,7 +116,7 @@ test('admin commands wait for room too', async () => {
 
 test('the deletion of a queue aborts the command that waits', async () => {
   const [first, second] = queues as [HostQueue, HostQueue];
-  fill(first, READ, 15);
+  fill(first, READ, AT_ONCE);
   const [waiting] = fill(second);
   await until(() => begun() === AT_ONCE);
   await turns();
@@ -124,7 +124,7 @@ test('the deletion of a queue aborts the command that waits', async () => {
   expect(host.take(second)).toMatchObject({ cid: waiting, status: '00/08' });
   expect(host.take(second)).toBeUndefined();
   held.open();
-  await completions(first, 15);
+  await completions(first, AT_ONCE);
   expect(begun()).toBe(AT_ONCE);
 });
 
@@ -142,7 +142,7 @@ test('a reset is over when those that have begun have ended; those that wait nev
   const queue = await host.createQueues(1);
   held = gate();
   host.memory.gate = held.opened;
-  fill(queue, READ, 15);
+  fill(queue, READ, AT_ONCE);
   await until(() => begun() === 2 * AT_ONCE);
 });
 
@@ -150,9 +150,35 @@ test('another controller has room of its own', async () => {
   const other = new Host({ maxTransfer: MIB });
   other.enable();
   const queue = await other.createQueues(1);
-  fill(queues[0] as HostQueue, READ, 15);
+  fill(queues[0] as HostQueue, READ, AT_ONCE);
   await until(() => begun() === AT_ONCE);
   other.memory.add(FAR, 4096, { distant: true });
   expect((await other.run(queue, { opcode: READ, nsid: 1, prp1: FAR })).status).toBe('00/00');
   other.close();
+});
+
+test('so much mapped data is moved in a turn, and queues have their turns', async () => {
+  const list = host.memory.words(Address.data, 512);
+  const data = Address.data + 0x10_0000;
+  for (let page = 1; page < 256; page++) list[2 * (page - 1)] = data + page * 4096;
+  for (const queue of queues) {
+    for (let count = 0; count < 15; count++)
+      host.push(queue, { opcode: READ, nsid: 1, prp1: data, prp2: Address.data, cdw12: MIB / 512 - 1 });
+    host.ring(queue);
+  }
+  const steps: number[] = [];
+  const done = [0, 0, 0];
+  let before = 0;
+  while (before < 45 * MIB) {
+    await turns(1);
+    const { bytesRead } = host.controller.statistics;
+    steps.push(bytesRead - before);
+    before = bytesRead;
+    for (const [index, queue] of queues.entries())
+      while (host.take(queue) !== undefined) done[index] = (done[index] as number) + 1;
+    // No queue is a round of 4 MiB ahead of another.
+    expect(Math.max(...done) - Math.min(...done)).toBeLessThanOrEqual(4);
+  }
+  expect(Math.max(...steps)).toBe(4 * MIB);
+  expect(done).toEqual([15, 15, 15]);
 });
