@@ -76,11 +76,11 @@ function transfers(what: 'read' | 'write'): Attack {
     *steps(path) {
       const client = HostileClient.connect(path);
       const host = new HostileHost(client);
-      yield `${QUEUES} queues full of ${what}s of 128 KiB by message, which the client does not serve`;
-      host.fill(NvmOpcode[what]);
+      yield `${QUEUES} queues full of ${what}s of 128 KiB by message, none of which is served`;
+      host.fill(NvmOpcode[what], true);
       pause(WHILE);
       if (what === 'read') {
-        yield 'it serves them for a while';
+        yield 'the client serves them for a while';
         const end = performance.now() + WHILE;
         while (performance.now() < end) client.serve();
       }
@@ -90,6 +90,18 @@ function transfers(what: 'read' | 'write'): Attack {
     },
   };
 }
+
+const mapped: Attack = {
+  served: 'nvme',
+  *steps(path) {
+    const client = HostileClient.connect(path);
+    const host = new HostileHost(client);
+    yield `${QUEUES} queues full of reads of 128 KiB in mapped memory`;
+    host.fill(NvmOpcode.read, false);
+    while (host.completed < host.commands) pause(10);
+    client.close();
+  },
+};
 
 const vectors: Attack = {
   served: 'stuck device',
@@ -212,6 +224,7 @@ export const ATTACKS: Readonly<Record<string, Attack>> = {
   ranges,
   reads: transfers('read'),
   writes: transfers('write'),
+  mapped,
   vectors,
   'waiting-fds': waiting,
   'waiting-bytes': waitingBytes,

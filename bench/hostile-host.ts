@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-/** A host of the emulated controller. Its queues are shared memory; the data of its commands is reached by message alone. */
+/** A host of the emulated controller, whose queues are shared memory. */
 import { AdminOpcode, NvmOpcode, Register } from '../lib/nvme/spec';
 import {
   Code,
@@ -27,16 +27,19 @@ const LIST = 0x2_0000;
 const FIRST_QUEUE = 0x10_0000;
 const QUEUE_BYTES = 0x2_0000;
 const COMPLETIONS = 0x1_0000;
-const SHARED_BYTES = FIRST_QUEUE + QUEUES * QUEUE_BYTES;
-/** Where the data is: no descriptor comes with it. */
-const DATA = 2 ** 32;
-const DATA_BYTES = 2 ** 30;
+const SHARED_DATA = FIRST_QUEUE + QUEUES * QUEUE_BYTES;
+const SHARED_BYTES = SHARED_DATA + 2 * TRANSFER;
+/** Memory that comes without a descriptor. */
+const DISTANT_DATA = 2 ** 32;
 
 const PAGE = 4096;
 const SQE_WORDS = 16;
 const CQE_WORDS = 4;
 /** CC.EN, and the sizes of the entries of queues. */
 const ENABLE = 0x46_0001;
+
+/** A 64-bit value below 2^53 as two words. */
+const words = (value: number): [number, number] => [value % 2 ** 32, Math.floor(value / 2 ** 32)];
 
 /** A controller that a hostile client has enabled, with all queues that it may have. */
 export class HostileHost {
@@ -50,11 +53,7 @@ export class HostileHost {
     this.#words = new Int32Array(Mapping.map(fd, 0, SHARED_BYTES).buffer);
     client.ask(Code.dmaMap, dmaMap(BASE, SHARED_BYTES), [fd]);
     closeFd(fd);
-    client.ask(Code.dmaMap, dmaMap(DATA, DATA_BYTES));
-    for (let entry = 0; entry < TRANSFER / PAGE; entry++) {
-      // Pages that do not follow each other, so that each is a message of its own.
-      this.#words.set([2 * entry * PAGE, DATA / 2 ** 32], LIST / 4 + 2 * entry);
-    }
+    client.ask(Code.dmaMap, dmaMap(DISTANT_DATA, 2 * TRANSFER));
     this.#register(Register.aqa, ((ADMIN_ENTRIES - 1) << 16) | (ADMIN_ENTRIES - 1));
     this.#register(Register.asq, BASE);
     this.#register(Register.acq, BASE + ADMIN_COMPLETIONS);
@@ -62,29 +61,42 @@ export class HostileHost {
     for (let queue = 1; queue <= QUEUES; queue++) this.#createQueue(queue);
   }
 
-  /** Fills all queues with reads, or writes, of {@link TRANSFER} bytes, and rings all doorbells. */
-  fill(opcode: typeof NvmOpcode.read | typeof NvmOpcode.write): number {
+  /**
+   * Fills all queues with reads, or writes, of {@link TRANSFER} bytes, and rings all doorbells.
+   *
+   * @param distant whether the data is reached by message
+   */
+  fill(opcode: typeof NvmOpcode.read | typeof NvmOpcode.write, distant: boolean): void {
+    const data = distant ? DISTANT_DATA : BASE + SHARED_DATA;
+    // Pages that do not follow each other, so that each is a message of its own.
+    for (let page = 1; page < TRANSFER / PAGE; page++)
+      this.#words.set(words(data + 2 * page * PAGE), LIST / 4 + 2 * page - 2);
     for (let queue = 1; queue <= QUEUES; queue++) {
       for (let entry = 0; entry < ENTRIES - 1; entry++) {
         const at = (FIRST_QUEUE + (queue - 1) * QUEUE_BYTES) / 4 + entry * SQE_WORDS;
         this.#words.fill(0, at, at + SQE_WORDS);
         this.#words.set([(entry << 16) | opcode, 1], at);
         // PRP1 is a page of data, PRP2 the list of the others.
-        this.#words.set([0, DATA / 2 ** 32, BASE + LIST, 0], at + 6);
+        this.#words.set([...words(data), ...words(BASE + LIST)], at + 6);
         this.#words[at + 12] = TRANSFER / 512 - 1;
       }
       this.#ring(queue, ENTRIES - 1);
     }
-    return QUEUES * (ENTRIES - 1);
   }
 
-  /** Commands of I/O queues that have completed. */
+  /** Number of commands that were filled in. */
+  readonly commands = QUEUES * (ENTRIES - 1);
+
+  /** Number of those that have completed. */
   get completed(): number {
     let count = 0;
     for (let queue = 0; queue < QUEUES; queue++) {
       const at = (FIRST_QUEUE + queue * QUEUE_BYTES + COMPLETIONS) / 4;
-      for (let entry = 0; entry < ENTRIES; entry++)
-        count += ((this.#words[at + entry * CQE_WORDS + 3] as number) >>> 16) & 1;
+      for (let entry = 0; entry < ENTRIES - 1; entry++) {
+        const status = (this.#words[at + entry * CQE_WORDS + 3] as number) >>> 16;
+        if (status > 1) throw new Error(`A command ended with status 0x${(status >>> 1).toString(16)}`);
+        count += status;
+      }
     }
     return count;
   }
