@@ -49,7 +49,7 @@ function comeBack(path: string): void {
 const ranges: Attack = {
   served: 'nvme',
   *steps(path) {
-    let client = HostileClient.connect(path);
+    const client = HostileClient.connect(path);
     new HostileHost(client);
     const fd = createSharedMemory(PAGE);
     const mapAll = (): void => {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** A host of the emulated controller, whose queues are shared memory. */
-import { AdminOpcode, NvmOpcode, Register } from '../lib/nvme/spec';
+import { AdminOpcode, type NvmOpcode, Register } from '../lib/nvme/spec';
 import {
   Code,
   Mapping,
@@ -18,7 +18,7 @@ export const QUEUES = 64;
 const ENTRIES = 1024;
 const ADMIN_ENTRIES = 64;
 /** Bytes of a command's data, as many as the controller takes. */
-export const TRANSFER = 128 << 10;
+const TRANSFER = 128 << 10;
 
 /** Where things are in the shared memory, which begins at address BASE. */
 const BASE = 2 ** 20;

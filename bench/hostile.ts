@@ -33,16 +33,16 @@ async function ask(server: ChildProcess, question: Question): Promise<Cost> {
 }
 
 async function carryOut(attack: string): Promise<Row[]> {
-  const { served, steps } = ATTACKS[attack] ?? {};
-  if (served === undefined || steps === undefined)
+  const chosen = ATTACKS[attack];
+  if (chosen === undefined)
     throw new Error(`There is no attack ${attack}; there are ${Object.keys(ATTACKS).join(', ')}`);
   const path = `@vfio-user-hostile-${process.pid}-${attack}`;
-  const server = fork(join(__dirname, 'hostile-server.js'), [served, path]);
+  const server = fork(join(__dirname, 'hostile-server.js'), [chosen.served, path]);
   const ended = once(server, 'exit');
   try {
     await once(server, 'message');
     const rows: Row[] = [];
-    const rest = steps(path);
+    const rest = chosen.steps(path);
     for (let step = rest.next(); step.done !== true;) {
       const name = step.value;
       await ask(server, 'begin');

@@ -77,7 +77,7 @@ export class Budget {
       this.#taken += share;
       return null;
     }
-    let settle = (_granted: boolean): void => undefined;
+    let settle: (granted: boolean) => void = () => undefined;
     const claim: Claim = {
       granted: new Promise((resolve) => {
         settle = resolve;

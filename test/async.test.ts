@@ -104,11 +104,10 @@ describe('a memoized function', () => {
 describe('a budget', () => {
   const settled = async (...claims: (Claim | null)[]): Promise<(boolean | 'waits' | 'taken')[]> =>
     Promise.all(
-      claims.map((claim) =>
-        claim === null
-          ? ('taken' as const)
-          : Promise.race([claim.granted, turns(2).then(() => 'waits' as const)]),
-      ),
+      claims.map(async (claim) => {
+        if (claim === null) return 'taken';
+        return Promise.race([claim.granted, turns(2).then(() => 'waits' as const)]);
+      }),
     );
 
   test('grants shares in the order of the calls, also where a later one would fit', async () => {

@@ -32,7 +32,7 @@ export interface IoContext {
   /** Greatest transfer of a command in bytes. */
   readonly maxTransfer: number;
   readonly view: ClientView;
-  readonly features: FeatureSet;
+  readonly features: Pick<FeatureSet, 'writeThrough'>;
   readonly counters: Counters;
 }
 
@@ -43,7 +43,7 @@ export class IoCommands {
   readonly #blocks: number;
   readonly #maxTransfer: number;
   readonly #view: ClientView;
-  readonly #features: FeatureSet;
+  readonly #features: IoContext['features'];
   readonly #counters: Counters;
   readonly #pointer: DataPointer;
   #scratch: Uint8Array | undefined;

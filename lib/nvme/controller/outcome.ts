@@ -57,7 +57,7 @@ export interface Deferred {
   /** Most memory that it needs while it runs. */
   readonly bytes: number;
   /** Runs it. Resolves with what its completion tells. */
-  run(this: void): Promise<Reply>;
+  readonly run: () => Promise<Reply>;
 }
 
 /** The outcome for a generic status code of `walkPrp` or `walkSgl`. */

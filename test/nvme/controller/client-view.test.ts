@@ -18,7 +18,12 @@ const all = [...Array(100).keys()];
 
 test.each([
   ['before they were looked for', () => undefined],
-  ['after they were found', () => expect(found()).toEqual(all)],
+  [
+    'after they were found',
+    () => {
+      expect(found()).toEqual(all);
+    },
+  ],
 ])('ranges that leave one after the other are not found any more: %s', (_name, before) => {
   before();
   for (const index of [0, 99, 50, 51]) view.leave(ranges[index]!);

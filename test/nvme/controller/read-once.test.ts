@@ -2,9 +2,9 @@
 /** A host can change a command while it is executed. */
 import { createBackend } from '../../../lib/nvme/backends';
 import { ClientView } from '../../../lib/nvme/controller/client-view';
-import type { FeatureSet } from '../../../lib/nvme/controller/feature-set';
 import { IoCommands } from '../../../lib/nvme/controller/io-commands';
-import type { Namespace } from '../../../lib/nvme/controller/namespace';
+import { Namespace } from '../../../lib/nvme/controller/namespace';
+import { resolveOptions } from '../../../lib/nvme/controller/options';
 import { newCounters } from '../../../lib/nvme/controller/statistics';
 import { encodeCommand } from '../../../lib/nvme/spec';
 import { FakeMemory } from './support';
@@ -41,10 +41,10 @@ test.each([
   view.attach(memory);
   const backend = createBackend({ kind: 'memory', size: 1 << 20 });
   const commands = new IoCommands({
-    namespace: { backend, blockSize: 512, blocks: 2048 } as Namespace,
+    namespace: new Namespace(resolveOptions({ backend })),
     maxTransfer: 131072,
     view,
-    features: { writeThrough: false } as FeatureSet,
+    features: { writeThrough: false },
     counters: newCounters(),
   });
   const plain = new Uint32Array(16);
