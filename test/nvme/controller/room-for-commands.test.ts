@@ -137,6 +137,7 @@ test('a reset is over when those that have begun have ended; those that wait nev
   held.open();
   await until(() => host.read32(0x1c) === 0);
   expect(begun()).toBe(AT_ONCE);
+  expect(host.controller.statistics.slowCommands).toBe(AT_ONCE);
   // All room is there again.
   host.enable();
   const queue = await host.createQueues(1);
