@@ -144,8 +144,7 @@ export function pause(milliseconds: number): void {
 
 export const u16 = (...values: number[]): Buffer => Buffer.from(Uint16Array.from(values).buffer);
 export const u32 = (...values: number[]): Buffer => Buffer.from(Uint32Array.from(values).buffer);
-const u64 = (...values: number[]): Buffer =>
-  Buffer.from(BigUint64Array.from(values.map(BigInt)).buffer);
+const u64 = (...values: number[]): Buffer => Buffer.from(BigUint64Array.from(values.map(BigInt)).buffer);
 
 /** @param size as the header tells it, in bytes */
 export function message(
