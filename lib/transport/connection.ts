@@ -33,6 +33,11 @@ export interface ConnectionOptions {
   readonly messageTimeout?: number;
   /** Largest message accepted, with its header. Default 1 MiB and 64 KiB. */
   readonly maxMessageSize?: number;
+  /**
+   * A command of the peer that has to wait for others is refused (EMFILE) when it brings a descriptor with this number, or a
+   * greater one: the number tells how many are open. Default Infinity.
+   */
+  readonly maxDescriptor?: number;
 }
 
 /** What a connection has seen so far. */
@@ -111,7 +116,8 @@ export class Connection {
     const timeout = options.messageTimeout ?? DEFAULT_TIMEOUT;
     this.#requests = new Requests(name, this.#outgoing, timeout, maxMessageSize - HEADER_SIZE);
     const outgoing = this.#outgoing;
-    this.#commands = new Commands(options.onCommand, options.lane ?? (() => null), {
+    const { onCommand, lane = () => null, maxDescriptor = Infinity } = options;
+    this.#commands = new Commands(onCommand, lane, maxDescriptor, {
       get congested() {
         return outgoing.congested;
       },

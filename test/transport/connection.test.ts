@@ -323,6 +323,21 @@ describe('commands of the peer', () => {
       `${connection.name} broke the protocol: the peer sent too much`,
     );
   });
+
+  test('bytes of those that wait are bounded', async () => {
+    open({ onCommand: () => new Promise<undefined>(() => undefined) });
+    const bytes = message(2, new Uint8Array(1 << 20));
+    for (let sent = 0; !connection.closed;) {
+      // The end of one, or the next.
+      const at = sent % bytes.length;
+      const count = peer.socket.send(bytes, 0, bytes, at, null);
+      sent += count;
+      if (count === 0) await turns(1);
+      expect(sent).toBeLessThan(70 << 20);
+    }
+    expect(connection.error).toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+    expect(connection.statistics.messagesReceived).toBeGreaterThan(60);
+  });
 });
 
 describe('a peer that does not read', () => {
