@@ -90,6 +90,7 @@ export class DeviceMigration {
     if (target === 'error' || target === 'runningP2p' || target === 'preCopyP2p')
       throw invalidArgument(`a device cannot be brought into state ${target}`);
     const { epoch } = this.#link;
+    this.#link.assertConnected(`going to state ${target}`);
     const from = await this.state();
     const path = migrationPath(from, target, (await this.supported()).preCopy);
     this.#link.assertConnected(`going to state ${target}`, epoch);
