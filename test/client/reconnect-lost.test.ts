@@ -35,7 +35,12 @@ const DEVICE_FEATURE = 16;
 async function served(
   model: PciDeviceModel & { close(): void },
   options: ConnectOptions = {},
-): Promise<{ device: VfioUserDevice; events: Events; stop: () => Promise<void>; start: () => Promise<void> }> {
+): Promise<{
+  device: VfioUserDevice;
+  events: Events;
+  stop: () => Promise<void>;
+  start: () => Promise<void>;
+}> {
   const path = joinPath(directory(), 'device.sock');
   let server: Server = await serve(path, model);
   atEnd(async () => {
