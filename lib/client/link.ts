@@ -48,9 +48,13 @@ export class Link {
   /** Counters of the connections that have ended. */
   #before: ConnectionStatistics | null = null;
 
+  /** @param connection may have ended already */
   constructor(connection: Connection) {
     this.name = connection.name;
     this.#connection = connection;
+    if (!connection.closed) return;
+    this.#state = 'closed';
+    this.#error = connection.error;
   }
 
   get state(): LinkState {
