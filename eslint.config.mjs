@@ -84,7 +84,7 @@ const templates = {
 };
 
 export default tseslint.config(
-  { ignores: ['dist/', 'build/', 'prebuilds/', 'coverage/', 'jest.config.js'] },
+  { ignores: ['dist/', 'build/', 'prebuilds/', 'coverage/', '**/jest.config.js'] },
   {
     files: ['**/*.ts', 'examples/*.mjs'],
     extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
