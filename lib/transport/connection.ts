@@ -6,7 +6,7 @@ import { Command, commandName, commandRow } from '../protocol/commands';
 import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
 import { isReply } from '../protocol/header';
 import { Commands, type CommandHandler, type CommandLane } from './commands';
-import { closedError, disconnectedError, errorFor } from './errors';
+import { closedError, disconnectedError, errorFor, violation } from './errors';
 import { Incoming, type Message } from './incoming';
 import type { LaneQueue } from './lanes';
 import { Outgoing } from './outgoing';
@@ -119,7 +119,7 @@ export class Connection {
         this.#outgoing.send(message);
       },
       fail: (error) => {
-        this.#end(error);
+        this.#end(violation(this.name, error));
       },
     });
     this.#watcher = socket.watch(() => {
@@ -402,7 +402,7 @@ export class Connection {
       this.#end(this.#disconnected(undefined));
     } catch (error) {
       const told = error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM';
-      this.#end(told ? error : this.#disconnected(error));
+      this.#end(told ? violation(this.name, error) : this.#disconnected(error));
     }
     return null;
   }
