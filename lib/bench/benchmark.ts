@@ -7,6 +7,7 @@ import type { JobEnd, JobResult } from './job-result';
 import { runBetweenTurns, runInWorker } from './job-runner';
 import { checkOptions, timeoutOf, type BenchmarkOptions } from './options';
 import { attachController, pickNamespace, planJobs, type PlannedJob } from './plan';
+import { ProcessorWatch } from './processor-watch';
 import { ProgressWatch } from './progress-watch';
 
 /** Who was measured. */
@@ -30,6 +31,8 @@ export interface BenchmarkTarget {
 export interface EndpointResult {
   readonly target: BenchmarkTarget;
   readonly jobs: readonly JobResult[];
+  /** Why the figures are not those of the device, and what to do; empty when there is no doubt. */
+  readonly doubts: readonly string[];
 }
 
 /** The result of a run, also of one that failed or was ended early. */
@@ -208,8 +211,12 @@ async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions
   if (giveUp?.aborted === true) giveUpAll();
   const watch = onProgress && new ProgressWatch(jobs, onProgress);
   try {
+    const use = new ProcessorWatch(options.targetPids ?? []);
     const results = await Promise.all(endpoints.map(runJobs));
-    const told = endpoints.map((endpoint, index) => endpointResult(endpoint, results[index] ?? []));
+    const told = endpoints.map((endpoint, index) => {
+      const ended = endpointResult(endpoint, results[index] ?? []);
+      return { ...ended, doubts: use.doubts(index, results, options) };
+    });
     return { endpoints: told, failure: firstFailure(endpoints, told), interrupted: signal?.aborted === true };
   } finally {
     watch?.stop();
@@ -254,7 +261,7 @@ async function deleteQueues(jobs: readonly PlannedJob[]): Promise<void> {
   }
 }
 
-function endpointResult(endpoint: Endpoint, results: readonly JobResult[]): EndpointResult {
+function endpointResult(endpoint: Endpoint, results: readonly JobResult[]): Omit<EndpointResult, 'doubts'> {
   const { controller, namespace, lost } = endpoint;
   const { identify, device } = controller;
   const target: BenchmarkTarget = {
@@ -277,7 +284,7 @@ function endpointResult(endpoint: Endpoint, results: readonly JobResult[]): Endp
 /** An endpoint that went away comes first, since it ends the jobs of all. */
 function firstFailure(
   endpoints: readonly Endpoint[],
-  results: readonly EndpointResult[],
+  results: readonly Pick<EndpointResult, 'target' | 'jobs'>[],
 ): VfioUserError | undefined {
   const failures = results.flatMap(({ target, jobs }, index) =>
     jobs.flatMap(({ ended }) => {

@@ -11,6 +11,7 @@ import {
   type JobEnd,
   type ReportPart,
 } from './job-result';
+import { jobTimes, processorShare } from './trust';
 import { FIO_PERCENTILES } from './units';
 
 /** Statistics of a latency in ns. `percentile` and `bins` are only there when `N` is above 0. */
@@ -88,6 +89,10 @@ export interface FioJob {
     /** Blocks that were read back and compared, and how many of them differ. */
     verified: number;
     mismatches: number;
+    /** Share of a processor that the jobs got while they wanted one, 0 to 1. */
+    processor_share: number;
+    /** Why the figures are not those of the device; empty when there is no doubt. */
+    doubts: readonly string[];
   };
   total_err?: number;
   first_error?: number;
@@ -153,7 +158,7 @@ export function fioReport(input: FioReportInput): FioReport {
   };
 }
 
-function fioJob({ name, options, result: job }: ReportPart, input: FioReportInput): FioJob {
+function fioJob({ name, options, result: job, doubts = [] }: ReportPart, input: FioReportInput): FioJob {
   const latency: LatencyContents = {
     percentiles: input.percentiles ?? FIO_PERCENTILES,
     bins: input.bins === true,
@@ -187,7 +192,13 @@ function fioJob({ name, options, result: job }: ReportPart, input: FioReportInpu
     iodepth_submit: batches,
     iodepth_complete: batches,
     ...limits,
-    'vfio-user': { ended: job.ended, verified: job.verified, mismatches: job.mismatches },
+    'vfio-user': {
+      ended: job.ended,
+      verified: job.verified,
+      mismatches: job.mismatches,
+      processor_share: processorShare(jobTimes(job)),
+      doubts,
+    },
     ...(job.errors > 0 ? { total_err: job.errors, first_error: EIO } : {}),
   };
 }

@@ -24,6 +24,8 @@ export interface DirectionResult {
 export interface CpuUsage {
   readonly userMs: number;
   readonly systemMs: number;
+  /** Milliseconds in which the threads were ready to run, and had no processor. */
+  readonly waitedMs: number;
   /** Voluntary and involuntary ones. */
   readonly contextSwitches: number;
   readonly majorFaults: number;
@@ -98,6 +100,8 @@ export interface ReportPart {
   readonly target: string;
   readonly options: FioOptions;
   readonly result: JobResult;
+  /** Why the figures are not those of the device; see `doubts`. */
+  readonly doubts?: readonly string[];
 }
 
 /** True for a job that did not end as it was meant to. */
@@ -186,6 +190,7 @@ export function mergeResults(results: readonly JobResult[]): JobResult {
     cpu: {
       userMs: sum(({ cpu }) => cpu.userMs),
       systemMs: sum(({ cpu }) => cpu.systemMs),
+      waitedMs: sum(({ cpu }) => cpu.waitedMs),
       contextSwitches: sum(({ cpu }) => cpu.contextSwitches),
       majorFaults: sum(({ cpu }) => cpu.majorFaults),
       minorFaults: sum(({ cpu }) => cpu.minorFaults),

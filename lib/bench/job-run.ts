@@ -16,7 +16,9 @@ import {
   type JobResult,
 } from './job-result';
 import { JobState, Wish } from './job-state';
+import { threadTimes, type SchedulerTimes } from './processors';
 import { NO_USAGE, threadUsage, usageBetween } from './thread-usage';
+import { processorShare } from './trust';
 
 /**
  * The ramp ends and begins again so many times, at intervals of so many milliseconds, before it ends for good. V8 has then
@@ -64,6 +66,7 @@ export class JobRun {
   #sampled = 0;
   #sampledReads = 0;
   #sampledWrites = 0;
+  #sampledTimes: SchedulerTimes | undefined;
 
   /**
    * @param memory the memory of the job, mapped in this thread
@@ -151,6 +154,7 @@ export class JobRun {
     this.#elapsedMs = 0;
     this.#queue.forget();
     this.#usageBefore = threadUsage();
+    this.#sampledTimes = threadTimes();
   }
 
   /** Looks at the clock, at the wishes from outside, and at the end of a phase. False when the job is over. */
@@ -241,9 +245,20 @@ export class JobRun {
       this.#readSamples.push((reads - this.#sampledReads) * perSecond);
       this.#writeSamples.push((written - this.#sampledWrites) * perSecond);
     }
+    this.#publishShare();
     this.#sampled = now;
     this.#sampledReads = reads;
     this.#sampledWrites = written;
+  }
+
+  #publishShare(): void {
+    const [before, times] = [this.#sampledTimes, threadTimes()];
+    if (before === undefined || times === undefined) return;
+    this.#state.processorShare = processorShare({
+      runMs: times.runMs - before.runMs,
+      waitedMs: times.waitedMs - before.waitedMs,
+    });
+    this.#sampledTimes = times;
   }
 
   #direction(latency: Float64Array, ios: number, iopsSamples: readonly number[]): DirectionResult {

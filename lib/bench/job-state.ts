@@ -23,6 +23,7 @@ const WRITES = 2;
 const ELAPSED = 3;
 const PHASE = 4;
 const WAITED = 5;
+const SHARE = 6;
 
 const REST_MILLISECONDS = 0.05;
 
@@ -94,6 +95,15 @@ export class JobState {
 
   set waitedMs(milliseconds: number) {
     this.#values[WAITED] = milliseconds;
+  }
+
+  /** Share of a processor that the job got of late, 0 to 1; 1 until that is known. */
+  get processorShare(): number {
+    return 1 - (this.#values[SHARE] ?? 0);
+  }
+
+  set processorShare(share: number) {
+    this.#values[SHARE] = 1 - share;
   }
 
   get phase(): JobPhase {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { writes, type Workload } from './job';
+import { writes, type CompletionMode, type Workload } from './job';
 import type { BenchmarkProgress } from './progress-watch';
+import { isDoubtful } from './trust';
 import { formatBandwidth, formatCount } from './units';
 
 /** What the status line shows of a run beside its progress. */
@@ -10,6 +11,8 @@ export interface DisplayedRun {
   readonly blockSize: number;
   /** Jobs at all endpoints together. */
   readonly jobs: number;
+  /** Default `poll`. */
+  readonly completion?: CompletionMode | undefined;
 }
 
 const LETTERS: Readonly<Record<string, string>> = {
@@ -29,13 +32,14 @@ export function statusLetter(workload: string): string {
 
 /**
  * One line in the style of fio: `Jobs: 1 (f=1): [r(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]`. Directions that are not used
- * are left out. The letter is V while blocks are read back.
+ * are left out. The letter is V while blocks are read back. When a job that polls lacks a processor, `[41% of a cpu]` comes before
+ * the rates.
  *
  * @internal Exported for its test.
  */
 export function formatLiveLine(
-  { readIops, writeIops, part, secondsLeft, phase }: BenchmarkProgress,
-  { workload, blockSize, jobs }: DisplayedRun,
+  { readIops, writeIops, part, secondsLeft, processorShare, phase }: BenchmarkProgress,
+  { workload, blockSize, jobs, completion = 'poll' }: DisplayedRun,
 ): string {
   const verifying = phase === 'verify';
   const rates: string[] = [];
@@ -48,7 +52,9 @@ export function formatLiveLine(
   if (!verifying && writes(workload)) show('w', writeIops);
   const letter = verifying ? 'V' : statusLetter(workload);
   const percent = (Math.min(1, Math.max(0, part)) * 100).toFixed(1);
-  return `Jobs: ${jobs} (f=${jobs}): [${letter}(${jobs})][${percent}%][${bandwidths.join(',')}][${rates.join(',')} IOPS][eta ${formatEta(secondsLeft)}]`;
+  const starved = completion === 'poll' && isDoubtful(processorShare);
+  const share = starved ? `[${Math.round(processorShare * 100)}% of a cpu]` : '';
+  return `Jobs: ${jobs} (f=${jobs}): [${letter}(${jobs})][${percent}%]${share}[${bandwidths.join(',')}][${rates.join(',')} IOPS][eta ${formatEta(secondsLeft)}]`;
 }
 
 /** Time left: `01m:31s`, `02h:00m:05s`, `1d:02h:00m:05s`. */

@@ -41,6 +41,8 @@ export interface BenchmarkOptions {
    * complete each command before the run. Default 4.
    */
   readonly timeout?: number;
+  /** Process ids of the targets, in the order of the devices, as far as they are known: for doubts about the figures. */
+  readonly targetPids?: readonly (number | undefined)[];
   /** Ends the run early; what was measured so far is the result. */
   readonly signal?: AbortSignal;
   /** Ends everything at once: the devices are closed, and what was measured so far is the result. */

@@ -11,6 +11,8 @@ export interface BenchmarkProgress {
   /** Part of the run that is over, 0 to 1. */
   readonly part: number;
   readonly secondsLeft: number;
+  /** Share of a processor that the job with the least of it got of late, 0 to 1. */
+  readonly processorShare: number;
   /** The phase of the job that is furthest behind. */
   readonly phase: Exclude<JobPhase, 'done'>;
 }
@@ -54,7 +56,13 @@ export class ProgressWatch {
     });
     const phases = this.#jobs.map(({ state }) => state.phase);
     const phase = (['ramp', 'run', 'verify'] as const).find((one) => phases.includes(one)) ?? 'run';
-    return { readIops, writeIops, ...this.#remaining(readIops + writeIops, phase === 'ramp'), phase };
+    return {
+      readIops,
+      writeIops,
+      ...this.#remaining(readIops + writeIops, phase === 'ramp'),
+      processorShare: Math.min(1, ...this.#jobs.map(({ state }) => state.processorShare)),
+      phase,
+    };
   }
 
   /** A run ends by its time or by its number of I/Os, whichever comes first. */

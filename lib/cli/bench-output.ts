@@ -170,11 +170,23 @@ function remarks({ interrupted, failure, parts, wantedIops }: FinishedRun): Rema
       ? []
       : [{ kind: 'bad', heading: 'Failed', text: printable(failure.message) } as const]),
     ...(verification === undefined ? [] : [verification]),
+    ...doubtful(parts),
     ...missed,
     ...(interrupted
       ? [{ kind: 'warning', heading: 'Interrupted', text: 'these are the results up to then' } as const]
       : []),
   ];
+}
+
+/** The figures that cannot be trusted, and why. */
+function doubtful(parts: readonly MeasuredPart[]): Remark[] {
+  return parts.flatMap(({ target, doubts = [] }) =>
+    doubts.map((text) => ({
+      kind: 'warning',
+      heading: 'Do not trust these figures',
+      text: parts.length === 1 ? text : `${target}: ${text}`,
+    })),
+  );
 }
 
 function hgrmText({ parts }: FinishedRun): string {

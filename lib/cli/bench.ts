@@ -101,6 +101,7 @@ async function run(
     try {
       result = await benchmark(devices, {
         ...settings,
+        targetPids: devices.map((device) => device.serverPid),
         onStart: () => {
           if (alias !== undefined || !writes(settings.workload)) return;
           for (const endpoint of endpoints) complain(destruction(endpoint, options));
@@ -117,13 +118,14 @@ async function run(
       started,
       ended: new Date(),
       wantedIops: settings.rate === undefined ? undefined : settings.rate * settings.jobs,
-      parts: result.endpoints.map(({ target, jobs }, index) => {
+      parts: result.endpoints.map(({ target, jobs, doubts }, index) => {
         const name = alias ?? endpoints[index] ?? '';
         return {
           name: endpoints.length === 1 ? 'bench' : `bench${index}`,
           target: printable(`${name}, namespace ${target.nsid}`),
           options: { ...fioOptions(options, settings, name), ...output.fioOptions },
           result: mergeResults(jobs),
+          doubts,
           device: target,
         };
       }),

@@ -132,6 +132,15 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     return this.#connection.closed;
   }
 
+  /**
+   * Process id of the server, as the kernel knows it: of the process that listens (unix(7), SO_PEERCRED). Undefined when that
+   * is in a container whose processes this one does not see, and when the connection has ended.
+   */
+  get serverPid(): number | undefined {
+    const pid = this.closed ? 0 : this.#connection.peerPid;
+    return pid === 0 ? undefined : pid;
+  }
+
   /** Counters of the connection, as they are now. */
   get statistics(): Readonly<DeviceStatistics> {
     return { ...this.#connection.statistics, ...this.#postedWrites.statistics };

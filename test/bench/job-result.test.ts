@@ -94,7 +94,7 @@ test('merging leaves the parts as they were', () => {
 });
 
 test('jobs merge into one', () => {
-  const cpu = { userMs: 10, systemMs: 1, contextSwitches: 2, majorFaults: 3, minorFaults: 4 };
+  const cpu = { userMs: 10, systemMs: 1, waitedMs: 0, contextSwitches: 2, majorFaults: 3, minorFaults: 4 };
   const merged = mergeResults([
     sampleJob({
       runtimeMs: 100,
@@ -123,7 +123,7 @@ test('jobs merge into one', () => {
     verified: 10,
     mismatches: 2,
     ended: { reason: 'mismatch', message: 'did not keep what was written' },
-    cpu: { userMs: 20, systemMs: 2, contextSwitches: 4, majorFaults: 6, minorFaults: 8 },
+    cpu: { userMs: 20, systemMs: 2, waitedMs: 0, contextSwitches: 4, majorFaults: 6, minorFaults: 8 },
   });
   expect([merged.read.ios, merged.write.ios]).toEqual([1, 2]);
   expect([...merged.depthCounts]).toEqual([2, 1, 0, 0, 0, 0, 2]);

@@ -8,6 +8,7 @@ const PROGRESS: BenchmarkProgress = {
   writeIops: 94.1,
   part: 0.248,
   secondsLeft: 91,
+  processorShare: 1,
   phase: 'run',
 };
 const LINE = 'Jobs: 1 (f=1): [m(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]';

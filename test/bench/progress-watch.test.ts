@@ -34,9 +34,23 @@ test('rates since the last call, of all jobs together', () => {
   for (const state of states) state.phase = 'run';
   one.publish(1000, 50, 500);
   other.publish(500, 0, 490);
-  expect(tick()).toEqual({ readIops: 3000, writeIops: 100, part: 0.25, secondsLeft: 1.5, phase: 'run' });
+  expect(tick()).toEqual({
+    processorShare: 1,
+    readIops: 3000,
+    writeIops: 100,
+    part: 0.25,
+    secondsLeft: 1.5,
+    phase: 'run',
+  });
   one.publish(1100, 50, 1000);
-  expect(tick()).toEqual({ readIops: 200, writeIops: 0, part: 0.5, secondsLeft: 1, phase: 'run' });
+  expect(tick()).toEqual({
+    processorShare: 1,
+    readIops: 200,
+    writeIops: 0,
+    part: 0.5,
+    secondsLeft: 1,
+    phase: 'run',
+  });
   watch.stop();
 });
 
@@ -45,11 +59,25 @@ test('the ramp is shown, and is no part of the run', () => {
   const [state] = states as [JobState];
   state.phase = 'ramp';
   state.publish(1000, 0, 500);
-  expect(tick()).toEqual({ readIops: 2000, writeIops: 0, part: 0, secondsLeft: 6.5, phase: 'ramp' });
+  expect(tick()).toEqual({
+    processorShare: 1,
+    readIops: 2000,
+    writeIops: 0,
+    part: 0,
+    secondsLeft: 6.5,
+    phase: 'ramp',
+  });
   state.phase = 'run';
   // What the ramp counted is gone.
   state.publish(200, 0, 500);
-  expect(tick()).toEqual({ readIops: 400, writeIops: 0, part: 0.25, secondsLeft: 1.5, phase: 'run' });
+  expect(tick()).toEqual({
+    processorShare: 1,
+    readIops: 400,
+    writeIops: 0,
+    part: 0.25,
+    secondsLeft: 1.5,
+    phase: 'run',
+  });
   watch.stop();
 });
 
@@ -60,12 +88,22 @@ test('a limit of I/Os tells the part where it comes first', () => {
   states[1]!.publish(0, 250, 500);
   // 750 of 2000 are done, at 1500 a second.
   expect(tick()).toEqual({
+    processorShare: 1,
     readIops: 1000,
     writeIops: 500,
     part: 0.375,
     secondsLeft: 1250 / 1500,
     phase: 'run',
   });
+  watch.stop();
+});
+
+test('the share of a processor is that of the job with the least', () => {
+  const { watch, states, tick } = watched(2, { runtimeMs: 2000 });
+  states[1]!.processorShare = 0.25;
+  expect(tick().processorShare).toBe(0.25);
+  states[1]!.processorShare = 1;
+  expect(tick().processorShare).toBe(1);
   watch.stop();
 });
 

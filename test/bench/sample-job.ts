@@ -31,7 +31,7 @@ export function sampleJob(fields: Partial<JobResult> = {}): JobResult {
     verified: 0,
     mismatches: 0,
     ended: { reason: 'finished', message: '' },
-    cpu: { userMs: 0, systemMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
+    cpu: { userMs: 0, systemMs: 0, waitedMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
     depthCounts: new Float64Array(7),
     batchCounts: new Float64Array(7),
     ...fields,

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { processorUse } from '../../lib/bench/processors';
 import { ConfigSpace, PciRegion } from '../../lib/pci';
 import { configRegion, serve } from '../../lib/server';
-import { Scratch, cli, failure, startCli, type Running } from './run-cli';
+import { MAIN, Scratch, cli, failure, startCli, type Running } from './run-cli';
 
 const QUICK = ['--runtime', '200ms', '--size', '16m'];
 
@@ -75,6 +78,25 @@ describe('without endpoint', () => {
     expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
     expect(stdout).toMatch(/\nread +[1-9]\d* /);
     expect(stdout).toContain('interrupted: these are the results up to then\n');
+    await scratch.deserted();
+  });
+
+  test('says so when the figures are those of the scheduler: both sides have one processor', async () => {
+    const [processor] = processorUse(process.pid)!.allowed;
+    const { stdout } = await promisify(execFile)(
+      'taskset',
+      ['-c', String(processor), process.execPath, MAIN, 'bench', '--runtime', '1', '--output-format', 'json'],
+      { env: { ...process.env, NODE_DEBUG: '', TMPDIR: scratch.path } },
+    );
+    const [job] = (JSON.parse(stdout) as { jobs: { 'vfio-user': Record<string, unknown> }[] }).jobs;
+    expect(job!['vfio-user']['doubts']).toEqual([
+      expect.stringMatching(
+        new RegExp(
+          `^this job had \\d+ % of a processor.*; the figures tell about the scheduler\\. Both sides have one processor, number ${processor}: `,
+        ),
+      ),
+    ]);
+    expect(job!['vfio-user']['processor_share']).toBeLessThan(0.9);
     await scratch.deserted();
   });
 
