@@ -106,6 +106,11 @@ export interface FioReport {
   timestamp_ms: number;
   time: string;
   'global options': Record<string, string>;
+  /** What fio has no key for. */
+  'vfio-user': {
+    /** True when the run was ended before its time; what is here was measured until then. */
+    interrupted: boolean;
+  };
   jobs: FioJob[];
 }
 
@@ -116,6 +121,8 @@ export interface FioReportInput {
   /** When the run started and when it ended. */
   readonly started: Date;
   readonly ended: Date;
+  /** Whether the run was ended before its time. */
+  readonly interrupted?: boolean;
   /** Each becomes an entry of `jobs`. */
   readonly parts: readonly ReportPart[];
   /** What to put into `percentile`, 0 … 100. Default: {@link FIO_PERCENTILES}. */
@@ -154,6 +161,7 @@ export function fioReport(input: FioReportInput): FioReport {
     timestamp_ms: milliseconds,
     time: input.ended.toString().replace(/ \(.*\)$/, ''),
     'global options': {},
+    'vfio-user': { interrupted: input.interrupted === true },
     jobs: input.parts.map((part) => fioJob(part, input)),
   };
 }

@@ -7,6 +7,7 @@ import { htmlReport, type Facts, type Remark } from '../bench/html-report';
 import { bothDirections, iops, latencyOf, mergeResults, type ReportPart } from '../bench/job-result';
 import { formatReport } from '../bench/report-text';
 import { formatCount, formatSize, parsePercentiles } from '../bench/units';
+import { ExitCode } from './failure';
 import { UsageError, type CommandSpec, type OptionValues } from './options';
 import { complain, print, printable } from './output';
 import { OutputFile } from './output-file';
@@ -90,7 +91,7 @@ export class BenchOutput {
     }
   }
 
-  /** Prints the report and writes the files. Of a failed run and a file that cannot be written, the run is the one to throw. */
+  /** Prints the report and writes the files; a run that was interrupted has an exit status of its own. Of a failed run and a file that cannot be written, the run is the one to throw. */
   write(run: FinishedRun): void {
     print(this.#report(run));
     for (const { file, text } of this.#files) {
@@ -102,9 +103,10 @@ export class BenchOutput {
       }
     }
     if (run.failure !== undefined) throw run.failure;
+    if (run.interrupted) process.exitCode = ExitCode.interrupted;
   }
 
-  #report({ parts, started, ended, ...rest }: FinishedRun): string {
+  #report({ parts, started, ended, interrupted, ...rest }: FinishedRun): string {
     const { 'output-format': format, histogram } = this.#options;
     const percentiles = this.#percentiles;
     if (format !== 'normal') {
@@ -113,6 +115,7 @@ export class BenchOutput {
         started,
         ended,
         parts,
+        interrupted,
         bins: format === 'json+',
         ...(percentiles === undefined ? {} : { percentiles }),
       });
@@ -121,7 +124,7 @@ export class BenchOutput {
     const devices = parts.map(({ device, target }) =>
       parts.length === 1 ? deviceText(device) : `${target}: ${deviceText(device)}`,
     );
-    const notes = remarks({ parts, started, ended, ...rest }).map(
+    const notes = remarks({ parts, started, ended, interrupted, ...rest }).map(
       ({ heading, text }) => `${heading.toLowerCase()}: ${text}\n`,
     );
     return `${devices.join('\n')}\n\n${formatReport(parts, { percentiles, histogram })}${notes.join('')}`;
@@ -173,7 +176,13 @@ function remarks({ interrupted, failure, parts, wantedIops }: FinishedRun): Rema
     ...doubtful(parts),
     ...missed,
     ...(interrupted
-      ? [{ kind: 'warning', heading: 'Interrupted', text: 'these are the results up to then' } as const]
+      ? [
+          {
+            kind: 'warning',
+            heading: 'Interrupted',
+            text: 'the run did not come to its end; these are the results up to then',
+          } as const,
+        ]
       : []),
   ];
 }

@@ -26,7 +26,7 @@ An endpoint is the path of a device's socket, SPDK's directory with a socket "cn
 abstract socket. Try it without any device: vfio-user bench --demo
 
 Exit status: 0 fine, 1 the device failed or data differs, 2 wrong usage, 3 the endpoint cannot be
-reached, is busy, or does not answer.
+reached, is busy, or does not answer, 4 a benchmark was interrupted, and its report is partial.
 `;
 
 async function main(args: readonly string[]): Promise<void> {

@@ -32,6 +32,7 @@ test('the top level has the keys of fio', () => {
     'timestamp_ms',
     'time',
     'global options',
+    'vfio-user',
     'jobs',
   ]);
   expect(top).toMatchObject({

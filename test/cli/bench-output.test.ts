@@ -66,8 +66,25 @@ test('an interrupted run has its report, which says so', async () => {
   await running.busy(0.8);
   expect(scratch.entries()).not.toContain('out.html');
   running.kill('SIGINT');
-  expect(await running.ended).toMatchObject({ status: 0, signal: null, stderr: '' });
-  expect(readFileSync(report, 'utf8')).toMatch(/<b>Interrupted<\/b>: these are the results up to then/);
+  expect(await running.ended).toMatchObject({ status: 4, signal: null, stderr: '' });
+  expect(readFileSync(report, 'utf8')).toMatch(
+    /<b>Interrupted<\/b>: the run did not come to its end; these are the results up to then/,
+  );
+});
+
+test('JSON tells whether the run was interrupted', async () => {
+  const format = ['--output-format', 'json'];
+  const whole = await cli(scratch, 'bench', '--size', '16m', '--runtime', '100ms', ...format);
+  expect(JSON.parse(whole.stdout)).toMatchObject({ 'vfio-user': { interrupted: false } });
+  const running = startCli(scratch, 'bench', '--size', '16m', '--runtime', '60', ...format);
+  await running.busy(0.8);
+  running.kill('SIGTERM');
+  const { stdout, status } = await running.ended;
+  expect(status).toBe(4);
+  expect(JSON.parse(stdout)).toMatchObject({
+    'vfio-user': { interrupted: true },
+    jobs: [{ error: 0, 'vfio-user': { ended: { reason: 'stopped' } } }],
+  });
 });
 
 test('a failed run has its report, which says why', async () => {

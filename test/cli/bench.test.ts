@@ -75,9 +75,11 @@ describe('without endpoint', () => {
     await running.busy(0.8);
     running.kill('SIGINT');
     const { stdout, ...rest } = await running.ended;
-    expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
+    expect(rest).toEqual({ status: 4, signal: null, stderr: '' });
     expect(stdout).toMatch(/\nread +[1-9]\d* /);
-    expect(stdout).toContain('interrupted: these are the results up to then\n');
+    expect(stdout).toContain(
+      'interrupted: the run did not come to its end; these are the results up to then\n',
+    );
     await scratch.deserted();
   });
 
@@ -158,8 +160,10 @@ describe('with an endpoint', () => {
     running.kill('SIGTERM');
     const { stdout, ...rest } = await running.ended;
     const warning = `vfio-user: --rw randwrite overwrites the first 1.00MiB of the first namespace of ${socket}\n`;
-    expect(rest).toEqual({ status: 0, signal: null, stderr: warning });
-    expect(stdout).toContain('interrupted: these are the results up to then\n');
+    expect(rest).toEqual({ status: 4, signal: null, stderr: warning });
+    expect(stdout).toContain(
+      'interrupted: the run did not come to its end; these are the results up to then\n',
+    );
     const { stdout: json } = await cli(scratch, 'info', socket, '--json');
     expect(JSON.parse(json)).toMatchObject({ nvme: { cc: 0, csts: 0 } });
     server.kill('SIGTERM');
@@ -187,7 +191,7 @@ describe('with an endpoint', () => {
     expect(rest).toEqual({ status: 3, signal: null, stdout: '' });
     expect(stderr).toMatch(/^vfio-user: \S+ accepts connections but does not answer: [^\n]+\n$/);
     holder.kill('SIGINT');
-    expect(await holder.ended).toMatchObject({ status: 0 });
+    expect(await holder.ended).toMatchObject({ status: 4 });
     server.kill('SIGTERM');
     await server.ended;
   });
