@@ -8,7 +8,7 @@ import { bothDirections, iops, latencyOf, mergeResults, type ReportPart } from '
 import { formatReport } from '../bench/report-text';
 import { formatCount, formatSize, parsePercentiles } from '../bench/units';
 import { ExitCode } from './failure';
-import { UsageError, type CommandSpec, type OptionValues } from './options';
+import { UsageError, type CommandSpec, type OptionValues } from './option-spec';
 import { complain, print, printable } from './output';
 import { OutputFile } from './output-file';
 import { packageVersion } from './version';
@@ -21,9 +21,12 @@ export const OUTPUT_OPTIONS = {
     default: 'normal',
     help: "Report; json is fio's, json+ too, with the buckets of the latency.",
   },
-  percentiles: {
-    type: 'string',
+  percentile_list: {
+    type: 'form',
+    aliases: ['percentiles'],
     placeholder: 'list',
+    expected: 'numbers from 0 to 100 with at most 6 decimals, such as 50,99,99.9',
+    parse: percentiles,
     help: 'Percentiles of the latency to report, such as 50,99,99.9.',
   },
   histogram: { type: 'boolean', help: 'Add a histogram of the latency to the report.' },
@@ -36,10 +39,16 @@ export const OUTPUT_OPTIONS = {
 } as const satisfies CommandSpec['options'];
 
 type OutputOptions = OptionValues<{
-  readonly name: 'bench';
-  readonly summary: '';
   readonly options: typeof OUTPUT_OPTIONS;
 }>;
+
+function percentiles(text: string): number[] | undefined {
+  try {
+    return parsePercentiles(text);
+  } catch {
+    return undefined;
+  }
+}
 
 /** An endpoint that was measured: its results, and who it is. */
 export interface MeasuredPart extends ReportPart {
@@ -69,12 +78,12 @@ export class BenchOutput {
   /**
    * Checks the options and whether the files can be written, so that nothing is measured in vain.
    *
-   * @throws UsageError, or ERR_INVALID_ARG_VALUE for a list that is none
+   * @throws UsageError
    */
   constructor(options: OutputOptions) {
-    const { percentiles, histogram, hgrm, report } = options;
+    const { percentile_list, histogram, hgrm, report } = options;
     this.#options = options;
-    this.#percentiles = percentiles === undefined ? undefined : parsePercentiles(percentiles);
+    this.#percentiles = percentile_list;
     this.fioOptions = this.#percentiles === undefined ? {} : { percentile_list: this.#percentiles.join(':') };
     if (histogram && options['output-format'] !== 'normal') {
       throw new UsageError(

@@ -3,7 +3,7 @@ import { randomInt } from 'node:crypto';
 import { COMPLETION_MODES, WORKLOADS, type Distribution } from '../bench/job';
 import type { FioOptions } from '../bench/job-result';
 import type { BenchmarkOptions } from '../bench/options';
-import { UsageError, type CommandSpec, type OptionValues } from './options';
+import { UsageError, type CommandSpec, type OptionValues } from './option-spec';
 import { printable } from './output';
 
 const DEFAULT_RUNTIME = 10;
@@ -31,9 +31,9 @@ export const WORKLOAD_OPTIONS = {
   runtime: {
     type: 'duration',
     min: 0.001,
-    help: `How long to run. Default: ${DEFAULT_RUNTIME}, or with --io-size or --verify until that is done.`,
+    help: `How long to run. Default: ${DEFAULT_RUNTIME}, or with --io_size or --verify until that is done.`,
   },
-  'ramp-time': {
+  ramp_time: {
     type: 'duration',
     min: 0,
     max: 86_400,
@@ -44,12 +44,15 @@ export const WORKLOAD_OPTIONS = {
     min: 512,
     help: 'Bytes to use, from the start of the namespace. Default: all of it.',
   },
-  'io-size': { type: 'size', min: 512, help: 'Bytes that each job transfers; the run ends with them.' },
-  'rate-iops': { type: 'count', min: 1, help: 'Most I/Os per second of each job. Default: no limit.' },
-  'random-distribution': {
-    type: 'string',
+  io_size: { type: 'size', min: 512, help: 'Bytes that each job transfers; the run ends with them.' },
+  rate_iops: { type: 'count', min: 1, help: 'Most I/Os per second of each job. Default: no limit.' },
+  random_distribution: {
+    type: 'form',
     placeholder: 'law',
-    help: `How random workloads choose blocks: random, or zipf with its skew, such as zipf:1.2. Default: random.`,
+    default: 'random',
+    expected: 'random, zipf, or zipf:<skew> with a skew above 0 and up to 10',
+    parse: parseDistribution,
+    help: 'How random workloads choose blocks: random, or zipf with its skew, such as zipf:1.2.',
   },
   completion: {
     type: 'choice',
@@ -76,8 +79,6 @@ export const WORKLOAD_OPTIONS = {
 
 /** Their values. */
 export type WorkloadOptions = OptionValues<{
-  readonly name: 'bench';
-  readonly summary: '';
   readonly options: typeof WORKLOAD_OPTIONS;
 }>;
 
@@ -92,21 +93,20 @@ export function benchmarkOptions(options: WorkloadOptions): BenchmarkOptions {
     throw new UsageError(`--rwmixread goes with --rw randrw, not with --rw ${rw}`);
   if (options.spin !== undefined && completion !== 'adaptive')
     throw new UsageError(`--spin goes with --completion adaptive, not with --completion ${completion}`);
-  const law = options['random-distribution'];
-  if (law !== undefined && !rw.startsWith('rand'))
-    throw new UsageError(`--random-distribution goes with a random workload, not with --rw ${rw}`);
-  const ioSize = options['io-size'];
+  if (options.random_distribution.kind !== 'uniform' && !rw.startsWith('rand'))
+    throw new UsageError(`--random_distribution goes with a random workload, not with --rw ${rw}`);
+  const ioSize = options.io_size;
   return {
     workload: rw,
     blockSize: options.bs,
     depth: options.iodepth,
     jobs: options.numjobs,
     runtime: options.runtime ?? (verify || ioSize !== undefined ? undefined : DEFAULT_RUNTIME),
-    rampTime: options['ramp-time'] ?? 0,
+    rampTime: options.ramp_time ?? 0,
     size: options.size,
     ioSize,
-    rate: options['rate-iops'],
-    distribution: law === undefined ? { kind: 'uniform' } : parseDistribution(law),
+    rate: options.rate_iops,
+    distribution: options.random_distribution,
     completion,
     ...(options.spin === undefined ? {} : { spinMicroseconds: options.spin * 1e6 }),
     verify,
@@ -124,11 +124,11 @@ export function fioOptions(
 ): FioOptions {
   const given: readonly (readonly [name: string, value: string | number | undefined])[] = [
     ['runtime', runtime],
-    ['ramp_time', options['ramp-time']],
+    ['ramp_time', options.ramp_time],
     ['size', options.size],
-    ['io_size', options['io-size']],
-    ['rate_iops', options['rate-iops']],
-    ['random_distribution', options['random-distribution']],
+    ['io_size', options.io_size],
+    ['rate_iops', options.rate_iops],
+    ['random_distribution', lawText(options.random_distribution)],
     ['completion', options.completion === 'poll' ? undefined : options.completion],
     ['rwmixread', options.rw === 'randrw' ? (options.rwmixread ?? DEFAULT_READ_PERCENT) : undefined],
     ['verify', options.verify ? 'pattern' : undefined],
@@ -147,13 +147,14 @@ export function fioOptions(
   };
 }
 
-function parseDistribution(law: string): Distribution {
+/** Undefined for the default. */
+function lawText(distribution: Distribution): string | undefined {
+  return distribution.kind === 'zipf' ? `zipf:${distribution.theta}` : undefined;
+}
+
+function parseDistribution(law: string): Distribution | undefined {
   const match = /^(?:(random)|zipf(?::(\d+(?:\.\d+)?))?)$/.exec(law);
   const theta = Number(match?.[2] ?? DEFAULT_THETA);
-  if (match === null || !(theta > 0 && theta <= 10)) {
-    throw new UsageError(
-      `Option --random-distribution does not accept '${law}'; it takes random, zipf, or zipf:<skew> with a skew above 0 and up to 10`,
-    );
-  }
+  if (match === null || !(theta > 0 && theta <= 10)) return undefined;
   return match[1] === undefined ? { kind: 'zipf', theta } : { kind: 'uniform' };
 }

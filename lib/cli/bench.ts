@@ -12,7 +12,7 @@ import { defineCommand } from './command';
 import { runDemo } from './demo';
 import { startEmbeddedEndpoint } from './embedded-endpoint';
 import { interruptible } from './interrupt';
-import { UsageError, type CommandSpec, type OptionValues } from './options';
+import { UsageError, type CommandSpec, type OptionValues } from './option-spec';
 import { complain, printable } from './output';
 
 const EMBEDDED_SIZE = parseSize('1g');
@@ -45,13 +45,19 @@ const SPEC = {
     },
     demo: { type: 'boolean', help: 'Show what the tool does, step by step, in less than half a minute.' },
   },
+  foreign: { q: 'iodepth', o: 'bs', w: 'rw', t: 'runtime', M: 'rwmixread' },
 } as const satisfies CommandSpec;
 
 type Options = OptionValues<typeof SPEC>;
 
 /** `vfio-user bench` */
-export const bench = defineCommand(SPEC, async (options, endpoints) => {
+export const bench = defineCommand(SPEC, async (options, endpoints, given) => {
   if (options.demo) {
+    const ignored = [...given].filter((name) => name !== 'demo').map((name) => `--${name}`);
+    if (ignored.length > 0)
+      throw new UsageError(
+        `--demo shows runs of its own and takes no other options; leave out ${ignored.join(', ')}`,
+      );
     if (endpoints.length > 0) {
       throw new UsageError(
         '--demo writes data, so it runs on an endpoint of its own only; leave out the endpoint',

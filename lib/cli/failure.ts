@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { debuglog } from 'node:util';
 import { VfioUserError, type VfioUserErrorCode } from '../errors';
-import { UsageError } from './options';
+import { UsageError } from './option-spec';
 import { complain } from './output';
 
 /** Exit statuses of the tool; a signal that ends it before there is anything to tell adds its number to 128. */

@@ -4,7 +4,8 @@ import { bench } from './bench';
 import type { Command } from './command';
 import { reportFailure } from './failure';
 import { info } from './info';
-import { UsageError, closest } from './options';
+import { closest } from './closest';
+import { UsageError } from './option-spec';
 import { ignoreClosedPipe, print } from './output';
 import { serveNvme } from './serve';
 import { packageVersion } from './version';
@@ -16,7 +17,7 @@ const HELP = `Usage: vfio-user <command> [arguments]
 Drive, serve and benchmark PCI devices that live in another process, over the vfio-user protocol.
 
 Commands:
-${COMMANDS.map(({ name, summary }) => `  ${name.padEnd(10)}  ${summary}`).join('\n')}
+${COMMANDS.map(({ spec: { name, summary } }) => `  ${name.padEnd(10)}  ${summary}`).join('\n')}
 
 Options:
   -h, --help     Show this text; after a command, its arguments.
@@ -38,29 +39,31 @@ async function main(args: readonly string[]): Promise<void> {
     print(packageVersion());
   } else {
     const command = find(args);
-    await command.run(args.slice(command.name.split(' ').length));
+    await command.run(args.slice(command.spec.name.split(' ').length));
   }
 }
 
 /** The command that the first words name. */
 function find(args: readonly string[]): Command {
-  const named = COMMANDS.find(({ name }) => name.split(' ').every((word, index) => args[index] === word));
+  const named = COMMANDS.find(({ spec: { name } }) =>
+    name.split(' ').every((word, index) => args[index] === word),
+  );
   if (named !== undefined) return named;
   const [first = '', second = ''] = args;
   if (first.startsWith('-'))
     throw new UsageError(`Unknown option ${first} before a command; --help tells more`);
-  const typed = COMMANDS.some(({ name }) => name.startsWith(`${first} `))
+  const typed = COMMANDS.some(({ spec: { name } }) => name.startsWith(`${first} `))
     ? `${first} ${second}`.trim()
     : first;
   const guess =
-    COMMANDS.find(({ name }) => name.startsWith(`${first} `))?.name ??
+    COMMANDS.find(({ spec: { name } }) => name.startsWith(`${first} `))?.spec.name ??
     closest(
       typed,
-      COMMANDS.map(({ name }) => name),
+      COMMANDS.map(({ spec: { name } }) => name),
     ) ??
     closest(
       `${first} ${second}`,
-      COMMANDS.map(({ name }) => name),
+      COMMANDS.map(({ spec: { name } }) => name),
     );
   throw new UsageError(
     `Unknown command '${typed}'; ${guess === undefined ? names() : `did you mean '${guess}'?`}`,
@@ -68,7 +71,7 @@ function find(args: readonly string[]): Command {
 }
 
 function names(): string {
-  return `the commands are ${COMMANDS.map(({ name }) => name).join(', ')}`;
+  return `the commands are ${COMMANDS.map(({ spec: { name } }) => name).join(', ')}`;
 }
 
 ignoreClosedPipe(process.stdout);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { realpathSync, renameSync, rmSync, statSync, writeFileSync, type Stats } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { UsageError } from './options';
+import { UsageError } from './option-spec';
 
 /**
  * A file that is written at the end of a run. That this is going to work is found out before the run, as far as that is

@@ -100,7 +100,7 @@ describe('wrong usage, told before anything is started', () => {
   test.each<[string[], string]>([
     [
       ['--percentiles', '50,101'],
-      "'50,101' is not a list of percentiles; write numbers from 0 to 100 with at most 6 decimals, such as 50,99,99.9",
+      "Option --percentile_list does not accept '50,101'; it takes numbers from 0 to 100 with at most 6 decimals, such as 50,99,99.9",
     ],
     [
       ['--histogram', '--output-format', 'json'],

@@ -254,6 +254,16 @@ describe('wrong usage, told before anything is started', () => {
       ['--demo', '/run/nvme'],
       '--demo writes data, so it runs on an endpoint of its own only; leave out the endpoint',
     ],
+    [
+      ['--demo', '--rw', 'write', '--bs=8k'],
+      '--demo shows runs of its own and takes no other options; leave out --rw, --bs',
+    ],
+    [['-q', '32'], 'Unknown option -q; what other tools call so is --iodepth here'],
+    [['--bs', '4k', '--bs', '8k'], "Option --bs is given twice, as '4k' and as '8k'; give it once"],
+    [
+      ['--random-distribution', 'zipf:0'],
+      "Option --random_distribution does not accept 'zipf:0'; it takes random, zipf, or zipf:<skew> with a skew above 0 and up to 10",
+    ],
   ])('%j', async (args, line) => {
     expect(await cli(scratch, 'bench', ...args)).toEqual(failure(2, line));
     expect(scratch.entries()).toEqual([]);
