@@ -97,7 +97,7 @@ export function histogramChart(results: readonly NamedResult[]): Chart {
 /** I/Os per second over time. */
 export function iopsChart(results: readonly NamedResult[]): Chart {
   return timeChart('iops', 'IOPS over time', results, 1000, {
-    samples: ({ iopsSamples }) => iopsSamples,
+    samples: ({ samples }) => samples.iops,
     mean: iops,
     text: (value) => formatCount(Math.round(value)),
   });
@@ -106,7 +106,7 @@ export function iopsChart(results: readonly NamedResult[]): Chart {
 /** Bytes per second over time. */
 export function bandwidthChart(results: readonly NamedResult[]): Chart {
   return timeChart('bandwidth', 'Bandwidth over time', results, 1024, {
-    samples: ({ bandwidthSamples }) => bandwidthSamples,
+    samples: ({ samples }) => samples.bandwidth,
     mean: bandwidth,
     text: (value) => spaced(formatBandwidth(Math.round(value))),
   });

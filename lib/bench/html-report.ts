@@ -9,11 +9,12 @@ import {
   type NamedResult,
 } from './html-report-charts';
 import { latencyText, spaced } from './html-report-axes';
+import { DIRECTIONS } from './job';
 import { STYLE } from './html-report-style';
 import {
   SAMPLE_MILLISECONDS,
+  allDirections,
   bandwidth,
-  bothDirections,
   iops,
   latencyOf,
   mergeResults,
@@ -62,7 +63,7 @@ const DEEP_PERCENTILES = [99.999, 99.9999, 99.99999] as const;
 export function htmlReport(input: HtmlReportInput): string {
   const { parts, program, started } = input;
   const all = mergeResults(parts.map(({ result }) => result));
-  const total = bothDirections(all);
+  const total = allDirections(all);
   const results = comparedResults(parts, total);
   const title = headline(input);
   // Even if a way were found around the escaping, a browser runs no script and loads nothing.
@@ -116,15 +117,14 @@ function comparedResults(parts: readonly ReportPart[], total: DirectionResult): 
   const names = partNames(parts);
   let compared: NamedResult[];
   if (parts.length === 1)
-    compared = parts.flatMap(({ result: { read, write } }) => [
-      { name: 'read', result: read },
-      { name: 'write', result: write },
-    ]);
+    compared = parts.flatMap(({ result }) =>
+      DIRECTIONS.map((direction) => ({ name: direction, result: result[direction] })),
+    );
   else if (parts.length > SERIES_COLOURS) compared = [{ name: 'all', result: total }];
   else
     compared = parts.map(({ result }, index) => ({
       name: names[index] ?? '',
-      result: bothDirections(result),
+      result: allDirections(result),
     }));
   return compared.filter(({ result }) => result.ios > 0);
 }
@@ -154,7 +154,7 @@ function tiles(total: DirectionResult): Markup {
 function resultTable(parts: readonly ReportPart[], total: DirectionResult): Markup {
   const names = partNames(parts);
   const rows = parts.flatMap(({ result }, index) =>
-    (['read', 'write'] as const).flatMap((direction) =>
+    DIRECTIONS.flatMap((direction) =>
       result[direction].ios > 0
         ? [
             {
@@ -194,7 +194,7 @@ function charts(results: readonly NamedResult[]): Markup {
   if (results.length === 0)
     return html`<h2>Latency</h2>
       <p>No I/O was completed, so that there is nothing to draw.</p>`;
-  const sampled = results.some(({ result }) => result.iopsSamples.length > 0);
+  const sampled = results.some(({ result }) => result.samples.iops.length > 0);
   return html`<h2>Latency</h2>
     ${chartFigure(percentileChart(results))} ${chartFigure(histogramChart(results))}
     <h2>Over time</h2>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { mergeResults, type JobResult } from './job-result';
-import type { BenchmarkOptions } from './options';
+import type { WorkloadOptions } from './options';
 import { processorUse, type ProcessorUse } from './processors';
 import { doubts, type TargetUse } from './trust';
 
@@ -17,19 +17,24 @@ export class ProcessorWatch {
     this.#before = this.#pids.map(useOf);
   }
 
-  /** @param results the jobs of all endpoints */
+  /**
+   * @param results the jobs of a workload at the endpoint
+   * @param allJobs number of jobs of the whole run
+   */
   doubts(
     endpoint: number,
-    results: readonly (readonly JobResult[])[],
-    { completion = 'poll' }: Pick<BenchmarkOptions, 'completion'>,
+    results: readonly JobResult[],
+    allJobs: number,
+    { completion = 'poll', processors }: Pick<WorkloadOptions, 'completion' | 'processors'>,
   ): string[] {
     return doubts({
       completion,
-      result: mergeResults(results[endpoint] ?? []),
+      result: mergeResults(results),
       target: this.#target(endpoint),
-      allJobs: results.flat().length,
-      allTargets: results.length,
-      ownProcessors: useOf(process.pid)?.allowed ?? new Set(),
+      allJobs,
+      allTargets: this.#pids.length,
+      ownProcessors:
+        processors === undefined ? (useOf(process.pid)?.allowed ?? new Set()) : new Set(processors),
     });
   }
 

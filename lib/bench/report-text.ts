@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { latencyBins } from './histogram';
+import { DIRECTIONS } from './job';
 import {
+  allDirections,
   bandwidth,
-  bothDirections,
   iops,
   latencyOf,
   mergeResults,
@@ -29,6 +30,8 @@ export interface ReportContents {
   readonly percentiles?: readonly number[] | undefined;
   /** Adds a histogram of the latencies. */
   readonly histogram?: boolean;
+  /** Width of the report. Default 110. */
+  readonly columns?: number;
 }
 
 type Rows = readonly (readonly [label: string, direction: DirectionResult])[];
@@ -56,10 +59,10 @@ export function formatReport(parts: readonly ReportPart[], contents: ReportConte
 }
 
 function resultLines(job: JobResult, { percentiles, histogram }: ReportContents): string[] {
-  const rows: [string, DirectionResult][] = [];
-  if (job.read.ios > 0) rows.push(['read', job.read]);
-  if (job.write.ios > 0) rows.push(['write', job.write]);
-  if (rows.length !== 1) rows.push(['total', bothDirections(job)]);
+  const rows = DIRECTIONS.flatMap((direction): [string, DirectionResult][] =>
+    job[direction].ios > 0 ? [[direction, job[direction]]] : [],
+  );
+  if (rows.length !== 1) rows.push(['total', allDirections(job)]);
   const header = [
     ''.padEnd(LABEL_WIDTH),
     'IOPS'.padStart(IOPS_WIDTH),
@@ -89,15 +92,16 @@ function percentileTable(rows: Rows, percentiles: readonly number[]): string[] {
   ];
 }
 
-/** Reads and writes in one histogram: a line for each interval, its share, what lies below its end, and a bar. */
+/** All directions in one histogram: a line for each interval, its share, what lies below its end, and a bar. */
 function histogramTable(job: JobResult): string[] {
-  const count = job.read.ios + job.write.ios;
-  const bins = latencyBins([latencyOf(job.read), latencyOf(job.write)], HISTOGRAM_LINES).map(
-    ({ from, to, counts }) => ({
-      range: `${formatLatency(from).padStart(8)} - ${formatLatency(to).padEnd(8)}`,
-      ios: counts.reduce((sum, each) => sum + each, 0),
-    }),
-  );
+  const count = allDirections(job).ios;
+  const bins = latencyBins(
+    DIRECTIONS.map((direction) => latencyOf(job[direction])),
+    HISTOGRAM_LINES,
+  ).map(({ from, to, counts }) => ({
+    range: `${formatLatency(from).padStart(8)} - ${formatLatency(to).padEnd(8)}`,
+    ios: counts.reduce((sum, each) => sum + each, 0),
+  }));
   const longest = bins.reduce((most, { ios }) => Math.max(most, ios), 0);
   let below = 0;
   return [
@@ -136,7 +140,7 @@ function microseconds(ns: number): string {
 
 function costLine(job: JobResult): string {
   const { userMs, systemMs } = job.cpu;
-  const ios = job.read.ios + job.write.ios;
+  const { ios } = allDirections(job);
   const share = (ms: number): string => (job.runtimeMs > 0 ? ((ms * 100) / job.runtimeMs).toFixed(1) : '0.0');
   const perIo = ios > 0 ? `, ${(((userMs + systemMs) * 1000) / ios).toFixed(2)} us per I/O` : '';
   const seconds = (job.runtimeMs / 1000).toFixed(2);

@@ -15,14 +15,14 @@ export interface Command {
 /**
  * Joins a command's options with what it does. `--help` is answered here.
  *
- * @param action is given the values, the arguments, and the names of the options that were given
+ * @param action is given the values, the arguments, and the texts of the options that were given
  */
 export function defineCommand<const C extends CommandSpec>(
   spec: C,
   action: (
     options: OptionValues<C>,
     positionals: readonly string[],
-    given: ReadonlySet<string>,
+    given: ReadonlyMap<string, string | true>,
   ) => Promise<void> | void,
 ): Command {
   return {

@@ -1,15 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { benchmark, type EndpointResult } from '../bench/benchmark';
-import {
-  bandwidth,
-  bothDirections,
-  iops,
-  latencyOf,
-  mergeResults,
-  type JobResult,
-} from '../bench/job-result';
+import { benchmark, type PartResult } from '../bench/benchmark';
+import { allDirections, bandwidth, iops, latencyOf, mergeResults, type JobResult } from '../bench/job-result';
 import { LiveLine } from '../bench/live-line';
-import type { BenchmarkOptions } from '../bench/options';
+import type { WorkloadOptions } from '../bench/options';
 import { formatBandwidth, formatCount, formatLatency, formatSize } from '../bench/units';
 import { connect, type VfioUserDevice } from '../client';
 import { NvmeController } from '../nvme/host';
@@ -80,7 +73,7 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
 }
 
 /** What was measured, and why it is not to be trusted. */
-type Measured = JobResult & Pick<EndpointResult, 'doubts'>;
+type Measured = JobResult & Pick<PartResult, 'doubts'>;
 
 /** Tells of figures that are not those of the device, just below them. */
 function doubt({ doubts }: Measured): void {
@@ -125,14 +118,13 @@ async function identify(device: VfioUserDevice): Promise<void> {
 
 async function measure(
   device: VfioUserDevice,
-  options: BenchmarkOptions,
+  options: WorkloadOptions,
   signal: AbortSignal,
 ): Promise<Measured> {
   signal.throwIfAborted();
-  const line = new LiveLine(process.stderr, options);
+  const line = new LiveLine(process.stderr, { groups: [options] });
   try {
-    const result = await benchmark([device], {
-      ...options,
+    const result = await benchmark([device], [options], {
       targetPids: [device.serverPid],
       signal,
       onProgress: (progress) => {
@@ -140,15 +132,15 @@ async function measure(
       },
     });
     if (result.failure !== undefined) throw result.failure;
-    const [endpoint] = result.endpoints;
-    return { ...mergeResults(endpoint?.jobs ?? []), doubts: endpoint?.doubts ?? [] };
+    const [part] = result.parts;
+    return { ...mergeResults(part?.jobs ?? []), doubts: part?.doubts ?? [] };
   } finally {
     line.clear();
   }
 }
 
 function rates(result: JobResult): string {
-  const all = bothDirections(result);
+  const all = allDirections(result);
   const latency = latencyOf(all);
   const percentiles = `p50 ${formatLatency(latency.percentile(50))}, p99 ${formatLatency(latency.percentile(99))}`;
   return `${formatCount(Math.round(iops(all)))} IOPS, ${formatBandwidth(bandwidth(all))}, ${percentiles}`;

@@ -96,7 +96,11 @@ function placeholder(spec: OptionSpec): string {
       return ` <${spec.placeholder ?? 'text'}>`;
     case 'choice':
       return ' <word>';
-    default:
+    case 'size':
+    case 'count':
+    case 'duration':
+    case 'number':
+    case 'integer':
       return ` <${spec.type}>`;
   }
 }

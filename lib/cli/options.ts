@@ -20,8 +20,8 @@ export type CommandLine<C extends CommandSpec> =
   | {
       readonly help: false;
       readonly options: OptionValues<C>;
-      /** Names of the options that were given. */
-      readonly given: ReadonlySet<string>;
+      /** The texts of the options that were given, by name; true for a flag that stands alone. */
+      readonly given: ReadonlyMap<string, string | true>;
       /** As many as were given, at least those that are not optional. */
       readonly positionals: readonly string[];
     };
@@ -67,7 +67,7 @@ export function parseCommandLine<const C extends CommandSpec>(
   }
   checkPositionals(command, positionals);
   const options = readTable(command.options, (name) => [`Option --${name}`, given.get(name)]);
-  return { help: false, options: options as OptionValues<C>, given: new Set(given.keys()), positionals };
+  return { help: false, options: options as OptionValues<C>, given, positionals };
 }
 
 /**

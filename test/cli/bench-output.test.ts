@@ -111,7 +111,10 @@ describe('wrong usage, told before anything is started', () => {
       '--report cannot write /no/such/x.html: there is no directory /no/such',
     ],
     [['--hgrm', '/dev/null'], '--hgrm cannot write /dev/null: it is there, but is no regular file'],
-    [['--hgrm', '/tmp/x', '--report', '/tmp/../tmp/x'], '--hgrm and --report name the same file'],
+    [
+      ['--hgrm', '/tmp/x', '--report', '/tmp/../tmp/x'],
+      'Two of the files to write, of --output, --hgrm and --report, are the same',
+    ],
     [
       ['--output-format', 'json-'],
       "Option --output-format does not accept 'json-'; it takes one of normal, json, json+; did you mean json?",

@@ -33,7 +33,7 @@ describe('without endpoint', () => {
       /^vfio-user memory drive, NVMe 1\.4, 16\.0MiB in blocks of 512 bytes, mapped doorbells\n\nbench: embedded endpoint, namespace 1\n/,
     );
     expect(stdout).toMatch(
-      /\nrw=write, bs=4096, iodepth=32, numjobs=1, size=16777216, verify=pattern, randseed=\d+,\n/,
+      /\nrw=write, bs=4096, iodepth=32, numjobs=1, verify=pattern, size=16777216, randseed=\d+,\n/,
     );
     expect(stdout).toMatch(/\nwrite +[1-9]\d* /);
     expect(stdout).toContain('\n4096 I/Os in ');
@@ -206,7 +206,7 @@ describe('with an endpoint', () => {
       [['--iodepth', '5000'], "an I/O depth of 5000 is too much; the controller's queues hold 1023"],
       [
         ['--verify'],
-        'verifying needs a workload that writes (write, randwrite, randrw): it reads back what the run has written',
+        'verifying needs a workload that writes (write, randwrite, rw, randrw): it reads back what the run has written',
       ],
     ];
     for (const [args, line] of lines)
@@ -239,13 +239,13 @@ describe('wrong usage, told before anything is started', () => {
     ],
     [
       ['--bs', '0'],
-      "Option --bs does not accept '0'; it takes a size such as 512, 4k or 1m, at least 512 bytes",
+      "Option --bs does not accept '0'; it takes a size of at least 512 bytes, such as 4k, or sizes for reads, writes and trims: 4k,64k",
     ],
     [
       ['--iodepth', '0'],
       "Option --iodepth does not accept '0'; it takes a whole number such as 32 or 10k, from 1 to 65535",
     ],
-    [['--rwmixread', '70'], '--rwmixread goes with --rw randrw, not with --rw randread'],
+    [['--rwmixread', '70'], '--rwmixread goes with --rw rw or randrw, not with --rw randread'],
     [
       ['--rw', 'randrw', '--rwmixread', '101'],
       "Option --rwmixread does not accept '101'; it takes a whole number, from 0 to 100",

@@ -114,7 +114,7 @@ test('dashes and underscores are the same in names, and an alias is the same opt
   for (const name of ['--ramp_time', '--ramp-time', '--ramp'])
     expect(parse('s', name, '500').options.ramp_time).toBe(500e-6);
   expect(parse('s', '--time-based=0').options.time_based).toBe(false);
-  expect(parse('s', '--ramp-time=2s').given).toEqual(new Set(['ramp_time']));
+  expect(parse('s', '--ramp-time=2s').given).toEqual(new Map([['ramp_time', '2s']]));
   // What follows two dashes, and values, stay as they are.
   expect(parse('--output=a-b', '--', '--ramp-time').positionals).toEqual(['--ramp-time']);
   expect(parse('s', '--output=--ramp-time').options.output).toBe('--ramp-time');
