@@ -24,8 +24,8 @@ const NAMES: Readonly<Record<LogKind, readonly string[]>> = {
 };
 
 /**
- * The logs of jobs in fio's format (the largest latency of each interval, or its average): a line `time (ms), value, direction, block size, offset, priority` for each interval and
- * direction. The value is an average: KiB/s, I/Os per second, or ns. As in fio, block size and offset are 0 for averages.
+ * The logs of jobs in fio's format (the largest latency of each interval, or its average): a line `time (ms), value, direction, block size, priority` for each interval and
+ * direction. The value is an average: KiB/s, I/Os per second, or ns. As in fio, block size and priority are 0 for averages.
  */
 export function fioLogs(kind: LogKind, jobs: readonly JobResult[], largest: boolean): FioLog[] {
   return jobs.flatMap((job, index) => {
@@ -45,7 +45,7 @@ function logText(kind: LogKind, job: JobResult, largest: boolean): string {
       // fio logs what has happened: an interval without an I/O has no latency.
       if (kind === 'lat' && (samples.iops[at] ?? 0) === 0) continue;
       const value = Math.round(valueOf(kind, samples, at, largest));
-      lines.push(`${time}, ${value}, ${DIRECTION_NUMBERS[direction]}, 0, 0, 0\n`);
+      lines.push(`${time}, ${value}, ${DIRECTION_NUMBERS[direction]}, 0, 0\n`);
     }
   }
   return lines.join('');

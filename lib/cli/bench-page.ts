@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { arch, cpus, release, type } from 'node:os';
-import { htmlReport, type Facts, type Remark } from '../bench/html-report';
+import type { Remark } from '../bench/html-page';
+import { htmlReport, type Facts } from '../bench/html-report';
 import { formatSize } from '../bench/units';
 import type { FinishedRun, MeasuredPart } from './bench-output';
 import { remarks } from './bench-remarks';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import type { Remark } from '../bench/html-report';
+import type { Remark } from '../bench/html-page';
 import { allDirections, bandwidth, iops, mergeResults } from '../bench/job-result';
 import { formatBandwidth, formatCount } from '../bench/units';
 import type { FinishedRun, MeasuredPart } from './bench-output';
