@@ -164,7 +164,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
    * is in a container whose processes this one does not see, and when the connection has ended.
    */
   get serverPid(): number | undefined {
-    const pid = this.closed ? 0 : this.#connection.peerPid;
+    const pid = this.state === 'connected' ? this.#link.connection.peerPid : 0;
     return pid === 0 ? undefined : pid;
   }
 
