@@ -26,11 +26,6 @@ export function commonUnit(sizes: readonly number[]): number {
   return sizes.reduce((unit, bytes) => divisor(unit, bytes), 0);
 }
 
-/** The mean size of the I/Os of a direction in bytes. */
-export function meanSize(shares: readonly SizeShare[]): number {
-  return shares.reduce((sum, { bytes, share }) => sum + bytes * share, 0);
-}
-
 /** The directions whose sizes a workload uses. A trim has the size of the write that follows it. */
 function sizingDirections(workload: Workload): readonly Direction[] {
   return trimsAndWrites(workload) ? ['write'] : directionsOf(workload);

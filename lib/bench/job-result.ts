@@ -140,7 +140,7 @@ export function batchSlot(size: number): number {
   return size > 64 ? 6 : 31 - Math.clz32(size - 1);
 }
 
-/** A direction in which nothing was done. */
+/** A direction in which nothing was done. @internal Exported for its test. */
 export function emptyDirection(): DirectionResult {
   return {
     ios: 0,

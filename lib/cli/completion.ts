@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { HELP_OPTION, type CommandSpec, type OptionSpec } from './option-spec';
+import { HELP_OPTION, type CommandSpec, type OptionSpec, type OptionTable } from './option-spec';
 import { PROGRAM } from './help';
 
 /** The shells that are known. */
@@ -87,7 +87,8 @@ function fish(specs: readonly CommandSpec[]): string {
   const lines = specs.flatMap((spec) => {
     const [first = '', second] = spec.name.split(' ');
     const seen = `-n ${quote(`__fish_seen_subcommand_from ${first}`)}`;
-    const options = Object.entries({ ...spec.options, help: HELP_OPTION }).map(([name, option]) => {
+    const table: OptionTable = { ...spec.options, help: HELP_OPTION };
+    const options = Object.entries(table).map(([name, option]) => {
       const words = choicesOf(option);
       const value =
         option.type === 'boolean' ? '' : words === undefined ? ' -r' : ` -x -a ${quote(words.join(' '))}`;

@@ -13,7 +13,7 @@ export const EXIT_CODES: readonly (readonly [code: string, meaning: string])[] =
   ['128 + n', 'signal n ended the command before there was anything to tell'],
 ];
 
-/** The options of a command as a table of Markdown, for docs/cli.md. */
+/** The options of a command as a table of Markdown, for docs/cli.md. @internal Exported for its test. */
 export function optionTable({ options }: CommandSpec): string {
   const cell = (text: string): string => text.replaceAll('|', '\\|').replaceAll('<', '\\<');
   const rows = optionGroups(options).flatMap(([title, group], index) => [
