@@ -4,6 +4,7 @@
       "target_name": "vfio_user",
       "sources": [
         "native/addon.cc",
+        "native/affinity.cc",
         "native/arguments.cc",
         "native/bus-error-guard.cc",
         "native/descriptor-table.cc",

@@ -22,6 +22,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   auto* data = new AddonData();
   env.SetInstanceData(data);
   env.AddCleanupHook(CloseAll, data);
+  InitAffinity(env, exports);
   InitDescriptor(env, exports);
   InitEventfd(env, exports);
   InitMemory(env, exports);

@@ -24,6 +24,7 @@ struct AddonData {
   UniqueFd lost_event;
 };
 
+void InitAffinity(Napi::Env env, Napi::Object exports);
 void InitDescriptor(Napi::Env env, Napi::Object exports);
 void InitEventfd(Napi::Env env, Napi::Object exports);
 void InitMemory(Napi::Env env, Napi::Object exports);

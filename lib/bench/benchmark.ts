@@ -5,9 +5,12 @@ import { SentDoorbells } from '../nvme/host/doorbells';
 import type { Device } from '../pci';
 import type { JobEnd, JobResult } from './job-result';
 import { runBetweenTurns, runInWorker } from './job-runner';
-import { checkOptions, timeoutOf, type BenchmarkOptions } from './options';
+import { checkRun, checkWorkload, timeoutOf, type RunOptions, type WorkloadOptions } from './options';
 import { attachController, pickNamespace, planJobs, type PlannedJob } from './plan';
+import { ProcessorWatch } from './processor-watch';
 import { ProgressWatch } from './progress-watch';
+import { StatusWatch } from './status-watch';
+import { SteadyState, type SteadyOutcome } from './steady-state';
 
 /** Who was measured. */
 export interface BenchmarkTarget {
@@ -26,29 +29,43 @@ export interface BenchmarkTarget {
   readonly mappedDoorbells: boolean;
 }
 
-/** What was measured at one endpoint. */
-export interface EndpointResult {
+/** What a workload has measured at one endpoint. */
+export interface PartResult {
+  /** The endpoint and the workload, by their index in what was asked for. */
+  readonly endpoint: number;
+  readonly workload: number;
   readonly target: BenchmarkTarget;
   readonly jobs: readonly JobResult[];
+  /** Why the figures are not those of the device, and what to do; empty when there is no doubt. */
+  readonly doubts: readonly string[];
 }
 
 /** The result of a run, also of one that failed or was ended early. */
 export interface BenchmarkResult {
-  /** In the order in which the devices were given. */
-  readonly endpoints: readonly EndpointResult[];
+  /** By endpoint, and there by workload, in the order in which they were given. */
+  readonly parts: readonly PartResult[];
   /** Why the run failed; undefined when it did not. */
   readonly failure?: VfioUserError | undefined;
-  /** True when {@link BenchmarkOptions.signal} ended the run. */
+  /** True when {@link RunOptions.signal} ended the run. */
   readonly interrupted: boolean;
+  /** What has become of {@link RunOptions.steadyState}. */
+  readonly steady?: SteadyOutcome | undefined;
 }
 
 /** A controller that is measured. */
 interface Endpoint {
   readonly controller: NvmeController;
-  readonly namespace: NvmeNamespace;
-  readonly jobs: readonly PlannedJob[];
+  readonly parts: readonly EndpointPart[];
   /** Why the connection ended during the run, null when this side closed it; undefined when it did not end. */
   lost?: Error | null;
+}
+
+/** A workload at an endpoint. */
+interface EndpointPart {
+  readonly workload: number;
+  readonly options: WorkloadOptions;
+  readonly namespace: NvmeNamespace;
+  readonly jobs: readonly PlannedJob[];
 }
 
 /** A run that is over. */
@@ -70,31 +87,36 @@ const ERROR_CODES: Readonly<Partial<Record<JobEnd['reason'], VfioUserErrorCode>>
 };
 
 /**
- * Measures NVMe controllers, all at the same time: brings them up, runs the jobs, and shuts them down. The devices stay open,
- * but for those that do not shut down in time: these are closed.
+ * Measures NVMe controllers, all at the same time: brings them up, runs the jobs of all workloads, and shuts them down. The
+ * devices stay open, but for those that do not shut down in time: these are closed.
  *
  * @throws RangeError or TypeError for options that a controller cannot satisfy, before anything is written; VfioUserError
  *   when a controller does not start
  */
 export async function benchmark(
   devices: readonly Device[],
-  options: BenchmarkOptions,
+  workloads: readonly WorkloadOptions[],
+  options: RunOptions = {},
 ): Promise<BenchmarkResult> {
-  checkOptions(options);
+  checkRun(options);
+  for (const workload of workloads) checkWorkload(workload);
   const controllers: NvmeController[] = [];
   const shutDownAll = (run?: Run): Promise<(VfioUserError | undefined)[]> =>
     orGiveUp(devices, options, () =>
       Promise.all(
         controllers.map((controller, index) => {
-          const jobs = run?.endpoints[index]?.jobs ?? [];
-          const results = run?.result.endpoints[index]?.jobs ?? [];
-          const stalled = results.some(({ ended }) => ended.reason === 'stalled');
+          const endpoint = run?.endpoints[index];
+          const jobs = endpoint === undefined ? [] : jobsOf(endpoint);
+          const parts = run?.result.parts.filter((part) => part.endpoint === index) ?? [];
+          const stalled = parts.some((part) => part.jobs.some(({ ended }) => ended.reason === 'stalled'));
           return shutDown(controller, jobs, stalled, options);
         }),
       ),
     );
   try {
-    const endpoints = await orGiveUp(devices, options, () => prepare(devices, options, controllers));
+    const endpoints = await orGiveUp(devices, options, () =>
+      prepare(devices, workloads, options, controllers),
+    );
     options.onStart?.();
     const result = await measure(endpoints, options);
     const failures = await shutDownAll({ endpoints, result });
@@ -106,10 +128,14 @@ export async function benchmark(
   }
 }
 
+function jobsOf({ parts }: Endpoint): PlannedJob[] {
+  return parts.flatMap(({ jobs }) => jobs);
+}
+
 /** Runs an action that waits for devices. The wish to give up closes them, which ends it. */
 async function orGiveUp<T>(
   devices: readonly Device[],
-  { giveUp }: BenchmarkOptions,
+  { giveUp }: RunOptions,
   action: () => Promise<T>,
 ): Promise<T> {
   const closeAll = (): void => {
@@ -127,16 +153,26 @@ async function orGiveUp<T>(
 /** Brings the controllers up, which are put into a list one by one, and plans their jobs. */
 async function prepare(
   devices: readonly Device[],
-  options: BenchmarkOptions,
+  workloads: readonly WorkloadOptions[],
+  run: RunOptions,
   controllers: NvmeController[],
 ): Promise<Endpoint[]> {
-  for (const device of devices)
-    controllers.push(await answering(device, () => attachController(device, options)));
+  const at = (endpoint: number): WorkloadOptions[] =>
+    workloads.filter(({ endpoints }) => endpoints?.includes(endpoint) !== false);
+  for (const [index, device] of devices.entries())
+    controllers.push(await answering(device, () => attachController(device, at(index), run)));
   const endpoints: Endpoint[] = [];
-  for (const controller of controllers) {
-    const namespace = pickNamespace(controller, options.nsid);
-    const plan = (): Promise<PlannedJob[]> => planJobs(controller, namespace, options);
-    endpoints.push({ controller, namespace, jobs: await answering(controller.device, plan) });
+  for (const [index, controller] of controllers.entries()) {
+    const parts: EndpointPart[] = [];
+    let jobs = 0;
+    for (const options of at(index)) {
+      const namespace = pickNamespace(controller, options.nsid);
+      const plan = (): Promise<PlannedJob[]> => planJobs(controller, namespace, options, run, jobs);
+      const planned = await answering(controller.device, plan);
+      jobs += planned.length;
+      parts.push({ workload: workloads.indexOf(options), options, namespace, jobs: planned });
+    }
+    endpoints.push({ controller, parts });
   }
   return endpoints;
 }
@@ -166,7 +202,7 @@ async function shutDown(
   controller: NvmeController,
   jobs: readonly PlannedJob[],
   stalled: boolean,
-  options: BenchmarkOptions,
+  options: RunOptions,
 ): Promise<VfioUserError | undefined> {
   const { device } = controller;
   const waited = Math.max(0, ...jobs.map(({ state }) => state.waitedMs));
@@ -191,9 +227,9 @@ async function shutDown(
   }
 }
 
-async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions): Promise<BenchmarkResult> {
-  const { signal, giveUp, onProgress } = options;
-  const jobs = endpoints.flatMap((endpoint) => endpoint.jobs);
+async function measure(endpoints: readonly Endpoint[], options: RunOptions): Promise<BenchmarkResult> {
+  const { signal, giveUp, targetPids = [] } = options;
+  const jobs = endpoints.flatMap(jobsOf);
   const stopAll = (): void => {
     for (const { state } of jobs) state.stop();
   };
@@ -206,13 +242,49 @@ async function measure(endpoints: readonly Endpoint[], options: BenchmarkOptions
   };
   giveUp?.addEventListener('abort', giveUpAll);
   if (giveUp?.aborted === true) giveUpAll();
-  const watch = onProgress && new ProgressWatch(jobs, onProgress);
+  const steady = options.steadyState && new SteadyState(options.steadyState);
+  const watch = new ProgressWatch(jobs, (progress) => {
+    options.onProgress?.(progress);
+    const { elapsedMs, ios, bytes } = progress;
+    if (progress.phase === 'run' && steady?.look(elapsedMs, ios, bytes) === true)
+      for (const { state } of jobs) state.finish();
+  });
+  const allParts = endpoints.flatMap((endpoint, index) =>
+    endpoint.parts.map((part) => ({ endpoint, index, part })),
+  );
+  const told = (results: readonly (readonly JobResult[])[]): Omit<PartResult, 'doubts'>[] =>
+    allParts.map(({ endpoint, index, part }, place) => ({
+      ...partResult(endpoint, part, results[place] ?? []),
+      endpoint: index,
+    }));
+  const status = new StatusWatch(
+    allParts.map(({ part }) => part.jobs),
+    options.statusInterval,
+    (results) => {
+      options.onStatus?.(told(results).map((part) => ({ ...part, doubts: [] })));
+    },
+  );
   try {
-    const results = await Promise.all(endpoints.map(runJobs));
-    const told = endpoints.map((endpoint, index) => endpointResult(endpoint, results[index] ?? []));
-    return { endpoints: told, failure: firstFailure(endpoints, told), interrupted: signal?.aborted === true };
+    const use = new ProcessorWatch(targetPids);
+    const results = (await Promise.all(endpoints.map((endpoint) => runJobs(endpoint, status)))).flat();
+    const parts = told(results).map((part, place) => {
+      const allJobs = results.flat().length;
+      const { completion, processors } = allParts[place]?.part.options ?? {};
+      const doubts = use.doubts(part.endpoint, part.jobs, allJobs, {
+        ...(completion === undefined ? {} : { completion }),
+        ...(processors === undefined ? {} : { processors }),
+      });
+      return { ...part, doubts };
+    });
+    return {
+      parts,
+      failure: firstFailure(endpoints, parts),
+      interrupted: signal?.aborted === true,
+      steady: steady?.outcome,
+    };
   } finally {
-    watch?.stop();
+    watch.stop();
+    status.stop();
     // If one thread has failed, the others still run.
     for (const { state } of jobs) state.abandon();
     for (const stopWatching of undo) stopWatching();
@@ -226,7 +298,7 @@ function watchDevice(endpoint: Endpoint, stopAll: () => void): () => void {
   const { device } = endpoint.controller;
   const onClose = (error: Error | null): void => {
     endpoint.lost = error;
-    for (const { state } of endpoint.jobs) state.abandon();
+    for (const { state } of jobsOf(endpoint)) state.abandon();
     // The others would be measured under another load than was asked for.
     stopAll();
   };
@@ -234,14 +306,30 @@ function watchDevice(endpoint: Endpoint, stopAll: () => void): () => void {
   return () => device.off('close', onClose);
 }
 
-async function runJobs({ controller, jobs }: Endpoint): Promise<JobResult[]> {
+/** The results of the jobs of each part. */
+async function runJobs({ controller, parts }: Endpoint, status: StatusWatch): Promise<JobResult[][]> {
   const { arena, device, capabilities } = controller;
   const bar = await device.region('bar0');
   return Promise.all(
-    jobs.map(({ job }) => {
-      if (job.doorbells !== null) return runInWorker(job);
-      return runBetweenTurns(job, arena.memory.buffer, new SentDoorbells(bar, capabilities.dstrd));
-    }),
+    parts.map(({ jobs }) =>
+      Promise.all(
+        jobs.map((planned) => {
+          const { job } = planned;
+          const onSnapshot = (result: JobResult): void => {
+            status.take(planned, result);
+          };
+          const doorbells = new SentDoorbells(bar, capabilities.dstrd);
+          const run =
+            job.doorbells === null
+              ? runBetweenTurns(job, arena.memory.buffer, doorbells, onSnapshot)
+              : runInWorker(job, onSnapshot);
+          return run.then((result) => {
+            status.ended(planned, result);
+            return result;
+          });
+        }),
+      ),
+    ),
   );
 }
 
@@ -254,8 +342,12 @@ async function deleteQueues(jobs: readonly PlannedJob[]): Promise<void> {
   }
 }
 
-function endpointResult(endpoint: Endpoint, results: readonly JobResult[]): EndpointResult {
-  const { controller, namespace, lost } = endpoint;
+function partResult(
+  endpoint: Endpoint,
+  { workload, namespace }: EndpointPart,
+  results: readonly JobResult[],
+): Omit<PartResult, 'endpoint' | 'doubts'> {
+  const { controller, lost } = endpoint;
   const { identify, device } = controller;
   const target: BenchmarkTarget = {
     endpoint: device.name,
@@ -268,21 +360,21 @@ function endpointResult(endpoint: Endpoint, results: readonly JobResult[]): Endp
     capacity: namespace.size,
     mappedDoorbells: controller.mappedDoorbells,
   };
-  if (lost === undefined) return { target, jobs: results };
+  if (lost === undefined) return { workload, target, jobs: results };
   const message = `went away during the run: ${lost?.message ?? 'closed by this side'}`;
   const ended: JobEnd = { reason: 'lost', message };
-  return { target, jobs: results.map((result) => ({ ...result, ended })) };
+  return { workload, target, jobs: results.map((result) => ({ ...result, ended })) };
 }
 
 /** An endpoint that went away comes first, since it ends the jobs of all. */
 function firstFailure(
   endpoints: readonly Endpoint[],
-  results: readonly EndpointResult[],
+  results: readonly Omit<PartResult, 'doubts'>[],
 ): VfioUserError | undefined {
-  const failures = results.flatMap(({ target, jobs }, index) =>
+  const failures = results.flatMap(({ endpoint, target, jobs }) =>
     jobs.flatMap(({ ended }) => {
       const code = ERROR_CODES[ended.reason];
-      const cause = endpoints[index]?.lost ?? undefined;
+      const cause = endpoints[endpoint]?.lost ?? undefined;
       return code === undefined
         ? []
         : [new VfioUserError(code, `${target.endpoint} ${ended.message}`, { cause })];

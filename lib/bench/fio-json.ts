@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { LatencyHistogram } from './histogram';
+import { DIRECTIONS, type Direction } from './job';
 import {
   bandwidth,
-  emptyDirection,
   iops,
   latencyOf,
   summarize,
@@ -11,6 +11,8 @@ import {
   type JobEnd,
   type ReportPart,
 } from './job-result';
+import type { SteadyOutcome } from './steady-state';
+import { jobTimes, processorShare } from './trust';
 import { FIO_PERCENTILES } from './units';
 
 /** Statistics of a latency in ns. `percentile` and `bins` are only there when `N` is above 0. */
@@ -88,6 +90,12 @@ export interface FioJob {
     /** Blocks that were read back and compared, and how many of them differ. */
     verified: number;
     mismatches: number;
+    /** The numbers in flight that keep a latency target, by job; empty without one. */
+    found_depths: readonly { depth: number; met: boolean }[];
+    /** Share of a processor that the jobs got while they wanted one, 0 to 1. */
+    processor_share: number;
+    /** Why the figures are not those of the device; empty when there is no doubt. */
+    doubts: readonly string[];
   };
   total_err?: number;
   first_error?: number;
@@ -101,6 +109,13 @@ export interface FioReport {
   timestamp_ms: number;
   time: string;
   'global options': Record<string, string>;
+  /** What fio has no key for. */
+  'vfio-user': {
+    /** True when the run was ended before its time; what is here was measured until then. */
+    interrupted: boolean;
+    /** Whether a steady state that was wished for was attained, and the last value that was judged. */
+    steady_state?: { attained: boolean; value: number | null };
+  };
   jobs: FioJob[];
 }
 
@@ -111,6 +126,10 @@ export interface FioReportInput {
   /** When the run started and when it ended. */
   readonly started: Date;
   readonly ended: Date;
+  /** Whether the run was ended before its time. */
+  readonly interrupted?: boolean;
+  /** What has become of a wish for a steady state. */
+  readonly steady?: SteadyOutcome | undefined;
   /** Each becomes an entry of `jobs`. */
   readonly parts: readonly ReportPart[];
   /** What to put into `percentile`, 0 … 100. Default: {@link FIO_PERCENTILES}. */
@@ -122,6 +141,7 @@ export interface FioReportInput {
 const EIO = 5;
 /** The errno of each way in which a job can end. */
 const ERRNO: Readonly<Record<JobEnd['reason'], number>> = {
+  running: 0,
   finished: 0,
   stopped: 0,
   failed: EIO,
@@ -149,20 +169,26 @@ export function fioReport(input: FioReportInput): FioReport {
     timestamp_ms: milliseconds,
     time: input.ended.toString().replace(/ \(.*\)$/, ''),
     'global options': {},
+    'vfio-user': {
+      interrupted: input.interrupted === true,
+      ...(input.steady === undefined
+        ? {}
+        : { steady_state: { attained: input.steady.attained, value: input.steady.value ?? null } }),
+    },
     jobs: input.parts.map((part) => fioJob(part, input)),
   };
 }
 
-function fioJob({ name, options, result: job }: ReportPart, input: FioReportInput): FioJob {
+function fioJob({ name, options, result: job, doubts = [] }: ReportPart, input: FioReportInput): FioJob {
   const latency: LatencyContents = {
     percentiles: input.percentiles ?? FIO_PERCENTILES,
     bins: input.bins === true,
   };
   const jobTime = job.runtimeMs * job.jobs;
   const percent = (ms: number): number => (jobTime > 0 ? (ms * 100) / jobTime : 0);
-  const limits = latencyMaps([latencyOf(job.read), latencyOf(job.write)]);
-  const groupMean = (direction: 'read' | 'write'): number =>
-    input.parts.reduce((sum, { result }) => sum + summarize(result[direction].bandwidthSamples).mean, 0);
+  const limits = latencyMaps(DIRECTIONS.map((direction) => latencyOf(job[direction])));
+  const groupMean = (direction: Direction): number =>
+    input.parts.reduce((sum, { result }) => sum + summarize(result[direction].samples.bandwidth).mean, 0);
   const error = job.errors > 0 ? EIO : ERRNO[job.ended.reason];
   const batches = shares(BATCH_KEYS, job.batchCounts);
   return {
@@ -175,7 +201,7 @@ function fioJob({ name, options, result: job }: ReportPart, input: FioReportInpu
     'job options': options,
     read: fioDirection(job.read, groupMean('read'), latency),
     write: fioDirection(job.write, groupMean('write'), latency),
-    trim: fioDirection(emptyDirection(), 0, latency),
+    trim: fioDirection(job.trim, groupMean('trim'), latency),
     sync: { total_ios: 0, lat_ns: fioLatency(new LatencyHistogram(), latency) },
     job_runtime: Math.round(jobTime),
     usr_cpu: percent(job.cpu.userMs),
@@ -187,7 +213,14 @@ function fioJob({ name, options, result: job }: ReportPart, input: FioReportInpu
     iodepth_submit: batches,
     iodepth_complete: batches,
     ...limits,
-    'vfio-user': { ended: job.ended, verified: job.verified, mismatches: job.mismatches },
+    'vfio-user': {
+      ended: job.ended,
+      verified: job.verified,
+      mismatches: job.mismatches,
+      found_depths: job.foundDepths,
+      processor_share: processorShare(jobTimes(job)),
+      doubts,
+    },
     ...(job.errors > 0 ? { total_err: job.errors, first_error: EIO } : {}),
   };
 }
@@ -204,8 +237,8 @@ function fioDirection(
   contents: LatencyContents,
 ): FioDirection {
   const bytesPerSecond = Math.floor(bandwidth(direction));
-  const bw = summarize(direction.bandwidthSamples);
-  const rate = summarize(direction.iopsSamples);
+  const bw = summarize(direction.samples.bandwidth);
+  const rate = summarize(direction.samples.iops);
   return {
     io_bytes: direction.bytes,
     io_kbytes: Math.floor(direction.bytes / 1024),

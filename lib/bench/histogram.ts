@@ -181,6 +181,28 @@ export class LatencyHistogram {
     return this.max;
   }
 
+  /** Part of the samples, 0 to 1, that are not above a latency in ns, within half a bucket; 1 without samples. */
+  shareWithin(ns: number): number {
+    if (this.count === 0) return 1;
+    let within = 0;
+    for (const { value, count } of this.buckets()) if (value <= ns || ns >= this.max) within += count;
+    return within / this.count;
+  }
+
+  /**
+   * The largest sample, in ns within half a bucket, since an earlier time; 0 when there is none.
+   *
+   * @param before the {@link data} of that time; without it, of all samples
+   */
+  maxSince(before: Float64Array | undefined): number {
+    const slots = this.#slots;
+    for (let slot = slots.length - 1; slot >= BUCKETS; slot--) {
+      if ((slots[slot] as number) > (before?.[slot] ?? 0))
+        return Math.min(this.max, bucketValue(slot - BUCKETS));
+    }
+    return 0;
+  }
+
   /** The buckets that hold samples, by rising latency. */
   *buckets(): Generator<HistogramBucket, void, undefined> {
     for (let index = 0; index < HISTOGRAM_BUCKETS; index++) {

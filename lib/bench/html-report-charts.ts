@@ -2,7 +2,7 @@
 import type { Chart, ChartSeries } from './html-report-chart';
 import { latencyAxis, latencyText, linearAxis, nines, ninesAxis, spaced } from './html-report-axes';
 import { latencyBins } from './histogram';
-import { SAMPLE_MILLISECONDS, bandwidth, iops, latencyOf, type DirectionResult } from './job-result';
+import { bandwidth, iops, latencyOf, type DirectionResult } from './job-result';
 import { formatBandwidth, formatCount } from './units';
 
 /** What the charts compare: the directions of a run, or its endpoints. Each has at least one I/O. */
@@ -15,6 +15,8 @@ const MARKED = [50, 90, 99, 99.9, 99.99] as const;
 /** Most bars of a histogram, and most steps of a chart over time, that can be told apart on a screen. */
 const MOST_BARS = 280;
 const MOST_STEPS = 300;
+/** Most steps whose value is marked, to be read with the mouse. */
+const MOST_MARKS = 60;
 
 /** Latency by percentile, which shows the tail. */
 export function percentileChart(results: readonly NamedResult[]): Chart {
@@ -95,20 +97,29 @@ export function histogramChart(results: readonly NamedResult[]): Chart {
 }
 
 /** I/Os per second over time. */
-export function iopsChart(results: readonly NamedResult[]): Chart {
-  return timeChart('iops', 'IOPS over time', results, 1000, {
-    samples: ({ iopsSamples }) => iopsSamples,
+export function iopsChart(results: readonly NamedResult[], sampleMs: number): Chart {
+  return timeChart('iops', 'IOPS over time', results, sampleMs, 1000, {
+    samples: ({ samples }) => samples.iops,
     mean: iops,
     text: (value) => formatCount(Math.round(value)),
   });
 }
 
 /** Bytes per second over time. */
-export function bandwidthChart(results: readonly NamedResult[]): Chart {
-  return timeChart('bandwidth', 'Bandwidth over time', results, 1024, {
-    samples: ({ bandwidthSamples }) => bandwidthSamples,
+export function bandwidthChart(results: readonly NamedResult[], sampleMs: number): Chart {
+  return timeChart('bandwidth', 'Bandwidth over time', results, sampleMs, 1024, {
+    samples: ({ samples }) => samples.bandwidth,
     mean: bandwidth,
     text: (value) => spaced(formatBandwidth(Math.round(value))),
+  });
+}
+
+/** Mean latency over time. */
+export function latencyChart(results: readonly NamedResult[], sampleMs: number): Chart {
+  return timeChart('latency-time', 'Mean latency over time', results, sampleMs, 1000, {
+    samples: ({ samples }) => samples.meanLatency,
+    mean: (result) => latencyOf(result).mean,
+    text: latencyText,
   });
 }
 
@@ -122,6 +133,7 @@ function timeChart(
   id: string,
   title: string,
   results: readonly NamedResult[],
+  sampleMs: number,
   base: 1000 | 1024,
   { samples, mean, text }: Measure,
 ): Chart {
@@ -132,14 +144,15 @@ function timeChart(
     const points = Array.from({ length: Math.ceil(all.length / together) }, (_, index) => {
       const group = all.slice(index * together, (index + 1) * together);
       return {
-        x: (Math.min(all.length, (index + 1) * together) * SAMPLE_MILLISECONDS) / 1000,
+        x: (Math.min(all.length, (index + 1) * together) * sampleMs) / 1000,
         y: group.reduce((sum, each) => sum + each, 0) / group.length,
       };
     });
-    return { name, shape: 'steps', points };
+    const marks = points.map(({ x, y }) => ({ x, y, label: `${name}, up to ${x} s: ${text(y)}` }));
+    return { name, shape: 'steps', points, marks: marks.length > MOST_MARKS ? [] : marks };
   });
   const highest = Math.max(...series.flatMap(({ points }) => points.map(({ y }) => y)));
-  const seconds = (length * SAMPLE_MILLISECONDS) / 1000;
+  const seconds = (length * sampleMs) / 1000;
   const time = linearAxis(seconds, 'Seconds', String);
   return {
     id,
@@ -151,7 +164,7 @@ function timeChart(
           all.reduce((a, b) => Math.min(a, b), Infinity),
           all.reduce((a, b) => Math.max(a, b), 0),
         ];
-        return `${name}: ${text(mean(result))} on average, from ${text(low)} to ${text(high)} in intervals of ${SAMPLE_MILLISECONDS} ms.`;
+        return `${name}: ${text(mean(result))} on average, from ${text(low)} to ${text(high)} in intervals of ${sampleMs} ms.`;
       })
       .join(' '),
     x: { ...time, to: seconds, ticks: time.ticks.filter(({ at }) => at <= seconds) },

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT
 import { html, type Markup } from './html';
+import { numberTable, page, remarkList, type Remark } from './html-page';
+import { jobTimes, processorShare } from './trust';
 import { SERIES_COLOURS, chartFigure } from './html-report-chart';
 import {
   bandwidthChart,
   histogramChart,
   iopsChart,
+  latencyChart,
   percentileChart,
   type NamedResult,
 } from './html-report-charts';
 import { latencyText, spaced } from './html-report-axes';
-import { STYLE } from './html-report-style';
+import { DIRECTIONS } from './job';
 import {
-  SAMPLE_MILLISECONDS,
+  allDirections,
   bandwidth,
-  bothDirections,
   iops,
   latencyOf,
   mergeResults,
@@ -26,14 +28,6 @@ import { FIO_PERCENTILES, formatBandwidth, formatCount, formatSize } from './uni
 export interface Facts {
   readonly title: string;
   readonly rows: readonly (readonly [name: string, value: string])[];
-}
-
-/** Something that a reader must know before reading the numbers. */
-export interface Remark {
-  readonly kind: 'good' | 'warning' | 'bad';
-  /** One word, such as `Verified`. */
-  readonly heading: string;
-  readonly text: string;
 }
 
 /** What {@link htmlReport} is made of. Any text may come from a peer; it is escaped. */
@@ -62,44 +56,27 @@ const DEEP_PERCENTILES = [99.999, 99.9999, 99.99999] as const;
 export function htmlReport(input: HtmlReportInput): string {
   const { parts, program, started } = input;
   const all = mergeResults(parts.map(({ result }) => result));
-  const total = bothDirections(all);
+  const total = allDirections(all);
   const results = comparedResults(parts, total);
   const title = headline(input);
-  // Even if a way were found around the escaping, a browser runs no script and loads nothing.
-  return `<!DOCTYPE html>\n${String(
-    html`<html lang="en">
-      <head>
-        <meta charset="utf-8" />
-        <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'" />
-        <meta name="viewport" content="width=device-width, initial-scale=1" />
-        <meta name="color-scheme" content="light dark" />
-        <title>${title}</title>
-        <style>
-          ${STYLE}
-        </style>
-      </head>
-      <body>
-        <main>
-          <header>
-            <h1>${title}</h1>
-            <p>${parts.map(({ target }) => target).join(' · ')}</p>
-            <p class="quiet">${timeText(started)}, measured for ${(all.runtimeMs / 1000).toFixed(1)} s</p>
-          </header>
-          ${input.remarks.map(({ kind, heading, text }) => html`<p class="remark ${kind}"><b>${heading}</b>: ${text}</p>`)}
-          ${tiles(total)} ${resultTable(parts, total)} ${charts(results)}
-          ${percentileTable(results, total, input.percentiles ?? [])}
-          <h2>Configuration</h2>
-          ${factTable({ title: 'Options', rows: configuration(parts) })}
-          <h2>Both ends</h2>
-          ${input.ends.map(factTable)}
-          <footer>
-            ${program}. Latency is from submission to the moment at which the completion is seen, in buckets
-            1.6 % wide; minimum, average and maximum are exact.
-          </footer>
-        </main>
-      </body>
-    </html>`,
-  )}\n`;
+  return page(
+    title,
+    html`<header>
+        <h1>${title}</h1>
+        <p>${parts.map(({ target }) => target).join(' · ')}</p>
+        <p class="quiet">${timeText(started)}, measured for ${(all.runtimeMs / 1000).toFixed(1)} s</p>
+      </header>
+      ${remarkList(input.remarks)} ${tiles(total)} ${resultTable(parts, total)} ${costTable(parts)}
+      ${charts(results, all.sampleMs)} ${percentileTable(results, total, input.percentiles ?? [])}
+      <h2>Configuration</h2>
+      ${factTable({ title: 'Options', rows: configuration(parts) })}
+      <h2>Both ends</h2>
+      ${input.ends.map(factTable)}
+      <footer>
+        ${program}. Latency is from submission to the moment at which the completion is seen, in buckets 1.6 %
+        wide; minimum, average and maximum are exact.
+      </footer>`,
+  );
 }
 
 /** What ran, in a line. Options are in fio's spelling, sizes in bytes or as they were given. */
@@ -116,23 +93,25 @@ function comparedResults(parts: readonly ReportPart[], total: DirectionResult): 
   const names = partNames(parts);
   let compared: NamedResult[];
   if (parts.length === 1)
-    compared = parts.flatMap(({ result: { read, write } }) => [
-      { name: 'read', result: read },
-      { name: 'write', result: write },
-    ]);
+    compared = parts.flatMap(({ result }) =>
+      DIRECTIONS.map((direction) => ({ name: direction, result: result[direction] })),
+    );
   else if (parts.length > SERIES_COLOURS) compared = [{ name: 'all', result: total }];
   else
     compared = parts.map(({ result }, index) => ({
       name: names[index] ?? '',
-      result: bothDirections(result),
+      result: allDirections(result),
     }));
   return compared.filter(({ result }) => result.ios > 0);
 }
 
-/** The names of the parts, or what was measured where two have the same name. */
+/** What the parts are called: the endpoint, where they differ in nothing else; or the job; or both. */
 function partNames(parts: readonly ReportPart[]): string[] {
+  const distinct = (names: readonly string[]): boolean => new Set(names).size === parts.length;
+  const targets = parts.map(({ target }) => target);
+  if (distinct(targets)) return targets;
   const names = parts.map(({ name }) => name);
-  return new Set(names).size === parts.length ? names : parts.map(({ target }) => target);
+  return distinct(names) ? names : parts.map(({ name, target }) => `${name}, ${target}`);
 }
 
 function tiles(total: DirectionResult): Markup {
@@ -154,7 +133,7 @@ function tiles(total: DirectionResult): Markup {
 function resultTable(parts: readonly ReportPart[], total: DirectionResult): Markup {
   const names = partNames(parts);
   const rows = parts.flatMap(({ result }, index) =>
-    (['read', 'write'] as const).flatMap((direction) =>
+    DIRECTIONS.flatMap((direction) =>
       result[direction].ios > 0
         ? [
             {
@@ -190,24 +169,46 @@ function resultTable(parts: readonly ReportPart[], total: DirectionResult): Mark
   );
 }
 
-function charts(results: readonly NamedResult[]): Markup {
+/** What the run has cost the processors, and how much of them it got. */
+function costTable(parts: readonly ReportPart[]): Markup {
+  const names = partNames(parts);
+  return numberTable(
+    'results',
+    'Processor time of the jobs',
+    ['', 'user', 'system', 'per I/O', 'share of a processor', 'context switches'],
+    parts.map(({ result }, index) => {
+      const { userMs, systemMs, contextSwitches } = result.cpu;
+      const { ios } = allDirections(result);
+      return [
+        parts.length > 1 ? (names[index] ?? '') : 'all',
+        `${(userMs / 1000).toFixed(2)}\u00a0s`,
+        `${(systemMs / 1000).toFixed(2)}\u00a0s`,
+        ios > 0 ? latencyText(((userMs + systemMs) * 1e6) / ios) : NOTHING,
+        `${Math.round(processorShare(jobTimes(result)) * 100)}\u00a0%`,
+        grouped(contextSwitches),
+      ];
+    }),
+  );
+}
+
+function charts(results: readonly NamedResult[], sampleMs: number): Markup {
   if (results.length === 0)
     return html`<h2>Latency</h2>
       <p>No I/O was completed, so that there is nothing to draw.</p>`;
-  const sampled = results.some(({ result }) => result.iopsSamples.length > 0);
+  const sampled = results.some(({ result }) => result.samples.iops.length > 0);
   return html`<h2>Latency</h2>
     ${chartFigure(percentileChart(results))} ${chartFigure(histogramChart(results))}
     <h2>Over time</h2>
     ${
       sampled
         ? html`<div class="charts">
-              ${chartFigure(iopsChart(results), true)}${chartFigure(bandwidthChart(results), true)}
+              ${chartFigure(iopsChart(results, sampleMs), true)}${chartFigure(bandwidthChart(results, sampleMs), true)}
             </div>
+            ${chartFigure(latencyChart(results, sampleMs))}
             <p class="quiet">
-              Each step is the average of ${SAMPLE_MILLISECONDS} ms or, in long runs, of several such
-              intervals.
+              Each step is the average of ${sampleMs} ms or, in long runs, of several such intervals.
             </p>`
-        : html`<p>The run was shorter than an interval of ${SAMPLE_MILLISECONDS} ms.</p>`
+        : html`<p>The run was shorter than an interval of ${sampleMs} ms.</p>`
     }`;
 }
 
@@ -239,36 +240,6 @@ function configuration(parts: readonly ReportPart[]): Facts['rows'] {
     const values = parts.map(({ options }) => options[name] ?? NOTHING);
     return [name, new Set(values).size === 1 ? (values[0] ?? '') : values.join(', ')] as const;
   });
-}
-
-/** A table of numbers. If it is wider than the screen it scrolls, also by keys. */
-function numberTable(
-  kind: string,
-  caption: string,
-  head: readonly string[],
-  rows: readonly (readonly string[])[],
-): Markup {
-  return html`<div class="scroll" role="region" aria-label="${caption}" tabindex="0">
-    <table class="${kind}">
-      <caption>
-        ${caption}
-      </caption>
-      <thead>
-        <tr>
-          ${head.map((name) => (name === '' ? html`<td></td>` : html`<th scope="col">${name}</th>`))}
-        </tr>
-      </thead>
-      <tbody>
-        ${rows.map(
-          ([name = '', ...cells]) =>
-            html`<tr>
-              <th scope="row">${name}</th>
-              ${cells.map((cell) => html`<td>${cell}</td>`)}
-            </tr> `,
-        )}
-      </tbody>
-    </table>
-  </div>`;
 }
 
 function factTable({ title, rows }: Facts): Markup {

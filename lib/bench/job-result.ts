@@ -1,29 +1,32 @@
 // SPDX-License-Identifier: MIT
+import type { FoundDepth } from './depth-search';
 import { HISTOGRAM_SLOTS, LatencyHistogram } from './histogram';
+import { DIRECTIONS } from './job';
+import { NO_SAMPLES, mergeSamples, type Samples } from './samples';
 
-/** Time between two samples of the rates of a job, in milliseconds. */
+/** Time between two samples of a job, in milliseconds, unless another one is asked for. */
 export const SAMPLE_MILLISECONDS = 500;
 
-/** What a job did in one direction, reads or writes. */
+/** What a job did in one direction. */
 export interface DirectionResult {
   /** Completed I/Os. */
   readonly ios: number;
-  /** Bytes that they transferred. */
+  /** Bytes that they transferred, or deallocated. */
   readonly bytes: number;
   /** Milliseconds of the measured run; 0 when the direction was not used. */
   readonly runtimeMs: number;
   /** Time from submission to completion: the data of a {@link LatencyHistogram}. */
   readonly latency: Float64Array;
-  /** I/Os per second in each interval of {@link SAMPLE_MILLISECONDS}, in order. */
-  readonly iopsSamples: readonly number[];
-  /** Bytes per second in each of these intervals. */
-  readonly bandwidthSamples: readonly number[];
+  /** What it did in each interval of `sampleMs` milliseconds. */
+  readonly samples: Samples;
 }
 
 /** What a run cost the processor, in the threads of its jobs. */
 export interface CpuUsage {
   readonly userMs: number;
   readonly systemMs: number;
+  /** Milliseconds in which the threads were ready to run, and had no processor. */
+  readonly waitedMs: number;
   /** Voluntary and involuntary ones. */
   readonly contextSwitches: number;
   readonly majorFaults: number;
@@ -33,6 +36,7 @@ export interface CpuUsage {
 /** Why a job ended. */
 export interface JobEnd {
   /**
+   * - `running`: it has not; the result is what it has done so far.
    * - `finished`: its time was over, or all of its I/Os were done.
    * - `stopped`: it was asked to end.
    * - `failed`: a command completed with an error status.
@@ -41,7 +45,7 @@ export interface JobEnd {
    * - `stalled`: the device stopped completing commands.
    * - `lost`: the connection to the device ended.
    */
-  readonly reason: 'finished' | 'stopped' | 'failed' | 'mismatch' | 'stray' | 'stalled' | 'lost';
+  readonly reason: 'running' | 'finished' | 'stopped' | 'failed' | 'mismatch' | 'stray' | 'stalled' | 'lost';
   /** What the device did: the rest of a sentence that begins with its name. Empty for `finished` and `stopped`. */
   readonly message: string;
 }
@@ -55,6 +59,9 @@ export interface JobResult {
   readonly jobs: number;
   readonly read: DirectionResult;
   readonly write: DirectionResult;
+  readonly trim: DirectionResult;
+  /** Milliseconds between two samples. */
+  readonly sampleMs: number;
   /** Milliseconds of the measured run, without ramp and reading back; the longest of several jobs. */
   readonly runtimeMs: number;
   readonly cpu: CpuUsage;
@@ -65,6 +72,8 @@ export interface JobResult {
    * commands that were submitted in their place with one doorbell.
    */
   readonly batchCounts: Float64Array;
+  /** The numbers in flight that the jobs with a latency target have found. */
+  readonly foundDepths: readonly FoundDepth[];
   /** I/Os that failed, or whose data was not what was written. */
   readonly errors: number;
   /** Text of the first of them. */
@@ -98,11 +107,13 @@ export interface ReportPart {
   readonly target: string;
   readonly options: FioOptions;
   readonly result: JobResult;
+  /** Why the figures are not those of the device; see `doubts`. */
+  readonly doubts?: readonly string[];
 }
 
 /** True for a job that did not end as it was meant to. */
 function hasFailed({ ended: { reason } }: JobResult): boolean {
-  return reason !== 'finished' && reason !== 'stopped';
+  return reason !== 'finished' && reason !== 'stopped' && reason !== 'running';
 }
 
 /** Minimum, maximum, mean and standard deviation (divisor n - 1) of a series; all 0 when it is empty. */
@@ -129,15 +140,14 @@ export function batchSlot(size: number): number {
   return size > 64 ? 6 : 31 - Math.clz32(size - 1);
 }
 
-/** A direction in which nothing was done. */
+/** A direction in which nothing was done. @internal Exported for its test. */
 export function emptyDirection(): DirectionResult {
   return {
     ios: 0,
     bytes: 0,
     runtimeMs: 0,
     latency: new Float64Array(HISTOGRAM_SLOTS),
-    iopsSamples: [],
-    bandwidthSamples: [],
+    samples: NO_SAMPLES,
   };
 }
 
@@ -182,16 +192,20 @@ export function mergeResults(results: readonly JobResult[]): JobResult {
     jobs: sum(({ jobs }) => jobs),
     read: mergeDirections(results.map(({ read }) => read)),
     write: mergeDirections(results.map(({ write }) => write)),
+    trim: mergeDirections(results.map(({ trim }) => trim)),
+    sampleMs: results[0]?.sampleMs ?? SAMPLE_MILLISECONDS,
     runtimeMs: longest(results.map(({ runtimeMs }) => runtimeMs)),
     cpu: {
       userMs: sum(({ cpu }) => cpu.userMs),
       systemMs: sum(({ cpu }) => cpu.systemMs),
+      waitedMs: sum(({ cpu }) => cpu.waitedMs),
       contextSwitches: sum(({ cpu }) => cpu.contextSwitches),
       majorFaults: sum(({ cpu }) => cpu.majorFaults),
       minorFaults: sum(({ cpu }) => cpu.minorFaults),
     },
     depthCounts: counts(({ depthCounts }) => depthCounts),
     batchCounts: counts(({ batchCounts }) => batchCounts),
+    foundDepths: results.flatMap(({ foundDepths }) => foundDepths),
     errors: sum(({ errors }) => errors),
     firstError: results.find(({ firstError }) => firstError !== undefined)?.firstError,
     verified: sum(({ verified }) => verified),
@@ -200,12 +214,11 @@ export function mergeResults(results: readonly JobResult[]): JobResult {
   };
 }
 
-/** Reads and writes of a result together. */
-export function bothDirections({ read, write }: Pick<JobResult, 'read' | 'write'>): DirectionResult {
-  return mergeDirections([read, write]);
+/** All directions of a result together. */
+export function allDirections(result: Pick<JobResult, 'read' | 'write' | 'trim'>): DirectionResult {
+  return mergeDirections(DIRECTIONS.map((direction) => result[direction]));
 }
 
-/** Samples add up interval by interval, because the rates of the same moment do. */
 function mergeDirections(parts: readonly DirectionResult[]): DirectionResult {
   const latency = new LatencyHistogram();
   for (const part of parts) latency.merge(latencyOf(part));
@@ -214,8 +227,7 @@ function mergeDirections(parts: readonly DirectionResult[]): DirectionResult {
     bytes: total(parts.map(({ bytes }) => bytes)),
     runtimeMs: longest(parts.map(({ runtimeMs }) => runtimeMs)),
     latency: latency.data,
-    iopsSamples: addSeries(parts.map(({ iopsSamples }) => iopsSamples)),
-    bandwidthSamples: addSeries(parts.map(({ bandwidthSamples }) => bandwidthSamples)),
+    samples: mergeSamples(parts.map(({ samples }) => samples)),
   };
 }
 
@@ -225,9 +237,4 @@ function total(values: readonly number[]): number {
 
 function longest(values: readonly number[]): number {
   return values.reduce((most, value) => Math.max(most, value), 0);
-}
-
-function addSeries(series: readonly (readonly number[])[]): number[] {
-  const length = longest(series.map((samples) => samples.length));
-  return Array.from({ length }, (_, index) => total(series.map((samples) => samples[index] ?? 0)));
 }

@@ -4,11 +4,12 @@ import type { Doorbells } from '../nvme/host/doorbells';
 import type { QueueLoop } from '../nvme/host/queue-loop';
 import { NvmOpcode, nvmOpcodeName } from '../nvme/spec/opcodes';
 import { decodeStatus, statusText } from '../nvme/spec/status';
-import { writes, type Job } from './job';
+import { DepthSearch } from './depth-search';
+import { LatencyHistogram } from './histogram';
+import { DIRECTIONS, writes, type Direction, type Job } from './job';
 import { JobQueue, type FailedCommand } from './job-queue';
 import {
   COUNT_SLOTS,
-  SAMPLE_MILLISECONDS,
   depthSlot,
   type CpuUsage,
   type DirectionResult,
@@ -16,7 +17,10 @@ import {
   type JobResult,
 } from './job-result';
 import { JobState, Wish } from './job-state';
+import { threadTimes, type SchedulerTimes } from './processors';
 import { NO_USAGE, threadUsage, usageBetween } from './thread-usage';
+import { DirectionSampler } from './samples';
+import { processorShare } from './trust';
 
 /**
  * The ramp ends and begins again so many times, at intervals of so many milliseconds, before it ends for good. V8 has then
@@ -56,14 +60,18 @@ export class JobRun {
   /** When the time of the run was over, or the job was asked to end. */
   #over = Infinity;
   #readingBack = false;
+  #begun = false;
   #done = false;
-  /** I/Os per second of each interval that is over. */
-  #readSamples: number[] = [];
-  #writeSamples: number[] = [];
-  /** When the last sample was taken, and how many I/Os were done by then. */
+  readonly #samplers = {
+    read: new DirectionSampler(),
+    write: new DirectionSampler(),
+    trim: new DirectionSampler(),
+  };
+  /** When the last sample was taken. */
   #sampled = 0;
-  #sampledReads = 0;
-  #sampledWrites = 0;
+  /** Looks for the number in flight that keeps a latency; null when there is none to keep. */
+  readonly #search: DepthSearch | null;
+  #sampledTimes: SchedulerTimes | undefined;
 
   /**
    * @param memory the memory of the job, mapped in this thread
@@ -73,23 +81,28 @@ export class JobRun {
     this.#job = job;
     this.#state = new JobState(job.state);
     this.#queue = new JobQueue(job, memory, doorbells, loop);
+    this.#search = job.latencyTarget === null ? null : new DepthSearch(job.depth);
   }
 
   /** What was measured so far. */
   get result(): JobResult {
     const { depth } = this.#job;
-    const { readLatency, writeLatency, batchCounts, failed, verification } = this.#queue;
+    const { batchCounts, failed, verification } = this.#queue;
     const { verified = 0, mismatches = 0, firstMismatch } = verification ?? {};
     const depthCounts = new Float64Array(COUNT_SLOTS);
-    depthCounts[depthSlot(depth)] = readLatency.count + writeLatency.count;
+    const found = this.#search?.found;
+    depthCounts[depthSlot(found?.depth ?? depth)] = this.#count();
     return {
       jobs: 1,
-      read: this.#direction(readLatency.data, readLatency.count, this.#readSamples),
-      write: this.#direction(writeLatency.data, writeLatency.count, this.#writeSamples),
+      read: this.#direction('read'),
+      write: this.#direction('write'),
+      trim: this.#direction('trim'),
+      sampleMs: this.#job.sampleMs,
       runtimeMs: this.#elapsedMs,
       cpu: this.#cpu ?? usageBetween(this.#usageBefore, threadUsage()),
       depthCounts,
       batchCounts,
+      foundDepths: found === undefined ? [] : [found],
       errors: mismatches + (failed === undefined ? 0 : 1),
       firstError: firstMismatch ?? (failed === undefined ? undefined : failureText(failed)),
       verified,
@@ -98,7 +111,7 @@ export class JobRun {
     };
   }
 
-  /** Milliseconds until the rate lets the next I/O be sent; Infinity when it is not the rate that is waited for. */
+  /** Milliseconds until the pace lets the next I/O be sent; Infinity when it is not the pace that is waited for. */
   get nextSubmission(): number {
     return this.#queue.nextSubmission;
   }
@@ -111,7 +124,7 @@ export class JobRun {
   slice(milliseconds: number, patience = Infinity): SliceEnd {
     const queue = this.#queue;
     queue.now = performance.now();
-    if (queue.started === 0) this.#begin();
+    if (!this.#begun) this.#begin();
     const until = queue.now + milliseconds;
     for (;;) {
       if (queue.work(patience > 0) > 0) {
@@ -120,7 +133,7 @@ export class JobRun {
         if (queue.now < this.#deadline && queue.now < until && !queue.idle && queue.stray < 0) continue;
       } else {
         queue.now = performance.now();
-        // Command ids are free because the rate is limited; the next I/O may be due now.
+        // Command ids are free because the pace is limited; the next I/O may be due now.
         if (queue.wanting) queue.send();
       }
       if (!this.#advance()) return this.#finish();
@@ -133,24 +146,38 @@ export class JobRun {
 
   #begin(): void {
     const { now } = this.#queue;
-    const { rampMs, runtimeMs } = this.#job;
-    this.#queue.started = now;
+    this.#begun = true;
     this.#lastProgress = now;
+    this.#beginRamp(now);
+    if (this.#search !== null) this.#tryDepth(this.#search);
+    this.#beginMeasuring();
+    this.#queue.begin();
+  }
+
+  /** Begins the ramp, or the measured run where there is none. */
+  #beginRamp(now: number): void {
+    const { rampMs, runtimeMs } = this.#job;
     this.#rampEnd = now + rampMs;
     this.#deadline = now + (rampMs > 0 ? Math.min(rampMs, EARLY_END_MILLISECONDS) : runtimeMs);
     this.#state.phase = rampMs > 0 ? 'ramp' : 'run';
-    this.#beginMeasuring();
-    this.#queue.send();
+  }
+
+  /** Tries a number in flight for a window. */
+  #tryDepth({ depth }: DepthSearch): void {
+    this.#queue.limit = depth;
+    this.#deadline = this.#queue.now + (this.#job.latencyTarget?.windowMs ?? 0);
+    this.#state.phase = 'ramp';
   }
 
   /** Drops what was measured so far. */
   #beginMeasuring(): void {
     this.#cpu = undefined;
     this.#measured = this.#sampled = this.#queue.now;
-    this.#sampledReads = this.#sampledWrites = 0;
+    for (const direction of DIRECTIONS) this.#samplers[direction].reset();
     this.#elapsedMs = 0;
     this.#queue.forget();
     this.#usageBefore = threadUsage();
+    this.#sampledTimes = threadTimes();
   }
 
   /** Looks at the clock, at the wishes from outside, and at the end of a phase. False when the job is over. */
@@ -159,13 +186,13 @@ export class JobRun {
     const { now } = queue;
     const { wish } = this.#state;
     if (wish === Wish.abandon || wish === Wish.giveUp || queue.stray >= 0) return false;
-    if (wish === Wish.stop) {
+    if (wish === Wish.stop || wish === Wish.finish) {
       queue.stop();
       this.#endWorkload();
     }
     if (now >= this.#deadline) this.#passDeadline();
-    if (queue.idle && queue.remaining === 0 && !this.#readBack()) return false;
-    // With nothing in flight it is the rate that is waited for.
+    if (queue.idle && !queue.unfinished && !this.#readBack()) return false;
+    // With nothing in flight it is the pace that is waited for.
     if (queue.idle) this.#lastProgress = now;
     if (now - this.#over >= LONG_WAIT_MILLISECONDS)
       this.#cpu ??= usageBetween(this.#usageBefore, threadUsage());
@@ -189,8 +216,12 @@ export class JobRun {
 
   /** The ramp is over, and measuring begins; or the run is over, and what is in flight is waited for. */
   #passDeadline(): void {
+    if (this.#search !== null && this.#search.found === undefined) {
+      this.#judgeDepth(this.#search);
+      return;
+    }
     if (this.#state.phase !== 'ramp') {
-      this.#queue.remaining = 0;
+      this.#queue.end();
       this.#deadline = Infinity;
       this.#endWorkload();
       return;
@@ -200,6 +231,21 @@ export class JobRun {
     this.#state.phase = over ? 'run' : 'ramp';
     const early = this.#earlyEnds++ < EARLY_ENDS ? now + EARLY_END_MILLISECONDS : Infinity;
     this.#deadline = over ? now + this.#job.runtimeMs : Math.min(early, this.#rampEnd);
+    this.#beginMeasuring();
+  }
+
+  /** A window of the search is over: a latency was kept or not. */
+  #judgeDepth(search: DepthSearch): void {
+    const { ns, percentile } = this.#job.latencyTarget ?? { ns: 0, percentile: 100 };
+    const all = new LatencyHistogram();
+    for (const direction of DIRECTIONS) all.merge(this.#latency(direction));
+    // Half a bucket is what rounding may take.
+    if (all.count > 0) search.judge(all.shareWithin(ns) * 100 >= percentile);
+    if (search.found === undefined) this.#tryDepth(search);
+    else {
+      this.#queue.limit = search.depth;
+      this.#beginRamp(this.#queue.now);
+    }
     this.#beginMeasuring();
   }
 
@@ -229,32 +275,59 @@ export class JobRun {
   }
 
   #publish(): void {
-    const { now, readLatency, writeLatency } = this.#queue;
-    const [reads, written] = [readLatency.count, writeLatency.count];
-    this.#state.publish(reads, written, this.#elapsedMs);
+    const { now, readLatency, writeLatency, trimLatency } = this.#queue;
+    this.#state.publish({
+      reads: readLatency.count,
+      writes: writeLatency.count,
+      trims: trimLatency.count,
+      readBytes: this.#queue.bytes('read'),
+      writtenBytes: this.#queue.bytes('write'),
+      trimmedBytes: this.#queue.bytes('trim'),
+      elapsedMs: this.#elapsedMs,
+    });
     if (this.#state.phase !== 'run') return;
     // Samples keep to the intervals of the run. One that comes late stands for all the intervals that have passed.
-    const intervals = Math.floor((now - this.#measured) / SAMPLE_MILLISECONDS) - this.#readSamples.length;
+    const intervals = Math.floor((now - this.#measured) / this.#job.sampleMs) - this.#samplers.read.length;
     if (intervals < 1) return;
-    const perSecond = 1000 / (now - this.#sampled);
-    for (let count = 0; count < intervals; count++) {
-      this.#readSamples.push((reads - this.#sampledReads) * perSecond);
-      this.#writeSamples.push((written - this.#sampledWrites) * perSecond);
-    }
+    for (const direction of DIRECTIONS)
+      this.#samplers[direction].take(
+        this.#latency(direction),
+        this.#queue.bytes(direction),
+        (now - this.#sampled) / 1000,
+        intervals,
+      );
+    this.#publishShare();
     this.#sampled = now;
-    this.#sampledReads = reads;
-    this.#sampledWrites = written;
   }
 
-  #direction(latency: Float64Array, ios: number, iopsSamples: readonly number[]): DirectionResult {
-    const { blockSize } = this.#job;
+  #latency(direction: Direction): LatencyHistogram {
+    const { readLatency, writeLatency, trimLatency } = this.#queue;
+    return { read: readLatency, write: writeLatency, trim: trimLatency }[direction];
+  }
+
+  /** I/Os of the measured run. */
+  #count(): number {
+    return DIRECTIONS.reduce((sum, direction) => sum + this.#latency(direction).count, 0);
+  }
+
+  #publishShare(): void {
+    const [before, times] = [this.#sampledTimes, threadTimes()];
+    if (before === undefined || times === undefined) return;
+    this.#state.processorShare = processorShare({
+      runMs: times.runMs - before.runMs,
+      waitedMs: times.waitedMs - before.waitedMs,
+    });
+    this.#sampledTimes = times;
+  }
+
+  #direction(direction: Direction): DirectionResult {
+    const { count, data } = this.#latency(direction);
     return {
-      ios,
-      bytes: ios * blockSize,
-      runtimeMs: ios > 0 ? this.#elapsedMs : 0,
-      latency,
-      iopsSamples,
-      bandwidthSamples: iopsSamples.map((rate) => rate * blockSize),
+      ios: count,
+      bytes: this.#queue.bytes(direction),
+      runtimeMs: count > 0 ? this.#elapsedMs : 0,
+      latency: data,
+      samples: this.#samplers[direction].samples,
     };
   }
 
@@ -279,8 +352,9 @@ export class JobRun {
     }
     const { wish } = this.#state;
     if (this.#done && wish !== Wish.abandon && !this.#queue.idle) return this.#stall();
-    if (!this.#done || wish === Wish.abandon) return { reason: 'lost', message: 'went away during the run' };
-    return { reason: wish === Wish.goOn ? 'finished' : 'stopped', message: '' };
+    if (wish === Wish.abandon) return { reason: 'lost', message: 'went away during the run' };
+    if (!this.#done) return { reason: 'running', message: '' };
+    return { reason: wish === Wish.goOn || wish === Wish.finish ? 'finished' : 'stopped', message: '' };
   }
 
   /** The job ended with commands in flight. */
@@ -299,8 +373,10 @@ function commands(count: number): string {
   return count === 1 ? '1 command' : `${count} commands`;
 }
 
-function failureText({ status, write, lba }: FailedCommand): string {
+const OPCODES = { read: NvmOpcode.read, write: NvmOpcode.write, trim: NvmOpcode.datasetManagement } as const;
+
+function failureText({ status, direction, lba }: FailedCommand): string {
   const { sct, sc } = decodeStatus(status);
-  const name = nvmOpcodeName(write ? NvmOpcode.write : NvmOpcode.read);
+  const name = nvmOpcodeName(OPCODES[direction]);
   return `${name} at LBA ${lba}: ${statusText(sct, sc)}`;
 }

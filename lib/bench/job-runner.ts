@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
-import { EventFd, duplicateFd } from '../native';
+import { EventFd, bindThread, duplicateFd } from '../native';
 import type { Doorbells } from '../nvme/host';
 import type { Job } from './job';
 import type { JobResult } from './job-result';
@@ -21,11 +21,23 @@ const PATIENCE_MILLISECONDS = 1;
 /** How often a job that sleeps looks at the clock and at the wishes from outside, and whether an interrupt was lost. */
 const WATCH_MILLISECONDS = 50;
 
+/** What the thread of a job sends: what it has done so far, as often as that is asked for, and at the end its result. */
+export interface JobMessage {
+  readonly kind: 'snapshot' | 'result';
+  readonly result: JobResult;
+}
+
+/** Takes what a job has done so far. */
+export type SnapshotHandler = (result: JobResult) => void;
+
 /** Runs a job on a worker thread of its own, which needs mapped doorbells. */
-export function runInWorker(job: Job): Promise<JobResult> {
+export function runInWorker(job: Job, onSnapshot: SnapshotHandler): Promise<JobResult> {
   return new Promise((resolve, reject) => {
     const worker = new Worker(join(__dirname, 'job-worker.js'), { workerData: job });
-    worker.once('message', resolve);
+    worker.on('message', ({ kind, result }: JobMessage) => {
+      if (kind === 'result') resolve(result);
+      else onSnapshot(result);
+    });
     worker.once('error', reject);
     worker.once('exit', (code) => {
       reject(new Error(`the thread of job ${job.index} ended with code ${code} before it reported`));
@@ -38,24 +50,43 @@ export async function runBetweenTurns(
   job: Job,
   memory: ArrayBuffer,
   doorbells: Doorbells,
+  onSnapshot: SnapshotHandler,
 ): Promise<JobResult> {
+  if (job.processors !== null) bindThread(job.processors);
   const run = new JobRun(job, memory, doorbells);
-  if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd);
-  else while (run.slice(TURN_MILLISECONDS, PATIENCE_MILLISECONDS) !== 'done') await turn();
+  const answer = answerer(run, job, onSnapshot);
+  if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd, answer);
+  else {
+    while (run.slice(TURN_MILLISECONDS, PATIENCE_MILLISECONDS) !== 'done') {
+      answer();
+      await turn();
+    }
+  }
   return run.result;
 }
 
 /** Runs a job on this thread, which has nothing else to do. */
-export async function runAlone(run: JobRun, job: Job): Promise<JobResult> {
-  if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd);
-  else runPolling(run, new JobState(job.state));
+export async function runAlone(run: JobRun, job: Job, onSnapshot: SnapshotHandler): Promise<JobResult> {
+  if (job.processors !== null) bindThread(job.processors);
+  const answer = answerer(run, job, onSnapshot);
+  if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd, answer);
+  else runPolling(run, new JobState(job.state), answer);
   return run.result;
 }
 
-function runPolling(run: JobRun, state: JobState): void {
+/** A function that tells what the job has done so far, if somebody has asked. */
+function answerer(run: JobRun, job: Job, onSnapshot: SnapshotHandler): () => void {
+  const state = new JobState(job.state);
+  return () => {
+    if (state.takeQuestion()) onSnapshot(run.result);
+  };
+}
+
+function runPolling(run: JobRun, state: JobState, answer: () => void): void {
   for (;;) {
     const end = run.slice(SLICE_MILLISECONDS, PATIENCE_MILLISECONDS);
     if (end === 'done') return;
+    answer();
     if (end === 'quiet') state.rest();
   }
 }
@@ -64,7 +95,7 @@ function runPolling(run: JobRun, state: JobState): void {
  * Runs a job whose queue signals an eventfd, between turns of the event loop. A signal that comes between the last look at
  * the queue and the sleep is not lost: it stays in the counter of the eventfd.
  */
-function runOnInterrupts(run: JobRun, job: Job, fd: number): Promise<void> {
+function runOnInterrupts(run: JobRun, job: Job, fd: number, answer: () => void): Promise<void> {
   const patience = job.completion === 'interrupt' ? 0 : job.spinMicroseconds / 1000;
   // The descriptor belongs to the device, so a duplicate is watched.
   const event = EventFd.fromFd(duplicateFd(fd));
@@ -77,6 +108,7 @@ function runOnInterrupts(run: JobRun, job: Job, fd: number): Promise<void> {
       let end;
       try {
         end = run.slice(SLICE_MILLISECONDS, patience);
+        answer();
       } catch (error) {
         stopWatching();
         reject(error as Error);

@@ -14,6 +14,8 @@ export const Wish = {
   abandon: 2,
   /** End at once, whatever is in flight. */
   giveUp: 3,
+  /** Finish what is in flight, and end as if the time were over. */
+  finish: 4,
 } as const;
 
 // The 32-bit word of the wish takes the place of the first double.
@@ -23,11 +25,30 @@ const WRITES = 2;
 const ELAPSED = 3;
 const PHASE = 4;
 const WAITED = 5;
+const SHARE = 6;
+const TRIMS = 7;
+const READ_BYTES = 8;
+const WRITTEN_BYTES = 9;
+const TRIMMED_BYTES = 10;
+/** A 32-bit word beyond the others: whether a snapshot is asked for. */
+const ASKED_WORD = 24;
 
 const REST_MILLISECONDS = 0.05;
 
 /** Size of the memory of a {@link JobState} in bytes: a pair of cache lines of its own. */
 export const JOB_STATE_BYTES = 128;
+
+/** What a job has done in its measured run. */
+export interface JobProgress {
+  /** Completed I/Os. */
+  readonly reads: number;
+  readonly writes: number;
+  readonly trims: number;
+  readonly readBytes: number;
+  readonly writtenBytes: number;
+  readonly trimmedBytes: number;
+  readonly elapsedMs: number;
+}
 
 /** What a running job shares with the thread that controls it: its progress, and the wish that it end. */
 export class JobState {
@@ -45,6 +66,21 @@ export class JobState {
     Atomics.compareExchange(this.#words, WISH_WORD, Wish.goOn, Wish.stop);
   }
 
+  /** Asks the job to finish what is in flight and to end as if its time were over. Takes no other wish back. */
+  finish(): void {
+    Atomics.compareExchange(this.#words, WISH_WORD, Wish.goOn, Wish.finish);
+  }
+
+  /** Asks the job for a snapshot of its result. */
+  ask(): void {
+    Atomics.store(this.#words, ASKED_WORD, 1);
+  }
+
+  /** Whether a snapshot was asked for since the last call. */
+  takeQuestion(): boolean {
+    return Atomics.exchange(this.#words, ASKED_WORD, 0) !== 0;
+  }
+
   /** Tells the job that the device is gone, so that it ends at once. */
   abandon(): void {
     Atomics.store(this.#words, WISH_WORD, Wish.abandon);
@@ -52,7 +88,7 @@ export class JobState {
 
   /** Asks the job to end at once, with what it has measured. Does not take {@link abandon} back. */
   giveUp(): void {
-    for (const wish of [Wish.goOn, Wish.stop])
+    for (const wish of [Wish.goOn, Wish.stop, Wish.finish])
       Atomics.compareExchange(this.#words, WISH_WORD, wish, Wish.giveUp);
   }
 
@@ -67,24 +103,28 @@ export class JobState {
   }
 
   /** Tells the progress. A job calls it at the end of each slice of its run, about every 10 ms. */
-  publish(reads: number, written: number, elapsedMs: number): void {
-    this.#values[READS] = reads;
-    this.#values[WRITES] = written;
-    this.#values[ELAPSED] = elapsedMs;
+  publish(progress: JobProgress): void {
+    this.#values[READS] = progress.reads;
+    this.#values[WRITES] = progress.writes;
+    this.#values[TRIMS] = progress.trims;
+    this.#values[READ_BYTES] = progress.readBytes;
+    this.#values[WRITTEN_BYTES] = progress.writtenBytes;
+    this.#values[TRIMMED_BYTES] = progress.trimmedBytes;
+    this.#values[ELAPSED] = progress.elapsedMs;
   }
 
-  /** I/Os of the measured run, as published last. */
-  get reads(): number {
-    return this.#values[READS] ?? 0;
-  }
-
-  get writes(): number {
-    return this.#values[WRITES] ?? 0;
-  }
-
-  /** Milliseconds of the measured run, as published last. */
-  get elapsedMs(): number {
-    return this.#values[ELAPSED] ?? 0;
+  /** The measured run, as published last. */
+  get progress(): JobProgress {
+    const value = (slot: number): number => this.#values[slot] ?? 0;
+    return {
+      reads: value(READS),
+      writes: value(WRITES),
+      trims: value(TRIMS),
+      readBytes: value(READ_BYTES),
+      writtenBytes: value(WRITTEN_BYTES),
+      trimmedBytes: value(TRIMMED_BYTES),
+      elapsedMs: value(ELAPSED),
+    };
   }
 
   /** Milliseconds from the end of the run until the job was done, in which it waited for what was in flight. */
@@ -94,6 +134,15 @@ export class JobState {
 
   set waitedMs(milliseconds: number) {
     this.#values[WAITED] = milliseconds;
+  }
+
+  /** Share of a processor that the job got of late, 0 to 1; 1 until that is known. */
+  get processorShare(): number {
+    return 1 - (this.#values[SHARE] ?? 0);
+  }
+
+  set processorShare(share: number) {
+    this.#values[SHARE] = 1 - share;
   }
 
   get phase(): JobPhase {

@@ -5,10 +5,10 @@ import { Mapping } from '../native';
 import { MappedDoorbells } from '../nvme/host/doorbells';
 import { NativeQueueLoop } from '../nvme/host/native-queue-loop';
 import type { Job, SharedFile } from './job';
-import { MOST_PREPARED } from './job-entries';
+import { MOST_PREPARED, pointerSets } from './job-entries';
 import type { JobResult } from './job-result';
 import { JobRun } from './job-run';
-import { runAlone } from './job-runner';
+import { runAlone, type JobMessage } from './job-runner';
 
 async function runJob(job: Job): Promise<JobResult> {
   if (job.doorbells === null) throw new Error('unreachable: a worker needs mapped doorbells');
@@ -22,14 +22,23 @@ async function runJob(job: Job): Promise<JobResult> {
     tailIndex: mapped.tailIndex(job.queue.id),
     headIndex: mapped.headIndex(job.queue.id),
     depth: job.depth,
+    sets: pointerSets(job),
     room: MOST_PREPARED,
   });
   // Awaited here: the mappings end with this function.
-  return await runAlone(new JobRun(job, memory.buffer, mapped, loop), job);
+  return await runAlone(new JobRun(job, memory.buffer, mapped, loop), job, (result) => {
+    send({ kind: 'snapshot', result });
+  });
 }
 
 function map({ fd, offset, size }: SharedFile): Mapping {
   return Mapping.map(fd, offset, size);
 }
 
-void runJob(workerData as Job).then((result) => parentPort?.postMessage(result));
+function send(message: JobMessage): void {
+  parentPort?.postMessage(message);
+}
+
+void runJob(workerData as Job).then((result) => {
+  send({ kind: 'result', result });
+});

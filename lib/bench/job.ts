@@ -1,20 +1,65 @@
 // SPDX-License-Identifier: MIT
 import type { QueuePairPlacement } from '../nvme/host/queue-pair';
+import type { BlockSplit } from './block-sizes';
 
-/** All workloads, by fio's names and in the order in which help texts list them. */
-export const WORKLOADS = ['read', 'write', 'randread', 'randwrite', 'randrw'] as const;
+/** What an I/O does, by fio's names. */
+export type Direction = 'read' | 'write' | 'trim';
+
+/** All directions, in the order of fio's reports. */
+export const DIRECTIONS = ['read', 'write', 'trim'] as const satisfies readonly Direction[];
+
+interface Traits {
+  readonly random: boolean;
+  readonly directions: readonly Direction[];
+}
+
+const TRAITS = {
+  read: { random: false, directions: ['read'] },
+  write: { random: false, directions: ['write'] },
+  trim: { random: false, directions: ['trim'] },
+  rw: { random: false, directions: ['read', 'write'] },
+  trimwrite: { random: false, directions: ['write', 'trim'] },
+  randread: { random: true, directions: ['read'] },
+  randwrite: { random: true, directions: ['write'] },
+  randtrim: { random: true, directions: ['trim'] },
+  randrw: { random: true, directions: ['read', 'write'] },
+  randtrimwrite: { random: true, directions: ['write', 'trim'] },
+} as const satisfies Record<string, Traits>;
 
 /** What a job does, by fio's names. */
-export type Workload = (typeof WORKLOADS)[number];
+export type Workload = keyof typeof TRAITS;
+
+/** All workloads, by fio's names and in the order in which help texts list them. */
+export const WORKLOADS = Object.keys(TRAITS) as readonly Workload[];
+
+/** The directions of a workload. */
+export function directionsOf(workload: Workload): readonly Direction[] {
+  return TRAITS[workload].directions;
+}
 
 /** True when the workload writes. */
 export function writes(workload: Workload): boolean {
-  return workload !== 'read' && workload !== 'randread';
+  return directionsOf(workload).includes('write');
+}
+
+/** True when the workload trims. */
+export function trims(workload: Workload): boolean {
+  return directionsOf(workload).includes('trim');
+}
+
+/** True when the workload mixes reads and writes. */
+export function isMixed(workload: Workload): boolean {
+  return writes(workload) && directionsOf(workload).includes('read');
+}
+
+/** True when the workload trims each block before it writes it. */
+export function trimsAndWrites(workload: Workload): boolean {
+  return writes(workload) && trims(workload);
 }
 
 /** True when the workload chooses blocks at random. */
 export function isRandom(workload: Workload): boolean {
-  return workload.startsWith('rand');
+  return TRAITS[workload].random;
 }
 
 /**
@@ -35,6 +80,28 @@ export const COMPLETION_MODES = ['poll', 'adaptive', 'interrupt'] as const;
  */
 export type CompletionMode = (typeof COMPLETION_MODES)[number];
 
+/** How fast I/Os are sent, where that is not as fast as they complete. */
+export interface Pace {
+  /** Most I/Os per second, on average since the job began; Infinity for no limit. */
+  readonly iops: number;
+  /** Most bytes per second, likewise. */
+  readonly bandwidth: number;
+  /** Milliseconds of a pause, which begins when all that was sent is complete; 0 for none. */
+  readonly thinkMs: number;
+  /** I/Os between two pauses. */
+  readonly thinkIos: number;
+}
+
+/** The latency that a job is to keep by its number of I/Os in flight. */
+export interface LatencyTarget {
+  /** Latency in ns. */
+  readonly ns: number;
+  /** Percent of the I/Os that must not exceed it. */
+  readonly percentile: number;
+  /** Milliseconds for which each number in flight is tried. */
+  readonly windowMs: number;
+}
+
 /** A part of a file that the thread of a job maps. All threads of a process share their descriptors. */
 export interface SharedFile {
   readonly fd: number;
@@ -49,10 +116,16 @@ export interface Job {
   /** Number of the job at its endpoint, from 0 on. */
   readonly index: number;
   readonly workload: Workload;
-  /** Share of reads of `randrw`, 0 to 1. */
+  /** Share of reads of `rw` and `randrw`, 0 to 1. */
   readonly readShare: number;
-  /** Bytes of one I/O, a multiple of {@link lbaSize}. */
+  /** Bytes of the largest I/O, a multiple of {@link lbaSize}. */
   readonly blockSize: number;
+  /** The sizes of the I/Os; null when all are {@link blockSize}. */
+  readonly split: BlockSplit | null;
+  /** Bytes between two blocks at which I/Os may begin, of which all sizes are multiples: {@link blockSize} without split. */
+  readonly unit: number;
+  /** Force Unit Access: reads and writes go to and from the medium (NVM command set 1.0, 3.2.4 and 3.2.6). */
+  readonly fua: { readonly read: boolean; readonly write: boolean };
   /** I/Os in flight. */
   readonly depth: number;
   readonly distribution: Distribution;
@@ -60,12 +133,20 @@ export interface Job {
   readonly rampMs: number;
   /** Milliseconds of the measured run; Infinity for a run that ends by {@link ioLimit}. */
   readonly runtimeMs: number;
-  /** Number of I/Os, including those of the ramp, after which the run ends; Infinity for a run that ends by {@link runtimeMs}. */
+  /**
+   * Number of I/Os, including those of the ramp, after which the run ends; Infinity for a run that ends by {@link runtimeMs}.
+   * A trim with the write after it counts as one.
+   */
   readonly ioLimit: number;
+  /** Bytes likewise, for I/Os of different sizes. */
+  readonly byteLimit: number;
   /** Milliseconds that commands in flight are waited for after the end of the run. */
   readonly drainMs: number;
-  /** Most I/Os per second, on average since the job began; Infinity for no limit. */
-  readonly rate: number;
+  readonly pace: Pace;
+  /** The latency to keep; null for a fixed number of I/Os in flight. */
+  readonly latencyTarget: LatencyTarget | null;
+  /** Milliseconds between two samples of rates and latency. */
+  readonly sampleMs: number;
   /** Write a pattern, then read everything back that was written, and compare. */
   readonly verify: boolean;
   /** Seed of the order of blocks and of the pattern, 32 bits. */
@@ -76,7 +157,7 @@ export interface Job {
   readonly lbaSize: number;
   /** First LBA of the region that the job uses. */
   readonly firstLba: number;
-  /** Size of that region in blocks of {@link blockSize}. */
+  /** Size of that region in blocks of {@link unit}. */
   readonly ioBlocks: number;
   /** Block of the region at which a sequential workload begins. */
   readonly startBlock: number;
@@ -87,14 +168,18 @@ export interface Job {
   /** Address at which the device sees the first byte of {@link memory}. */
   readonly iova: number;
   /**
-   * Where the data buffers begin in {@link memory}, {@link depth} times {@link blockSize} bytes. A multiple of 4 with SGLs, of
+   * Where the data buffers begin in {@link memory}, {@link depth} times {@link bufferBytes}. A multiple of 4 with SGLs, of
    * the page size with PRPs.
    */
   readonly dataOffset: number;
+  /** Bytes of each buffer: {@link blockSize}, or what the range of a trim takes. */
+  readonly bufferBytes: number;
   /** Describe data by SGL descriptors instead of PRPs. */
   readonly sgl: boolean;
   /** Where the PRP lists begin in {@link memory}, one page for each I/O in flight. Not used with {@link sgl}. */
   readonly listOffset: number;
+  /** The processors that its thread may use; null for those of the process. */
+  readonly processors: readonly number[] | null;
   readonly completion: CompletionMode;
   /** How long mode `adaptive` polls before it sleeps, in microseconds. */
   readonly spinMicroseconds: number;

@@ -1,54 +1,66 @@
 // SPDX-License-Identifier: MIT
-import { writes, type Workload } from './job';
+import { DIRECTIONS, directionsOf, type CompletionMode, type Direction, type Workload } from './job';
 import type { BenchmarkProgress } from './progress-watch';
+import { isDoubtful } from './trust';
 import { formatBandwidth, formatCount } from './units';
 
 /** What the status line shows of a run beside its progress. */
 export interface DisplayedRun {
+  readonly groups: readonly DisplayedGroup[];
+}
+
+/** Jobs that do the same. */
+export interface DisplayedGroup {
   readonly workload: Workload;
-  /** Bytes of one I/O. */
-  readonly blockSize: number;
   /** Jobs at all endpoints together. */
   readonly jobs: number;
+  /** Default `poll`. */
+  readonly completion?: CompletionMode | undefined;
 }
 
-const LETTERS: Readonly<Record<string, string>> = {
+/** As in fio: capitals for sequential workloads, M and m for mixed ones, D and d for trims. */
+const LETTERS: Readonly<Record<Workload, string>> = {
   read: 'R',
   write: 'W',
+  trim: 'D',
   rw: 'M',
-  readwrite: 'M',
+  trimwrite: 'M',
   randread: 'r',
   randwrite: 'w',
+  randtrim: 'd',
   randrw: 'm',
+  randtrimwrite: 'm',
 };
 
-/** The letter of a workload in fio's status line: R, W, M for sequential ones, r, w, m for random ones. @internal Exported for its test. */
-export function statusLetter(workload: string): string {
-  return LETTERS[workload] ?? '?';
-}
+const NAMES: Readonly<Record<Direction, string>> = { read: 'r', write: 'w', trim: 't' };
 
 /**
  * One line in the style of fio: `Jobs: 1 (f=1): [r(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]`. Directions that are not used
- * are left out. The letter is V while blocks are read back.
+ * are left out. The letter is V while blocks are read back. When a job that polls lacks a processor, `[41% of a cpu]` comes before
+ * the rates.
  *
  * @internal Exported for its test.
  */
-export function formatLiveLine(
-  { readIops, writeIops, part, secondsLeft, phase }: BenchmarkProgress,
-  { workload, blockSize, jobs }: DisplayedRun,
-): string {
+export function formatLiveLine(progress: BenchmarkProgress, { groups }: DisplayedRun): string {
+  const { rates, part, secondsLeft, processorShare, phase } = progress;
   const verifying = phase === 'verify';
-  const rates: string[] = [];
-  const bandwidths: string[] = [];
-  const show = (name: string, iops: number): void => {
-    rates.push(`${name}=${formatCount(Math.round(iops))}`);
-    bandwidths.push(`${name}=${formatBandwidth(Math.round(iops * blockSize))}`);
-  };
-  if (verifying || !writes(workload) || workload === 'randrw') show('r', readIops);
-  if (!verifying && writes(workload)) show('w', writeIops);
-  const letter = verifying ? 'V' : statusLetter(workload);
+  const used = verifying
+    ? (['read'] as const)
+    : DIRECTIONS.filter((direction) =>
+        groups.some(({ workload }) => directionsOf(workload).includes(direction)),
+      );
+  const bandwidths = used.map(
+    (direction) => `${NAMES[direction]}=${formatBandwidth(Math.round(rates[direction].bandwidth))}`,
+  );
+  const iops = used.map(
+    (direction) => `${NAMES[direction]}=${formatCount(Math.round(rates[direction].iops))}`,
+  );
+  const letters = groups.map(({ workload, jobs }) => `${verifying ? 'V' : LETTERS[workload]}(${jobs})`);
+  const jobs = groups.reduce((sum, group) => sum + group.jobs, 0);
   const percent = (Math.min(1, Math.max(0, part)) * 100).toFixed(1);
-  return `Jobs: ${jobs} (f=${jobs}): [${letter}(${jobs})][${percent}%][${bandwidths.join(',')}][${rates.join(',')} IOPS][eta ${formatEta(secondsLeft)}]`;
+  const polls = groups.every(({ completion = 'poll' }) => completion === 'poll');
+  const share = polls && isDoubtful(processorShare) ? `[${Math.round(processorShare * 100)}% of a cpu]` : '';
+  return `Jobs: ${jobs} (f=${jobs}): [${letters.join(',')}][${percent}%]${share}[${bandwidths.join(',')}][${iops.join(',')} IOPS][eta ${formatEta(secondsLeft)}]`;
 }
 
 /** Time left: `01m:31s`, `02h:00m:05s`, `1d:02h:00m:05s`. */

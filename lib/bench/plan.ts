@@ -2,12 +2,13 @@
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { NvmeController, type CreatedQueuePair, type NvmeNamespace } from '../nvme/host';
 import { NVME_PAGE } from '../nvme/host/dma-arena';
-import { CQE_BYTES, SQE_BYTES } from '../nvme/spec';
+import { CQE_BYTES, OptionalNvmCommands, SQE_BYTES } from '../nvme/spec';
 import type { Device } from '../pci';
-import { writes, type Job } from './job';
-import { dataShift, queueEntries } from './job-entries';
+import { directionsOf, trims, type Distribution, type Job, type LatencyTarget } from './job';
+import { TRIM_RANGE_BYTES, dataShift, queueEntries } from './job-entries';
+import { SAMPLE_MILLISECONDS } from './job-result';
 import { JOB_STATE_BYTES, JobState } from './job-state';
-import { timeoutOf, type BenchmarkOptions } from './options';
+import { endsWithRegion, sizesOf, timeoutOf, unitOf, type RunOptions, type WorkloadOptions } from './options';
 import { formatSize } from './units';
 
 /** Pages for the admin queue, Identify data and the rounding of queues. */
@@ -24,19 +25,25 @@ export interface PlannedJob {
   readonly queue: CreatedQueuePair;
 }
 
-/** Brings the controller of a device up, with memory for the jobs of these options. */
-export function attachController(device: Device, options: BenchmarkOptions): Promise<NvmeController> {
-  const { depth, jobs, completion } = options;
-  const entries = queueEntries(depth, Infinity);
-  const queueBytes = wholePages(entries * SQE_BYTES) + wholePages(entries * CQE_BYTES);
-  const perJob = queueBytes + wholePages(dataBytes(options)) + listBytes(options);
-  const arenaSize = Math.max(jobs * perJob + SPARE_PAGES * NVME_PAGE, HUGE_PAGE);
-  // Vector 0 is the admin queue's.
-  const vectors = completion === undefined || completion === 'poll' ? 0 : jobs + 1;
+/** Brings the controller of a device up, with memory for the jobs of these workloads. */
+export function attachController(
+  device: Device,
+  workloads: readonly WorkloadOptions[],
+  run: RunOptions,
+): Promise<NvmeController> {
+  const perJob = (options: WorkloadOptions): number => {
+    const entries = queueEntries(options.depth, Infinity);
+    const queueBytes = wholePages(entries * SQE_BYTES) + wholePages(entries * CQE_BYTES);
+    return queueBytes + wholePages(dataBytes(options)) + listBytes(options);
+  };
+  const bytes = workloads.reduce((sum, options) => sum + options.jobs * perJob(options), 0);
+  const sleeping = workloads.some(({ completion = 'poll' }) => completion !== 'poll');
+  const jobs = workloads.reduce((sum, options) => sum + options.jobs, 0);
   return NvmeController.attach(device, {
-    arenaSize,
-    adminTimeout: timeoutOf(options),
-    vectors,
+    arenaSize: Math.max(bytes + SPARE_PAGES * NVME_PAGE, HUGE_PAGE),
+    adminTimeout: timeoutOf(run),
+    // Vector 0 is the admin queue's.
+    vectors: sleeping ? jobs + 1 : 0,
     vectorTarget: 'eventfd',
   });
 }
@@ -64,37 +71,48 @@ export function pickNamespace(controller: NvmeController, nsid: number | undefin
 }
 
 /**
- * Plans the jobs of a controller, and creates their queues.
+ * Plans the jobs of a workload at a controller, and creates their queues.
  *
+ * @param firstIndex number of the first of the jobs at its endpoint
  * @throws RangeError or TypeError for what this controller or namespace cannot do
  */
 export async function planJobs(
   controller: NvmeController,
   namespace: NvmeNamespace,
-  options: BenchmarkOptions,
+  options: WorkloadOptions,
+  run: RunOptions,
+  firstIndex: number,
 ): Promise<PlannedJob[]> {
-  const { blockSize, depth, runtime, ioSize, completion = 'poll' } = options;
+  const { depth, runtime, completion = 'poll' } = options;
   const { arena, doorbellArea, takesSgl, capabilities } = controller;
   const shares = checkRegion(controller, namespace, options);
   const planned: PlannedJob[] = [];
   for (const [index, share] of shares.entries()) {
     const entries = queueEntries(depth, capabilities.maxQueueEntries);
     const queue = await controller.createQueuePair(entries, completion === 'poll' ? undefined : 'eventfd');
-    const byIoSize = ioSize === undefined ? Infinity : Math.floor(ioSize / blockSize);
-    const byRegion = runtime === undefined && ioSize === undefined ? share.ioBlocks : Infinity;
     const state = new SharedArrayBuffer(JOB_STATE_BYTES);
     const job: Job = {
-      index,
+      index: firstIndex + index,
       workload: options.workload,
       readShare: options.readShare ?? 0.5,
-      blockSize,
+      blockSize: Math.max(...sizesOf(options)),
+      split: options.split ?? null,
+      unit: unitOf(options),
+      fua: options.fua ?? { read: false, write: false },
       depth,
-      distribution: byRegion < Infinity ? { kind: 'once' } : (options.distribution ?? { kind: 'uniform' }),
+      distribution: distributionOf(options),
       rampMs: (options.rampTime ?? 0) * 1000,
       runtimeMs: runtime === undefined ? Infinity : runtime * 1000,
-      ioLimit: Math.min(byIoSize, byRegion),
-      drainMs: timeoutOf(options),
-      rate: options.rate ?? Infinity,
+      ...limits(options, share.ioBlocks),
+      drainMs: timeoutOf(run),
+      pace: {
+        iops: options.rateIops ?? Infinity,
+        bandwidth: options.rate ?? Infinity,
+        thinkMs: (options.thinkTime ?? 0) * 1000,
+        thinkIos: options.thinkBlocks ?? 1,
+      },
+      latencyTarget: latencyTarget(options),
+      sampleMs: run.sampleMs ?? SAMPLE_MILLISECONDS,
       verify: options.verify,
       seed: options.seed,
       nsid: namespace.id,
@@ -103,9 +121,11 @@ export async function planJobs(
       queue: queue.placement,
       memory: { fd: arena.memory.fd, offset: arena.memory.fdOffset, size: arena.memory.size },
       iova: arena.memory.iova,
-      dataOffset: arena.allocate(dataBytes(options)).offset + dataShift(blockSize, takesSgl),
+      dataOffset: arena.allocate(dataBytes(options)).offset + dataShift(bufferBytes(options), takesSgl),
+      bufferBytes: bufferBytes(options),
       sgl: takesSgl,
       listOffset: listBytes(options) === 0 ? 0 : arena.allocate(listBytes(options)).offset,
+      processors: options.processors ?? null,
       completion,
       spinMicroseconds: options.spinMicroseconds ?? DEFAULT_SPIN_MICROSECONDS,
       interruptFd: queue.interruptFd ?? null,
@@ -122,65 +142,112 @@ export async function planJobs(
   return planned;
 }
 
+/** Each block once, where the run ends with the region and nothing else is asked for. */
+function distributionOf(options: WorkloadOptions): Distribution {
+  const { distribution = { kind: 'uniform' }, split } = options;
+  const once = endsWithRegion(options) && split === undefined && distribution.kind === 'uniform';
+  return once ? { kind: 'once' } : distribution;
+}
+
+/** After how many I/Os or bytes a job ends. */
+function limits(options: WorkloadOptions, ioBlocks: number): Pick<Job, 'ioLimit' | 'byteLimit'> {
+  const { ioSize, split, blockSize } = options;
+  const regionBytes = endsWithRegion(options) ? ioBlocks * unitOf(options) : Infinity;
+  const bytes = Math.min(ioSize ?? Infinity, regionBytes);
+  return split === undefined
+    ? { ioLimit: Math.floor(bytes / blockSize), byteLimit: Infinity }
+    : { ioLimit: Infinity, byteLimit: bytes };
+}
+
+function latencyTarget({ latencyTarget: target }: WorkloadOptions): LatencyTarget | null {
+  if (target === undefined) return null;
+  return { ns: target.latency * 1e9, percentile: target.percentile, windowMs: target.window * 1000 };
+}
+
 /** The part of the namespace that each job uses. */
 function checkRegion(
   controller: NvmeController,
   namespace: NvmeNamespace,
-  options: BenchmarkOptions,
+  options: WorkloadOptions,
 ): Pick<Job, 'firstLba' | 'ioBlocks' | 'startBlock'>[] {
-  const { blockSize, depth, jobs, verify, workload } = options;
+  const { depth, jobs, verify, workload, offset = 0 } = options;
   const lbaSize = namespace.blockSize;
-  if (blockSize % lbaSize !== 0) {
+  const sizes = sizesOf(options);
+  const unit = unitOf(options);
+  const largest = Math.max(...sizes);
+  for (const bytes of sizes) {
+    if (bytes % lbaSize !== 0)
+      throw invalidArgument(
+        `a block size of ${formatSize(bytes)} is no multiple of the namespace's block of ${lbaSize} bytes`,
+      );
+  }
+  if (offset % lbaSize !== 0)
     throw invalidArgument(
-      `a block size of ${formatSize(blockSize)} is no multiple of the namespace's block of ${lbaSize} bytes`,
+      `an offset of ${offset} bytes is no multiple of the namespace's block of ${lbaSize} bytes`,
     );
-  }
-  if (blockSize > controller.maxTransferSize) {
+  if (moves(options) && largest > controller.maxTransferSize) {
     throw outOfRange(
-      `a block size of ${formatSize(blockSize)} is above the controller's largest transfer, ${formatSize(controller.maxTransferSize)}`,
+      `a block size of ${formatSize(largest)} is above the controller's largest transfer, ${formatSize(controller.maxTransferSize)}`,
     );
   }
+  if (trims(workload) && (controller.identify.oncs & OptionalNvmCommands.datasetManagement) === 0)
+    throw new VfioUserError(
+      'ERR_VFIO_USER_UNSUPPORTED',
+      `${controller.device.name} does not take trims: its ONCS is without Dataset Management`,
+    );
   const mostInFlight = controller.capabilities.maxQueueEntries - 1;
   if (depth > mostInFlight) {
     throw outOfRange(`an I/O depth of ${depth} is too much; the controller's queues hold ${mostInFlight}`);
   }
-  const size = options.size ?? namespace.size;
-  if (size > namespace.size) {
+  if (offset >= namespace.size)
     throw outOfRange(
-      `a size of ${formatSize(size)} is beyond namespace ${namespace.id}, which has ${formatSize(namespace.size)}`,
+      `an offset of ${formatSize(offset)} is beyond namespace ${namespace.id}, which has ${formatSize(namespace.size)}`,
+    );
+  const size = options.size ?? namespace.size - offset;
+  if (offset + size > namespace.size) {
+    const from = offset === 0 ? '' : ` from offset ${formatSize(offset)} on`;
+    throw outOfRange(
+      `a size of ${formatSize(size)}${from} is beyond namespace ${namespace.id}, which has ${formatSize(namespace.size)}`,
     );
   }
-  const ioBlocks = Math.floor(size / blockSize);
-  if (ioBlocks < jobs) {
+  const ioBlocks = Math.floor(size / unit);
+  const perJob = Math.floor(ioBlocks / jobs);
+  if (perJob * unit < largest) {
     const [need, each] = jobs === 1 ? ['a job needs', ''] : [`${jobs} jobs need`, ' each'];
     throw outOfRange(
-      `a size of ${formatSize(size)} is too small: ${need} at least one block of ${formatSize(blockSize)}${each}`,
+      `a size of ${formatSize(size)} is too small: ${need} at least one block of ${formatSize(largest)}${each}`,
     );
   }
-  if (verify && !writes(workload)) {
-    throw invalidArgument(
-      'verifying needs a workload that writes (write, randwrite, randrw): it reads back what the run has written',
-    );
-  }
-  const perJob = Math.floor(ioBlocks / jobs);
   // Jobs that verify must not overwrite each other's blocks, and jobs that touch every block once share the work. Others
   // share the region; sequential ones begin at different places.
-  const split = verify || (options.runtime === undefined && options.ioSize === undefined);
+  const split = verify || endsWithRegion(options);
+  const firstLba = offset / lbaSize;
   return Array.from({ length: jobs }, (_, job) =>
     split
-      ? { firstLba: (job * perJob * blockSize) / lbaSize, ioBlocks: perJob, startBlock: 0 }
-      : { firstLba: 0, ioBlocks, startBlock: job * perJob },
+      ? { firstLba: firstLba + (job * perJob * unit) / lbaSize, ioBlocks: perJob, startBlock: 0 }
+      : { firstLba, ioBlocks, startBlock: job * perJob },
   );
 }
 
+/** True when data is transferred. */
+function moves({ workload }: WorkloadOptions): boolean {
+  return directionsOf(workload).some((direction) => direction !== 'trim');
+}
+
+/** Bytes of the buffer of an I/O. */
+function bufferBytes(options: WorkloadOptions): number {
+  return moves(options) ? Math.max(...sizesOf(options)) : TRIM_RANGE_BYTES;
+}
+
 /** Buffers of the I/Os in flight, and what comes before the first. */
-function dataBytes({ blockSize, depth }: BenchmarkOptions): number {
-  return dataShift(blockSize, true) + depth * blockSize;
+function dataBytes(options: WorkloadOptions): number {
+  const bytes = bufferBytes(options);
+  return dataShift(bytes, true) + options.depth * bytes;
 }
 
 /** PRP lists, a page for each I/O in flight. */
-function listBytes({ blockSize, depth }: BenchmarkOptions): number {
-  return blockSize > NVME_PAGE ? depth * NVME_PAGE : 0;
+function listBytes(options: WorkloadOptions): number {
+  return bufferBytes(options) > NVME_PAGE ? options.depth * NVME_PAGE : 0;
 }
 
 function wholePages(bytes: number): number {

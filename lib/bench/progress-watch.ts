@@ -1,25 +1,43 @@
 // SPDX-License-Identifier: MIT
-import type { Job } from './job';
+import { DIRECTIONS, trimsAndWrites, type Direction, type Job } from './job';
 import { SAMPLE_MILLISECONDS } from './job-result';
-import type { JobPhase, JobState } from './job-state';
+import type { JobPhase, JobProgress, JobState } from './job-state';
 
 /** How a run stands. */
 export interface BenchmarkProgress {
-  /** I/Os per second since the last call. */
-  readonly readIops: number;
-  readonly writeIops: number;
+  /** What each direction did since the last call. */
+  readonly rates: Readonly<Record<Direction, Rate>>;
   /** Part of the run that is over, 0 to 1. */
   readonly part: number;
   readonly secondsLeft: number;
+  /** Milliseconds of the measured run, and what all jobs have done in it. */
+  readonly elapsedMs: number;
+  readonly ios: number;
+  readonly bytes: number;
+  /** Share of a processor that the job with the least of it got of late, 0 to 1. */
+  readonly processorShare: number;
   /** The phase of the job that is furthest behind. */
   readonly phase: Exclude<JobPhase, 'done'>;
 }
+
+/** I/Os and bytes per second. */
+export interface Rate {
+  readonly iops: number;
+  readonly bandwidth: number;
+}
+
+/** Where the progress of a job has the numbers of a direction. */
+const KEYS = {
+  read: ['reads', 'readBytes'],
+  write: ['writes', 'writtenBytes'],
+  trim: ['trims', 'trimmedBytes'],
+} as const satisfies Record<Direction, readonly [ios: keyof JobProgress, bytes: keyof JobProgress]>;
 
 /** Tells how the jobs stand while they run. */
 export class ProgressWatch {
   readonly #jobs: readonly { readonly job: Job; readonly state: JobState }[];
   readonly #timer: NodeJS.Timeout;
-  readonly #last: { reads: number; writes: number }[];
+  #last: readonly (JobProgress | undefined)[] = [];
   #time = performance.now();
 
   /** @param listener called every {@link SAMPLE_MILLISECONDS} */
@@ -28,7 +46,6 @@ export class ProgressWatch {
     listener: (progress: BenchmarkProgress) => void,
   ) {
     this.#jobs = jobs;
-    this.#last = jobs.map(() => ({ reads: 0, writes: 0 }));
     this.#timer = setInterval(() => {
       listener(this.#progress());
     }, SAMPLE_MILLISECONDS);
@@ -42,38 +59,61 @@ export class ProgressWatch {
     const now = performance.now();
     const seconds = (now - this.#time) / 1000;
     this.#time = now;
-    let readIops = 0;
-    let writeIops = 0;
-    this.#jobs.forEach(({ state: { reads, writes } }, index) => {
-      let last = this.#last[index] ?? { reads: 0, writes: 0 };
+    const progress = this.#jobs.map(({ state }) => state.progress);
+    const since = progress.map((each, index) => {
+      const last = this.#last[index];
       // The counters begin again at the end of the ramp.
-      if (reads < last.reads || writes < last.writes) last = { reads: 0, writes: 0 };
-      readIops += (reads - last.reads) / seconds;
-      writeIops += (writes - last.writes) / seconds;
-      this.#last[index] = { reads, writes };
+      return last !== undefined && countOf(each) < countOf(last) ? undefined : last;
     });
+    this.#last = progress;
+    const gained = (key: keyof JobProgress): number =>
+      sum(progress.map((each, index) => each[key] - (since[index]?.[key] ?? 0))) / seconds;
+    const rates = Object.fromEntries(
+      DIRECTIONS.map((direction) => {
+        const [ios, bytes] = KEYS[direction];
+        return [direction, { iops: gained(ios), bandwidth: gained(bytes) }];
+      }),
+    ) as Record<Direction, Rate>;
     const phases = this.#jobs.map(({ state }) => state.phase);
     const phase = (['ramp', 'run', 'verify'] as const).find((one) => phases.includes(one)) ?? 'run';
-    return { readIops, writeIops, ...this.#remaining(readIops + writeIops, phase === 'ramp'), phase };
+    const iops = sum(DIRECTIONS.map((direction) => rates[direction].iops));
+    const elapsedMs = Math.max(0, ...progress.map((each) => each.elapsedMs));
+    return {
+      rates,
+      ...this.#remaining(progress, elapsedMs, iops, phase === 'ramp'),
+      elapsedMs,
+      ios: sum(progress.map(countOf)),
+      bytes: sum(progress.map((each) => each.readBytes + each.writtenBytes + each.trimmedBytes)),
+      processorShare: Math.min(1, ...this.#jobs.map(({ state }) => state.processorShare)),
+      phase,
+    };
   }
 
   /** A run ends by its time or by its number of I/Os, whichever comes first. */
-  #remaining(iops: number, ramp: boolean): Pick<BenchmarkProgress, 'part' | 'secondsLeft'> {
+  #remaining(
+    progress: readonly JobProgress[],
+    elapsedMs: number,
+    iops: number,
+    ramp: boolean,
+  ): Pick<BenchmarkProgress, 'part' | 'secondsLeft'> {
     const jobs = this.#jobs.map(({ job }) => job);
-    const states = this.#jobs.map(({ state }) => state);
     const runtimeMs = Math.max(...jobs.map((job) => job.runtimeMs));
-    const elapsedMs = Math.max(...states.map((state) => state.elapsedMs));
     const rampMs = ramp ? Math.max(...jobs.map((job) => job.rampMs)) : 0;
     const byTime = {
       part: ramp ? 0 : elapsedMs / runtimeMs,
       secondsLeft: (runtimeMs - elapsedMs + rampMs) / 1000,
     };
-    const all = sum(jobs.map((job) => job.ioLimit));
-    const done = sum(states.map((state) => state.reads + state.writes));
+    // A trim with the write after it counts as one.
+    const all = sum(jobs.map((job) => job.ioLimit * (trimsAndWrites(job.workload) ? 2 : 1)));
+    const done = sum(progress.map(countOf));
     const byCount = { part: done / all, secondsLeft: iops > 0 ? (all - done) / iops : 0 };
     const { part, secondsLeft } = runtimeMs === Infinity || byCount.part > byTime.part ? byCount : byTime;
     return { part, secondsLeft: Math.max(0, secondsLeft) };
   }
+}
+
+function countOf({ reads, writes, trims }: JobProgress): number {
+  return reads + writes + trims;
 }
 
 function sum(values: readonly number[]): number {

@@ -3,8 +3,12 @@ import { invalidArgument, outOfRange } from '../errors';
 
 /** Chooses the block of the next I/O. */
 export interface BlockSequence {
-  /** The number of a block, from 0 to the number of blocks less 1. */
-  next(): number;
+  /**
+   * The number of a block, from 0 to the number of blocks less `span`.
+   *
+   * @param span number of blocks that the I/O covers, at most all
+   */
+  next(span: number): number;
 }
 
 /**
@@ -99,8 +103,8 @@ export class RandomSequence implements BlockSequence {
     this.#blocks = blocks;
   }
 
-  next(): number {
-    return this.#random.below(this.#blocks);
+  next(span: number): number {
+    return this.#random.below(this.#blocks - span + 1);
   }
 }
 
@@ -145,7 +149,7 @@ class Permutation {
   }
 }
 
-/** Every block once, in random order, which begins again after the last. */
+/** Every block once, in random order, which begins again after the last. For I/Os of one block. */
 export class ShuffledSequence implements BlockSequence {
   readonly #blocks: number;
   readonly #order: Permutation;
@@ -171,7 +175,8 @@ export class ShuffledSequence implements BlockSequence {
 
 /**
  * Blocks by Zipf's law: the one of rank n is drawn in proportion to 1 / n^theta (fio: `random_distribution=zipf`). The
- * ranks are scattered over the region, so that the blocks drawn often do not lie together.
+ * ranks are scattered over the region, so that the blocks drawn often do not lie together. I/Os that would reach beyond the
+ * end begin earlier.
  *
  * They are drawn by rejection-inversion (Hörmann and Derflinger, ACM TOMACS 6(3), 1996), which needs no table, however many
  * blocks there are.
@@ -207,13 +212,13 @@ export class ZipfSequence implements BlockSequence {
     this.#squeeze = 2 - this.#inverse(this.#integral(2.5) - 2 ** -theta);
   }
 
-  next(): number {
+  next(span: number): number {
     for (;;) {
       const u = this.#high + this.#random.fraction() * (this.#low - this.#high);
       const x = this.#inverse(u);
       const rank = Math.min(this.#blocks, Math.max(1, Math.round(x)));
       if (rank - x <= this.#squeeze || u >= this.#integral(rank + 0.5) - rank ** -this.#theta)
-        return this.#order.at(rank - 1);
+        return Math.min(this.#order.at(rank - 1), this.#blocks - span);
     }
   }
 
@@ -229,7 +234,7 @@ export class ZipfSequence implements BlockSequence {
   }
 }
 
-/** Blocks in rising order. After the last comes the first again. */
+/** Blocks in rising order. After the last, and when an I/O does not fit before the end, comes the first again. */
 export class SequentialSequence implements BlockSequence {
   readonly #blocks: number;
   #next: number;
@@ -248,9 +253,9 @@ export class SequentialSequence implements BlockSequence {
     this.#next = start;
   }
 
-  next(): number {
-    const block = this.#next;
-    this.#next = block + 1 === this.#blocks ? 0 : block + 1;
+  next(span: number): number {
+    const block = this.#next + span > this.#blocks ? 0 : this.#next;
+    this.#next = block + span;
     return block;
   }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { latencyBins } from './histogram';
+import { DIRECTIONS } from './job';
 import {
+  allDirections,
   bandwidth,
-  bothDirections,
   iops,
   latencyOf,
   mergeResults,
@@ -12,11 +13,13 @@ import {
 } from './job-result';
 import { formatLatency } from './units';
 
-const WIDTH = 110;
-const LATENCY_COLUMNS = ['min us', 'avg us', 'p50 us', 'p99 us', 'p99.9 us', 'max us'] as const;
+const DEFAULT_COLUMNS = 110;
+const HEADS = ['IOPS', 'MiB/s', 'min us', 'avg us', 'p50 us', 'p99 us', 'p99.9 us', 'max us'] as const;
+/** Width of each column where there is room. */
+const WIDE = [12, 12, 13, 13, 13, 13, 13, 13] as const;
+/** Space between columns where there is little room. */
+const NARROW_GAP = 2;
 const LABEL_WIDTH = 5;
-const IOPS_WIDTH = 12;
-const BANDWIDTH_WIDTH = 12;
 const LATENCY_WIDTH = 13;
 const PERCENTILE_WIDTH = 12;
 /** Most lines of a histogram. */
@@ -29,6 +32,8 @@ export interface ReportContents {
   readonly percentiles?: readonly number[] | undefined;
   /** Adds a histogram of the latencies. */
   readonly histogram?: boolean;
+  /** Width of the report. Default 110. */
+  readonly columns?: number;
 }
 
 type Rows = readonly (readonly [label: string, direction: DirectionResult])[];
@@ -36,12 +41,16 @@ type Rows = readonly (readonly [label: string, direction: DirectionResult])[];
 /**
  * The final report for a terminal. For each part, and for several parts together, it says what ran, has a table with a row for
  * each direction used and their total, and tells the cost and the errors. Latencies are in microseconds. No line is longer than
- * 110 columns; the text ends in a line feed.
+ * `columns`; the text ends in a line feed.
  */
 export function formatReport(parts: readonly ReportPart[], contents: ReportContents = {}): string {
+  const { columns = DEFAULT_COLUMNS } = contents;
   const blocks = parts.map(({ name, target, options, result }) => [
     `${name}: ${target}`,
-    ...wrap(Object.entries(options).map(([name, value]) => `${name}=${value}`)),
+    ...wrap(
+      Object.entries(options).map(([name, value]) => `${name}=${value}`),
+      columns,
+    ),
     '',
     ...resultLines(result, contents),
   ]);
@@ -50,25 +59,21 @@ export function formatReport(parts: readonly ReportPart[], contents: ReportConte
     blocks.push([`all: ${parts.length} together`, '', ...resultLines(all, contents)]);
   }
   return blocks
-    .map((lines) => lines.map((line) => (line.length > WIDTH ? `${line.slice(0, WIDTH - 1)}…` : line)))
+    .map((lines) => lines.map((line) => (line.length > columns ? `${line.slice(0, columns - 1)}…` : line)))
     .map((lines) => `${lines.join('\n')}\n`)
     .join('\n');
 }
 
-function resultLines(job: JobResult, { percentiles, histogram }: ReportContents): string[] {
-  const rows: [string, DirectionResult][] = [];
-  if (job.read.ios > 0) rows.push(['read', job.read]);
-  if (job.write.ios > 0) rows.push(['write', job.write]);
-  if (rows.length !== 1) rows.push(['total', bothDirections(job)]);
-  const header = [
-    ''.padEnd(LABEL_WIDTH),
-    'IOPS'.padStart(IOPS_WIDTH),
-    'MiB/s'.padStart(BANDWIDTH_WIDTH),
-    ...LATENCY_COLUMNS.map((name) => name.padStart(LATENCY_WIDTH)),
-  ].join('');
+function resultLines(
+  job: JobResult,
+  { percentiles, histogram, columns = DEFAULT_COLUMNS }: ReportContents,
+): string[] {
+  const rows = DIRECTIONS.flatMap((direction): [string, DirectionResult][] =>
+    job[direction].ios > 0 ? [[direction, job[direction]]] : [],
+  );
+  if (rows.length !== 1) rows.push(['total', allDirections(job)]);
   return [
-    header,
-    ...rows.map(([label, direction]) => row(label, direction)),
+    ...numberTable(rows, columns),
     '',
     ...(percentiles === undefined ? [] : [...percentileTable(rows, percentiles), '']),
     ...(histogram === true ? [...histogramTable(job), ''] : []),
@@ -89,15 +94,16 @@ function percentileTable(rows: Rows, percentiles: readonly number[]): string[] {
   ];
 }
 
-/** Reads and writes in one histogram: a line for each interval, its share, what lies below its end, and a bar. */
+/** All directions in one histogram: a line for each interval, its share, what lies below its end, and a bar. */
 function histogramTable(job: JobResult): string[] {
-  const count = job.read.ios + job.write.ios;
-  const bins = latencyBins([latencyOf(job.read), latencyOf(job.write)], HISTOGRAM_LINES).map(
-    ({ from, to, counts }) => ({
-      range: `${formatLatency(from).padStart(8)} - ${formatLatency(to).padEnd(8)}`,
-      ios: counts.reduce((sum, each) => sum + each, 0),
-    }),
-  );
+  const count = allDirections(job).ios;
+  const bins = latencyBins(
+    DIRECTIONS.map((direction) => latencyOf(job[direction])),
+    HISTOGRAM_LINES,
+  ).map(({ from, to, counts }) => ({
+    range: `${formatLatency(from).padStart(8)} - ${formatLatency(to).padEnd(8)}`,
+    ios: counts.reduce((sum, each) => sum + each, 0),
+  }));
   const longest = bins.reduce((most, { ios }) => Math.max(most, ios), 0);
   let below = 0;
   return [
@@ -112,9 +118,42 @@ function histogramTable(job: JobResult): string[] {
   ];
 }
 
-function row(label: string, direction: DirectionResult): string {
+/** The table of rates and latencies. Where it is too wide, columns are as narrow as their numbers; then it is cut in two. */
+function numberTable(rows: Rows, columns: number): string[] {
+  const table = [['', ...HEADS], ...rows.map(([label, direction]) => [label, ...cells(direction)])];
+  const wide = [LABEL_WIDTH, ...WIDE];
+  if (sum(wide) <= columns) return aligned(table, wide);
+  const narrow = table[0]?.map(
+    (_, column) =>
+      Math.max(...table.map((cellsOfRow) => (cellsOfRow[column] ?? '').length)) +
+      (column === 0 ? 0 : NARROW_GAP),
+  );
+  if (narrow === undefined) return [];
+  if (sum(narrow) <= columns) return aligned(table, narrow);
+  // Rates above, latencies below.
+  const part = (from: number, to: number): string[] =>
+    aligned(
+      table.map(([label = '', ...rest]) => [label, ...rest.slice(from, to)]),
+      [narrow[0] ?? 0, ...narrow.slice(1 + from, 1 + to)],
+    );
+  return [...part(0, 2), ...part(2, HEADS.length)];
+}
+
+function aligned(table: readonly (readonly string[])[], widths: readonly number[]): string[] {
+  return table.map(([label = '', ...cellsOfRow]) =>
+    [label.padEnd(widths[0] ?? 0), ...cellsOfRow.map((cell, at) => cell.padStart(widths[at + 1] ?? 0))].join(
+      '',
+    ),
+  );
+}
+
+function sum(widths: readonly number[]): number {
+  return widths.reduce((all, width) => all + width, 0);
+}
+
+function cells(direction: DirectionResult): string[] {
   const latency = latencyOf(direction);
-  const columns = [
+  const times = [
     latency.min,
     latency.mean,
     latency.percentile(50),
@@ -123,11 +162,10 @@ function row(label: string, direction: DirectionResult): string {
     latency.max,
   ];
   return [
-    label.padEnd(LABEL_WIDTH),
-    String(Math.round(iops(direction))).padStart(IOPS_WIDTH),
-    (bandwidth(direction) / 2 ** 20).toFixed(2).padStart(BANDWIDTH_WIDTH),
-    ...columns.map(microseconds),
-  ].join('');
+    String(Math.round(iops(direction))),
+    (bandwidth(direction) / 2 ** 20).toFixed(2),
+    ...times.map((ns) => (ns / 1000).toFixed(2)),
+  ];
 }
 
 function microseconds(ns: number): string {
@@ -136,7 +174,7 @@ function microseconds(ns: number): string {
 
 function costLine(job: JobResult): string {
   const { userMs, systemMs } = job.cpu;
-  const ios = job.read.ios + job.write.ios;
+  const { ios } = allDirections(job);
   const share = (ms: number): string => (job.runtimeMs > 0 ? ((ms * 100) / job.runtimeMs).toFixed(1) : '0.0');
   const perIo = ios > 0 ? `, ${(((userMs + systemMs) * 1000) / ios).toFixed(2)} us per I/O` : '';
   const seconds = (job.runtimeMs / 1000).toFixed(2);
@@ -148,11 +186,11 @@ function errorLine(job: JobResult): string {
   return `errors: ${job.errors}${job.firstError === undefined ? '' : `, the first: ${job.firstError}`}`;
 }
 
-function wrap(words: readonly string[]): string[] {
+function wrap(words: readonly string[], columns: number): string[] {
   const lines: string[] = [];
   let line = '';
   for (const word of words) {
-    if (line !== '' && line.length + 2 + word.length > WIDTH - 1) {
+    if (line !== '' && line.length + 2 + word.length > columns - 1) {
       lines.push(`${line},`);
       line = word;
     } else {

@@ -5,7 +5,6 @@ const SIZE_EXPONENT: Readonly<Record<string, number>> = { '': 0, k: 1, m: 2, g: 
 const SECONDS: Readonly<Record<string, number>> = {
   us: 1e-6,
   ms: 1e-3,
-  '': 1,
   s: 1,
   m: 60,
   h: 3600,
@@ -46,16 +45,20 @@ export function parseCount(text: string): number {
 }
 
 /**
- * A duration: `5`, `5s`, `2m`, `500ms`, `100us`, `1h`, `1d`. Without a unit it is in seconds.
+ * A duration: `5`, `5s`, `2m`, `500ms`, `100us`, `1h`, `1d`.
  *
+ * @param bare unit of a number without one
  * @returns seconds, 0 or more, with fractions
  * @throws ERR_INVALID_ARG_VALUE
  */
-export function parseDuration(text: string): number {
+export function parseDuration(text: string, bare: 'us' | 's' = 's'): number {
   const match = /^(\d+(?:\.\d+)?)(us|ms|s|m|h|d|)$/.exec(text.trim().toLowerCase());
-  const seconds = match === null ? NaN : Number(match[1]) * (SECONDS[match[2] ?? ''] as number);
+  const seconds =
+    match === null ? NaN : Number(match[1]) * (SECONDS[match[2] === '' ? bare : (match[2] ?? '')] as number);
   if (!Number.isFinite(seconds)) {
-    throw invalidArgument(`'${text}' is not a duration; write seconds, or one such as 500ms, 30s, 2m or 1h`);
+    throw invalidArgument(
+      `'${text}' is not a duration; write a number, or one with a unit such as 500ms, 30s, 2m or 1h`,
+    );
   }
   return seconds;
 }

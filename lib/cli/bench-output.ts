@@ -1,99 +1,122 @@
 // SPDX-License-Identifier: MIT
-import { arch, cpus, release, type } from 'node:os';
 import type { BenchmarkResult, BenchmarkTarget } from '../bench/benchmark';
 import { fioReport } from '../bench/fio-json';
+import { fioLogs, type LogKind } from '../bench/fio-log';
 import { formatHgrm } from '../bench/hgrm';
-import { htmlReport, type Facts, type Remark } from '../bench/html-report';
-import { bothDirections, iops, latencyOf, mergeResults, type ReportPart } from '../bench/job-result';
+import { allDirections, latencyOf, mergeResults, type JobResult, type ReportPart } from '../bench/job-result';
+import type { RunOptions } from '../bench/options';
 import { formatReport } from '../bench/report-text';
-import { formatCount, formatSize, parsePercentiles } from '../bench/units';
-import { UsageError, type CommandSpec, type OptionValues } from './options';
+import { formatSize } from '../bench/units';
+import type { OutputValues } from './bench-options';
+import { pageText } from './bench-page';
+import { remarks } from './bench-remarks';
+import type { GivenOptions } from './bench-workload';
+import { ExitCode } from './failure';
+import { wrapText } from './help';
+import { UsageError } from './option-spec';
 import { complain, print, printable } from './output';
 import { OutputFile } from './output-file';
+import { columnsOf, red, styleOf, yellow, type Style } from './style';
 import { packageVersion } from './version';
 
-/** The options of `bench` that say what to make of the results. */
-export const OUTPUT_OPTIONS = {
-  'output-format': {
-    type: 'choice',
-    choices: ['normal', 'json', 'json+'],
-    default: 'normal',
-    help: "Report; json is fio's, json+ too, with the buckets of the latency.",
-  },
-  percentiles: {
-    type: 'string',
-    placeholder: 'list',
-    help: 'Percentiles of the latency to report, such as 50,99,99.9.',
-  },
-  histogram: { type: 'boolean', help: 'Add a histogram of the latency to the report.' },
-  hgrm: {
-    type: 'string',
-    placeholder: 'path',
-    help: "Write the latency by percentile, of reads and writes together, in HdrHistogram's text format.",
-  },
-  report: { type: 'string', placeholder: 'path', help: 'Write a report as a page of HTML, with charts.' },
-} as const satisfies CommandSpec['options'];
+/** Columns of a report that goes into a file or a pipe. */
+const FILE_COLUMNS = 110;
 
-type OutputOptions = OptionValues<{
-  readonly name: 'bench';
-  readonly summary: '';
-  readonly options: typeof OUTPUT_OPTIONS;
-}>;
-
-/** An endpoint that was measured: its results, and who it is. */
+/** Jobs that were measured at an endpoint: their results, and who it is. */
 export interface MeasuredPart extends ReportPart {
   readonly device: BenchmarkTarget;
+  /** The jobs one by one. */
+  readonly jobs: readonly JobResult[];
+  /** The rate that was asked for, of all jobs together; undefined without a limit. */
+  readonly wanted: { readonly unit: 'iops' | 'bandwidth'; readonly rate: number } | undefined;
 }
 
-/** A run that is over. */
-export interface FinishedRun extends Pick<BenchmarkResult, 'interrupted' | 'failure'> {
+/** A run that is over, or a look at one that goes on. */
+export interface FinishedRun extends Pick<BenchmarkResult, 'interrupted' | 'failure' | 'steady'> {
   readonly started: Date;
   readonly ended: Date;
   readonly parts: readonly MeasuredPart[];
-  /** I/Os per second that were asked for at each endpoint; undefined without a limit. */
-  readonly wantedIops: number | undefined;
 }
 
-/** Part of a wanted rate that counts as reached: a run ends with I/Os in flight. */
-const RATE_TOLERANCE = 0.98;
+interface Output {
+  readonly file: OutputFile;
+  readonly text: (run: FinishedRun) => string;
+}
 
 /** Where the results of a run go: standard output, and files. */
 export class BenchOutput {
-  readonly #options: OutputOptions;
+  readonly #options: OutputValues;
   /** In fio's names, for the report of the job's options. */
   readonly fioOptions: { readonly percentile_list?: string };
-  readonly #percentiles: readonly number[] | undefined;
-  readonly #files: { readonly file: OutputFile; readonly text: (run: FinishedRun) => string }[] = [];
+  /** Takes the report instead of standard output. */
+  readonly #file: OutputFile | undefined;
+  readonly #files: readonly Output[];
+  /** The logs that are wanted, and how their names begin. */
+  readonly #logs: readonly (readonly [kind: LogKind, prefix: string])[];
 
   /**
    * Checks the options and whether the files can be written, so that nothing is measured in vain.
    *
-   * @throws UsageError, or ERR_INVALID_ARG_VALUE for a list that is none
+   * @throws UsageError
    */
-  constructor(options: OutputOptions) {
-    const { percentiles, histogram, hgrm, report } = options;
+  constructor(options: OutputValues, given: GivenOptions) {
+    const { percentile_list: percentiles, histogram, hgrm, report, output } = options;
     this.#options = options;
-    this.#percentiles = percentiles === undefined ? undefined : parsePercentiles(percentiles);
-    this.fioOptions = this.#percentiles === undefined ? {} : { percentile_list: this.#percentiles.join(':') };
+    this.fioOptions = percentiles === undefined ? {} : { percentile_list: percentiles.join(':') };
     if (histogram && options['output-format'] !== 'normal') {
       throw new UsageError(
         `--histogram goes with --output-format normal; --output-format json+ has the buckets of the latency`,
       );
     }
-    if (hgrm !== undefined) this.#files.push({ file: new OutputFile('hgrm', hgrm), text: hgrmText });
-    if (report !== undefined) {
-      const file = new OutputFile('report', report);
-      if (this.#files.some((other) => other.file.path === file.path)) {
-        throw new UsageError('--hgrm and --report name the same file');
-      }
-      this.#files.push({ file, text: (run) => pageText(run, this.#percentiles) });
-    }
+    this.#logs = [
+      ['bw', options.write_bw_log] as const,
+      ['iops', options.write_iops_log] as const,
+      ['lat', options.write_lat_log] as const,
+    ].flatMap(([kind, prefix]) => (prefix === undefined ? [] : [[kind, prefix] as const]));
+    if (given.has('log_avg_msec') && this.#logs.length === 0)
+      throw new UsageError('--log_avg_msec goes with --write_bw_log, --write_iops_log or --write_lat_log');
+    if (options.log_max_value && options.write_lat_log === undefined)
+      throw new UsageError('--log_max_value goes with --write_lat_log');
+    this.#file = output === undefined ? undefined : new OutputFile('output', output);
+    this.#files = [
+      ...(hgrm === undefined ? [] : [{ file: new OutputFile('hgrm', hgrm), text: hgrmText }]),
+      ...(report === undefined
+        ? []
+        : [
+            {
+              file: new OutputFile('report', report),
+              text: (run: FinishedRun) => pageText(run, percentiles),
+            },
+          ]),
+    ];
+    // How many jobs there are is known later; the log of the first tells whether the others can be written.
+    const logs = this.#logs.map(([kind, prefix]) => logFile(kind, `${prefix}_${kind}.1.log`));
+    const paths = [this.#file, ...this.#files.map(({ file }) => file), ...logs].flatMap(
+      (file) => file?.path ?? [],
+    );
+    if (new Set(paths).size < paths.length)
+      throw new UsageError('Two of the files to write, of --output, --hgrm and --report, are the same');
   }
 
-  /** Prints the report and writes the files. Of a failed run and a file that cannot be written, the run is the one to throw. */
+  /** What the run has to know of what is made of it. */
+  get runOptions(): Pick<RunOptions, 'sampleMs' | 'statusInterval'> {
+    const { log_avg_msec: sampleMs, 'status-interval': statusInterval } = this.#options;
+    return { ...(sampleMs === undefined ? {} : { sampleMs }), statusInterval };
+  }
+
+  /** Prints what a run has measured so far. */
+  status(run: FinishedRun): void {
+    print(this.#report(run, columnsOf(process.stdout), styleOf(process.stdout)));
+  }
+
+  /**
+   * Prints the report and writes the files; a run that was interrupted has an exit status of its own. Of a failed run and a file
+   * that cannot be written, the run is the one to throw.
+   */
   write(run: FinishedRun): void {
-    print(this.#report(run));
-    for (const { file, text } of this.#files) {
+    if (this.#file === undefined)
+      print(this.#report(run, columnsOf(process.stdout), styleOf(process.stdout)));
+    for (const { file, text } of this.#outputs(run)) {
       try {
         file.write(text(run));
       } catch (error) {
@@ -102,30 +125,59 @@ export class BenchOutput {
       }
     }
     if (run.failure !== undefined) throw run.failure;
+    if (run.interrupted) process.exitCode = ExitCode.interrupted;
   }
 
-  #report({ parts, started, ended, ...rest }: FinishedRun): string {
-    const { 'output-format': format, histogram } = this.#options;
-    const percentiles = this.#percentiles;
+  #outputs({ parts }: FinishedRun): Output[] {
+    const own = (file: OutputFile): Output => ({
+      file,
+      text: (run) => this.#report(run, FILE_COLUMNS, undefined),
+    });
+    const logs = this.#logs.flatMap(([kind, prefix]) =>
+      fioLogs(
+        kind,
+        parts.flatMap(({ jobs }) => jobs),
+        this.#options.log_max_value,
+      ).map(({ suffix, text }) => ({ file: logFile(kind, `${prefix}_${suffix}`), text: () => text })),
+    );
+    return [...(this.#file === undefined ? [] : [own(this.#file)]), ...this.#files, ...logs];
+  }
+
+  #report(run: FinishedRun, columns: number | undefined, style: Style): string {
+    const { parts, started, ended, interrupted, steady } = run;
+    const { 'output-format': format, histogram, percentile_list: percentiles } = this.#options;
     if (format !== 'normal') {
       const report = fioReport({
         version: packageVersion(),
         started,
         ended,
         parts,
+        interrupted,
+        steady,
         bins: format === 'json+',
         ...(percentiles === undefined ? {} : { percentiles }),
       });
-      return JSON.stringify(report, null, 2);
+      return `${JSON.stringify(report, null, 2)}\n`;
     }
+    const width = columns ?? FILE_COLUMNS;
     const devices = parts.map(({ device, target }) =>
       parts.length === 1 ? deviceText(device) : `${target}: ${deviceText(device)}`,
     );
-    const notes = remarks({ parts, started, ended, ...rest }).map(
-      ({ heading, text }) => `${heading.toLowerCase()}: ${text}\n`,
+    const paint = { good: (text: string) => text, warning: yellow, bad: red };
+    const notes = remarks(run).flatMap(({ kind, heading, text }) =>
+      // A pipe gets a remark in one line, which programs look for.
+      (columns === undefined
+        ? [`${heading.toLowerCase()}: ${text}`]
+        : wrapText(`${heading.toLowerCase()}: ${text}`, width)
+      ).map((line) => `${paint[kind](line, style)}\n`),
     );
-    return `${devices.join('\n')}\n\n${formatReport(parts, { percentiles, histogram })}${notes.join('')}`;
+    const head = [...new Set(devices)].flatMap((text) => wrapText(text, width)).join('\n');
+    return `${head}\n\n${formatReport(parts, { percentiles, histogram, columns: width })}${notes.join('')}`;
   }
+}
+
+function logFile(kind: LogKind, path: string): OutputFile {
+  return new OutputFile(`write_${kind}_log`, path);
 }
 
 function deviceText({ model, version, lbaSize, capacity, mappedDoorbells }: BenchmarkTarget): string {
@@ -138,93 +190,6 @@ function doorbells(mapped: boolean): string {
   return mapped ? 'mapped doorbells' : 'doorbells by message';
 }
 
-/** What a run with verification, or one that was cut short, has to say beyond the table. */
-function remarks({ interrupted, failure, parts, wantedIops }: FinishedRun): Remark[] {
-  const { verified, mismatches } = mergeResults(parts.map(({ result }) => result));
-  const missed = parts.flatMap(({ result, target }): Remark[] => {
-    const reached = iops(bothDirections(result));
-    if (wantedIops === undefined || reached >= wantedIops * RATE_TOLERANCE) return [];
-    const text = `${formatCount(reached)} IOPS of the wanted ${formatCount(wantedIops)}; the latency is that of full load`;
-    return [
-      {
-        kind: 'warning',
-        heading: 'Rate not reached',
-        text: parts.length === 1 ? text : `${target}: ${text}`,
-      },
-    ];
-  });
-  const differ = mismatches === 0 ? 'all as written' : `${mismatches} differ`;
-  const cutShort = interrupted || failure !== undefined;
-  const verifies = parts.some(({ options }) => options['verify'] !== undefined);
-  const verification: Remark | undefined = !verifies
-    ? undefined
-    : verified === 0
-      ? { kind: 'warning', heading: 'Verify', text: 'nothing was verified: the run ended before' }
-      : {
-          kind: mismatches === 0 ? 'good' : 'bad',
-          heading: 'Verify',
-          text: `${verified} blocks read back, ${differ}${cutShort ? '; others were written and not read back' : ''}`,
-        };
-  return [
-    ...(failure === undefined
-      ? []
-      : [{ kind: 'bad', heading: 'Failed', text: printable(failure.message) } as const]),
-    ...(verification === undefined ? [] : [verification]),
-    ...missed,
-    ...(interrupted
-      ? [{ kind: 'warning', heading: 'Interrupted', text: 'these are the results up to then' } as const]
-      : []),
-  ];
-}
-
 function hgrmText({ parts }: FinishedRun): string {
-  return formatHgrm(latencyOf(bothDirections(mergeResults(parts.map(({ result }) => result)))));
-}
-
-function pageText(run: FinishedRun, percentiles: readonly number[] | undefined): string {
-  const { parts, started, failure } = run;
-  const errors = parts.flatMap(({ result: { errors, firstError } }): Remark[] =>
-    // What failed the run tells the first error, too.
-    errors === 0 || failure !== undefined
-      ? []
-      : [{ kind: 'bad', heading: 'Errors', text: `${errors}, the first: ${firstError ?? ''}` }],
-  );
-  return htmlReport({
-    program: `vfio-user ${packageVersion()}`,
-    started,
-    parts,
-    percentiles,
-    remarks: [...errors, ...remarks(run)],
-    ends: [...parts.map((part) => deviceFacts(part, parts.length)), hostFacts()],
-  });
-}
-
-function deviceFacts({ device, target }: MeasuredPart, of: number): Facts {
-  return {
-    title: of === 1 ? 'Controller' : `Controller at ${target}`,
-    rows: [
-      ['Endpoint', target],
-      ['Model', device.model.trim()],
-      ['Serial number', device.serial.trim()],
-      ['Firmware', device.firmware.trim()],
-      ['NVMe version', device.version],
-      ['Namespace', String(device.nsid)],
-      ['Capacity', `${formatSize(device.capacity)} (${device.capacity} bytes)`],
-      ['LBA size', `${device.lbaSize} bytes`],
-      ['Doorbells', device.mappedDoorbells ? 'mapped: plain stores to shared memory' : 'a message each'],
-    ],
-  };
-}
-
-function hostFacts(): Facts {
-  const processors = cpus();
-  return {
-    title: 'Host',
-    rows: [
-      ['Program', `vfio-user ${packageVersion()}`],
-      ['Node.js', process.version],
-      ['Kernel', `${type()} ${release()}, ${arch()}`],
-      ['Processors', `${processors.length} × ${processors[0]?.model.trim() ?? 'unknown'}`],
-    ],
-  };
+  return formatHgrm(latencyOf(allDirections(mergeResults(parts.map(({ result }) => result)))));
 }

@@ -1,159 +1,185 @@
 // SPDX-License-Identifier: MIT
 import { randomInt } from 'node:crypto';
-import { COMPLETION_MODES, WORKLOADS, type Distribution } from '../bench/job';
+import { directionsOf, isMixed, isRandom, trims, writes, type Workload } from '../bench/job';
 import type { FioOptions } from '../bench/job-result';
-import type { BenchmarkOptions } from '../bench/options';
-import { UsageError, type CommandSpec, type OptionValues } from './options';
+import type { LatencyTargetOptions, RunOptions, WorkloadOptions } from '../bench/options';
+import { sizesOf } from '../bench/options';
+import { formatSize } from '../bench/units';
+import {
+  DEFAULT_READ_PERCENT,
+  DEFAULT_RUNTIME,
+  WORKLOAD_OPTIONS,
+  type RunValues,
+  type WorkloadValues,
+} from './bench-options';
+import { UsageError } from './option-spec';
 import { printable } from './output';
 
-const DEFAULT_RUNTIME = 10;
-const DEFAULT_READ_PERCENT = 50;
-/** Exponent of `zipf` without a number, which is fio's default. */
-const DEFAULT_THETA = 1.1;
+const DEFAULT_LATENCY_WINDOW = 0.5;
+const DEFAULT_STEADY_SECONDS = 5;
 
-/** The options of `bench` that say what to run, by fio's names. */
-export const WORKLOAD_OPTIONS = {
-  rw: {
-    type: 'choice',
-    choices: WORKLOADS,
-    default: 'randread',
-    help: 'Workload. Those that write destroy data.',
-  },
-  bs: { type: 'size', default: '4k', min: 512, help: 'Bytes of an I/O.' },
-  iodepth: { type: 'count', default: '32', min: 1, max: 65_535, help: 'I/Os in flight of each job.' },
-  numjobs: {
-    type: 'count',
-    default: '1',
-    min: 1,
-    max: 1024,
-    help: 'Jobs at each endpoint, each with a thread and queues of its own.',
-  },
-  runtime: {
-    type: 'duration',
-    min: 0.001,
-    help: `How long to run. Default: ${DEFAULT_RUNTIME}, or with --io-size or --verify until that is done.`,
-  },
-  'ramp-time': {
-    type: 'duration',
-    min: 0,
-    max: 86_400,
-    help: 'How long to run before the measurement begins. Default: 0.',
-  },
-  size: {
-    type: 'size',
-    min: 512,
-    help: 'Bytes to use, from the start of the namespace. Default: all of it.',
-  },
-  'io-size': { type: 'size', min: 512, help: 'Bytes that each job transfers; the run ends with them.' },
-  'rate-iops': { type: 'count', min: 1, help: 'Most I/Os per second of each job. Default: no limit.' },
-  'random-distribution': {
-    type: 'string',
-    placeholder: 'law',
-    help: `How random workloads choose blocks: random, or zipf with its skew, such as zipf:1.2. Default: random.`,
-  },
-  completion: {
-    type: 'choice',
-    choices: COMPLETION_MODES,
-    default: 'poll',
-    help: 'How jobs learn of completions; adaptive looks for them for a while before it sleeps.',
-  },
-  spin: { type: 'duration', min: 0, max: 1, help: 'How long adaptive looks for completions. Default: 50us.' },
-  rwmixread: {
-    type: 'integer',
-    min: 0,
-    max: 100,
-    help: `Percentage of reads of randrw. Default: ${DEFAULT_READ_PERCENT}.`,
-  },
-  verify: { type: 'boolean', help: 'Write a pattern, read back what was written, and compare.' },
-  nsid: { type: 'integer', min: 1, max: 0xffff_fffe, help: 'Namespace id. Default: the first.' },
-  randseed: {
-    type: 'integer',
-    min: 0,
-    max: 0xffff_ffff,
-    help: 'Seed of order and pattern. Default: 1, or with --verify a new one, so that old data is not taken for new.',
-  },
-} as const satisfies CommandSpec['options'];
-
-/** Their values. */
-export type WorkloadOptions = OptionValues<{
-  readonly name: 'bench';
-  readonly summary: '';
-  readonly options: typeof WORKLOAD_OPTIONS;
-}>;
+/** Options as they were given, by name: their text, or true for a flag that stands alone. */
+export type GivenOptions = ReadonlyMap<string, string | true>;
 
 /**
- * The options as the benchmark takes them.
+ * The options of a job as the benchmark takes them.
  *
- * @throws UsageError for options that contradict each other
+ * @throws UsageError for options that contradict each other, or have no effect beside others
  */
-export function benchmarkOptions(options: WorkloadOptions): BenchmarkOptions {
-  const { rw, verify, completion } = options;
-  if (options.rwmixread !== undefined && rw !== 'randrw')
-    throw new UsageError(`--rwmixread goes with --rw randrw, not with --rw ${rw}`);
-  if (options.spin !== undefined && completion !== 'adaptive')
-    throw new UsageError(`--spin goes with --completion adaptive, not with --completion ${completion}`);
-  const law = options['random-distribution'];
-  if (law !== undefined && !rw.startsWith('rand'))
-    throw new UsageError(`--random-distribution goes with a random workload, not with --rw ${rw}`);
-  const ioSize = options['io-size'];
+export function workloadOptions(values: WorkloadValues, given: GivenOptions): WorkloadOptions {
+  const workload = values.rw === 'readwrite' ? 'rw' : values.rw;
+  checkTogether(values, workload, given);
+  const { verify, completion, bs, bssplit, fua, readfua, writefua } = values;
+  const ioSize = values.io_size;
+  const once = (!values.time_based && ioSize === undefined) || undefined;
+  const endless = verify || ioSize !== undefined || once === true;
+  const split = bssplit ?? bs;
+  const sizes = sizesOf({ workload, split, blockSize: 0, depth: 1, jobs: 1, verify, seed: 0 });
+  const directions = directionsOf(workload);
   return {
-    workload: rw,
-    blockSize: options.bs,
-    depth: options.iodepth,
-    jobs: options.numjobs,
-    runtime: options.runtime ?? (verify || ioSize !== undefined ? undefined : DEFAULT_RUNTIME),
-    rampTime: options['ramp-time'] ?? 0,
-    size: options.size,
+    workload,
+    blockSize: sizes.at(-1) ?? 0,
+    split: sizes.length === 1 ? undefined : split,
+    depth: values.iodepth,
+    jobs: values.numjobs,
+    runtime: values.runtime ?? (endless ? undefined : DEFAULT_RUNTIME),
+    ...(once === undefined ? {} : { once }),
+    rampTime: values.ramp_time ?? 0,
+    offset: values.offset ?? 0,
+    size: values.size,
     ioSize,
-    rate: options['rate-iops'],
-    distribution: law === undefined ? { kind: 'uniform' } : parseDistribution(law),
+    rate: values.rate,
+    rateIops: values.rate_iops,
+    thinkTime: values.thinktime ?? 0,
+    thinkBlocks: values.thinktime_blocks ?? 1,
+    latencyTarget: latencyTarget(values),
+    fua: {
+      read: (fua && directions.includes('read')) || readfua,
+      write: (fua && directions.includes('write')) || writefua,
+    },
+    distribution: values.random_distribution,
     completion,
-    ...(options.spin === undefined ? {} : { spinMicroseconds: options.spin * 1e6 }),
+    ...(values.spin === undefined ? {} : { spinMicroseconds: values.spin * 1e6 }),
+    ...(values.cpus_allowed === undefined ? {} : { processors: values.cpus_allowed }),
     verify,
-    readShare: (options.rwmixread ?? DEFAULT_READ_PERCENT) / 100,
-    seed: options.randseed ?? (verify ? randomInt(2 ** 32) : 1),
-    nsid: options.nsid,
+    readShare: (values.rwmixread ?? DEFAULT_READ_PERCENT) / 100,
+    seed: values.randseed ?? (verify ? randomInt(2 ** 32) : 1),
+    nsid: values.nsid,
   };
 }
 
-/** The options in fio's names and spelling, for the report. */
+function latencyTarget(values: WorkloadValues): LatencyTargetOptions | undefined {
+  if (values.latency_target === undefined) return undefined;
+  return {
+    latency: values.latency_target,
+    percentile: values.latency_percentile ?? 100,
+    window: values.latency_window ?? DEFAULT_LATENCY_WINDOW,
+  };
+}
+
+/** Refuses what would be ignored. */
+function checkTogether(values: WorkloadValues, workload: Workload, given: GivenOptions): void {
+  const together = (name: string, allowed: boolean, other: string): void => {
+    if (given.has(name) && !allowed) throw new UsageError(`--${name} goes with ${other}`);
+  };
+  const apart = (name: string, other: string): void => {
+    if (given.has(name) && given.has(other))
+      throw new UsageError(`--${name} and --${other} contradict each other; leave one out`);
+  };
+  const not = `not with --rw ${values.rw}`;
+  together('rwmixread', isMixed(workload), `--rw rw or randrw, ${not}`);
+  together('random_distribution', isRandom(workload), `a random workload, ${not}`);
+  together(
+    'spin',
+    values.completion === 'adaptive',
+    `--completion adaptive, not with --completion ${values.completion}`,
+  );
+  together('readfua', directionsOf(workload).includes('read'), `a workload that reads, ${not}`);
+  together('writefua', writes(workload), `a workload that writes, ${not}`);
+  together(
+    'fua',
+    directionsOf(workload).some((direction) => direction !== 'trim'),
+    `a workload that reads or writes, ${not}`,
+  );
+  together('thinktime_blocks', values.thinktime !== undefined, '--thinktime');
+  for (const name of ['latency_window', 'latency_percentile'])
+    together(name, values.latency_target !== undefined, '--latency_target');
+  apart('bs', 'bssplit');
+  apart('rate', 'rate_iops');
+  apart('fua', 'readfua');
+  apart('fua', 'writefua');
+  for (const other of ['rate', 'rate_iops', 'thinktime', 'verify']) apart('latency_target', other);
+  for (const other of ['ramp_time', 'bssplit']) if (values.verify) apart('verify', other);
+}
+
+/**
+ * The options of a run as the benchmark takes them.
+ *
+ * @throws UsageError for options that have no effect beside others
+ */
+export function runOptions(values: RunValues, given: GivenOptions): RunOptions {
+  const { steadystate, steadystate_duration: duration, steadystate_ramp_time: rampTime } = values;
+  for (const name of ['steadystate_duration', 'steadystate_ramp_time'])
+    if (given.has(name) && steadystate === undefined)
+      throw new UsageError(`--${name} goes with --steadystate`);
+  return {
+    timeout: values.timeout,
+    steadyState: steadystate && {
+      ...steadystate,
+      duration: duration ?? DEFAULT_STEADY_SECONDS,
+      rampTime: rampTime ?? 0,
+    },
+  };
+}
+
+/** Options that every report shows, given or not. */
+const ALWAYS = ['rw', 'bs', 'iodepth', 'numjobs'] as const;
+
+/** The options in fio's names and spelling, for the report: sizes in bytes, counts in units, other values as they were given. */
 export function fioOptions(
-  options: WorkloadOptions,
-  { runtime, seed }: BenchmarkOptions,
+  values: WorkloadValues,
+  { runtime, seed, split, blockSize }: WorkloadOptions,
+  given: GivenOptions,
   filename: string,
 ): FioOptions {
-  const given: readonly (readonly [name: string, value: string | number | undefined])[] = [
-    ['runtime', runtime],
-    ['ramp_time', options['ramp-time']],
-    ['size', options.size],
-    ['io_size', options['io-size']],
-    ['rate_iops', options['rate-iops']],
-    ['random_distribution', options['random-distribution']],
-    ['completion', options.completion === 'poll' ? undefined : options.completion],
-    ['rwmixread', options.rw === 'randrw' ? (options.rwmixread ?? DEFAULT_READ_PERCENT) : undefined],
-    ['verify', options.verify ? 'pattern' : undefined],
-    ['nsid', options.nsid],
-    ['randseed', seed],
-    ['filename', printable(filename)],
-  ];
+  const shown = (name: keyof WorkloadValues): string => {
+    if (name === 'bs') return split === undefined ? String(blockSize) : textOf(given, name);
+    const value: unknown = values[name];
+    if (name === 'verify') return 'pattern';
+    // A duration without a unit means what its option says, so that its text is kept.
+    const { type } = WORKLOAD_OPTIONS[name];
+    return typeof value === 'number' && type !== 'duration' ? String(value) : textOf(given, name);
+  };
+  const names = Object.keys(WORKLOAD_OPTIONS) as (keyof WorkloadValues)[];
+  const listed = names.filter(
+    (name) =>
+      !(ALWAYS as readonly string[]).includes(name) &&
+      name !== 'randseed' &&
+      name !== 'runtime' &&
+      given.has(name) &&
+      given.get(name) !== '0',
+  );
   return {
-    rw: options.rw,
-    bs: String(options.bs),
-    iodepth: String(options.iodepth),
-    numjobs: String(options.numjobs),
-    ...Object.fromEntries(
-      given.flatMap(([name, value]) => (value === undefined ? [] : [[name, String(value)]])),
-    ),
+    rw: values.rw,
+    ...(given.has('bssplit') ? { bs: formatSize(blockSize) } : { bs: shown('bs') }),
+    iodepth: String(values.iodepth),
+    numjobs: String(values.numjobs),
+    ...(runtime === undefined ? {} : { runtime: String(runtime) }),
+    ...(values.rwmixread === undefined && values.rw.endsWith('rw') && !trims(workloadOf(values))
+      ? { rwmixread: String(DEFAULT_READ_PERCENT) }
+      : {}),
+    ...Object.fromEntries(listed.map((name) => [name, shown(name)])),
+    randseed: String(seed),
+    filename: printable(filename),
   };
 }
 
-function parseDistribution(law: string): Distribution {
-  const match = /^(?:(random)|zipf(?::(\d+(?:\.\d+)?))?)$/.exec(law);
-  const theta = Number(match?.[2] ?? DEFAULT_THETA);
-  if (match === null || !(theta > 0 && theta <= 10)) {
-    throw new UsageError(
-      `Option --random-distribution does not accept '${law}'; it takes random, zipf, or zipf:<skew> with a skew above 0 and up to 10`,
-    );
-  }
-  return match[1] === undefined ? { kind: 'zipf', theta } : { kind: 'uniform' };
+function workloadOf({ rw }: WorkloadValues): Workload {
+  return rw === 'readwrite' ? 'rw' : rw;
+}
+
+/** A flag that stands alone is on. */
+function textOf(given: GivenOptions, name: string): string {
+  const text = given.get(name) ?? '';
+  return text === true ? '1' : text;
 }

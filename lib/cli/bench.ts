@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: MIT
 import { benchmark, type BenchmarkResult } from '../bench/benchmark';
-import { writes } from '../bench/job';
+import { trims, writes } from '../bench/job';
 import { mergeResults } from '../bench/job-result';
 import { LiveLine } from '../bench/live-line';
-import type { BenchmarkOptions } from '../bench/options';
+import type { RunOptions } from '../bench/options';
 import { formatSize, parseSize } from '../bench/units';
 import { connect, type VfioUserDevice } from '../client';
-import { BenchOutput, OUTPUT_OPTIONS } from './bench-output';
-import { WORKLOAD_OPTIONS, benchmarkOptions, fioOptions } from './bench-workload';
+import { BenchOutput, type MeasuredPart } from './bench-output';
+import { OUTPUT_OPTIONS, RUN_OPTIONS, WORKLOAD_OPTIONS } from './bench-options';
+import { planBench, type BenchJob, type BenchPlan } from './bench-plan';
+import { fioOptions } from './bench-workload';
 import { defineCommand } from './command';
 import { runDemo } from './demo';
 import { startEmbeddedEndpoint } from './embedded-endpoint';
 import { interruptible } from './interrupt';
-import { UsageError, type CommandSpec, type OptionValues } from './options';
+import { UsageError, type CommandSpec } from './option-spec';
 import { complain, printable } from './output';
 
 const EMBEDDED_SIZE = parseSize('1g');
@@ -27,114 +29,162 @@ const SPEC = {
   positionals: [
     {
       name: 'endpoint',
-      help: "Path of a controller's socket, or SPDK's directory; several are measured together. Without one, a controller of this package is started and measured.",
+      help: "Path of a controller's socket, or SPDK's directory; several are measured together. Without one, a controller of this package is started and measured. A regular file is a job file of fio.",
       optional: true,
       many: true,
     },
   ],
-  options: {
-    ...WORKLOAD_OPTIONS,
-    ...OUTPUT_OPTIONS,
-    'connect-timeout': { type: 'duration', default: '5', min: 0.001, max: 86_400, help: 'Time to connect.' },
-    timeout: {
-      type: 'duration',
-      default: '4',
-      min: 0.001,
-      max: 86_400,
-      help: 'Time for the controller to end what is in flight after the run, and to shut down.',
-    },
-    demo: { type: 'boolean', help: 'Show what the tool does, step by step, in less than half a minute.' },
-  },
+  options: { ...WORKLOAD_OPTIONS, ...RUN_OPTIONS, ...OUTPUT_OPTIONS },
+  examples: [
+    ['bench', 'Measures a controller of this package, which it starts in another process.'],
+    [
+      'bench /var/run/vfio-user/1 --rw randread --bs 4k --iodepth 128 --runtime 30',
+      "Measures SPDK's target for half a minute.",
+    ],
+    [
+      'bench /var/run/vfio-user/1 --rw write --size 1g --verify',
+      'Writes a gigabyte and compares what it reads back. Destroys the data.',
+    ],
+    [
+      'bench /var/run/vfio-user/1 --latency_target 200us --latency_percentile 99 --iodepth 256',
+      'Looks for the load at which 99 % of the I/Os take 200 microseconds at most.',
+    ],
+    ['bench job.fio --output-format json --output result.json', 'Runs a job file of fio.'],
+  ],
+  foreign: { q: 'iodepth', o: 'bs', w: 'rw', t: 'runtime', M: 'rwmixread' },
 } as const satisfies CommandSpec;
 
-type Options = OptionValues<typeof SPEC>;
-
 /** `vfio-user bench` */
-export const bench = defineCommand(SPEC, async (options, endpoints) => {
+export const bench = defineCommand(SPEC, async (options, positionals, given) => {
   if (options.demo) {
-    if (endpoints.length > 0) {
+    const ignored = [...given.keys()].filter((name) => name !== 'demo').map((name) => `--${name}`);
+    if (ignored.length > 0)
+      throw new UsageError(
+        `--demo shows runs of its own and takes no other options; leave out ${ignored.join(', ')}`,
+      );
+    if (positionals.length > 0)
       throw new UsageError(
         '--demo writes data, so it runs on an endpoint of its own only; leave out the endpoint',
       );
-    }
     return interruptible(runDemo);
   }
-  const settings = { ...benchmarkOptions(options), timeout: options.timeout };
-  const repeated = endpoints.find((endpoint, index) => endpoints.indexOf(endpoint) !== index);
-  if (repeated !== undefined)
-    throw new UsageError(
-      `The endpoint '${printable(repeated)}' is given twice; --numjobs runs several jobs at one`,
-    );
-  const output = new BenchOutput(options);
+  const plan = planBench(positionals, given);
+  const output = new BenchOutput(plan.output, plan.given);
   return interruptible(async (signal, again) => {
-    if (endpoints.length > 0) {
-      await run(endpoints, options, { ...settings, signal, giveUp: again }, output);
+    const signals = { signal, giveUp: again };
+    if (plan.endpoints.length > 0) {
+      await run(plan, plan.endpoints, signals, output);
       return;
     }
-    const wanted = options.size ?? EMBEDDED_SIZE;
-    const size = Math.ceil(wanted / EMBEDDED_UNIT) * EMBEDDED_UNIT;
+    const wanted = Math.max(0, ...plan.jobs.map(({ options: { offset = 0, size } }) => (size ?? 0) + offset));
+    const size = Math.ceil((wanted || EMBEDDED_SIZE) / EMBEDDED_UNIT) * EMBEDDED_UNIT;
     await using embedded = await startEmbeddedEndpoint(size, signal);
     // Awaited here: the endpoint ends where its scope does.
-    await run([embedded.path], options, { ...settings, signal, giveUp: again }, output, EMBEDDED_NAME);
+    await run(plan, [embedded.path], signals, output, EMBEDDED_NAME);
   });
 });
 
 /** @param alias what to call the endpoint in the report, instead of its path */
 async function run(
+  plan: BenchPlan,
   endpoints: readonly string[],
-  options: Options,
-  settings: BenchmarkOptions,
+  signals: Required<Pick<RunOptions, 'signal' | 'giveUp'>>,
   output: BenchOutput,
   alias?: string,
 ): Promise<void> {
   const devices: VfioUserDevice[] = [];
   try {
-    const { signal } = settings;
-    const connectTimeout = options['connect-timeout'] * 1000;
-    const messageTimeout = options.timeout * 1000;
+    const { connectTimeout, jobs } = plan;
+    const messageTimeout = plan.timeout;
     const timeouts = { connectTimeout, messageTimeout, quiesceTimeout: messageTimeout };
     for (const endpoint of endpoints)
-      devices.push(await connect(endpoint, { ...timeouts, ...(signal === undefined ? {} : { signal }) }));
-    const line = new LiveLine(process.stderr, { ...settings, jobs: settings.jobs * endpoints.length });
+      devices.push(await connect(endpoint, { ...timeouts, signal: signals.signal }));
+    const workloads = jobs.map(({ options }) => options);
+    const line = new LiveLine(process.stderr, {
+      groups: workloads.map(({ workload, completion, jobs: count, endpoints: at }) => ({
+        workload,
+        completion,
+        jobs: count * (at ?? endpoints).length,
+      })),
+    });
     const started = new Date();
+    const finished = (result: Pick<BenchmarkResult, 'parts' | 'interrupted' | 'failure' | 'steady'>) => ({
+      ...result,
+      started,
+      ended: new Date(),
+      parts: result.parts.map((part): MeasuredPart => {
+        const job = jobs[part.workload];
+        if (job === undefined) throw new Error('unreachable: a part is of a job');
+        const name = alias ?? endpoints[part.endpoint] ?? '';
+        return {
+          name: jobName(job, jobs, endpoints.length, part.endpoint),
+          target: printable(`${name}, namespace ${part.target.nsid}`),
+          options: { ...fioOptions(job.values, job.options, job.given, name), ...output.fioOptions },
+          result: mergeResults(part.jobs),
+          jobs: part.jobs,
+          doubts: part.doubts,
+          device: part.target,
+          wanted: wantedRate(job),
+        };
+      }),
+    });
     let result: BenchmarkResult;
     try {
-      result = await benchmark(devices, {
-        ...settings,
+      result = await benchmark(devices, workloads, {
+        ...plan.run,
+        ...output.runOptions,
+        ...signals,
+        targetPids: devices.map((device) => device.serverPid),
         onStart: () => {
-          if (alias !== undefined || !writes(settings.workload)) return;
-          for (const endpoint of endpoints) complain(destruction(endpoint, options));
+          if (alias !== undefined) return;
+          for (const job of jobs) for (const endpoint of endpointsOf(job, endpoints)) warn(job, endpoint);
         },
         onProgress: (progress) => {
           line.update(progress);
+        },
+        onStatus: (parts) => {
+          line.clear();
+          output.status(finished({ parts, interrupted: false }));
         },
       });
     } finally {
       line.clear();
     }
-    output.write({
-      ...result,
-      started,
-      ended: new Date(),
-      wantedIops: settings.rate === undefined ? undefined : settings.rate * settings.jobs,
-      parts: result.endpoints.map(({ target, jobs }, index) => {
-        const name = alias ?? endpoints[index] ?? '';
-        return {
-          name: endpoints.length === 1 ? 'bench' : `bench${index}`,
-          target: printable(`${name}, namespace ${target.nsid}`),
-          options: { ...fioOptions(options, settings, name), ...output.fioOptions },
-          result: mergeResults(jobs),
-          device: target,
-        };
-      }),
-    });
+    output.write(finished(result));
   } finally {
     await Promise.all(devices.map((device) => device.close()));
   }
 }
 
-function destruction(endpoint: string, { rw, size, nsid }: Options): string {
+function endpointsOf({ options }: BenchJob, endpoints: readonly string[]): readonly string[] {
+  return options.endpoints === undefined
+    ? endpoints
+    : endpoints.filter((_, index) => options.endpoints?.includes(index));
+}
+
+/** The name of a job, with the number of its endpoint where there are several. */
+function jobName(job: BenchJob, jobs: readonly BenchJob[], endpoints: number, endpoint: number): string {
+  const several = (job.options.endpoints?.length ?? endpoints) > 1 && (endpoints > 1 || jobs.length > 1);
+  return several ? `${job.name}${endpoint}` : job.name;
+}
+
+function wantedRate({ options: { rate, rateIops, jobs } }: BenchJob): MeasuredPart['wanted'] {
+  if (rateIops !== undefined) return { unit: 'iops', rate: rateIops * jobs };
+  return rate === undefined ? undefined : { unit: 'bandwidth', rate: rate * jobs };
+}
+
+/** Says what is destroyed at an endpoint that the user has named. */
+function warn({ options, values }: BenchJob, endpoint: string): void {
+  const { workload, offset = 0, size, nsid } = options;
+  if (!writes(workload) && !trims(workload)) return;
   const namespace = nsid === undefined ? 'the first namespace' : `namespace ${nsid}`;
-  const part = size === undefined ? 'all' : `the first ${formatSize(size)}`;
-  return `--rw ${rw} overwrites ${part} of ${namespace} of ${endpoint}`;
+  const bytes = size === undefined ? 'all' : formatSize(size);
+  const part =
+    offset === 0
+      ? size === undefined
+        ? 'all'
+        : `the first ${bytes}`
+      : `${bytes} from offset ${formatSize(offset)} on`;
+  const verb = writes(workload) ? 'overwrites' : 'deallocates';
+  complain(`--rw ${values.rw} ${verb} ${part} of ${namespace} of ${endpoint}`);
 }

@@ -1,15 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { benchmark } from '../bench/benchmark';
-import {
-  bandwidth,
-  bothDirections,
-  iops,
-  latencyOf,
-  mergeResults,
-  type JobResult,
-} from '../bench/job-result';
+import { benchmark, type PartResult } from '../bench/benchmark';
+import { allDirections, bandwidth, iops, latencyOf, mergeResults, type JobResult } from '../bench/job-result';
 import { LiveLine } from '../bench/live-line';
-import type { BenchmarkOptions } from '../bench/options';
+import type { WorkloadOptions } from '../bench/options';
 import { formatBandwidth, formatCount, formatLatency, formatSize } from '../bench/units';
 import { connect, type VfioUserDevice } from '../client';
 import { NvmeController } from '../nvme/host';
@@ -44,6 +37,7 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
   for (const depth of [1, 32]) {
     const result = await measure(device, { ...reading, depth, jobs: 1, seed: 1 }, signal);
     print(`4 KiB random reads, ${depth === 1 ? 'one at a time' : `${depth} in flight`}: ${rates(result)}`);
+    doubt(result);
   }
 
   section('5. Writing, and checking what was written');
@@ -61,6 +55,7 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
     signal,
   );
   print(`${formatSize(VERIFIED_BYTES)} in random order, 32 in flight: ${rates(result)}`);
+  doubt(result);
   print(`Read back and compared: ${result.verified} blocks, ${result.mismatches} differ.`);
 
   section('6. The same with a controller of SPDK');
@@ -84,6 +79,14 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
       '  README.md                        the library: a client, a driver, and a device of your own',
     ].join('\n'),
   );
+}
+
+/** What was measured, and why it is not to be trusted. */
+type Measured = JobResult & Pick<PartResult, 'doubts'>;
+
+/** Tells of figures that are not those of the device, just below them. */
+function doubt({ doubts }: Measured): void {
+  for (const text of doubts) print(`Do not trust these figures: ${text}.`);
 }
 
 function section(title: string): void {
@@ -124,28 +127,29 @@ async function identify(device: VfioUserDevice): Promise<void> {
 
 async function measure(
   device: VfioUserDevice,
-  options: BenchmarkOptions,
+  options: WorkloadOptions,
   signal: AbortSignal,
-): Promise<JobResult> {
+): Promise<Measured> {
   signal.throwIfAborted();
-  const line = new LiveLine(process.stderr, options);
+  const line = new LiveLine(process.stderr, { groups: [options] });
   try {
-    const result = await benchmark([device], {
-      ...options,
+    const result = await benchmark([device], [options], {
+      targetPids: [device.serverPid],
       signal,
       onProgress: (progress) => {
         line.update(progress);
       },
     });
     if (result.failure !== undefined) throw result.failure;
-    return mergeResults(result.endpoints.flatMap(({ jobs }) => jobs));
+    const [part] = result.parts;
+    return { ...mergeResults(part?.jobs ?? []), doubts: part?.doubts ?? [] };
   } finally {
     line.clear();
   }
 }
 
 function rates(result: JobResult): string {
-  const all = bothDirections(result);
+  const all = allDirections(result);
   const latency = latencyOf(all);
   const percentiles = `p50 ${formatLatency(latency.percentile(50))}, p99 ${formatLatency(latency.percentile(99))}`;
   return `${formatCount(Math.round(iops(all)))} IOPS, ${formatBandwidth(bandwidth(all))}, ${percentiles}`;

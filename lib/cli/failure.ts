@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 import { debuglog } from 'node:util';
 import { VfioUserError, type VfioUserErrorCode } from '../errors';
-import { UsageError } from './options';
+import { UsageError } from './option-spec';
 import { complain } from './output';
 
-/** Exit statuses of the tool; a signal adds its number to 128. */
-const ExitCode = { ok: 0, failed: 1, usage: 2, transport: 3 } as const;
+/** Exit statuses of the tool; a signal that ends it before there is anything to tell adds its number to 128. */
+export const ExitCode = { ok: 0, failed: 1, usage: 2, transport: 3, interrupted: 4 } as const;
 
 /** What went wrong between the device's server and us, rather than in the device. */
 const TRANSPORT: ReadonlySet<VfioUserErrorCode> = new Set<VfioUserErrorCode>([

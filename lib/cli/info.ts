@@ -4,7 +4,7 @@ import { VfioUserError } from '../errors';
 import { defineCommand } from './command';
 import { inspectDevice, type DeviceReport } from './device-report';
 import { formatDeviceReport } from './device-report-text';
-import type { CommandSpec } from './options';
+import type { CommandSpec } from './option-spec';
 import { hex, print } from './output';
 
 const SPEC = {

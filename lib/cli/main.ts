@@ -1,74 +1,102 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: MIT
 import { bench } from './bench';
-import type { Command } from './command';
+import { closest } from './closest';
+import { printHelp, type Command } from './command';
 import { reportFailure } from './failure';
+import { PROGRAM, wrapText } from './help';
+import { helpCommands } from './help-command';
 import { info } from './info';
-import { UsageError, closest } from './options';
+import { UsageError } from './option-spec';
 import { ignoreClosedPipe, print } from './output';
+import { EXIT_CODES } from './reference';
+import { report } from './report';
 import { serveNvme } from './serve';
+import { bold, columnsOf, styleOf } from './style';
 import { packageVersion } from './version';
 
-const COMMANDS: readonly Command[] = [info, bench, serveNvme];
+const DOING: readonly Command[] = [info, bench, report, serveNvme];
+const COMMANDS: readonly Command[] = [...DOING, ...helpCommands(DOING, overview, find)];
 
-const HELP = `Usage: vfio-user <command> [arguments]
-
-Drive, serve and benchmark PCI devices that live in another process, over the vfio-user protocol.
-
-Commands:
-${COMMANDS.map(({ name, summary }) => `  ${name.padEnd(10)}  ${summary}`).join('\n')}
-
-Options:
-  -h, --help     Show this text; after a command, its arguments.
-  -V, --version  Show the version.
-
-An endpoint is the path of a device's socket, SPDK's directory with a socket "cntrl", or @name for an
-abstract socket. Try it without any device: vfio-user bench --demo
-
-Exit status: 0 fine, 1 the device failed or data differs, 2 wrong usage, 3 the endpoint cannot be
-reached, is busy, or does not answer.
-`;
+/** What the program is, its commands, and what its exit status means. */
+function overview(): void {
+  const width = Math.max(40, Math.min(columnsOf(process.stdout) ?? 100, 100));
+  const heading = (text: string): string => bold(`${text}:`, styleOf(process.stdout));
+  const list = (rows: readonly (readonly [string, string])[]): string[] => {
+    const left = Math.max(...rows.map(([head]) => head.length)) + 4;
+    return rows.flatMap(([head, text]) =>
+      wrapText(text, width - left).map((line, index) => (index === 0 ? `  ${head}` : '').padEnd(left) + line),
+    );
+  };
+  print(
+    [
+      `${heading('Usage')} ${PROGRAM} <command> [arguments]`,
+      '',
+      ...wrapText(
+        'Drive, serve and benchmark PCI devices that live in another process, over the vfio-user protocol.',
+        width,
+      ),
+      '',
+      heading('Commands'),
+      ...list(COMMANDS.map(({ spec: { name, summary } }) => [name, summary])),
+      '',
+      heading('Options'),
+      ...list([
+        ['-h, --help', 'Show this text; after a command, its arguments.'],
+        ['-V, --version', 'Show the version.'],
+      ]),
+      '',
+      ...wrapText(
+        `An endpoint is the path of a device's socket, SPDK's directory with a socket "cntrl", or @name for an abstract socket. Try it without any device: ${PROGRAM} bench --demo`,
+        width,
+      ),
+      '',
+      heading('Exit status'),
+      ...list(EXIT_CODES),
+      '',
+    ].join('\n'),
+  );
+}
 
 async function main(args: readonly string[]): Promise<void> {
-  const [first] = args;
+  const [first, second] = args;
   if (first === undefined) throw new UsageError(`Missing command; ${names()}. --help tells more`);
   if (first === '--help' || first === '-h') {
-    print(HELP);
+    overview();
   } else if (first === '--version' || first === '-V') {
     print(packageVersion());
   } else {
+    // `serve --help` asks for all commands that begin so.
+    const begun = COMMANDS.filter(({ spec: { name } }) => name.startsWith(`${first} `));
+    if (begun.length > 0 && (second === '--help' || second === '-h')) {
+      for (const { spec } of begun) printHelp(spec);
+      return;
+    }
     const command = find(args);
-    await command.run(args.slice(command.name.split(' ').length));
+    await command.run(args.slice(command.spec.name.split(' ').length));
   }
 }
 
 /** The command that the first words name. */
 function find(args: readonly string[]): Command {
-  const named = COMMANDS.find(({ name }) => name.split(' ').every((word, index) => args[index] === word));
+  const named = COMMANDS.find(({ spec: { name } }) =>
+    name.split(' ').every((word, index) => args[index] === word),
+  );
   if (named !== undefined) return named;
   const [first = '', second = ''] = args;
   if (first.startsWith('-'))
     throw new UsageError(`Unknown option ${first} before a command; --help tells more`);
-  const typed = COMMANDS.some(({ name }) => name.startsWith(`${first} `))
-    ? `${first} ${second}`.trim()
-    : first;
-  const guess =
-    COMMANDS.find(({ name }) => name.startsWith(`${first} `))?.name ??
-    closest(
-      typed,
-      COMMANDS.map(({ name }) => name),
-    ) ??
-    closest(
-      `${first} ${second}`,
-      COMMANDS.map(({ name }) => name),
-    );
+  const begun = COMMANDS.find(({ spec: { name } }) => name.startsWith(`${first} `));
+  const typed = begun === undefined ? first : `${first} ${second}`.trim();
+  const all = COMMANDS.map(({ spec: { name } }) => name);
+  const guess = begun?.spec.name ?? closest(typed, all) ?? closest(`${first} ${second}`, all);
   throw new UsageError(
     `Unknown command '${typed}'; ${guess === undefined ? names() : `did you mean '${guess}'?`}`,
   );
 }
 
 function names(): string {
-  return `the commands are ${COMMANDS.map(({ name }) => name).join(', ')}`;
+  return `the commands are ${COMMANDS.map(({ spec: { name } }) => name).join(', ')}`;
 }
 
 ignoreClosedPipe(process.stdout);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { realpathSync, renameSync, rmSync, statSync, writeFileSync, type Stats } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
-import { UsageError } from './options';
+import { UsageError } from './option-spec';
 
 const NOTHING: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR']);
 

@@ -6,7 +6,7 @@ import type { BackendOptions } from '../nvme/backends';
 import { defineCommand } from './command';
 import { aborted, interruptible } from './interrupt';
 import { startNvmeServer } from './nvme-server';
-import { UsageError, type CommandSpec, type OptionValues } from './options';
+import { UsageError, type CommandSpec, type OptionValues } from './option-spec';
 import { print, shellWord } from './output';
 import { statOf } from './output-file';
 import { socketPermissions } from './socket-permissions';

@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process';
 import { isAbstractPath } from '../native';
 import type { SocketOwner } from '../server';
-import { UsageError } from './options';
+import { UsageError } from './option-spec';
 
 /** Permissions of a socket file, and whose it is; undefined where the command line does not say. */
 export interface SocketPermissions {

@@ -159,6 +159,15 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     return this.#link.state === 'closed';
   }
 
+  /**
+   * Process id of the server, as the kernel knows it: of the process that listens (unix(7), SO_PEERCRED). Undefined when that
+   * is in a container whose processes this one does not see, and when the connection has ended.
+   */
+  get serverPid(): number | undefined {
+    const pid = this.state === 'connected' ? this.#link.connection.peerPid : 0;
+    return pid === 0 ? undefined : pid;
+  }
+
   /** Counters of the connection, as they are now. */
   get statistics(): Readonly<DeviceStatistics> {
     return { ...this.#link.statistics, ...this.#postedWrites.statistics };

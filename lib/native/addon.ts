@@ -9,6 +9,8 @@ import { VfioUserError, systemError } from '../errors';
  * Arguments of a wrong type throw a `TypeError`.
  */
 export interface NativeAddon {
+  bindThread(processors: Int32Array): number;
+
   close(fd: number): number;
   duplicate(fd: number): number;
   fileSize(fd: number): number;

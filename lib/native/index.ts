@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+export { bindThread } from './affinity';
 export { EventFd, type EventWatchOptions, type EventWatcher } from './eventfd';
 export { closeFd, duplicateFd, fileSize } from './fd';
 export { ListeningSocket, type ListeningWatcher, type SocketOwner } from './listening-socket';

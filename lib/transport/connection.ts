@@ -169,6 +169,11 @@ export class Connection {
     return this.#requests.size;
   }
 
+  /** Process id of the other end, 0 when it is not in a namespace that this process sees (unix(7), SO_PEERCRED). */
+  get peerPid(): number {
+    return this.#socket.peerCredentials().pid;
+  }
+
   /** Bytes that wait for the socket. */
   get queuedBytes(): number {
     return this.#outgoing.bytes;

@@ -21,6 +21,7 @@ constexpr uint32_t kPhaseShift = 16;
 constexpr uint32_t kStatusShift = 17;
 constexpr uint32_t kCidMask = 0xffff;
 constexpr int64_t kMaxEntries = 1 << 16;
+constexpr int64_t kMaxSets = 256;
 
 /** Polls of an empty queue between two reads of the clock. */
 constexpr uint32_t kPollsPerClock = 64;
@@ -56,6 +57,8 @@ class QueueLoop {
     size_t tail_index;
     size_t head_index;
     size_t depth;
+    /** Data pointers of each command id, of which an entry takes one. */
+    size_t sets;
     size_t room;
     /** The moment by CLOCK_MONOTONIC from which times are counted, in milliseconds. */
     double origin;
@@ -77,14 +80,20 @@ class QueueLoop {
       : place_(std::move(place)),
         wait_(place_.depth < kWaitDepth ? 0 : static_cast<double>(place_.depth) * kWaitPerCommand),
         shared_((sizeof(Control) + place_.room * (sizeof(double) + sizeof(uint32_t)) +
-                 place_.depth * kDataPointerWords * sizeof(uint32_t) + sizeof(double) - 1) /
+                 (place_.entries + place_.sets * place_.depth * kDataPointerWords) * sizeof(uint32_t) +
+                 sizeof(double) - 1) /
                 sizeof(double)),
         control_(reinterpret_cast<Control*>(shared_.data())),
         times_(reinterpret_cast<double*>(control_ + 1)),
         cids_(reinterpret_cast<uint32_t*>(times_ + place_.room)),
-        pointers_(cids_ + place_.room) {}
+        sets_(cids_ + place_.room),
+        pointers_(sets_ + place_.entries),
+        last_set_(static_cast<uint32_t>((place_.sets - 1) * place_.depth * kDataPointerWords)) {}
 
-  /** The control, then a time and a command id for each completion, then the data pointers by command id. */
+  /**
+   * The control, a time and a command id for each completion, for each entry the word at which its set of
+   * data pointers begins, and the sets, each by command id.
+   */
   void* memory() { return shared_.data(); }
   size_t memory_size() const { return shared_.size() * sizeof(double); }
 
@@ -138,7 +147,7 @@ class QueueLoop {
       phase_ ^= 1;
     }
     uint32_t* const entry = submissions_ + tail_ * kSubmissionWords;
-    const uint32_t* const pointer = pointers_ + cid * kDataPointerWords;
+    const uint32_t* const pointer = pointers_ + std::min(sets_[tail_], last_set_) + cid * kDataPointerWords;
     entry[0] = cid << 16 | (entry[0] & 0xffff);
     for (size_t word_index = 0; word_index < kDataPointerWords; word_index++)
       entry[kDataPointerWord + word_index] = pointer[word_index];
@@ -160,7 +169,9 @@ class QueueLoop {
   Control* const control_;
   double* const times_;
   uint32_t* const cids_;
+  uint32_t* const sets_;
   uint32_t* const pointers_;
+  const uint32_t last_set_;
 
   // The state of a run.
   uint32_t* submissions_ = nullptr;
@@ -183,8 +194,8 @@ std::shared_ptr<Mapping> FindMapping(Napi::Env env, Napi::ArrayBuffer buffer) {
 
 /**
  * queueLoop(memory, submissionOffset, completionOffset, entries, doorbells, tailIndex, headIndex, depth,
- * room, origin): [run, shared]; or -EINVAL when it does not fit the mappings; or 0 when this runtime does not
- * allow an ArrayBuffer over memory of ours.
+ * sets, room, origin): [run, shared]; or -EINVAL when it does not fit the mappings; or 0 when this runtime
+ * does not allow an ArrayBuffer over memory of ours.
  */
 Napi::Value CreateQueueLoop(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
@@ -198,8 +209,9 @@ Napi::Value CreateQueueLoop(const Napi::CallbackInfo& info) {
   place.tail_index = arguments.Size(5);
   place.head_index = arguments.Size(6);
   place.depth = static_cast<size_t>(arguments.Integer(7, 1, kMaxEntries));
-  place.room = static_cast<size_t>(arguments.Integer(8, 1, kMaxEntries));
-  place.origin = arguments.Double(9);
+  place.sets = static_cast<size_t>(arguments.Integer(8, 1, kMaxSets));
+  place.room = static_cast<size_t>(arguments.Integer(9, 1, kMaxEntries));
+  place.origin = arguments.Double(10);
   if (!arguments.ok()) return env.Undefined();
   place.memory = FindMapping(env, memory);
   place.doorbells = FindMapping(env, doorbells);

@@ -44,7 +44,7 @@ describe('completion modes', () => {
   test('a rate is kept while a job sleeps', async () => {
     const told = await run(
       await countingController(),
-      ['interrupt', 'adaptive'].map((completion) => ({ completion, rate: 100, runtime: 0.5, depth: 2 })),
+      ['interrupt', 'adaptive'].map((completion) => ({ completion, rateIops: 100, runtime: 0.5, depth: 2 })),
     );
     for (const { result } of told) {
       const [job] = result!.jobs;
@@ -64,7 +64,7 @@ describe('completion modes', () => {
 describe('how a run is limited', () => {
   test('rate, ramp, zipf, I/O size', async () => {
     const told = await run(await countingController(), [
-      { rate: 200, runtime: 0.5, jobs: 2, depth: 4 },
+      { rateIops: 200, runtime: 0.5, jobs: 2, depth: 4 },
       { rampTime: 0.4, runtime: 0.3 },
       { distribution: { kind: 'zipf', theta: 1.2 }, runtime: 0.2, workload: 'randrw' },
       { ioSize: 1 << 20, jobs: 2 },
@@ -102,6 +102,66 @@ describe('how a run is limited', () => {
   });
 });
 
+const STEADY = { measure: 'iops', slope: false, limit: 1, percent: true, duration: 1, rampTime: 0 };
+
+describe('where and how much', () => {
+  test('an offset is kept to, and a rate in bytes', async () => {
+    const server = await countingController();
+    const told = await run(server, [
+      { workload: 'write', offset: 4 << 20, size: 1 << 20, verify: true },
+      { rate: 1 << 20, runtime: 0.5, blockSize: 8192, depth: 4 },
+      { thinkTime: 0.02, thinkBlocks: 3, runtime: 0.5, depth: 8 },
+      {
+        split: {
+          read: [
+            { bytes: 4096, share: 0.5 },
+            { bytes: 65536, share: 0.5 },
+          ],
+          write: [],
+          trim: [],
+        },
+        ioSize: 4 << 20,
+      },
+      { runtime: 5, once: true, size: 1 << 20 },
+    ]);
+    for (const { result, error } of told) {
+      expect(error).toBeUndefined();
+      expect(result!.failure).toBeUndefined();
+    }
+    const [first, limited, thinking, split, once] = told.map(({ result }) => result!.jobs[0]!);
+    expect(first!.write.ios).toBe(256);
+    expect(limited!.read.ios).toBeGreaterThan(0);
+    expect(limited!.read.bytes).toBeLessThanOrEqual((limited!.runtimeMs / 1000) * 2 ** 20 + 8192);
+    expect(thinking!.read.ios).toBeGreaterThan(0);
+    expect(thinking!.read.ios).toBeLessThanOrEqual((Math.floor(thinking!.runtimeMs / 20) + 1) * 3);
+    expect(split!.read.bytes).toBeGreaterThanOrEqual(4 << 20);
+    expect(split!.read.bytes).toBeLessThan((4 << 20) + 65536);
+    expect(once!.read.ios).toBe(256);
+    expect((await statistics(server)).errors).toBe(0);
+  });
+
+  test('a latency target that everything keeps is kept with all that may be in flight', async () => {
+    const latencyTarget = { latency: 30, percentile: 100, window: 0.05 };
+    const [told, missed] = await run(await countingController(), [
+      { latencyTarget, runtime: 0.2, depth: 6 },
+      { latencyTarget: { ...latencyTarget, latency: 1e-9 }, runtime: 0.2, depth: 6 },
+    ]);
+    expect(told!.result!.jobs[0]!.foundDepths).toEqual([{ depth: 6, met: true }]);
+    expect(missed!.result!.jobs[0]!.foundDepths).toEqual([{ depth: 1, met: false }]);
+    // The search is no part of what was measured.
+    expect(told!.result!.jobs[0]!.runtimeMs).toBeGreaterThanOrEqual(200);
+    expect(told!.result!.jobs[0]!.runtimeMs).toBeLessThan(told!.wall - 150);
+  });
+
+  test('a run whose rate is steady ends before its time', async () => {
+    const steadyState = { ...STEADY, limit: 10_000, duration: 2 };
+    const [told] = await run(await countingController(), [{ steadyState, runtime: 60 }]);
+    expect(told!.result).toMatchObject({ steady: { attained: true }, interrupted: false });
+    expect(told!.result!.jobs[0]!.ended.reason).toBe('finished');
+    expect(told!.result!.jobs[0]!.runtimeMs).toBeLessThan(50_000);
+  });
+});
+
 describe('errors, before anything is written', () => {
   const cases: [Record<string, unknown>, string, RegExp][] = [
     [
@@ -112,8 +172,35 @@ describe('errors, before anything is written', () => {
     [{ rampTime: -1 }, 'ERR_OUT_OF_RANGE', /ramp time is -1 s/],
     [{ ioSize: 4095 }, 'ERR_OUT_OF_RANGE', /4095 bytes is less than one block of 4096 bytes/],
     [{ ioSize: 0 }, 'ERR_OUT_OF_RANGE', /less than one block/],
-    [{ rate: 0 }, 'ERR_OUT_OF_RANGE', /rate of 0/],
-    [{ rate: -5 }, 'ERR_OUT_OF_RANGE', /rate of/],
+    [{ rateIops: 0 }, 'ERR_OUT_OF_RANGE', /rate of 0 I/],
+    [{ rate: -5 }, 'ERR_OUT_OF_RANGE', /rate of 0 bytes/],
+    [{ rate: 5, rateIops: 5 }, 'ERR_INVALID_ARG_VALUE', /in bytes or in I\/Os per second, not in both/],
+    [{ offset: 1000 }, 'ERR_INVALID_ARG_VALUE', /offset of 1000 bytes is no multiple/],
+    [{ offset: 16 << 20 }, 'ERR_OUT_OF_RANGE', /offset of 16.0MiB is beyond namespace 1/],
+    [{ offset: 1 << 20, size: 16 << 20 }, 'ERR_OUT_OF_RANGE', /16.0MiB from offset 1.00MiB on is beyond/],
+    [{ workload: 'randtrim' }, 'ERR_VFIO_USER_UNSUPPORTED', /does not take trims/],
+    [{ thinkTime: -1 }, 'ERR_OUT_OF_RANGE', /think time is -1 s/],
+    [
+      { rate: 100, latencyTarget: { latency: 1, percentile: 99, window: 1 } },
+      'ERR_INVALID_ARG_VALUE',
+      /does not go with a rate/,
+    ],
+    [
+      { runtime: 1, latencyTarget: { latency: 0, percentile: 99, window: 1 } },
+      'ERR_OUT_OF_RANGE',
+      /latency of 0 s cannot be kept/,
+    ],
+    [
+      { fua: { read: true, write: false } },
+      'ERR_INVALID_ARG_VALUE',
+      /FUA for reads needs a workload that reads/,
+    ],
+    [
+      { verify: true, split: { read: [], write: [{ bytes: 4096, share: 1 }], trim: [] } },
+      'ERR_INVALID_ARG_VALUE',
+      /verifying goes with one block size/,
+    ],
+    [{ steadyState: STEADY }, 'ERR_OUT_OF_RANGE', /steady state needs a duration/],
     [
       { distribution: { kind: 'zipf', theta: 1 }, workload: 'write' },
       'ERR_INVALID_ARG_VALUE',
@@ -214,7 +301,7 @@ test('no descriptor and no mapping is left behind, whatever became of a run', as
       { ...short, completion: 'interrupt', jobs: 3 },
       short,
       { ...short, completion: 'interrupt' },
-      { ...short, completion: 'adaptive', rate: 100 },
+      { ...short, completion: 'adaptive', rateIops: 100 },
       { ...short, workload: 'write', verify: true, blockSize: 65536 },
       { ...short, jobs: 5 },
       { ...short, jobs: 4, completion: 'interrupt', size: 512 },

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-import type { Job } from '../../lib/bench/job';
+import type { Job, Pace } from '../../lib/bench/job';
 import { queueEntries } from '../../lib/bench/job-entries';
 import type { JobResult } from '../../lib/bench/job-result';
 import { JobRun } from '../../lib/bench/job-run';
 import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
+
+const DATASET_MANAGEMENT = 0x09;
 
 /** Device address of the fake memory, and where in it things are. */
 export const BASE = 0x2_0000_0000;
@@ -14,7 +16,9 @@ export const MEMORY_BYTES = 0x20_0000;
 
 export interface Io {
   readonly cid: number;
+  readonly opcode: number;
   readonly write: boolean;
+  readonly fua: boolean;
   readonly nsid: number;
   readonly lba: number;
   readonly blocks: number;
@@ -22,6 +26,9 @@ export interface Io {
   readonly pointer: readonly number[];
   readonly psdt: number;
 }
+
+/** As fast as I/Os complete. */
+export const PACE: Pace = { iops: Infinity, bandwidth: Infinity, thinkMs: 0, thinkIos: 1 };
 
 /** A device in this thread, which completes what is submitted when its doorbell is rung. */
 export class FakeDevice {
@@ -56,16 +63,19 @@ export class FakeDevice {
       const word = (index: number): number => this.#words[at + index]!;
       const io = {
         cid: word(0) >>> 16,
+        opcode: word(0) & 0xff,
         write: (word(0) & 0xff) === 1,
+        fua: (word(12) & 0x4000_0000) !== 0,
         nsid: word(1),
         lba: word(10) + word(11) * 2 ** 32,
         blocks: (word(12) & 0xffff) + 1,
         pointer: [word(6), word(7), word(8), word(9)],
         psdt: (word(0) >>> 14) & 3,
       };
-      this.log.push(io);
-      this.#kept.push(io);
-      this.#transfer(io);
+      const told = io.opcode === DATASET_MANAGEMENT ? { ...io, ...this.#range(io) } : io;
+      this.log.push(told);
+      this.#kept.push(told);
+      if (io.opcode !== DATASET_MANAGEMENT) this.#transfer(io);
     }
     this.deepest = Math.max(this.deepest, this.#kept.length);
     if (this.#kept.length < this.hold) return;
@@ -104,6 +114,17 @@ export class FakeDevice {
     });
   }
 
+  /** The only range of Dataset Management (NVM command set 1.0, 3.2.3): attributes, length, first LBA. */
+  #range({ pointer, psdt, lba }: Io): Pick<Io, 'lba' | 'blocks'> {
+    const [low, high, length] = pointer as [number, number, number, number];
+    const at = (low + high * 2 ** 32 - BASE) / 4;
+    const [attributes, blocks, first, firstHigh] = this.#words.subarray(at, at + 4);
+    // Dword 10 is the number of ranges less 1, dword 11 has AD in bit 2; an SGL descriptor has the length of the data.
+    if (lba !== 4 * 2 ** 32 || attributes !== 0 || (psdt === 1 && length !== 16))
+      throw new Error('a bad trim');
+    return { lba: first! + firstHigh! * 2 ** 32, blocks: blocks! };
+  }
+
   #transfer(io: Io): void {
     const at = (io.write ? this.redirect(io.lba) : io.lba) * LBA;
     let done = 0;
@@ -134,7 +155,14 @@ export function world(changes: Partial<Job> = {}, way: 'loop' | 'each turn' = 'l
     runtimeMs: Infinity,
     ioLimit: changes.runtimeMs === undefined ? (changes.ioBlocks ?? 64) : Infinity,
     drainMs: 4000,
-    rate: Infinity,
+    split: null,
+    unit: changes.blockSize ?? 4096,
+    fua: { read: false, write: false },
+    byteLimit: Infinity,
+    pace: PACE,
+    latencyTarget: null,
+    sampleMs: 500,
+    processors: null,
     verify: false,
     seed: 42,
     nsid: 7,
@@ -146,6 +174,7 @@ export function world(changes: Partial<Job> = {}, way: 'loop' | 'each turn' = 'l
     memory: { fd: -1, offset: 0, size: 0 },
     iova: BASE,
     dataOffset: DATA,
+    bufferBytes: changes.blockSize ?? 4096,
     sgl: false,
     listOffset: LISTS,
     completion: 'poll',

@@ -14,7 +14,7 @@ const job = sampleJob({
   runtimeMs: 4000,
   // One in each of: 100 ns - 250 ns, 750 ns - 1000 ns, 1 us - 2 us, 4 us - 10 us; two of 3 s.
   read: sampleDirection([127, 800, 1500, 5000, 3e9, 3e9], 4000, [1, 2]),
-  cpu: { userMs: 2000, systemMs: 800, contextSwitches: 5, majorFaults: 6, minorFaults: 7 },
+  cpu: { userMs: 2000, systemMs: 800, waitedMs: 0, contextSwitches: 5, majorFaults: 6, minorFaults: 7 },
   depthCounts: Float64Array.of(1, 0, 0, 0, 0, 3, 0),
   batchCounts: Float64Array.of(0, 3, 0, 0, 0, 0, 1),
 });
@@ -32,6 +32,7 @@ test('the top level has the keys of fio', () => {
     'timestamp_ms',
     'time',
     'global options',
+    'vfio-user',
     'jobs',
   ]);
   expect(top).toMatchObject({

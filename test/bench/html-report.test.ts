@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { htmlReport, type HtmlReportInput } from '../../lib/bench/html-report';
 import { emptyDirection } from '../../lib/bench/job-result';
-import { sampleDirection } from './sample-job';
+import { sampleDirection, sampleSeries } from './sample-job';
 import { samplePart, sampleReport, tailedDirection } from './sample-report';
 
 /** The text that a reader sees, with a space for each element. */
@@ -173,7 +173,7 @@ test('an endpoint that did nothing is listed, but not drawn', () => {
 test('a day of samples makes no larger page than a minute', () => {
   const day = {
     ...tailedDirection(8000),
-    iopsSamples: Array.from({ length: 172_800 }, (_, index) => index % 7),
+    samples: sampleSeries(Array.from({ length: 172_800 }, (_, index) => index % 7)),
   };
   const page = htmlReport(sampleReport({ parts: [samplePart({ read: day })] }));
   expect(page.length).toBeLessThan(200_000);

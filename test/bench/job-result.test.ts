@@ -2,7 +2,7 @@
 import {
   bandwidth,
   batchSlot,
-  bothDirections,
+  allDirections,
   depthSlot,
   emptyDirection,
   iops,
@@ -71,16 +71,21 @@ test('summaries of series', () => {
 });
 
 test('directions that ran at the same time add up interval by interval', () => {
-  const merged = bothDirections({
+  const merged = allDirections({
     read: sampleDirection([1000, 2000], 1000, [10, 20, 30]),
     write: sampleDirection([6000], 1500, [1, 2]),
+    trim: emptyDirection(),
   });
   expect(merged).toMatchObject({
     ios: 3,
     bytes: 12_288,
     runtimeMs: 1500,
-    iopsSamples: [11, 22, 30],
-    bandwidthSamples: [11 * 4096, 22 * 4096, 30 * 4096],
+    samples: {
+      iops: [11, 22, 30],
+      bandwidth: [11 * 4096, 22 * 4096, 30 * 4096],
+      meanLatency: [1000, 1000, 1000],
+      maxLatency: [2000, 2000, 2000],
+    },
   });
   const { count, min, max, mean } = latencyOf(merged);
   expect([count, min, max, mean]).toEqual([3, 1000, 6000, 3000]);
@@ -88,13 +93,13 @@ test('directions that ran at the same time add up interval by interval', () => {
 
 test('merging leaves the parts as they were', () => {
   const part = sampleDirection([1000], 1000, [1]);
-  bothDirections({ read: part, write: part });
+  allDirections({ read: part, write: part, trim: part });
   expect(latencyOf(part).count).toBe(1);
-  expect(part.iopsSamples).toEqual([1]);
+  expect(part.samples.iops).toEqual([1]);
 });
 
 test('jobs merge into one', () => {
-  const cpu = { userMs: 10, systemMs: 1, contextSwitches: 2, majorFaults: 3, minorFaults: 4 };
+  const cpu = { userMs: 10, systemMs: 1, waitedMs: 0, contextSwitches: 2, majorFaults: 3, minorFaults: 4 };
   const merged = mergeResults([
     sampleJob({
       runtimeMs: 100,
@@ -123,7 +128,7 @@ test('jobs merge into one', () => {
     verified: 10,
     mismatches: 2,
     ended: { reason: 'mismatch', message: 'did not keep what was written' },
-    cpu: { userMs: 20, systemMs: 2, contextSwitches: 4, majorFaults: 6, minorFaults: 8 },
+    cpu: { userMs: 20, systemMs: 2, waitedMs: 0, contextSwitches: 4, majorFaults: 6, minorFaults: 8 },
   });
   expect([merged.read.ios, merged.write.ios]).toEqual([1, 2]);
   expect([...merged.depthCounts]).toEqual([2, 1, 0, 0, 0, 0, 2]);

@@ -4,7 +4,7 @@ import { performance } from 'node:perf_hooks';
 import type { Job } from '../../lib/bench/job';
 import { latencyOf } from '../../lib/bench/job-result';
 import type { JobPhase } from '../../lib/bench/job-state';
-import { finish, world as anyWorld } from './fake-device';
+import { finish, world as anyWorld, PACE } from './fake-device';
 
 /** The clock is read once per batch, at every batch. */
 const world = (changes: Partial<Job>) => anyWorld(changes, 'each turn');
@@ -45,10 +45,10 @@ describe('ramp time', () => {
     const measured = workload === 'read' ? latencyOf(run.result.read) : latencyOf(run.result.write);
     // The one that was in flight when the ramp ended completed in the run.
     expect(measured.count).toBe(phases.length - 20 + 1);
-    expect([run.result.read.ios + run.result.write.ios, state.reads + state.writes]).toEqual([
-      measured.count,
-      measured.count,
-    ]);
+    expect([
+      run.result.read.ios + run.result.write.ios,
+      state.progress.reads + state.progress.writes,
+    ]).toEqual([measured.count, measured.count]);
     expect(measured.max).toBeLessThan(2e6);
     expect(measured.min).toBeGreaterThan(0);
     expect(sum(run.result.batchCounts)).toBe(measured.count);
@@ -97,7 +97,7 @@ describe('ramp time', () => {
       run.result.runtimeMs,
       sum(run.result.batchCounts),
     ]).toEqual([0, 0, 0, 0]);
-    expect([state.reads, state.elapsedMs, state.phase]).toEqual([0, 0, 'done']);
+    expect([state.progress.reads, state.progress.elapsedMs, state.phase]).toEqual([0, 0, 'done']);
   });
 });
 
@@ -160,7 +160,7 @@ describe('rate', () => {
     'with a depth of %s no more I/Os than the time that passed allows, and no fewer',
     (depth) => {
       tick = 0.3;
-      const { run, device } = world({ runtimeMs: 2000, rate: 100, depth });
+      const { run, device } = world({ runtimeMs: 2000, pace: { ...PACE, iops: 100 }, depth });
       const start = now;
       let ahead = 0;
       device.answer = () => {
@@ -177,7 +177,7 @@ describe('rate', () => {
   );
 
   test('what a slow device could not take is made up for, up to the depth', () => {
-    const { run, device } = world({ runtimeMs: 1000, rate: 1000, depth: 4 });
+    const { run, device } = world({ runtimeMs: 1000, pace: { ...PACE, iops: 1000 }, depth: 4 });
     let count = 0;
     device.answer = () => {
       // Half of the time nothing moves.
@@ -191,7 +191,7 @@ describe('rate', () => {
   });
 
   test('is an average over the ramp and the run', () => {
-    const { run, device } = world({ rampMs: 500, runtimeMs: 500, rate: 100 });
+    const { run, device } = world({ rampMs: 500, runtimeMs: 500, pace: { ...PACE, iops: 100 } });
     finish(run);
     expect(device.log.length).toBeGreaterThanOrEqual(99);
     expect(device.log.length).toBeLessThanOrEqual(101);
@@ -201,7 +201,7 @@ describe('rate', () => {
 
   test('tells when the next I/O is due', () => {
     tick = 0;
-    const { run, device } = world({ runtimeMs: 10_000, rate: 50, depth: 2 });
+    const { run, device } = world({ runtimeMs: 10_000, pace: { ...PACE, iops: 50 }, depth: 2 });
     expect(run.slice(1, 0)).toBe('quiet');
     expect(device.log).toHaveLength(1);
     expect(run.nextSubmission).toBe(20);
@@ -219,7 +219,7 @@ describe('rate', () => {
   test('nothing is due without a rate, with all in flight, or at the end', () => {
     tick = 0;
     expect(world({ runtimeMs: 1000 }).run.nextSubmission).toBe(Infinity);
-    const { run, device, state } = world({ runtimeMs: 1000, rate: 50, depth: 1 });
+    const { run, device, state } = world({ runtimeMs: 1000, pace: { ...PACE, iops: 50 }, depth: 1 });
     device.answer = () => undefined;
     expect(run.slice(1, 0)).toBe('quiet');
     expect(run.nextSubmission).toBe(Infinity);
@@ -233,7 +233,12 @@ describe('rate', () => {
 
   test('a wait for the rate is no stall, and ends when it is told to stop', () => {
     tick = 500;
-    const { run, state, device } = world({ runtimeMs: Infinity, rate: 0.001, depth: 4, ioLimit: 3 });
+    const { run, state, device } = world({
+      runtimeMs: Infinity,
+      pace: { ...PACE, iops: 0.001 },
+      depth: 4,
+      ioLimit: 3,
+    });
     for (let slices = 0; slices < 10; slices++) expect(run.slice(20_000)).toBe('busy');
     expect(device.log).toHaveLength(1);
     state.stop();
@@ -243,7 +248,13 @@ describe('rate', () => {
 
   test('blocks are read back without a limit', () => {
     tick = 0.3;
-    const { run, device } = world({ workload: 'write', verify: true, rate: 10, ioLimit: 8, depth: 2 });
+    const { run, device } = world({
+      workload: 'write',
+      verify: true,
+      pace: { ...PACE, iops: 10 },
+      ioLimit: 8,
+      depth: 2,
+    });
     let written = 0;
     device.answer = (io) => {
       if (io.write) written = now;
@@ -326,15 +337,18 @@ describe('samples of the rates', () => {
     const { run, device, state } = world({ workload: 'write', depth: 1, rampMs: 1200, runtimeMs: 1600 });
     device.answer = () => {
       // In the second half of a second of the run each I/O takes twice as long.
-      now += state.phase === 'run' && state.elapsedMs >= 500 && state.elapsedMs < 1000 ? 2 : 1;
+      now +=
+        state.phase === 'run' && state.progress.elapsedMs >= 500 && state.progress.elapsedMs < 1000 ? 2 : 1;
       return 0;
     };
     const { read, write } = finish(run);
-    expect(read.iopsSamples).toEqual([0, 0, 0]);
-    expect(write.iopsSamples).toHaveLength(3);
+    expect(read.samples.iops).toEqual([0, 0, 0]);
+    expect(write.samples.iops).toHaveLength(3);
     const near = [1000, 500, 1000].map((rate) => expect.closeTo(rate, -1.9) as number);
-    expect(write.iopsSamples).toEqual(near);
-    expect(write.bandwidthSamples).toEqual(write.iopsSamples.map((rate) => rate * 4096));
+    expect(write.samples.iops).toEqual(near);
+    expect(write.samples.bandwidth).toEqual(
+      write.samples.iops.map((rate) => expect.closeTo(rate * 4096, 3) as number),
+    );
   });
 
   test('a device that stands still has samples too, which keep to the clock', () => {
@@ -345,10 +359,10 @@ describe('samples of the rates', () => {
       return 0;
     };
     const { read } = finish(run);
-    expect(read.iopsSamples).toHaveLength(5);
-    expect(read.iopsSamples[1]).toBe(read.iopsSamples[2]);
-    expect(read.iopsSamples[1]).toBeLessThan(300);
-    expect(read.iopsSamples[4]).toBeGreaterThan(900);
+    expect(read.samples.iops).toHaveLength(5);
+    expect(read.samples.iops[1]).toBe(read.samples.iops[2]);
+    expect(read.samples.iops[1]).toBeLessThan(300);
+    expect(read.samples.iops[4]).toBeGreaterThan(900);
   });
 
   test('a run that is shorter has none, and reading back adds none', () => {
@@ -366,6 +380,6 @@ describe('samples of the rates', () => {
     };
     const { read, write, verified } = finish(run);
     expect(verified).toBe(400);
-    expect([read.iopsSamples, write.iopsSamples]).toEqual([[], []]);
+    expect([read.samples.iops, write.samples.iops]).toEqual([[], []]);
   });
 });

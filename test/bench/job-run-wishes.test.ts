@@ -30,12 +30,23 @@ describe('the state that is shared', () => {
     const memory = new SharedArrayBuffer(JOB_STATE_BYTES);
     const [mine, theirs] = [new JobState(memory), new JobState(memory)];
     mine.stop();
-    mine.publish(2 ** 40, 3, 1.5);
+    const progress = {
+      reads: 2 ** 40,
+      writes: 3,
+      trims: 4,
+      readBytes: 2 ** 52,
+      writtenBytes: 5,
+      trimmedBytes: 6,
+      elapsedMs: 1.5,
+    };
+    mine.publish(progress);
+    mine.processorShare = 0.25;
     for (const phase of ['ramp', 'run', 'verify', 'done'] as const) {
       mine.phase = phase;
       expect(theirs.phase).toBe(phase);
     }
-    expect([theirs.reads, theirs.writes, theirs.elapsedMs, theirs.wish]).toEqual([2 ** 40, 3, 1.5, 1]);
+    expect(theirs.progress).toEqual(progress);
+    expect([theirs.processorShare, theirs.wish]).toEqual([0.25, 1]);
   });
 
   test('phases of a run that verifies', () => {
@@ -62,7 +73,7 @@ describe('the wish to stop', () => {
     }
     expect(run.slice(1, 0)).toBe('done');
     expect(device.log).toHaveLength(4);
-    expect([run.result.read.ios, state.reads, state.phase]).toEqual([4, 4, 'done']);
+    expect([run.result.read.ios, state.progress.reads, state.phase]).toEqual([4, 4, 'done']);
     expect(run.result).toMatchObject({ ended: { reason: 'stopped', message: '' }, errors: 0 });
   });
 

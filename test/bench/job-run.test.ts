@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { WORKLOADS, type Job } from '../../lib/bench/job';
+import { WORKLOADS, trims, type Job } from '../../lib/bench/job';
 import { latencyOf } from '../../lib/bench/job-result';
 import { LBA, failure, finish, stray, world, type Io } from './fake-device';
 
@@ -11,24 +11,27 @@ const clean = {
 };
 const stopped = { ...clean, ended: { reason: 'stopped', message: '' } };
 
-test.each(WORKLOADS)('%s: every I/O is counted and recorded', (workload) => {
-  const { device, run, state } = world({ workload });
-  const result = finish(run);
-  const { read, write } = result;
-  expect(read.ios + write.ios).toBe(64);
-  expect(device.log).toHaveLength(64);
-  expect(write.ios).toBe(device.log.filter((io) => io.write).length);
-  expect([latencyOf(read).count, latencyOf(write).count]).toEqual([read.ios, write.ios]);
-  expect([read.bytes, write.bytes]).toEqual([read.ios * 4096, write.ios * 4096]);
-  expect([state.reads, state.writes]).toEqual([read.ios, write.ios]);
-  expect(result).toMatchObject({ ...clean, jobs: 1, verified: 0 });
-  expect(result.runtimeMs).toBeGreaterThan(0);
-  expect([...result.depthCounts]).toEqual([0, 0, 64, 0, 0, 0, 0]);
-  expect(new Set(device.log.map((io) => [io.nsid, io.blocks].join()))).toEqual(new Set(['7,8']));
-  expect(result.batchCounts.reduce((sum, count) => sum + count)).toBeGreaterThan(0);
-  // It crosses threads.
-  expect(structuredClone(result)).toEqual(result);
-});
+test.each(WORKLOADS.filter((workload) => !trims(workload)))(
+  '%s: every I/O is counted and recorded',
+  (workload) => {
+    const { device, run, state } = world({ workload });
+    const result = finish(run);
+    const { read, write } = result;
+    expect(read.ios + write.ios).toBe(64);
+    expect(device.log).toHaveLength(64);
+    expect(write.ios).toBe(device.log.filter((io) => io.write).length);
+    expect([latencyOf(read).count, latencyOf(write).count]).toEqual([read.ios, write.ios]);
+    expect([read.bytes, write.bytes]).toEqual([read.ios * 4096, write.ios * 4096]);
+    expect([state.progress.reads, state.progress.writes]).toEqual([read.ios, write.ios]);
+    expect(result).toMatchObject({ ...clean, jobs: 1, verified: 0 });
+    expect(result.runtimeMs).toBeGreaterThan(0);
+    expect([...result.depthCounts]).toEqual([0, 0, 64, 0, 0, 0, 0]);
+    expect(new Set(device.log.map((io) => [io.nsid, io.blocks].join()))).toEqual(new Set(['7,8']));
+    expect(result.batchCounts.reduce((sum, count) => sum + count)).toBeGreaterThan(0);
+    // It crosses threads.
+    expect(structuredClone(result)).toEqual(result);
+  },
+);
 
 test.each([1, 3, 32])('a depth of %s is kept, and never exceeded', (depth) => {
   const { device, run } = world({ depth, ioBlocks: 96 });

@@ -11,13 +11,14 @@ function runUntil(error: Error, completion: 'poll' | 'interrupt', interruptFd: n
     'each turn',
   );
   let count = 0;
-  return runBetweenTurns(job, device.memory, {
+  const doorbells = {
     head: () => undefined,
-    tail: (id, value) => {
+    tail: (id: number, value: number) => {
       if (++count === 8) throw error;
       device.tail(id, value);
     },
-  });
+  };
+  return runBetweenTurns(job, device.memory, doorbells, () => undefined);
 }
 
 describe.each(['poll', 'interrupt'] as const)('mode %s', (completion) => {

@@ -1,13 +1,22 @@
 // SPDX-License-Identifier: MIT
-import { formatLiveLine, LiveLine, statusLetter, type DisplayedRun } from '../../lib/bench/live-line';
+import { WORKLOADS, type Workload } from '../../lib/bench/job';
+import { formatLiveLine, LiveLine, type DisplayedRun } from '../../lib/bench/live-line';
 import type { BenchmarkProgress } from '../../lib/bench/progress-watch';
 
-const RUN: DisplayedRun = { workload: 'randrw', blockSize: 262_144, jobs: 1 };
+const RUN: DisplayedRun = { groups: [{ workload: 'randrw', jobs: 1 }] };
+const NONE = { iops: 0, bandwidth: 0 };
 const PROGRESS: BenchmarkProgress = {
-  readIops: 82,
-  writeIops: 94.1,
+  rates: {
+    read: { iops: 82, bandwidth: 82 * 262_144 },
+    write: { iops: 94.1, bandwidth: 94.1 * 262_144 },
+    trim: NONE,
+  },
   part: 0.248,
   secondsLeft: 91,
+  elapsedMs: 0,
+  ios: 0,
+  bytes: 0,
+  processorShare: 1,
   phase: 'run',
 };
 const LINE = 'Jobs: 1 (f=1): [m(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]';
@@ -17,18 +26,30 @@ test('the line is that of fio', () => {
 });
 
 test('a direction that is not used is left out', () => {
-  const progress = { ...PROGRESS, readIops: 1, writeIops: 1_230_000.2, part: 1.2, secondsLeft: -1 };
-  const run = { ...RUN, blockSize: 512, jobs: 4 };
-  expect(formatLiveLine(progress, { ...run, workload: 'randwrite' })).toBe(
-    'Jobs: 4 (f=4): [w(4)][100.0%][w=601MiB/s][w=1.23M IOPS][eta 00m:00s]',
-  );
-  expect(formatLiveLine(progress, { ...run, workload: 'read' })).toBe(
-    'Jobs: 4 (f=4): [R(4)][100.0%][r=512B/s][r=1 IOPS][eta 00m:00s]',
+  const rates = {
+    read: { iops: 1, bandwidth: 512 },
+    write: { iops: 1_230_000.2, bandwidth: 1_230_000.2 * 512 },
+    trim: { iops: 7, bandwidth: 7 * 2 ** 30 },
+  };
+  const progress = { ...PROGRESS, rates, part: 1.2, secondsLeft: -1 };
+  const line = (workload: Workload): string => formatLiveLine(progress, { groups: [{ workload, jobs: 4 }] });
+  expect(line('randwrite')).toBe('Jobs: 4 (f=4): [w(4)][100.0%][w=601MiB/s][w=1.23M IOPS][eta 00m:00s]');
+  expect(line('read')).toBe('Jobs: 4 (f=4): [R(4)][100.0%][r=512B/s][r=1 IOPS][eta 00m:00s]');
+  expect(line('randtrim')).toBe('Jobs: 4 (f=4): [d(4)][100.0%][t=7.00GiB/s][t=7 IOPS][eta 00m:00s]');
+});
+
+test('jobs that do different things have their letters', () => {
+  const groups = [
+    { workload: 'randread', jobs: 2 },
+    { workload: 'write', jobs: 1 },
+  ] as const;
+  expect(formatLiveLine(PROGRESS, { groups })).toBe(
+    'Jobs: 3 (f=3): [r(2),W(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]',
   );
 });
 
 test('while blocks are read back there are reads alone', () => {
-  expect(formatLiveLine({ ...PROGRESS, phase: 'verify' }, { ...RUN, workload: 'write' })).toBe(
+  expect(formatLiveLine({ ...PROGRESS, phase: 'verify' }, { groups: [{ workload: 'write', jobs: 1 }] })).toBe(
     'Jobs: 1 (f=1): [V(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]',
   );
 });
@@ -43,8 +64,10 @@ test.each([
 });
 
 test('workloads have the letters of fio', () => {
-  const workloads = ['read', 'write', 'rw', 'readwrite', 'randread', 'randwrite', 'randrw', 'other'];
-  expect(workloads.map(statusLetter).join('')).toBe('RWMMrwm?');
+  const letters = WORKLOADS.map(
+    (workload) => /\[(\w)\(1\)\]/.exec(formatLiveLine(PROGRESS, { groups: [{ workload, jobs: 1 }] }))![1],
+  );
+  expect(letters.join('')).toBe('RWDMMrwdmm');
 });
 
 function stream(

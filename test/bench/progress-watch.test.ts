@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { Job } from '../../lib/bench/job';
 import { SAMPLE_MILLISECONDS } from '../../lib/bench/job-result';
-import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
+import { JOB_STATE_BYTES, JobState, type JobProgress } from '../../lib/bench/job-state';
 import { ProgressWatch, type BenchmarkProgress } from '../../lib/bench/progress-watch';
 import { world } from './fake-device';
 
@@ -28,15 +28,47 @@ function watched(jobs: number, changes: Partial<Job>) {
   return { watch, told, states, tick };
 }
 
+/** Reads and writes of 4 KiB, and milliseconds. */
+function done(reads: number, writes: number, elapsedMs: number): JobProgress {
+  const [readBytes, writtenBytes] = [reads * 4096, writes * 4096];
+  return { reads, writes, trims: 0, readBytes, writtenBytes, trimmedBytes: 0, elapsedMs };
+}
+
+/** The I/Os of a progress, whose bandwidth must be theirs. */
+function rates({
+  rates: { read, write, trim },
+  part,
+  secondsLeft,
+  processorShare,
+  phase,
+}: BenchmarkProgress) {
+  expect([read.bandwidth, write.bandwidth, trim.iops]).toEqual([read.iops * 4096, write.iops * 4096, 0]);
+  return { readIops: read.iops, writeIops: write.iops, part, secondsLeft, processorShare, phase };
+}
+
 test('rates since the last call, of all jobs together', () => {
   const { watch, states, tick } = watched(2, { runtimeMs: 2000 });
   const [one, other] = states as [JobState, JobState];
   for (const state of states) state.phase = 'run';
-  one.publish(1000, 50, 500);
-  other.publish(500, 0, 490);
-  expect(tick()).toEqual({ readIops: 3000, writeIops: 100, part: 0.25, secondsLeft: 1.5, phase: 'run' });
-  one.publish(1100, 50, 1000);
-  expect(tick()).toEqual({ readIops: 200, writeIops: 0, part: 0.5, secondsLeft: 1, phase: 'run' });
+  one.publish(done(1000, 50, 500));
+  other.publish(done(500, 0, 490));
+  expect(rates(tick())).toEqual({
+    processorShare: 1,
+    readIops: 3000,
+    writeIops: 100,
+    part: 0.25,
+    secondsLeft: 1.5,
+    phase: 'run',
+  });
+  one.publish(done(1100, 50, 1000));
+  expect(rates(tick())).toEqual({
+    processorShare: 1,
+    readIops: 200,
+    writeIops: 0,
+    part: 0.5,
+    secondsLeft: 1,
+    phase: 'run',
+  });
   watch.stop();
 });
 
@@ -44,28 +76,52 @@ test('the ramp is shown, and is no part of the run', () => {
   const { watch, states, tick } = watched(1, { runtimeMs: 2000, rampMs: 5000 });
   const [state] = states as [JobState];
   state.phase = 'ramp';
-  state.publish(1000, 0, 500);
-  expect(tick()).toEqual({ readIops: 2000, writeIops: 0, part: 0, secondsLeft: 6.5, phase: 'ramp' });
+  state.publish(done(1000, 0, 500));
+  expect(rates(tick())).toEqual({
+    processorShare: 1,
+    readIops: 2000,
+    writeIops: 0,
+    part: 0,
+    secondsLeft: 6.5,
+    phase: 'ramp',
+  });
   state.phase = 'run';
   // What the ramp counted is gone.
-  state.publish(200, 0, 500);
-  expect(tick()).toEqual({ readIops: 400, writeIops: 0, part: 0.25, secondsLeft: 1.5, phase: 'run' });
+  state.publish(done(200, 0, 500));
+  expect(rates(tick())).toEqual({
+    processorShare: 1,
+    readIops: 400,
+    writeIops: 0,
+    part: 0.25,
+    secondsLeft: 1.5,
+    phase: 'run',
+  });
   watch.stop();
 });
 
 test('a limit of I/Os tells the part where it comes first', () => {
   const { watch, states, tick } = watched(2, { runtimeMs: 100_000, ioLimit: 1000 });
   for (const state of states) state.phase = 'run';
-  states[0]!.publish(500, 0, 500);
-  states[1]!.publish(0, 250, 500);
+  states[0]!.publish(done(500, 0, 500));
+  states[1]!.publish(done(0, 250, 500));
   // 750 of 2000 are done, at 1500 a second.
-  expect(tick()).toEqual({
+  expect(rates(tick())).toEqual({
+    processorShare: 1,
     readIops: 1000,
     writeIops: 500,
     part: 0.375,
     secondsLeft: 1250 / 1500,
     phase: 'run',
   });
+  watch.stop();
+});
+
+test('the share of a processor is that of the job with the least', () => {
+  const { watch, states, tick } = watched(2, { runtimeMs: 2000 });
+  states[1]!.processorShare = 0.25;
+  expect(tick().processorShare).toBe(0.25);
+  states[1]!.processorShare = 1;
+  expect(tick().processorShare).toBe(1);
   watch.stop();
 });
 
@@ -77,7 +133,7 @@ test('the phase is that of the job that is behind; no calls come after the end',
   expect(tick().phase).toBe('run');
   other.phase = 'done';
   expect(tick().phase).toBe('verify');
-  one.publish(0, 0, 5000);
+  one.publish(done(0, 0, 5000));
   expect(tick().secondsLeft).toBe(0);
   watch.stop();
   const calls = told.length;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import fc from 'fast-check';
-import { RandomSequence, SequentialSequence, Xoshiro128 } from '../../lib/bench/random';
+import { RandomSequence, SequentialSequence, Xoshiro128, ZipfSequence } from '../../lib/bench/random';
 
 test('xoshiro128** gives the numbers of the reference implementation', () => {
   const random = new Xoshiro128([1, 2, 3, 4]);
@@ -59,13 +59,23 @@ test.each([3, 100, 3 * 2 ** 30, 2 ** 32, 2 ** 32 + 1, 3 * 2 ** 40, 2 ** 53])('be
 
 test('a random sequence reaches every block', () => {
   const sequence = new RandomSequence(16, 1);
-  const seen = new Set(Array.from({ length: 400 }, () => sequence.next()));
+  const seen = new Set(Array.from({ length: 400 }, () => sequence.next(1)));
   expect([...seen].sort((a, b) => a - b)).toEqual(Array.from({ length: 16 }, (_, block) => block));
 });
 
 test('a sequential sequence starts where told and begins again', () => {
   const sequence = new SequentialSequence(4, 2);
-  expect(Array.from({ length: 7 }, () => sequence.next())).toEqual([2, 3, 0, 1, 2, 3, 0]);
+  expect(Array.from({ length: 7 }, () => sequence.next(1))).toEqual([2, 3, 0, 1, 2, 3, 0]);
+});
+
+test('I/Os of several blocks stay within the region', () => {
+  const sequential = new SequentialSequence(5);
+  expect([2, 2, 2, 1, 3].map((span) => sequential.next(span))).toEqual([0, 2, 0, 2, 0]);
+  const random = new RandomSequence(5, 1);
+  const seen = new Set(Array.from({ length: 200 }, () => random.next(3)));
+  expect([...seen].sort((a, b) => a - b)).toEqual([0, 1, 2]);
+  const zipf = new ZipfSequence(5, 1.1, 1);
+  for (let draws = 0; draws < 200; draws++) expect(zipf.next(4)).toBeLessThanOrEqual(1);
 });
 
 test('numbers of blocks and starts that make no sense are refused', () => {

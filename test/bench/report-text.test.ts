@@ -14,7 +14,7 @@ test('reads, writes and their total stand in one table', () => {
     runtimeMs: 2000,
     read: sampleDirection([1000, 2000, 3000], 2000),
     write: sampleDirection([10_000], 2000),
-    cpu: { userMs: 1000, systemMs: 500, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
+    cpu: { userMs: 1000, systemMs: 500, waitedMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
   });
   // 3 reads in 2 s are 1.5/s. 2000 ns is in the bucket 2000 … 2015 (16 wide from 1024), of middle 2008; 3000 ns in
   // 2976 … 3007 (32 wide from 2048), of middle 2992; 10000 ns in 9984 … 10111, whose middle is beyond the maximum.

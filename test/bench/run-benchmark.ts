@@ -66,10 +66,11 @@ export async function run(
         const began = performance.now();
         try {
           ${extra}
-          const result = await benchmark(devices, { ...defaults, ...options });
+          const all = { ...defaults, ...options };
+          const result = await benchmark(devices, [all], all);
           const failure = result.failure && { code: result.failure.code, message: result.failure.message };
-          const { verified, mismatches } = mergeResults(result.endpoints.flatMap(({ jobs }) => jobs));
-          one.result = { ...result, ...result.endpoints[0], verified, mismatches, failure };
+          const { verified, mismatches } = mergeResults(result.parts.flatMap(({ jobs }) => jobs));
+          one.result = { ...result, endpoints: result.parts, ...result.parts[0], verified, mismatches, failure };
         } catch ({ name, code, message }) {
           one.error = { name, code, message };
         }

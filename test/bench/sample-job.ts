@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { LatencyHistogram } from '../../lib/bench/histogram';
+import type { Samples } from '../../lib/bench/samples';
 import { emptyDirection, type DirectionResult, type JobResult } from '../../lib/bench/job-result';
 
 /** A direction with the given latencies in ns, 4096 bytes per I/O. */
@@ -15,8 +16,17 @@ export function sampleDirection(
     bytes: latencies.length * 4096,
     runtimeMs,
     latency: latency.data,
-    iopsSamples,
-    bandwidthSamples: iopsSamples.map((rate) => rate * 4096),
+    samples: sampleSeries(iopsSamples),
+  };
+}
+
+/** Samples with the given rates, 4096 bytes per I/O, 1000 ns on average and 2000 ns at most. */
+export function sampleSeries(iops: readonly number[]): Samples {
+  return {
+    iops,
+    bandwidth: iops.map((rate) => rate * 4096),
+    meanLatency: iops.map((rate) => (rate > 0 ? 1000 : 0)),
+    maxLatency: iops.map((rate) => (rate > 0 ? 2000 : 0)),
   };
 }
 
@@ -26,12 +36,15 @@ export function sampleJob(fields: Partial<JobResult> = {}): JobResult {
     jobs: 1,
     read: emptyDirection(),
     write: emptyDirection(),
+    trim: emptyDirection(),
+    sampleMs: 500,
+    foundDepths: [],
     runtimeMs: 0,
     errors: 0,
     verified: 0,
     mismatches: 0,
     ended: { reason: 'finished', message: '' },
-    cpu: { userMs: 0, systemMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
+    cpu: { userMs: 0, systemMs: 0, waitedMs: 0, contextSwitches: 0, majorFaults: 0, minorFaults: 0 },
     depthCounts: new Float64Array(7),
     batchCounts: new Float64Array(7),
     ...fields,

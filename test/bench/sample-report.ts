@@ -2,7 +2,7 @@
 import type { HtmlReportInput } from '../../lib/bench/html-report';
 import { LatencyHistogram } from '../../lib/bench/histogram';
 import type { DirectionResult, JobResult, ReportPart } from '../../lib/bench/job-result';
-import { sampleJob } from './sample-job';
+import { sampleJob, sampleSeries } from './sample-job';
 
 /** A direction with a long tail: 100000 I/Os around a latency in ns, ten of them a thousand times slower; in 10 s. */
 export function tailedDirection(ns: number): DirectionResult {
@@ -15,8 +15,7 @@ export function tailedDirection(ns: number): DirectionResult {
     bytes: latency.count * 4096,
     runtimeMs: 10_000,
     latency: latency.data,
-    iopsSamples,
-    bandwidthSamples: iopsSamples.map((rate) => rate * 4096),
+    samples: sampleSeries(iopsSamples),
   };
 }
 

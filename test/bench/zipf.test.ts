@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { ShuffledSequence, ZipfSequence } from '../../lib/bench/random';
 
-const take = (sequence: { next(): number }, count: number): number[] =>
-  Array.from({ length: count }, () => sequence.next());
+const take = (sequence: { next(span: number): number }, count: number): number[] =>
+  Array.from({ length: count }, () => sequence.next(1));
 
 /** How often each rank was drawn, rank 1 first. With the same seed the strewing of the ranks is the order of a shuffle. */
 function counts(blocks: number, theta: number, seed: number, draws: number): number[] {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { mkdirSync, readFileSync, readdirSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { OutputFile } from '../../lib/cli/output-file';
-import { UsageError } from '../../lib/cli/options';
+import { UsageError } from '../../lib/cli/option-spec';
 import { Scratch } from './run-cli';
 
 let scratch: Scratch;

@@ -66,8 +66,25 @@ test('an interrupted run has its report, which says so', async () => {
   await running.busy(0.8);
   expect(scratch.entries()).not.toContain('out.html');
   running.kill('SIGINT');
-  expect(await running.ended).toMatchObject({ status: 0, signal: null, stderr: '' });
-  expect(readFileSync(report, 'utf8')).toMatch(/<b>Interrupted<\/b>: these are the results up to then/);
+  expect(await running.ended).toMatchObject({ status: 4, signal: null, stderr: '' });
+  expect(readFileSync(report, 'utf8')).toMatch(
+    /<b>Interrupted<\/b>: the run did not come to its end; these are the results up to then/,
+  );
+});
+
+test('JSON tells whether the run was interrupted', async () => {
+  const format = ['--output-format', 'json'];
+  const whole = await cli(scratch, 'bench', '--size', '16m', '--runtime', '100ms', ...format);
+  expect(JSON.parse(whole.stdout)).toMatchObject({ 'vfio-user': { interrupted: false } });
+  const running = startCli(scratch, 'bench', '--size', '16m', '--runtime', '60', ...format);
+  await running.busy(0.8);
+  running.kill('SIGTERM');
+  const { stdout, status } = await running.ended;
+  expect(status).toBe(4);
+  expect(JSON.parse(stdout)).toMatchObject({
+    'vfio-user': { interrupted: true },
+    jobs: [{ error: 0, 'vfio-user': { ended: { reason: 'stopped' } } }],
+  });
 });
 
 test('a failed run has its report, which says why', async () => {
@@ -83,7 +100,7 @@ describe('wrong usage, told before anything is started', () => {
   test.each<[string[], string]>([
     [
       ['--percentiles', '50,101'],
-      "'50,101' is not a list of percentiles; write numbers from 0 to 100 with at most 6 decimals, such as 50,99,99.9",
+      "Option --percentile_list does not accept '50,101'; it takes numbers from 0 to 100 with at most 6 decimals, such as 50,99,99.9",
     ],
     [
       ['--histogram', '--output-format', 'json'],
@@ -94,7 +111,10 @@ describe('wrong usage, told before anything is started', () => {
       '--report cannot write /no/such/x.html: there is no directory /no/such',
     ],
     [['--hgrm', '/dev/null'], '--hgrm cannot write /dev/null: it is there, but is no regular file'],
-    [['--hgrm', '/tmp/x', '--report', '/tmp/../tmp/x'], '--hgrm and --report name the same file'],
+    [
+      ['--hgrm', '/tmp/x', '--report', '/tmp/../tmp/x'],
+      'Two of the files to write, of --output, --hgrm and --report, are the same',
+    ],
     [
       ['--output-format', 'json-'],
       "Option --output-format does not accept 'json-'; it takes one of normal, json, json+; did you mean json?",

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { processorUse } from '../../lib/bench/processors';
 import { ConfigSpace, PciRegion } from '../../lib/pci';
 import { configRegion, serve } from '../../lib/server';
-import { Scratch, cli, failure, startCli, type Running } from './run-cli';
+import { MAIN, Scratch, cli, failure, startCli, type Running } from './run-cli';
 
 const QUICK = ['--runtime', '200ms', '--size', '16m'];
 
@@ -30,7 +33,7 @@ describe('without endpoint', () => {
       /^vfio-user memory drive, NVMe 1\.4, 16\.0MiB in blocks of 512 bytes, mapped doorbells\n\nbench: embedded endpoint, namespace 1\n/,
     );
     expect(stdout).toMatch(
-      /\nrw=write, bs=4096, iodepth=32, numjobs=1, size=16777216, verify=pattern, randseed=\d+,\n/,
+      /\nrw=write, bs=4096, iodepth=32, numjobs=1, verify=pattern, size=16777216, randseed=\d+,\n/,
     );
     expect(stdout).toMatch(/\nwrite +[1-9]\d* /);
     expect(stdout).toContain('\n4096 I/Os in ');
@@ -72,9 +75,30 @@ describe('without endpoint', () => {
     await running.busy(0.8);
     running.kill('SIGINT');
     const { stdout, ...rest } = await running.ended;
-    expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
+    expect(rest).toEqual({ status: 4, signal: null, stderr: '' });
     expect(stdout).toMatch(/\nread +[1-9]\d* /);
-    expect(stdout).toContain('interrupted: these are the results up to then\n');
+    expect(stdout).toContain(
+      'interrupted: the run did not come to its end; these are the results up to then\n',
+    );
+    await scratch.deserted();
+  });
+
+  test('says so when the figures are those of the scheduler: both sides have one processor', async () => {
+    const [processor] = processorUse(process.pid)!.allowed;
+    const { stdout } = await promisify(execFile)(
+      'taskset',
+      ['-c', String(processor), process.execPath, MAIN, 'bench', '--runtime', '1', '--output-format', 'json'],
+      { env: { ...process.env, NODE_DEBUG: '', TMPDIR: scratch.path } },
+    );
+    const [job] = (JSON.parse(stdout) as { jobs: { 'vfio-user': Record<string, unknown> }[] }).jobs;
+    expect(job!['vfio-user']['doubts']).toEqual([
+      expect.stringMatching(
+        new RegExp(
+          `^this job had \\d+ % of a processor.*; the figures tell about the scheduler\\. Both sides have one processor, number ${processor}: `,
+        ),
+      ),
+    ]);
+    expect(job!['vfio-user']['processor_share']).toBeLessThan(0.9);
     await scratch.deserted();
   });
 
@@ -137,8 +161,10 @@ describe('with an endpoint', () => {
     running.kill('SIGTERM');
     const { stdout, ...rest } = await running.ended;
     const warning = `vfio-user: --rw randwrite overwrites the first 1.00MiB of the first namespace of ${socket}\n`;
-    expect(rest).toEqual({ status: 0, signal: null, stderr: warning });
-    expect(stdout).toContain('interrupted: these are the results up to then\n');
+    expect(rest).toEqual({ status: 4, signal: null, stderr: warning });
+    expect(stdout).toContain(
+      'interrupted: the run did not come to its end; these are the results up to then\n',
+    );
     const { stdout: json } = await cli(scratch, 'info', socket, '--json');
     expect(JSON.parse(json)).toMatchObject({ nvme: { cc: 0, csts: 0 } });
     server.kill('SIGTERM');
@@ -166,7 +192,7 @@ describe('with an endpoint', () => {
     expect(rest).toEqual({ status: 3, signal: null, stdout: '' });
     expect(stderr).toMatch(/^vfio-user: \S+ accepts connections but does not answer: [^\n]+\n$/);
     holder.kill('SIGINT');
-    expect(await holder.ended).toMatchObject({ status: 0 });
+    expect(await holder.ended).toMatchObject({ status: 4 });
     server.kill('SIGTERM');
     await server.ended;
   });
@@ -181,7 +207,7 @@ describe('with an endpoint', () => {
       [['--iodepth', '5000'], "an I/O depth of 5000 is too much; the controller's queues hold 1023"],
       [
         ['--verify'],
-        'verifying needs a workload that writes (write, randwrite, randrw): it reads back what the run has written',
+        'verifying needs a workload that writes (write, randwrite, rw, randrw): it reads back what the run has written',
       ],
     ];
     for (const [args, line] of lines)
@@ -214,13 +240,13 @@ describe('wrong usage, told before anything is started', () => {
     ],
     [
       ['--bs', '0'],
-      "Option --bs does not accept '0'; it takes a size such as 512, 4k or 1m, at least 512 bytes",
+      "Option --bs does not accept '0'; it takes a size of at least 512 bytes, such as 4k, or sizes for reads, writes and trims: 4k,64k",
     ],
     [
       ['--iodepth', '0'],
       "Option --iodepth does not accept '0'; it takes a whole number such as 32 or 10k, from 1 to 65535",
     ],
-    [['--rwmixread', '70'], '--rwmixread goes with --rw randrw, not with --rw randread'],
+    [['--rwmixread', '70'], '--rwmixread goes with --rw rw or randrw, not with --rw randread'],
     [
       ['--rw', 'randrw', '--rwmixread', '101'],
       "Option --rwmixread does not accept '101'; it takes a whole number, from 0 to 100",
@@ -228,6 +254,16 @@ describe('wrong usage, told before anything is started', () => {
     [
       ['--demo', '/run/nvme'],
       '--demo writes data, so it runs on an endpoint of its own only; leave out the endpoint',
+    ],
+    [
+      ['--demo', '--rw', 'write', '--bs=8k'],
+      '--demo shows runs of its own and takes no other options; leave out --rw, --bs',
+    ],
+    [['-q', '32'], 'Unknown option -q; what other tools call so is --iodepth here'],
+    [['--bs', '4k', '--bs', '8k'], "Option --bs is given twice, as '4k' and as '8k'; give it once"],
+    [
+      ['--random-distribution', 'zipf:0'],
+      "Option --random_distribution does not accept 'zipf:0'; it takes random, zipf, or zipf:<skew> with a skew above 0 and up to 10",
     ],
   ])('%j', async (args, line) => {
     expect(await cli(scratch, 'bench', ...args)).toEqual(failure(2, line));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { Interrupted, exitCodeOf } from '../../lib/cli/failure';
-import { UsageError } from '../../lib/cli/options';
+import { UsageError } from '../../lib/cli/option-spec';
 import { VfioUserError, invalidArgument, outOfRange, type VfioUserErrorCode } from '../../lib/errors';
 
 test.each<[VfioUserErrorCode, number]>([

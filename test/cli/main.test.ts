@@ -8,13 +8,14 @@ afterAll(() => {
   scratch.remove();
 });
 
-const COMMANDS = 'the commands are info, bench, serve nvme';
+const COMMANDS = 'the commands are info, bench, report, serve nvme, completion, help';
 
 test.each(['--help', '-h'])('%s names the commands on stdout', async (option) => {
   const { stdout, ...rest } = await cli(scratch, option);
   expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
   expect(stdout).toMatch(/^Usage: vfio-user <command>/);
-  for (const command of ['info', 'bench', 'serve nvme']) expect(stdout).toContain(`\n  ${command} `);
+  for (const command of ['info', 'bench', 'report', 'serve nvme', 'completion', 'help'])
+    expect(stdout).toContain(`\n  ${command} `);
   for (const line of stdout.split('\n')) expect(line.length).toBeLessThanOrEqual(110);
 });
 
@@ -25,7 +26,7 @@ test.each(['--version', '-V'])('%s is that of the package', async (option) => {
   expect(await cli(scratch, option)).toEqual({ status: 0, signal: null, stdout: `${version}\n`, stderr: '' });
 });
 
-test.each(['info', 'bench', 'serve nvme'])(
+test.each(['info', 'bench', 'report', 'serve nvme', 'completion', 'help'])(
   '%s --help shows its options, and does nothing',
   async (command) => {
     const { stdout, ...rest } = await cli(scratch, ...command.split(' '), '--no-such-option=1', '--help');
@@ -50,10 +51,28 @@ test.each([
   [['info', 'a', '--jsno'], 'Unknown option --jsno; did you mean --json?'],
   [
     ['bench', '--rw', 'ranread'],
-    "Option --rw does not accept 'ranread'; it takes one of read, write, randread, randwrite, randrw; did you mean randread?",
+    "Option --rw does not accept 'ranread'; it takes one of read, write, trim, rw, trimwrite, randread, randwrite, randtrim, randrw, randtrimwrite, readwrite; did you mean randread?",
   ],
 ])('%j is wrong usage', async (args, line) => {
   expect(await cli(scratch, ...args)).toEqual(failure(2, line));
+});
+
+test('help COMMAND is COMMAND --help, and serve --help that of serve nvme', async () => {
+  for (const command of ['bench', 'serve nvme']) {
+    const asked = await cli(scratch, 'help', ...command.split(' '));
+    expect(asked).toEqual(await cli(scratch, ...command.split(' '), '--help'));
+  }
+  expect(await cli(scratch, 'serve', '--help')).toEqual(await cli(scratch, 'help', 'serve', 'nvme'));
+  expect(await cli(scratch, 'help')).toEqual(await cli(scratch, '--help'));
+  expect(await cli(scratch, 'help', 'benhc')).toEqual(
+    failure(2, "Unknown command 'benhc'; did you mean 'bench'?"),
+  );
+  expect(await cli(scratch, 'help', 'bench', '--man')).toEqual(
+    failure(2, '--man prints the manual page of all commands; leave out the command'),
+  );
+  expect(await cli(scratch, 'completion', 'tcsh')).toEqual(
+    failure(2, "There is no completion for 'tcsh'; there is one for bash, zsh, fish"),
+  );
 });
 
 test('a reader that closes the pipe is no error', async () => {

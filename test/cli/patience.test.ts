@@ -84,7 +84,9 @@ describe.each([
     expect(rest).toMatchObject({ status: 3, signal: null });
     expect(stdout).toMatch(/\nread +[1-9]\d* /);
     expect(stdout).toMatch(/\nfailed: @\S+ stopped completing commands/);
-    expect(stdout).toContain('interrupted: these are the results up to then\n');
+    expect(stdout).toContain(
+      'interrupted: the run did not come to its end; these are the results up to then\n',
+    );
   });
 
   test('and Ctrl-C twice: it is not waited for at all', async () => {
@@ -137,7 +139,7 @@ test('an interrupted verification says that it has verified nothing', async () =
   await measuring(server);
   running.kill('SIGINT');
   const { stdout, status } = await running.ended;
-  expect(status).toBe(0);
+  expect(status).toBe(4);
   expect(stdout).toContain('\nverify: nothing was verified: the run ended before\n');
 });
 

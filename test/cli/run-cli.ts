@@ -6,7 +6,8 @@ import { join } from 'node:path';
 import { dist } from '../dist';
 import { until } from '../support/wait';
 
-const MAIN = join(dist, 'cli', 'main.js');
+/** The tool's program. */
+export const MAIN = join(dist, 'cli', 'main.js');
 const CLOCK_TICKS = 100;
 
 /** How the tool ended, and what it said. */

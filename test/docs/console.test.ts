@@ -63,7 +63,9 @@ test.each(pages)('commands of %s', async (path) => {
         page.replace(text, () => printed.trimEnd()),
       );
     } else {
-      expect(steady(text, stage.path)).toBe(steady(printed, stage.path));
+      // On a machine that others use, the figures of the benchmark are doubted, and it says so.
+      const sure = printed.replace(/^do not trust these figures: .*\n/gim, '');
+      expect(steady(text, stage.path)).toBe(steady(sure, stage.path));
     }
   }
 });

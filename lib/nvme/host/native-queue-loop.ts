@@ -17,6 +17,7 @@ interface NvmeAddon {
     tailIndex: number,
     headIndex: number,
     depth: number,
+    sets: number,
     room: number,
     origin: number,
   ): [run: () => number, shared: ArrayBuffer] | number;
@@ -35,6 +36,8 @@ export interface QueueLoopPlace extends Pick<
   readonly headIndex: number;
   /** Number of command ids, 1 to 65536. */
   readonly depth: number;
+  /** Number of sets of data pointers, 1 to 256. */
+  readonly sets: number;
   /** Most completions of one run, 1 to 65536. */
   readonly room: number;
 }
@@ -48,6 +51,7 @@ const CLOCK_TRIES = 16;
  */
 export class NativeQueueLoop implements QueueLoop {
   readonly pointers: Uint32Array;
+  readonly sets: Uint32Array;
   readonly cids: Uint32Array;
   readonly times: Float64Array;
   readonly #control: Uint32Array;
@@ -58,16 +62,17 @@ export class NativeQueueLoop implements QueueLoop {
    * @throws VfioUserError ERR_VFIO_USER_ADDON where the runtime allows no ArrayBuffer over memory of the addon
    */
   constructor(place: QueueLoopPlace) {
-    const { depth, room } = place;
+    const { depth, entries, sets, room } = place;
     const created = (addon().nvme as NvmeAddon).queueLoop(
       place.memory.buffer,
       place.submissionOffset,
       place.completionOffset,
-      place.entries,
+      entries,
       place.doorbells.buffer,
       place.tailIndex,
       place.headIndex,
       depth,
+      sets,
       room,
       clockOrigin(),
     );
@@ -84,7 +89,9 @@ export class NativeQueueLoop implements QueueLoop {
     this.times = new Float64Array(shared, CONTROL_BYTES, room);
     const cids = CONTROL_BYTES + this.times.byteLength;
     this.cids = new Uint32Array(shared, cids, room);
-    this.pointers = new Uint32Array(shared, cids + this.cids.byteLength, depth * DATA_POINTER_WORDS);
+    const first = cids + this.cids.byteLength;
+    this.sets = new Uint32Array(shared, first, entries);
+    this.pointers = new Uint32Array(shared, first + this.sets.byteLength, sets * depth * DATA_POINTER_WORDS);
   }
 
   run(tail: number, head: number, phase: number, ready: number, patience: number): number {

@@ -31,8 +31,13 @@ const POLLS_PER_CLOCK = 64;
  * doorbells are written by message.
  */
 export interface QueueLoop {
-  /** The data pointer of each command id, 4 words each (NVMe base 2.0, 3.3.3.1: DPTR). The caller fills them once. */
+  /**
+   * The data pointer of each command id, 4 words each (NVMe base 2.0, 3.3.3.1: DPTR). There may be several sets of them, one
+   * after the other, for I/Os of different sizes. The caller fills them once.
+   */
   readonly pointers: Uint32Array;
+  /** For each entry of the submission queue the word of {@link pointers} at which its set begins. 0 unless the caller stores more. */
+  readonly sets: Uint32Array;
   /** Command ids of the completions that the last run took, in their order. */
   readonly cids: Uint32Array;
   /** When the doorbells were rung for each of them, in milliseconds of `performance.now()`. */
@@ -53,14 +58,16 @@ export interface QueueLoop {
  *
  * @param at word of `submissions` at which the entry begins
  * @param pointers the data pointers of all command ids, 4 words each
+ * @param set word of `pointers` at which the set of the entry begins
  */
 export function completeEntry(
   submissions: Uint32Array,
   at: number,
   cid: number,
   pointers: Uint32Array,
+  set: number,
 ): void {
-  const pointer = cid * POINTER_WORDS;
+  const pointer = set + cid * POINTER_WORDS;
   submissions[at + CDW0] = (cid << 16) | ((submissions[at + CDW0] as number) & 0xffff);
   submissions[at + DATA_POINTER] = pointers[pointer] as number;
   submissions[at + DATA_POINTER + 1] = pointers[pointer + 1] as number;
@@ -71,6 +78,7 @@ export function completeEntry(
 /** The loop in TypeScript, for doorbells of any kind. */
 export class ScriptQueueLoop implements QueueLoop {
   readonly pointers: Uint32Array;
+  readonly sets: Uint32Array;
   readonly cids: Uint32Array;
   readonly times: Float64Array;
   readonly #queue: QueuePair;
@@ -79,20 +87,22 @@ export class ScriptQueueLoop implements QueueLoop {
 
   /**
    * @param depth number of command ids
+   * @param sets number of sets of data pointers
    * @param room most completions of one run
    */
-  constructor(queue: QueuePair, doorbells: Doorbells, depth: number, room: number) {
+  constructor(queue: QueuePair, doorbells: Doorbells, depth: number, sets: number, room: number) {
     this.#queue = queue;
     this.#doorbells = doorbells;
     this.#depth = depth;
-    this.pointers = new Uint32Array(depth * POINTER_WORDS);
+    this.pointers = new Uint32Array(sets * depth * POINTER_WORDS);
+    this.sets = new Uint32Array(queue.entries);
     this.cids = new Uint32Array(room);
     this.times = new Float64Array(room);
   }
 
   run(tail: number, head: number, phase: number, ready: number, patience: number): number {
     const { id, entries, submissions, completions } = this.#queue;
-    const { pointers, cids } = this;
+    const { pointers, sets, cids } = this;
     const most = Math.min(ready, cids.length);
     let count = 0;
     let last = clock.now();
@@ -107,7 +117,7 @@ export class ScriptQueueLoop implements QueueLoop {
           head = 0;
           phase ^= 1;
         }
-        completeEntry(submissions, tail * SUBMISSION_WORDS, cid, pointers);
+        completeEntry(submissions, tail * SUBMISSION_WORDS, cid, pointers, sets[tail] as number);
         if (++tail === entries) tail = 0;
         cids[count++] = cid;
       }

@@ -26,6 +26,7 @@ function place<Changes extends Partial<QueueLoopPlace>>(changes: Changes) {
     tailIndex: 2,
     headIndex: 3,
     depth: 4,
+    sets: 1,
     room: 8,
     ...changes,
   };
@@ -42,6 +43,16 @@ test('queues and doorbells to the very end of their mappings', () => {
   );
   expect(loop.run(0, 0, 1, 8, 1)).toBe(0);
   expect([loop.pointers.length, loop.cids.length, loop.times.length]).toEqual([16, 8, 8]);
+});
+
+test('a set that there is not is the last one', () => {
+  const where = place({ sets: 2 });
+  const loop = new NativeQueueLoop(where);
+  loop.pointers.set([7], (4 + 1) * 4);
+  loop.sets[0] = 0xffff_fff0;
+  new Uint32Array(where.memory.buffer)[1024 / 4 + 3] = (1 << 16) | 1;
+  expect(loop.run(0, 0, 1, 1, 1)).toBe(1);
+  expect(new Uint32Array(where.memory.buffer)[6]).toBe(7);
 });
 
 test.each<[string, Partial<QueueLoopPlace>]>([

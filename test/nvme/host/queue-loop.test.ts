@@ -24,7 +24,7 @@ function world(form: 'addon' | 'TypeScript', entries: number, depth: number, roo
   const queue = new QueuePair(placement, memory.buffer, mapped);
   const loop: QueueLoop =
     form === 'TypeScript'
-      ? new ScriptQueueLoop(queue, mapped, depth, room)
+      ? new ScriptQueueLoop(queue, mapped, depth, 2, room)
       : new NativeQueueLoop({
           memory,
           ...placement,
@@ -32,6 +32,7 @@ function world(form: 'addon' | 'TypeScript', entries: number, depth: number, roo
           tailIndex: mapped.tailIndex(ID),
           headIndex: mapped.headIndex(ID),
           depth,
+          sets: 2,
           room,
         });
   for (let index = 0; index < loop.pointers.length; index++) loop.pointers[index] = 0xd000_0000 + index;
@@ -82,6 +83,15 @@ describe.each(['addon', 'TypeScript'] as const)('the loop in the %s', (form) => 
     expect(loop.times[0]).toBeLessThan(performance.now() + 1);
     expect(one.rung()).toEqual([1, 1]);
     expect([queue.tail, queue.outstanding]).toEqual([1, 0]);
+  });
+
+  test('an entry gets its data pointer from its set', () => {
+    const { queue, loop } = one;
+    loop.sets[1] = 4 * 4;
+    for (let entry = 0; entry < 3; entry++) queue.completions[entry * 4 + 3] = completion(entry, 1);
+    expect(queue.runLoop(loop, 3, 10)).toBe(3);
+    const pointers = [0, 1, 2].map((entry) => queue.submissions[entry * 16 + 6]! - 0xd000_0000);
+    expect(pointers).toEqual([0, 16 + 4, 8]);
   });
 
   test('no more than there are entries ready', () => {

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: MIT
+import type { JobResult } from './job-result';
+import type { PlannedJob } from './plan';
+
+/** Tells what the jobs have done so far at fixed intervals, if somebody wants to know. */
+export class StatusWatch {
+  readonly #parts: readonly (readonly PlannedJob[])[];
+  readonly #results = new Map<PlannedJob, JobResult>();
+  readonly #tell: (results: readonly (readonly JobResult[])[]) => void;
+  readonly #timer: NodeJS.Timeout | undefined;
+  /** Jobs that were asked and have not answered. */
+  readonly #asked = new Set<PlannedJob>();
+
+  /**
+   * @param parts the jobs of each part of the result
+   * @param seconds between two calls of `tell`; undefined for none
+   * @param tell called with the results of each part
+   */
+  constructor(
+    parts: readonly (readonly PlannedJob[])[],
+    seconds: number | undefined,
+    tell: (results: readonly (readonly JobResult[])[]) => void,
+  ) {
+    this.#parts = parts;
+    this.#tell = tell;
+    if (seconds === undefined) return;
+    this.#timer = setInterval(() => {
+      this.#ask();
+    }, seconds * 1000);
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  /** Takes the snapshot of a job that was asked for it. */
+  take(job: PlannedJob, result: JobResult): void {
+    this.#results.set(job, result);
+    this.#asked.delete(job);
+    if (this.#asked.size > 0) return;
+    this.#tell(this.#parts.map((jobs) => jobs.flatMap((each) => this.#results.get(each) ?? [])));
+  }
+
+  /** Takes the result of a job that has ended. */
+  ended(job: PlannedJob, result: JobResult): void {
+    this.#results.set(job, result);
+    this.#asked.delete(job);
+  }
+
+  #ask(): void {
+    // Those that have ended have told their result; those that do not answer are asked again.
+    for (const job of this.#parts.flat()) {
+      if (job.state.phase === 'done') continue;
+      this.#asked.add(job);
+      job.state.ask();
+    }
+  }
+}

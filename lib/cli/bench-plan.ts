@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT
+import { statSync } from 'node:fs';
+import type { RunOptions, WorkloadOptions } from '../bench/options';
+import {
+  OUTPUT_OPTIONS,
+  RUN_OPTIONS,
+  WORKLOAD_OPTIONS,
+  type OutputValues,
+  type RunValues,
+  type WorkloadValues,
+} from './bench-options';
+import { runOptions, workloadOptions, type GivenOptions } from './bench-workload';
+import { readJobFile, type JobSection } from './job-file';
+import { UsageError, type OptionTable } from './option-spec';
+import { readTable } from './options';
+import { complain, printable } from './output';
+
+/** Jobs that do the same, as they were asked for. */
+export interface BenchJob {
+  readonly name: string;
+  readonly options: WorkloadOptions;
+  readonly values: WorkloadValues;
+  readonly given: GivenOptions;
+}
+
+/** A run as it was asked for. */
+export interface BenchPlan {
+  /** Paths; none for a controller that is to be started. */
+  readonly endpoints: readonly string[];
+  readonly jobs: readonly BenchJob[];
+  readonly run: RunOptions;
+  /** Milliseconds. */
+  readonly connectTimeout: number;
+  readonly timeout: number;
+  readonly output: OutputValues;
+  /** The options of run and output that were given, on the command line or for all jobs of a file. */
+  readonly given: GivenOptions;
+}
+
+const JOB_NAME = 'bench';
+
+/**
+ * Puts a run together from the arguments of the command line and, if one of them is a regular file, from that job file. What the
+ * command line says takes the place of what the file says.
+ *
+ * @throws UsageError
+ */
+export function planBench(positionals: readonly string[], given: GivenOptions): BenchPlan {
+  const files = positionals.filter((path) => statSync(path, { throwIfNoEntry: false })?.isFile() === true);
+  const named = positionals.filter((path) => !files.includes(path));
+  const [file] = files;
+  if (files.length > 1)
+    throw new UsageError(`There are two job files, ${files.join(' and ')}; one is run at a time`);
+  const content = file === undefined ? undefined : readJobFile(file);
+  if (content !== undefined && content.ignored.length > 0)
+    complain(`${file ?? ''}: without meaning here: ${content.ignored.join(', ')}`);
+  const sections: readonly JobSection[] = content?.sections ?? [{ name: JOB_NAME, options: new Map() }];
+  const common = content?.global ?? new Map<string, FileOption>();
+
+  const read = (table: OptionTable, ...layers: Layer[]): Layered => readLayers(table, given, layers);
+  const defaults = content?.defaults ?? new Map<string, FileOption>();
+  const endpoints = sectionEndpoints(named, sections, common);
+  const jobs = sections.map(({ name, options }): BenchJob => {
+    const job = read(WORKLOAD_OPTIONS, options, common, defaults);
+    const values = job.values as WorkloadValues;
+    const at = endpoints.bySection.get(name);
+    const workload = inFile(file, name, () => workloadOptions(values, job.given));
+    return {
+      name,
+      options: at === undefined ? workload : { ...workload, endpoints: at },
+      values,
+      given: job.given,
+    };
+  });
+  const run = read(RUN_OPTIONS, common);
+  const output = read(OUTPUT_OPTIONS, common);
+  const runValues = run.values as RunValues;
+  checkRun(jobs, runValues);
+  return {
+    endpoints: endpoints.all,
+    jobs,
+    run: runOptions(runValues, run.given),
+    connectTimeout: runValues['connect-timeout'] * 1000,
+    timeout: runValues.timeout * 1000,
+    output: output.values as OutputValues,
+    given: new Map([...run.given, ...output.given]),
+  };
+}
+
+/** An option of a job file: its text, and where it stands. */
+export interface FileOption {
+  readonly text: string | true;
+  /** `job.fio:3: bs` */
+  readonly subject: string;
+}
+
+type Layer = ReadonlyMap<string, FileOption>;
+
+interface Layered {
+  readonly values: Record<string, unknown>;
+  readonly given: GivenOptions;
+}
+
+/** The values of a table: of the command line, else of the first layer that has the option. */
+function readLayers(table: OptionTable, line: GivenOptions, layers: readonly Layer[]): Layered {
+  const found = new Map<string, string | true>();
+  const values = readTable(table, (name) => {
+    const onLine = line.get(name);
+    const inFile = layers.map((layer) => layer.get(name)).find((option) => option !== undefined);
+    const text = onLine ?? inFile?.text;
+    if (text !== undefined) found.set(name, text);
+    return [onLine === undefined && inFile !== undefined ? inFile.subject : `Option --${name}`, text];
+  });
+  return { values, given: found };
+}
+
+/** Names the section of a job file in what is wrong with its options together. */
+function inFile<T>(file: string | undefined, section: string, action: () => T): T {
+  try {
+    return action();
+  } catch (error) {
+    if (file === undefined || !(error instanceof UsageError)) throw error;
+    throw new UsageError(`${file}: [${section}]: ${error.message}`);
+  }
+}
+
+/** The endpoints of the run, and for the sections that do not use all of them, which they use. */
+function sectionEndpoints(
+  named: readonly string[],
+  sections: readonly JobSection[],
+  common: Layer,
+): { all: readonly string[]; bySection: ReadonlyMap<string, readonly number[]> } {
+  const repeated = named.find((endpoint, index) => named.indexOf(endpoint) !== index);
+  if (repeated !== undefined)
+    throw new UsageError(
+      `The endpoint '${printable(repeated)}' is given twice; --numjobs runs several jobs at one`,
+    );
+  const bySection = new Map<string, readonly number[]>();
+  if (named.length > 0) return { all: named, bySection };
+  const all: string[] = [];
+  const without: string[] = [];
+  for (const { name, options } of sections) {
+    const { text = '' } = options.get('filename') ?? common.get('filename') ?? {};
+    const paths = text === true ? [] : splitNames(text);
+    for (const path of paths) if (!all.includes(path)) all.push(path);
+    if (paths.length === 0) without.push(name);
+    else
+      bySection.set(
+        name,
+        paths.map((path) => all.indexOf(path)),
+      );
+  }
+  if (all.length > 0 && without.length > 0)
+    throw new UsageError(
+      `[${without[0] ?? ''}] of the job file names no endpoint, as other sections do; give it a filename`,
+    );
+  return { all, bySection };
+}
+
+/** fio separates names by colons, and writes a colon in a name with a backslash before it. */
+function splitNames(text: string): string[] {
+  return text
+    .split(/(?<!\\):/)
+    .map((name) => name.replaceAll('\\:', ':'))
+    .filter((name) => name !== '');
+}
+
+/** What jobs and run cannot do together. */
+function checkRun(jobs: readonly BenchJob[], { steadystate }: RunValues): void {
+  const verifying = jobs.find(({ options }) => options.verify);
+  if (verifying === undefined) return;
+  if (steadystate !== undefined)
+    throw new UsageError(
+      '--steadystate goes with measuring, not with --verify: it ends a run before it is verified',
+    );
+  if (jobs.length > 1)
+    throw new UsageError(
+      `[${verifying.name}] verifies what it writes, which other jobs would overwrite; put it into a file of its own`,
+    );
+}
