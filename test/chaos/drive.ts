@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+import { connect, type DmaMemory, type VfioUserDevice } from 'vfio-user';
+import { NvmeController, NvmeStatusError, type IoQueue, type NvmeNamespace } from 'vfio-user/nvme';
+import { BLOCKS_PER_CELL, CELL_BYTES, WORDS_PER_CELL, type Ledger } from './ledger';
+import type { Tally } from './tally';
+
+/** Commands in flight. */
+export const DEPTH = 16;
+/** Cells of the largest command. */
+export const MOST_CELLS = 8;
+/** What a server may take for anything, in milliseconds: far more than it needs on a busy machine. */
+export const PATIENCE = 30_000;
+
+/** A status as `type/code` in hexadecimal; `00/00` is success. */
+export type Status = string;
+export const Status = {
+  success: '00/00',
+  transferError: '00/04',
+  capacityExceeded: '00/81',
+  writeFault: '02/80',
+  unrecoveredReadError: '02/81',
+} as const;
+
+/** A namespace that is driven by this process, with memory for {@link DEPTH} commands. */
+export class Drive {
+  private constructor(
+    readonly device: VfioUserDevice,
+    readonly nvme: NvmeController,
+    readonly namespace: NvmeNamespace,
+    readonly queue: IoQueue,
+    readonly memory: DmaMemory,
+    readonly words: Uint32Array,
+  ) {}
+
+  /** @param vectors MSI-X vectors, 0 to poll */
+  static async open(path: string, vectors = 0): Promise<Drive> {
+    const device = await connect(path, { connectTimeout: PATIENCE, messageTimeout: PATIENCE });
+    try {
+      const nvme = await NvmeController.attach(device, { vectors });
+      const memory = await device.dma.allocate(DEPTH * MOST_CELLS * CELL_BYTES);
+      const queue = await nvme.createIoQueue(DEPTH);
+      const words = new Uint32Array(memory.buffer);
+      return new Drive(device, nvme, nvme.namespace(1), queue, memory, words);
+    } catch (error) {
+      await device.close();
+      throw error;
+    }
+  }
+
+  /** Reads cells into the memory of a command in flight. */
+  read(slot: number, cell: number, count: number): Promise<Status> {
+    return statusOf(this.namespace.read(this.memory, this.#range(slot, cell, count)));
+  }
+
+  write(slot: number, cell: number, count: number, forceUnitAccess: boolean): Promise<Status> {
+    const range = { ...this.#range(slot, cell, count), forceUnitAccess };
+    return statusOf(this.namespace.write(this.memory, range));
+  }
+
+  flush(): Promise<Status> {
+    return statusOf(this.namespace.flush(this.queue));
+  }
+
+  /** Where the memory of a command in flight begins, in words. */
+  wordsAt(slot: number): number {
+    return slot * MOST_CELLS * WORDS_PER_CELL;
+  }
+
+  /** Reads all cells, and compares them. */
+  async verify(ledger: Ledger, tally: Tally): Promise<void> {
+    let next = 0;
+    const worker = async (slot: number): Promise<void> => {
+      while (next < ledger.cells) {
+        const cell = next;
+        const count = Math.min(MOST_CELLS, ledger.cells - cell);
+        next += count;
+        const status = await this.read(slot, cell, count);
+        if (status === Status.success) compare(ledger, tally, this.words, this.wordsAt(slot), cell, count);
+        else tally.mistake('wrong', `a read of cell ${cell} failed with ${status}`);
+      }
+    };
+    await Promise.all(Array.from({ length: DEPTH }, (_, slot) => worker(slot)));
+  }
+
+  async close(): Promise<void> {
+    try {
+      await this.nvme.close();
+    } finally {
+      await this.device.close();
+    }
+  }
+
+  #range(
+    slot: number,
+    cell: number,
+    count: number,
+  ): { lba: number; blocks: number; offset: number; queue: IoQueue } {
+    const offset = this.wordsAt(slot) * 4;
+    return { lba: cell * BLOCKS_PER_CELL, blocks: count * BLOCKS_PER_CELL, offset, queue: this.queue };
+  }
+}
+
+/** Compares cells in memory with what they may hold. */
+export function compare(
+  ledger: Ledger,
+  tally: Tally,
+  words: Uint32Array,
+  at: number,
+  cell: number,
+  count: number,
+): void {
+  for (let index = 0; index < count; index++) {
+    const { mistake } = ledger.inspect(words, at + index * WORDS_PER_CELL, cell + index);
+    if (mistake !== undefined) tally.mistake('lost', mistake);
+  }
+  tally.verifiedBytes += count * CELL_BYTES;
+}
+
+/** The status of a command; rejects when there is none, since the controller is gone. */
+export async function statusOf(command: Promise<void>): Promise<Status> {
+  try {
+    await command;
+    return Status.success;
+  } catch (error) {
+    if (!(error instanceof NvmeStatusError)) throw error;
+    return [error.sct, error.sc].map((code) => code.toString(16).padStart(2, '0')).join('/');
+  }
+}
