@@ -32,19 +32,34 @@ export class Drive {
     readonly words: Uint32Array,
   ) {}
 
-  /** @param vectors MSI-X vectors, 0 to poll */
-  static async open(path: string, vectors = 0): Promise<Drive> {
+  /**
+   * @param vectors MSI-X vectors, 0 to poll
+   * @param onConnect called when the server has accepted the connection
+   */
+  static async open(path: string, vectors = 0, onConnect?: () => void): Promise<Drive> {
     const device = await connect(path, { connectTimeout: PATIENCE, messageTimeout: PATIENCE });
+    onConnect?.();
     try {
-      const nvme = await NvmeController.attach(device, { vectors });
-      const memory = await device.dma.allocate(DEPTH * MOST_CELLS * CELL_BYTES);
-      const queue = await nvme.createIoQueue(DEPTH);
-      const words = new Uint32Array(memory.buffer);
-      return new Drive(device, nvme, nvme.namespace(1), queue, memory, words);
+      return await Drive.attach(device, vectors);
     } catch (error) {
       await device.close();
       throw error;
     }
+  }
+
+  /** Brings up the controller of a device that is connected. */
+  static async attach(device: VfioUserDevice, vectors: number): Promise<Drive> {
+    const nvme = await NvmeController.attach(device, { vectors });
+    const memory = await device.dma.allocate(DEPTH * MOST_CELLS * CELL_BYTES);
+    const queue = await nvme.createIoQueue(DEPTH);
+    return new Drive(device, nvme, nvme.namespace(1), queue, memory, new Uint32Array(memory.buffer));
+  }
+
+  /** Shuts the controller down and brings it up again, over the same connection. Commands in flight fail. */
+  async reset(vectors: number): Promise<Drive> {
+    await this.nvme.close();
+    await this.memory.close();
+    return Drive.attach(this.device, vectors);
   }
 
   /** Reads cells into the memory of a command in flight. */

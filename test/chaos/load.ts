@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
+import { performance } from 'node:perf_hooks';
 import { fillBlock } from '../../lib/bench/verify-pattern';
+import type { LatencyHistogram } from '../../lib/bench/histogram';
 import type { Xoshiro128 } from '../../lib/bench/random';
 import { DEPTH, MOST_CELLS, Status, compare, type Drive } from './drive';
 import { BLOCKS_PER_CELL, WORDS_PER_BLOCK, WORDS_PER_CELL, type Ledger } from './ledger';
@@ -32,6 +34,8 @@ export class Load {
   readonly #busy: Uint8Array;
   /** Which failures are due to a fault. */
   excuse: Excuse = NO_EXCUSE;
+  /** Where the times of reads and writes are entered, if they are wanted. */
+  latency: LatencyHistogram | null = null;
   /** Commands that have completed. */
   done = 0;
   /** Called after each of them. */
@@ -103,7 +107,9 @@ export class Load {
     const { cell, cells } = operation;
     this.#busy.fill(1, cell, cell + cells);
     try {
+      const start = performance.now();
       const status = await this.#send(slot, operation);
+      if (cells > 0) this.latency?.record((performance.now() - start) * 1e6);
       if (status === Status.success) this.#tally.ios++;
       else this.#judge(operation, status);
     } finally {

@@ -9,7 +9,7 @@ import { describe, plan } from './plan';
 import { machine, report } from './report';
 import { ROLES, ROLE_NAMES, type RoleName } from './roles';
 import { Tally } from './tally';
-import { UsageError, readInteger, wrongUsage } from './usage';
+import { UsageError, readInteger, runMain } from './usage';
 import type { Lie } from '../support/failing-storage';
 
 function help(): string {
@@ -100,7 +100,7 @@ async function main(): Promise<number> {
   }
   const { role: name, rounds, seed, kinds, lie } = options;
   const role = ROLES[name];
-  const faults = plan(kinds, rounds, seed);
+  const faults = [...plan(kinds, rounds, seed)];
   if (options.planOnly) {
     for (const fault of faults) console.log(describe(fault));
     return 0;
@@ -123,6 +123,4 @@ async function main(): Promise<number> {
   return tally.mistakes === 0 ? 0 : 1;
 }
 
-main()
-  .catch(wrongUsage)
-  .then((code) => process.exit(code));
+runMain(main);

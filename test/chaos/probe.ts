@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: MIT
-/** Loaded into a process before its program (`node --expose-gc --require`): tells how much memory it uses when asked. */
+/** Loaded into a process before its program (`node --expose-gc --require`): tells what it holds when asked. */
 
-/** Collections after which nothing is left that only finalizers hold. */
-const COLLECTIONS = 3;
+import { ownFootprint } from './footprint';
 
 process.on('message', (question) => {
-  if (question !== 'memory') return;
-  void (async () => {
-    for (let i = 0; i < COLLECTIONS; i++) {
-      gc?.();
-      await new Promise(setImmediate);
-    }
-    process.send?.(process.memoryUsage());
-  })();
+  if (question !== 'footprint') return;
+  void ownFootprint().then((footprint) => process.send?.(footprint));
 });
 // The program decides when the process ends.
 process.channel?.unref();

@@ -28,7 +28,7 @@ export function report(tally: Tally, gap: string): string {
     ...[...tally.notes].map((note): [string, string] => ['note', note]),
   ];
   const lines = rows.map(([name, text]) => `${name.padEnd(WIDTH)}${text}`);
-  return [...tally.texts, ...lines].join('\n');
+  return [...tally.texts, ...lines, ...tally.figures].join('\n');
 }
 
 function gapText(gaps: readonly number[]): string {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { adopt } from './children';
-import { resourcesOf, type Footprint } from './footprint';
+import type { Footprint } from './footprint';
 
 const MAIN = join(dirname(require.resolve('vfio-user/package.json')), 'dist/cli/main.js');
 /** Last characters of what a server wrote to stderr, for when it ends by itself. */
@@ -98,6 +99,12 @@ export class ServerProcess {
     await this.#ended;
   }
 
+  /** How many descriptors it may have. */
+  descriptorLimit(): number {
+    const limits = readFileSync(`/proc/${this.pid}/limits`, 'utf8');
+    return Number(/^Max open files\s+(\d+)/m.exec(limits)?.[1]);
+  }
+
   /** Sets how many descriptors it may have (prlimit(1)). False where that cannot be done. */
   limitDescriptors(count: number): boolean {
     return spawnSync('prlimit', ['--pid', String(this.pid), `--nofile=${count}:`]).status === 0;
@@ -105,9 +112,8 @@ export class ServerProcess {
 
   /** What it holds, after a collection of garbage. */
   async footprint(): Promise<Footprint> {
-    const answer = once(this.#child, 'message') as Promise<[NodeJS.MemoryUsage]>;
-    this.#child.send('memory');
-    const [{ rss, heapUsed, external }] = await answer;
-    return { rss, heap: heapUsed, external, ...resourcesOf(this.pid) };
+    const answer = once(this.#child, 'message') as Promise<[Footprint]>;
+    this.#child.send('footprint');
+    return (await answer)[0];
   }
 }

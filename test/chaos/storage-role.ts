@@ -19,7 +19,7 @@ import { Drive, Status } from './drive';
 import { BLOCKS_PER_CELL, BLOCK_BYTES, CELL_BYTES, Ledger, WORDS_PER_CELL } from './ledger';
 import { Load } from './load';
 import type { Fault } from './plan';
-import type { Role, RunOptions } from './role';
+import { injectAll, type Role, type RunOptions, type World } from './role';
 import { ServerProcess } from './server-process';
 import type { Tally } from './tally';
 
@@ -43,10 +43,9 @@ const KINDS = {
   slow: 'each call takes up to 5 ms longer: nothing fails',
   short: 'calls transfer half of what they are asked for: nothing fails',
 } as const;
-type Kind = keyof typeof KINDS;
 
 /** A file backend whose storage fails. */
-class StorageWorld {
+class StorageWorld implements World {
   readonly #tally: Tally;
   readonly #ledger: Ledger;
   readonly #storage = new FailingStorage({ size: SIZE, platter: true });
@@ -71,7 +70,7 @@ class StorageWorld {
     this.#newDisk();
   }
 
-  async inject(fault: Fault<Kind>): Promise<void> {
+  async inject(fault: Fault): Promise<void> {
     await this.#start();
     switch (fault.kind) {
       case 'bad-write':
@@ -106,6 +105,8 @@ class StorageWorld {
         await this.#work.run(COMMANDS);
         this.#storage.short(false);
         break;
+      default:
+        throw new Error(`there is no fault ${fault.kind}`);
     }
   }
 
@@ -357,20 +358,5 @@ export const storageRole: Role = {
   summary: 'the storage of a file backend fails, under load from this process',
   kinds: KINDS,
   gap: '',
-  run: async (options) => {
-    const { tally } = options;
-    const world = new StorageWorld(options);
-    try {
-      for (const fault of options.faults as Iterable<Fault<Kind>>) {
-        tally.now = `round ${fault.round}, ${fault.kind}`;
-        await world.inject(fault);
-        tally.rounds = fault.round;
-        tally.injected(fault.kind);
-      }
-      tally.now = 'at the end';
-      await world.finish();
-    } finally {
-      await world.close();
-    }
-  },
+  run: (options) => injectAll(options, new StorageWorld(options), 'server'),
 };

@@ -27,6 +27,8 @@ export class Tally {
   readonly gaps: number[] = [];
   /** What could not be done, and why. */
   readonly notes = new Set<string>();
+  /** Lines of figures for the report. */
+  readonly figures: string[] = [];
   readonly #counts = new Map<Mistake, number>();
   readonly #texts: string[] = [];
   readonly #start = performance.now();

@@ -10,9 +10,13 @@ export function readInteger(name: string, text: string, least: number, most: num
   return value;
 }
 
-/** Tells of a {@link UsageError}; the exit code. Any other error is thrown again. */
-export function wrongUsage(error: unknown): number {
-  if (!(error instanceof UsageError)) throw error;
-  console.error(`${error.message}\nTry --help.`);
-  return 2;
+/** Runs a program, which ends with the exit code that it returns: 2 for a {@link UsageError}, 1 for any other. */
+export function runMain(main: () => Promise<number>): void {
+  main().then(
+    (code) => process.exit(code),
+    (error: unknown) => {
+      console.error(error instanceof UsageError ? `${error.message}\nTry --help.` : error);
+      process.exit(error instanceof UsageError ? 2 : 1);
+    },
+  );
 }

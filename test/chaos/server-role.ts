@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { performance } from 'node:perf_hooks';
+import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import { Xoshiro128 } from '../../lib/bench/random';
+import { Drive, PATIENCE, Status } from './drive';
+import { ownFootprint } from './footprint';
+import { CELL_BYTES, Ledger, WORDS_PER_CELL } from './ledger';
+import { Load } from './load';
+import type { Fault } from './plan';
+import { injectAll, type Role, type RunOptions, type World } from './role';
+import { ServerProcess } from './server-process';
+import type { Tally } from './tally';
+
+const CELLS = 512;
+const SIZE = CELLS * CELL_BYTES;
+/** Commands of the load before a fault, at most. */
+const COMMANDS = 300;
+/** How long the client waits before it looks for the server again, in milliseconds. */
+const RETRY = 2;
+
+const KINDS = {
+  kill: 'the server is killed, and started again',
+  twice: 'it is killed once more while the client comes back',
+  restart: 'the server is ended by SIGTERM, and started again',
+  stop: 'the server is stopped for up to 200 ms, and goes on: nothing fails',
+} as const;
+
+/** A client whose server goes away and comes back, with its data in a file. */
+class ServerWorld implements World {
+  readonly rest = ownFootprint;
+  readonly #tally: Tally;
+  readonly #ledger: Ledger;
+  readonly #random: Xoshiro128;
+  readonly #socket: string;
+  readonly #disk: string;
+  #server: ServerProcess | undefined;
+  #drive: Drive | undefined;
+
+  constructor({ tally, seed, folder }: RunOptions) {
+    this.#tally = tally;
+    this.#ledger = new Ledger(CELLS, seed);
+    this.#random = Xoshiro128.fromSeed(seed ^ 0x10ad);
+    this.#socket = join(folder, 'socket');
+    this.#disk = join(folder, 'disk');
+  }
+
+  async inject(fault: Fault): Promise<void> {
+    const drive = (this.#drive ??= await this.#open());
+    const load = new Load(drive, this.#ledger, this.#tally, this.#random);
+    const under = load.run(Infinity).then(
+      () => null,
+      (error: unknown) => error as Error,
+    );
+    if (!(await doneSoFar(load, 1 + Math.floor(fault.when * COMMANDS), under)))
+      throw new Error(`the load ended before the fault: ${(await under)?.message}`);
+    if (fault.kind === 'stop') {
+      this.#process.signal('SIGSTOP');
+      await sleep(4 * fault.pause);
+      this.#process.signal('SIGCONT');
+      await doneSoFar(load, load.done + 1, under);
+      load.stop();
+      const error = await under;
+      if (error !== null) throw new Error(`the load ended after a stop: ${error.message}`);
+      return;
+    }
+    await this.#process.end(fault.kind === 'restart' ? 'SIGTERM' : 'SIGKILL');
+    this.#server = undefined;
+    await under;
+    await this.#comeBack(drive, fault);
+  }
+
+  async finish(): Promise<void> {
+    this.#drive ??= await this.#open();
+    await this.#drive.verify(this.#ledger, this.#tally);
+    const before = this.#ledger.beforeFlush();
+    if ((await this.#drive.flush()) === Status.success) this.#ledger.flush(before);
+    await this.#drive.close();
+    await this.#process.end('SIGTERM');
+    this.#checkFile();
+  }
+
+  async close(): Promise<void> {
+    await this.#drive?.close().catch(() => undefined);
+    await this.#server?.end('SIGKILL');
+  }
+
+  get #process(): ServerProcess {
+    if (this.#server === undefined) throw new Error('there is no server');
+    return this.#server;
+  }
+
+  async #serve(): Promise<ServerProcess> {
+    const options = ['--backend', 'file', '--file', this.#disk, '--size', String(SIZE)];
+    return (this.#server = await ServerProcess.start(this.#socket, options));
+  }
+
+  async #open(): Promise<Drive> {
+    await this.#serve();
+    return Drive.open(this.#socket);
+  }
+
+  /** The client looks for a server while there is none yet. */
+  async #comeBack(old: Drive, { kind, where, pause }: Fault): Promise<void> {
+    this.#checkFile();
+    await old.close().catch(() => undefined);
+    const coming = this.#reconnect();
+    // A failure is seen where it is awaited.
+    coming.catch(() => undefined);
+    await sleep(Math.floor(where * pause));
+    await this.#serve();
+    if (kind === 'twice') {
+      for (let turns = pause; turns > 0; turns--) await turn();
+      await this.#process.end('SIGKILL');
+      await this.#serve();
+    }
+    let drive = await coming;
+    for (;;) {
+      try {
+        const status = await drive.read(0, 0, 1);
+        if (status !== Status.success) this.#tally.mistake('wrong', `the first read ended with ${status}`);
+        break;
+      } catch (error) {
+        // It came back to the server that was killed once more.
+        if (kind !== 'twice') throw error;
+        await drive.close().catch(() => undefined);
+        drive = await this.#reconnect();
+      }
+    }
+    this.#tally.gaps.push(performance.now() - this.#process.readyAt);
+    await drive.verify(this.#ledger, this.#tally);
+    this.#drive = drive;
+  }
+
+  async #reconnect(): Promise<Drive> {
+    const deadline = performance.now() + PATIENCE;
+    for (;;) {
+      try {
+        return await Drive.open(this.#socket);
+      } catch (error) {
+        if (performance.now() > deadline) throw error;
+        await sleep(RETRY);
+      }
+    }
+  }
+
+  /** Compares the file, without a server, with what was acknowledged. */
+  #checkFile(): void {
+    const bytes = new Uint8Array(SIZE);
+    bytes.set(readFileSync(this.#disk));
+    const words = new Uint32Array(bytes.buffer);
+    for (let cell = 0; cell < CELLS; cell++) {
+      const { generation, mistake } = this.#ledger.inspect(words, cell * WORDS_PER_CELL, cell);
+      if (mistake !== undefined) this.#tally.mistake('lost', `in the file: ${mistake}`);
+      else this.#ledger.settle(cell, generation);
+    }
+    this.#tally.verifiedBytes += SIZE;
+  }
+}
+
+/** Waits until a load has done so many commands; false when it has ended before. */
+async function doneSoFar(load: Load, count: number, end: Promise<unknown>): Promise<boolean> {
+  const done = new Promise<boolean>((resolve) => {
+    load.onDone = () => {
+      if (load.done >= count) resolve(true);
+    };
+  });
+  return Promise.race([end.then(() => false), done]);
+}
+
+export const serverRole: Role = {
+  summary:
+    'the server of a client dies under its load and comes back; what was acknowledged must be in the file',
+  kinds: KINDS,
+  gap: 'server back to first I/O',
+  run: (options) => injectAll(options, new ServerWorld(options), 'client'),
+};
