@@ -15,7 +15,7 @@ import type { Tally } from './tally';
 
 const CELLS = 512;
 /** Commands of the load before a client is killed, at most. */
-const COMMANDS = 300;
+const COMMANDS = 100;
 const MOST_RANGES = 32;
 /** What the server lets a client that does nothing keep others waiting, in seconds. */
 const IDLE_TIMEOUT = '0.25';
@@ -128,7 +128,7 @@ class ClientWorld implements World {
   /** The last client reads everything back. */
   async finish(): Promise<void> {
     const client = await this.#served();
-    await this.#until(client, () => this.#read(Header.phase) >= Phase.load, 'the load', 1);
+    await this.#until(client, () => this.#read(Header.phase) >= Phase.load, 'the load');
     this.#countVerified();
   }
 
@@ -199,9 +199,9 @@ class ClientWorld implements World {
     if (early && this.#client !== undefined) await this.#killNow(this.#client);
     const client = early ? this.#begin(fault) : await this.#served(fault);
     if (!early) {
-      await this.#until(client, () => this.#read(Header.phase) >= Phase.load, 'the load', 1);
+      await this.#until(client, () => this.#read(Header.phase) >= Phase.load, 'the load');
       const enough = this.#read(Header.done) + 1 + Math.floor(fault.much * COMMANDS);
-      await this.#until(client, () => this.#read(Header.done) >= enough, 'commands of the load', 1);
+      await this.#until(client, () => this.#read(Header.done) >= enough, 'commands of the load');
       // Then the gap after the death is the server's.
       await this.#spare.ready;
       if (phase === 'close') client.order({ do: 'close' });
@@ -276,13 +276,12 @@ class ClientWorld implements World {
     await this.#served();
   }
 
-  /** @param interval milliseconds between two looks; 0 looks in every turn of the event loop */
-  async #until(client: ClientProcess, condition: () => boolean, what: string, interval = 0): Promise<void> {
+  async #until(client: ClientProcess, condition: () => boolean, what: string): Promise<void> {
     const deadline = sharedNow() + PATIENCE;
     while (!condition()) {
       if (sharedNow() > deadline) throw new Error(`did not come within ${PATIENCE} ms: ${what}`);
       if (client.ended) throw new Error(`the client ended before ${what}`);
-      await (interval === 0 ? turn() : sleep(interval));
+      await sleep(1);
     }
   }
 

@@ -16,7 +16,7 @@ import type { Tally } from './tally';
 const CELLS = 512;
 const SIZE = CELLS * CELL_BYTES;
 /** Commands of the load before a fault, at most. */
-const COMMANDS = 300;
+const COMMANDS = 100;
 /** How long the client waits before it looks for the server again, in milliseconds. */
 const RETRY = 2;
 
