@@ -114,7 +114,8 @@ class Client {
     });
     // Nobody completes what is in flight then: closing the controller fails it.
     if (whole) await drive.device.reset();
-    const next = await drive.reset(this.#task.vectors);
+    await drive.detach();
+    const next = await Drive.attach(drive.device, this.#task.vectors);
     await under;
     this.#drive = next;
     this.#check(await next.read(0, 0, 1));

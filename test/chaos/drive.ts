@@ -11,6 +11,8 @@ export const MOST_CELLS = 8;
 /** What a server may take for anything, in milliseconds: far more than it needs on a busy machine. */
 export const PATIENCE = 30_000;
 
+const TIMEOUTS = { connectTimeout: PATIENCE, messageTimeout: PATIENCE };
+
 /** A status as `type/code` in hexadecimal; `00/00` is success. */
 export type Status = string;
 export const Status = {
@@ -37,7 +39,7 @@ export class Drive {
    * @param onConnect called when the server has accepted the connection
    */
   static async open(path: string, vectors = 0, onConnect?: () => void): Promise<Drive> {
-    const device = await connect(path, { connectTimeout: PATIENCE, messageTimeout: PATIENCE });
+    const device = await connect(path, TIMEOUTS);
     onConnect?.();
     try {
       return await Drive.attach(device, vectors);
@@ -47,19 +49,30 @@ export class Drive {
     }
   }
 
+  /** Opens a device that comes back when its server does. */
+  static async openLasting(path: string, vectors: number): Promise<Drive> {
+    const reconnect = { firstDelay: 5, longestDelay: 20, deadline: PATIENCE };
+    return Drive.attach(await connect(path, { ...TIMEOUTS, reconnect }), vectors);
+  }
+
   /** Brings up the controller of a device that is connected. */
   static async attach(device: VfioUserDevice, vectors: number): Promise<Drive> {
     const nvme = await NvmeController.attach(device, { vectors });
     const memory = await device.dma.allocate(DEPTH * MOST_CELLS * CELL_BYTES);
-    const queue = await nvme.createIoQueue(DEPTH);
-    return new Drive(device, nvme, nvme.namespace(1), queue, memory, new Uint32Array(memory.buffer));
+    try {
+      const queue = await nvme.createIoQueue(DEPTH);
+      return new Drive(device, nvme, nvme.namespace(1), queue, memory, new Uint32Array(memory.buffer));
+    } catch (error) {
+      await nvme.close();
+      await memory.close();
+      throw error;
+    }
   }
 
-  /** Shuts the controller down and brings it up again, over the same connection. Commands in flight fail. */
-  async reset(vectors: number): Promise<Drive> {
+  /** Shuts the controller down. Commands in flight fail; the connection stays. */
+  async detach(): Promise<void> {
     await this.nvme.close();
     await this.memory.close();
-    return Drive.attach(this.device, vectors);
   }
 
   /** Reads cells into the memory of a command in flight. */

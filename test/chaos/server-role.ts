@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
+import type { VfioUserDevice } from 'vfio-user';
 import { Xoshiro128 } from '../../lib/bench/random';
-import { Drive, PATIENCE, Status } from './drive';
+import { Drive, Status } from './drive';
 import { ownFootprint } from './footprint';
 import { CELL_BYTES, Ledger, WORDS_PER_CELL } from './ledger';
 import { Load } from './load';
@@ -17,8 +19,8 @@ const CELLS = 512;
 const SIZE = CELLS * CELL_BYTES;
 /** Commands of the load before a fault, at most. */
 const COMMANDS = 100;
-/** How long the client waits before it looks for the server again, in milliseconds. */
-const RETRY = 2;
+/** MSI-X vectors: while the server is away, this process sleeps. */
+const VECTORS = 2;
 
 const KINDS = {
   kill: 'the server is killed, and started again',
@@ -65,8 +67,12 @@ class ServerWorld implements World {
       if (error !== null) throw new Error(`the load ended after a stop: ${error.message}`);
       return;
     }
+    const gone = once(drive.device, 'disconnect');
     await this.#process.end(fault.kind === 'restart' ? 'SIGTERM' : 'SIGKILL');
     this.#server = undefined;
+    await gone;
+    // Fails what is in flight.
+    await drive.detach();
     await under;
     await this.#comeBack(drive, fault);
   }
@@ -98,14 +104,13 @@ class ServerWorld implements World {
 
   async #open(): Promise<Drive> {
     await this.#serve();
-    return Drive.open(this.#socket);
+    return Drive.openLasting(this.#socket, VECTORS);
   }
 
-  /** The client looks for a server while there is none yet. */
+  /** The device looks for a server while there is none yet. */
   async #comeBack(old: Drive, { kind, where, pause }: Fault): Promise<void> {
     this.#checkFile();
-    await old.close().catch(() => undefined);
-    const coming = this.#reconnect();
+    const coming = this.#bringUpAgain(old.device);
     // A failure is seen where it is awaited.
     coming.catch(() => undefined);
     await sleep(Math.floor(where * pause));
@@ -115,32 +120,26 @@ class ServerWorld implements World {
       await this.#process.end('SIGKILL');
       await this.#serve();
     }
-    let drive = await coming;
-    for (;;) {
-      try {
-        const status = await drive.read(0, 0, 1);
-        if (status !== Status.success) this.#tally.mistake('wrong', `the first read ended with ${status}`);
-        break;
-      } catch (error) {
-        // It came back to the server that was killed once more.
-        if (kind !== 'twice') throw error;
-        await drive.close().catch(() => undefined);
-        drive = await this.#reconnect();
-      }
-    }
-    this.#tally.gaps.push(performance.now() - this.#process.readyAt);
-    await drive.verify(this.#ledger, this.#tally);
-    this.#drive = drive;
+    this.#drive = await coming;
+    await this.#drive.verify(this.#ledger, this.#tally);
   }
 
-  async #reconnect(): Promise<Drive> {
-    const deadline = performance.now() + PATIENCE;
+  /** Brings the controller up each time the device is back, until that lasts for an I/O. */
+  async #bringUpAgain(device: VfioUserDevice): Promise<Drive> {
     for (;;) {
+      if (device.state === 'reconnecting') await once(device, 'reconnect');
+      let drive: Drive | undefined;
       try {
-        return await Drive.open(this.#socket);
+        drive = await Drive.attach(device, VECTORS);
+        const status = await drive.read(0, 0, 1);
+        this.#tally.gaps.push(performance.now() - this.#process.readyAt);
+        if (status !== Status.success) this.#tally.mistake('wrong', `the first read ended with ${status}`);
+        return drive;
       } catch (error) {
-        if (performance.now() > deadline) throw error;
-        await sleep(RETRY);
+        // Its server was killed once more.
+        if (device.closed) throw error;
+        await drive?.detach();
+        await sleep(1);
       }
     }
   }

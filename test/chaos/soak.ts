@@ -128,12 +128,12 @@ class Soak {
     switch (choice) {
       case 0:
         this.#disturbed('controller reset');
-        this.#drive = await this.#drive.reset(vectors);
+        await this.#attach(vectors);
         break;
       case 1:
         this.#disturbed('device reset');
         await this.#drive.device.reset();
-        this.#drive = await this.#drive.reset(vectors);
+        await this.#attach(vectors);
         break;
       case 2:
         this.#disturbed('maps');
@@ -150,12 +150,18 @@ class Soak {
   /** Always in the same state: connected, without interrupts, and with everything read back. */
   async rest(): Promise<void> {
     this.#vectors = 0;
-    this.#drive = await this.#drive.reset(0);
+    await this.#attach(0);
     await this.#drive.verify(this.#ledger, this.#tally);
   }
 
   close(): Promise<void> {
     return this.#drive.close();
+  }
+
+  /** Brings the controller up again. */
+  async #attach(vectors: number): Promise<void> {
+    await this.#drive.detach();
+    this.#drive = await Drive.attach(this.#drive.device, vectors);
   }
 
   async #map(): Promise<void> {
