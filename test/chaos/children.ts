@@ -23,5 +23,15 @@ process.once('exit', () => {
   for (const child of running) child.kill('SIGKILL');
   for (const cleanup of cleanups) cleanup();
 });
-for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-  process.once(name, () => process.exit(128 + constants.signals[name]));
+let ending = false;
+
+/** Whether a signal asked for an early end. A run looks between two steps. */
+export const endWanted = (): boolean => ending;
+
+for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  process.on(name, () => {
+    if (ending) process.exit(128 + constants.signals[name]);
+    ending = true;
+    console.log('ends after what is under way; a second signal ends at once');
+  });
+}

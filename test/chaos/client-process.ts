@@ -24,6 +24,7 @@ export class ClientProcess {
     this.#onMistake = onMistake;
     this.#child = spawn(process.execPath, [join(__dirname, 'client-program.js')], {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
+      detached: true,
     });
     adopt(this.#child);
     this.#exit = once(this.#child, 'exit').then(() => {

@@ -36,6 +36,8 @@ ${kinds.join('\n')}
 The seed gives the same faults, in the same order, at the same place of the load, with the same numbers. What it does not give
 is the timing: which commands are in flight then, and how far each has come.
 
+Ctrl-C ends the run after the fault at hand, with the table of what was done.
+
 Exit codes: 0 nothing was lost, reported wrongly or leaked; 1 something was; 2 wrong usage.
 `;
 }

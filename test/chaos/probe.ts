@@ -7,5 +7,6 @@ process.on('message', (question) => {
   if (question !== 'footprint') return;
   void ownFootprint().then((footprint) => process.send?.(footprint));
 });
-// The program decides when the process ends.
+// The program decides when the process ends, or the end of its parent.
 process.channel?.unref();
+process.on('disconnect', () => process.exit());

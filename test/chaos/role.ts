@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import type { Lie } from '../support/failing-storage';
+import { endWanted } from './children';
 import type { Footprint } from './footprint';
 import { judgeLeaks } from './leaks';
 import type { Fault } from './plan';
@@ -48,6 +49,10 @@ export async function injectAll({ faults, tally }: RunOptions, world: World, who
   let told = 0;
   try {
     for (const [index, fault] of faults.entries()) {
+      if (endWanted()) {
+        tally.notes.add(`stopped after ${index} of ${faults.length} faults`);
+        break;
+      }
       if (index === warmUp) before = await world.rest?.();
       tally.now = `round ${fault.round}, ${fault.kind}`;
       await world.inject(fault);

@@ -52,6 +52,8 @@ export class ServerProcess {
     const child = spawn(process.execPath, args, {
       stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
       env: { ...process.env, ...environment },
+      // Ctrl-C is for this process, which ends it when its work is done.
+      detached: true,
     });
     const complaints = { text: '' };
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {

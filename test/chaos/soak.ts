@@ -8,7 +8,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import { LatencyHistogram } from '../../lib/bench/histogram';
 import { Xoshiro128 } from '../../lib/bench/random';
-import { atEnd } from './children';
+import { atEnd, endWanted } from './children';
 import { Drive } from './drive';
 import { afterWarmUp, growth, slowing } from './flat';
 import { FOOTPRINT_HEADER, footprintText, ownFootprint, type Footprint } from './footprint';
@@ -53,6 +53,8 @@ with or without interrupts afterwards, ${RANGES} DMA ranges are mapped and unmap
 Flat, over all samples but the first quarter, for client and server: descriptors, eventfds and shared mappings are the same in
 all of them, and the line fitted by least squares rises by at most ${MOST_GROWTH.rss / MIB} MiB of resident memory, ${MOST_GROWTH.heap / MIB} MiB of heap, ${MOST_GROWTH.external / MIB} MiB of external
 memory and ${MOST_GROWTH.mappings} mappings from the first to the last. The median latency, of commands without interrupts, is in the last third at most ${MOST_SLOWING} times that of the first.
+
+Ctrl-C ends it early, with the verdict over the samples so far.
 
 Exit codes: 0 flat, and nothing lost; 1 not; 2 wrong usage.
 `;
@@ -245,9 +247,9 @@ async function main(): Promise<number> {
   console.log(`${COLUMNS}         ${FOOTPRINT_HEADER}`);
   const start = performance.now();
   const elapsed = (): number => (performance.now() - start) / 1000;
-  while (elapsed() < minutes * 60) {
+  while (elapsed() < minutes * 60 && !endWanted()) {
     const next = elapsed() + interval;
-    while (elapsed() < next) await soak.cycle();
+    while (elapsed() < next && !endWanted()) await soak.cycle();
     await soak.rest();
     const [p50 = NaN, p999 = NaN] = [50, 99.9].map((share) => soak.latency.percentile(share) / 1000);
     const [client, ofServer] = [await ownFootprint(), await server.footprint()];
