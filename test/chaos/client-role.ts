@@ -80,7 +80,8 @@ class ClientWorld implements World {
     return new ClientWorld(options, await ServerProcess.start(join(options.folder, 'socket'), serve));
   }
 
-  async inject(fault: Fault): Promise<void> {
+  async inject(fault: Fault): Promise<boolean> {
+    let injected = true;
     switch (fault.kind) {
       case 'kill':
         await this.#kill(fault);
@@ -100,12 +101,13 @@ class ClientWorld implements World {
         await this.#rawPeer(fault, fault.kind);
         break;
       case 'descriptors':
-        await this.#descriptors(fault);
+        injected = await this.#descriptors(fault);
         break;
       default:
         throw new Error(`there is no fault ${fault.kind}`);
     }
     if (this.#server.ending !== undefined) throw new Error(this.#server.ending);
+    return injected;
   }
 
   /** Ends the client in an orderly way, and measures the server when it has let go of everything. */
@@ -254,14 +256,14 @@ class ClientWorld implements World {
     await next;
   }
 
-  async #descriptors(fault: Fault): Promise<void> {
+  async #descriptors(fault: Fault): Promise<boolean> {
     await this.#killNow(await this.#served());
     const { fds } = resourcesOf(this.#server.pid);
     // The numbers that are in use need not be the lowest.
     const limit = fds + Math.floor(fault.much * 8);
     if (!this.#server.limitDescriptors(limit)) {
-      this.#tally.notes.add('descriptors: prlimit is not allowed here, no limit was set');
-      return;
+      this.#tally.notes.add('descriptors: not injected, since prlimit(1) cannot set a limit here');
+      return false;
     }
     const client = this.#begin(fault);
     this.#freeSince = undefined;
@@ -269,11 +271,12 @@ class ClientWorld implements World {
     await Promise.race([answer, sleep(10 * fault.pause)]);
     this.#server.limitDescriptors(this.#descriptorLimit);
     // It waited to be accepted, and is served now; or it was refused.
-    if ((await answer)?.kind === 'first-io') return;
+    if ((await answer)?.kind === 'first-io') return true;
     await client.exit();
     this.#client = undefined;
     this.#tally.fails('clients refused');
     await this.#served();
+    return true;
   }
 
   async #until(client: ClientProcess, condition: () => boolean, what: string): Promise<void> {

@@ -76,6 +76,19 @@ export class Load {
     await Promise.all(Array.from({ length: DEPTH }, (_, slot) => work(slot)));
   }
 
+  /** A write, read or flush alone: nothing else is under way. */
+  write(cell: number): Promise<Status> {
+    return this.#send(0, { kind: 'write', cell, cells: 1 });
+  }
+
+  read(cell: number): Promise<Status> {
+    return this.#send(0, { kind: 'read', cell, cells: 1 });
+  }
+
+  flush(): Promise<Status> {
+    return this.#send(0, { kind: 'flush', cell: 0, cells: 0 });
+  }
+
   async #work(slot: number): Promise<void> {
     while (this.#sent < this.#wanted) {
       this.#sent++;
@@ -153,20 +166,6 @@ export class Load {
       });
     }
     return status;
-  }
-
-  /** A write of one cell, for faults that must hit it. Nothing else is under way. */
-  async write(cell: number): Promise<Status> {
-    const status = await this.#send(0, { kind: 'write', cell, cells: 1 });
-    return status;
-  }
-
-  async read(cell: number): Promise<Status> {
-    return this.#send(0, { kind: 'read', cell, cells: 1 });
-  }
-
-  async flush(): Promise<Status> {
-    return this.#send(0, { kind: 'flush', cell: 0, cells: 0 });
   }
 }
 

@@ -34,7 +34,8 @@ const PROGRESS_SECONDS = 60;
 
 /** What befalls something under load. */
 export interface World {
-  inject(fault: Fault): Promise<void>;
+  /** Injects a fault, and waits until all is well again. False where it cannot be injected, of which there is a note. */
+  inject(fault: Fault): Promise<boolean>;
   /** What must not grow, measured when nothing of a fault is left; undefined for a world that is made anew by the faults. */
   readonly rest?: (before?: Footprint) => Promise<Footprint>;
   /** What is checked once more at the end. */
@@ -55,9 +56,8 @@ export async function injectAll({ faults, tally }: RunOptions, world: World, who
       }
       if (index === warmUp) before = await world.rest?.();
       tally.now = `round ${fault.round}, ${fault.kind}`;
-      await world.inject(fault);
+      if (await world.inject(fault)) tally.injected(fault.kind);
       tally.rounds = fault.round;
-      tally.injected(fault.kind);
       if (tally.seconds - told < PROGRESS_SECONDS) continue;
       told = tally.seconds;
       console.log(

@@ -48,7 +48,7 @@ class ServerWorld implements World {
     this.#disk = join(folder, 'disk');
   }
 
-  async inject(fault: Fault): Promise<void> {
+  async inject(fault: Fault): Promise<boolean> {
     const drive = (this.#drive ??= await this.#open());
     const load = new Load(drive, this.#ledger, this.#tally, this.#random);
     const under = load.run(Infinity).then(
@@ -65,7 +65,7 @@ class ServerWorld implements World {
       load.stop();
       const error = await under;
       if (error !== null) throw new Error(`the load ended after a stop: ${error.message}`);
-      return;
+      return true;
     }
     const gone = once(drive.device, 'disconnect');
     await this.#process.end(fault.kind === 'restart' ? 'SIGTERM' : 'SIGKILL');
@@ -75,6 +75,7 @@ class ServerWorld implements World {
     await drive.detach();
     await under;
     await this.#comeBack(drive, fault);
+    return true;
   }
 
   async finish(): Promise<void> {

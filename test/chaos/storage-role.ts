@@ -72,7 +72,7 @@ class StorageWorld implements World {
     this.#newDisk();
   }
 
-  async inject(fault: Fault): Promise<void> {
+  async inject(fault: Fault): Promise<boolean> {
     await this.#start();
     switch (fault.kind) {
       case 'bad-write':
@@ -83,8 +83,7 @@ class StorageWorld implements World {
         await this.#failedFlush(fault);
         break;
       case 'full':
-        await this.#full(fault);
-        break;
+        return this.#full(fault);
       case 'shrunk':
         await this.#shrunk(fault);
         break;
@@ -110,6 +109,7 @@ class StorageWorld implements World {
       default:
         throw new Error(`there is no fault ${fault.kind}`);
     }
+    return true;
   }
 
   /** Everything once more, through the device and past it. */
@@ -217,8 +217,11 @@ class StorageWorld implements World {
     await this.#flushAndCheck();
   }
 
-  async #full(fault: Fault): Promise<void> {
-    if (this.#unmount === null) return;
+  async #full(fault: Fault): Promise<boolean> {
+    if (this.#unmount === null) {
+      this.#tally.notes.add('full: not injected, since a tmpfs cannot be mounted here');
+      return false;
+    }
     await this.#device.close();
     await this.#process.end('SIGTERM');
     // A file without blocks, on a disk with room for a part of them.
@@ -247,6 +250,7 @@ class StorageWorld implements World {
     this.#noExcuse();
     this.#expect(Status.success, await load.write(cell), 'a write when there is room again');
     await load.rewrite(Array.from({ length: CELLS }, (_, index) => index));
+    return true;
   }
 
   async #shrunk(fault: Fault): Promise<void> {

@@ -13,6 +13,7 @@ export class PreloadedLibrary {
   readonly #file = join(this.#directory, 'preloaded.so');
 
   constructor(source: string) {
+    if (!hasCompiler) throw new Error('This needs a C compiler, and `cc` does not run');
     const compiler = ['-shared', '-fPIC', '-pthread', '-x', 'c', '-', '-o', this.#file];
     const { status, stderr } = spawnSync('cc', compiler, { input: source, encoding: 'utf8' });
     if (status !== 0) throw new Error(stderr);
