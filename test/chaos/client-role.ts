@@ -69,14 +69,8 @@ class ClientWorld implements World {
   }
 
   static async start(options: RunOptions): Promise<ClientWorld> {
-    const serve = [
-      '--backend',
-      'memory',
-      '--size',
-      String(CELLS * CELL_BYTES),
-      '--idle-timeout',
-      IDLE_TIMEOUT,
-    ];
+    const size = String(CELLS * CELL_BYTES);
+    const serve = ['--backend', 'memory', '--size', size, '--idle-timeout', IDLE_TIMEOUT];
     return new ClientWorld(options, await ServerProcess.start(join(options.folder, 'socket'), serve));
   }
 
@@ -118,13 +112,16 @@ class ClientWorld implements World {
     await client.exit();
     this.#countVerified();
     this.#client = undefined;
-    // What a client had goes in slices.
+    // What a client had goes in slices: until two looks see the same, and no more than before.
     const deadline = sharedNow() + PATIENCE;
-    const isMore = ({ fds, shared }: Pick<Footprint, 'fds' | 'shared'>): boolean =>
-      before !== undefined && (fds > before.fds || shared > before.shared);
-    while (isMore(resourcesOf(this.#server.pid)) && sharedNow() < deadline) await sleep(10);
-    if (before === undefined) await sleep(200);
-    return this.#server.footprint();
+    for (let last = await this.#server.footprint(); ;) {
+      const now = await this.#server.footprint();
+      const same = now.fds === last.fds && now.shared === last.shared;
+      const more = before !== undefined && (now.fds > before.fds || now.shared > before.shared);
+      if ((same && !more) || sharedNow() > deadline) return now;
+      last = now;
+      await sleep(10);
+    }
   }
 
   /** The last client reads everything back. */

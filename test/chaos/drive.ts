@@ -8,10 +8,13 @@ import type { Tally } from './tally';
 export const DEPTH = 16;
 /** Cells of the largest command. */
 export const MOST_CELLS = 8;
-/** What a server may take for anything, in milliseconds: far more than it needs on a busy machine. */
-export const PATIENCE = 30_000;
+/**
+ * What a server, or a client, may take for anything, in milliseconds: far more than it needs on a machine that has much else to
+ * do. What takes longer hangs.
+ */
+export const PATIENCE = 300_000;
 
-const TIMEOUTS = { connectTimeout: PATIENCE, messageTimeout: PATIENCE };
+const TIMEOUTS = { connectTimeout: PATIENCE, messageTimeout: PATIENCE, quiesceTimeout: PATIENCE };
 
 /** A status as `type/code` in hexadecimal; `00/00` is success. */
 export type Status = string;
@@ -57,7 +60,7 @@ export class Drive {
 
   /** Brings up the controller of a device that is connected. */
   static async attach(device: VfioUserDevice, vectors: number): Promise<Drive> {
-    const nvme = await NvmeController.attach(device, { vectors });
+    const nvme = await NvmeController.attach(device, { vectors, adminTimeout: PATIENCE });
     const memory = await device.dma.allocate(DEPTH * MOST_CELLS * CELL_BYTES);
     try {
       const queue = await nvme.createIoQueue(DEPTH);
