@@ -17,7 +17,7 @@ export {
   type NegotiatedLimits,
   type U64,
 } from './protocol';
-export type { ConnectionStatistics } from './transport';
+export type { ConnectionStatistics, MessageTrace, StateTrace } from './transport';
 export type {
   Device,
   DeviceDma,

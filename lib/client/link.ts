@@ -48,7 +48,9 @@ export class Link {
   /** Counters of the connections that have ended. */
   #before: ConnectionStatistics | null = null;
 
+  /** @throws VfioUserError why the connection has ended already */
   constructor(connection: Connection) {
+    assertOpen(connection);
     this.name = connection.name;
     this.#connection = connection;
   }
@@ -140,8 +142,13 @@ export class Link {
     else this.#owner?.linkClosed(error);
   }
 
-  /** A new connection is set up. */
+  /**
+   * A new connection is set up.
+   *
+   * @throws VfioUserError why it has ended already
+   */
   renewed(connection: Connection): void {
+    assertOpen(connection);
     this.#before = this.statistics;
     this.#connection = connection;
     this.#state = 'connected';
@@ -196,4 +203,9 @@ export class Link {
     }
     return this.#error === null ? closedError(this.name, what, 'is') : errorFor(this.#error, what);
   }
+}
+
+/** A connection may end between the last answer that it brought and the code that waited for it. */
+function assertOpen(connection: Connection): void {
+  if (connection.closed) throw connection.error ?? closedError(connection.name, 'connect', 'was');
 }

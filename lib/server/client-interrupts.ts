@@ -3,7 +3,8 @@ import { EventFd, closeFd } from '../native';
 import { PciIrq } from '../pci/device';
 import type { IrqAction, SetIrqsRequest } from '../protocol';
 import { CommandError, Errno, type FdList } from '../transport';
-import { TimeSlice } from './time-slice';
+import type { Eventually } from './model-calls';
+import { inSlices } from './time-slice';
 
 /** An interrupt vector, as the client has set it. */
 interface Vector {
@@ -46,11 +47,11 @@ export class ClientInterrupts {
   }
 
   /**
-   * Serves a DEVICE_SET_IRQS.
+   * Serves a DEVICE_SET_IRQS, which may be about tens of thousands of vectors. The next one has to wait for it.
    *
    * @throws CommandError EINVAL, or EMFILE when too many descriptors are open; nothing has changed then
    */
-  set(request: Readonly<SetIrqsRequest>, fds: FdList): void {
+  set(request: Readonly<SetIrqsRequest>, fds: FdList): Eventually<void> {
     const { index, data, action, start, count, booleans } = request;
     const vectors = this.#vectors.get(index) ?? [];
     if (fds.length > 0 && data !== 'eventfd')
@@ -64,15 +65,14 @@ export class ClientInterrupts {
     if (count === 0) {
       if (data !== 'none' || action !== 'trigger' || start !== 0)
         throw new CommandError(Errno.EINVAL, 'no vectors, but not the form that disables an interrupt index');
-      vectors.forEach(disable);
-      return;
+      return inSlices(vectors, disable);
     }
     const chosen = vectors.slice(start, start + count);
     if (data === 'eventfd') {
       this.#assign(chosen, action, fds, index === PciIrq.intx);
       return;
     }
-    chosen.forEach((vector, i) => {
+    return inSlices(chosen, (vector, i) => {
       if (booleans?.[i] !== 0) act(vector, action, index === PciIrq.intx);
     });
   }
@@ -80,11 +80,7 @@ export class ClientInterrupts {
   /** Signals nothing any more, and closes all eventfds. Resolves when that is done. */
   async close(): Promise<void> {
     this.#closed = true;
-    const slice = new TimeSlice();
-    for (const vector of [...this.#vectors.values()].flat()) {
-      disable(vector);
-      if (slice.over) await slice.next();
-    }
+    await inSlices([...this.#vectors.values()].flat(), disable);
   }
 
   #assign(vectors: readonly Vector[], action: IrqAction, fds: FdList, level: boolean): void {
