@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT
-import { connect, type DmaMemory, type VfioUserDevice } from 'vfio-user';
-import { NvmeController, NvmeStatusError, type IoQueue, type NvmeNamespace } from 'vfio-user/nvme';
+import { VfioUserError, connect, type DmaMemory, type VfioUserDevice } from 'vfio-user';
+import {
+  NvmeController,
+  NvmeStatusError,
+  type IoQueue,
+  type NvmeNamespace,
+  type ResubmitPolicy,
+} from 'vfio-user/nvme';
 import { BLOCKS_PER_CELL, CELL_BYTES, WORDS_PER_CELL, type Ledger } from './ledger';
 import type { Tally } from './tally';
 
@@ -24,6 +30,8 @@ export const Status = {
   capacityExceeded: '00/81',
   writeFault: '02/80',
   unrecoveredReadError: '02/81',
+  /** There is none, since the controller has gone and is waited for. */
+  gone: 'gone',
 } as const;
 
 /** A namespace that is driven by this process, with memory for {@link DEPTH} commands. */
@@ -52,24 +60,21 @@ export class Drive {
     }
   }
 
-  /** Opens a device that comes back when its server does. */
+  /** Opens a device that comes back when its server does, and with it its controller and its queue. */
   static async openLasting(path: string, vectors: number): Promise<Drive> {
     const reconnect = { firstDelay: 5, longestDelay: 20, deadline: PATIENCE };
-    return Drive.attach(await connect(path, { ...TIMEOUTS, reconnect }), vectors);
+    const device = await connect(path, { ...TIMEOUTS, reconnect });
+    // No cell is written by two commands at a time, so that there is no order to keep.
+    return Drive.attach(device, vectors, 'reads-and-writes');
   }
 
   /** Brings up the controller of a device that is connected. */
-  static async attach(device: VfioUserDevice, vectors: number): Promise<Drive> {
-    const nvme = await NvmeController.attach(device, { vectors, adminTimeout: PATIENCE });
+  static async attach(device: VfioUserDevice, vectors: number, resubmit?: ResubmitPolicy): Promise<Drive> {
+    const options = { vectors, adminTimeout: PATIENCE, ...(resubmit !== undefined && { resubmit }) };
+    const nvme = await NvmeController.attach(device, options);
     const memory = await device.dma.allocate(DEPTH * MOST_CELLS * CELL_BYTES);
-    try {
-      const queue = await nvme.createIoQueue(DEPTH);
-      return new Drive(device, nvme, nvme.namespace(1), queue, memory, new Uint32Array(memory.buffer));
-    } catch (error) {
-      await nvme.close();
-      await memory.close();
-      throw error;
-    }
+    const queue = await nvme.createIoQueue(DEPTH);
+    return new Drive(device, nvme, nvme.namespace(1), queue, memory, new Uint32Array(memory.buffer));
   }
 
   /** Shuts the controller down. Commands in flight fail; the connection stays. */
@@ -80,16 +85,16 @@ export class Drive {
 
   /** Reads cells into the memory of a command in flight. */
   read(slot: number, cell: number, count: number): Promise<Status> {
-    return statusOf(this.namespace.read(this.memory, this.#range(slot, cell, count)));
+    return this.#statusOf(this.namespace.read(this.memory, this.#range(slot, cell, count)));
   }
 
   write(slot: number, cell: number, count: number, forceUnitAccess: boolean): Promise<Status> {
     const range = { ...this.#range(slot, cell, count), forceUnitAccess };
-    return statusOf(this.namespace.write(this.memory, range));
+    return this.#statusOf(this.namespace.write(this.memory, range));
   }
 
   flush(): Promise<Status> {
-    return statusOf(this.namespace.flush(this.queue));
+    return this.#statusOf(this.namespace.flush(this.queue));
   }
 
   /** Where the memory of a command in flight begins, in words. */
@@ -121,6 +126,10 @@ export class Drive {
     }
   }
 
+  #statusOf(command: Promise<void>): Promise<Status> {
+    return statusOf(command, this.device.reconnects);
+  }
+
   #range(
     slot: number,
     cell: number,
@@ -147,12 +156,14 @@ export function compare(
   tally.verifiedBytes += count * CELL_BYTES;
 }
 
-/** The status of a command; rejects when there is none, since the controller is gone. */
-export async function statusOf(command: Promise<void>): Promise<Status> {
+/** The status of a command; rejects when the controller is gone for good. */
+export async function statusOf(command: Promise<void>, lasting = false): Promise<Status> {
   try {
     await command;
     return Status.success;
   } catch (error) {
+    if (lasting && error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_DISCONNECTED')
+      return Status.gone;
     if (!(error instanceof NvmeStatusError)) throw error;
     return [error.sct, error.sc].map((code) => code.toString(16).padStart(2, '0')).join('/');
   }

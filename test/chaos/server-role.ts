@@ -4,9 +4,8 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import type { VfioUserDevice } from 'vfio-user';
 import { Xoshiro128 } from '../../lib/bench/random';
-import { Drive, Status } from './drive';
+import { DEPTH, Drive, Status } from './drive';
 import { ownFootprint } from './footprint';
 import { CELL_BYTES, Ledger, WORDS_PER_CELL } from './ledger';
 import { Load } from './load';
@@ -23,7 +22,7 @@ const COMMANDS = 100;
 const VECTORS = 2;
 
 const KINDS = {
-  kill: 'the server is killed, and started again',
+  kill: 'the server is killed, and started again: commands in flight go on, but for flushes',
   twice: 'it is killed once more while the client comes back',
   restart: 'the server is ended by SIGTERM, and started again',
   stop: 'the server is stopped for up to 200 ms, and goes on: nothing fails',
@@ -51,30 +50,31 @@ class ServerWorld implements World {
   async inject(fault: Fault): Promise<boolean> {
     const drive = (this.#drive ??= await this.#open());
     const load = new Load(drive, this.#ledger, this.#tally, this.#random);
+    // A flush is not repeated: what its success would tell of is gone. Everything else goes on.
+    load.excuse = ({ kind }, status) => kind === 'flush' && status === Status.gone;
     const under = load.run(Infinity).then(
       () => null,
       (error: unknown) => error as Error,
     );
-    if (!(await doneSoFar(load, 1 + Math.floor(fault.when * COMMANDS), under)))
-      throw new Error(`the load ended before the fault: ${(await under)?.message}`);
+    const more = async (commands: number): Promise<void> => {
+      if (!(await doneSoFar(load, load.done + commands, under)))
+        throw new Error(`the load ended: ${(await under)?.message}`);
+    };
+    await more(1 + Math.floor(fault.when * COMMANDS));
     if (fault.kind === 'stop') {
       this.#process.signal('SIGSTOP');
       await sleep(4 * fault.pause);
       this.#process.signal('SIGCONT');
-      await doneSoFar(load, load.done + 1, under);
-      load.stop();
-      const error = await under;
-      if (error !== null) throw new Error(`the load ended after a stop: ${error.message}`);
-      return true;
+    } else {
+      await this.#die(drive, fault);
     }
-    const gone = once(drive.device, 'disconnect');
-    await this.#process.end(fault.kind === 'restart' ? 'SIGTERM' : 'SIGKILL');
-    this.#server = undefined;
-    await gone;
-    // Fails what is in flight.
-    await drive.detach();
-    await under;
-    await this.#comeBack(drive, fault);
+    await more(1);
+    if (fault.kind !== 'stop') this.#tally.gaps.push(performance.now() - this.#process.readyAt);
+    await more(DEPTH);
+    load.stop();
+    const error = await under;
+    if (error !== null) throw error;
+    await drive.verify(this.#ledger, this.#tally);
     return true;
   }
 
@@ -108,41 +108,21 @@ class ServerWorld implements World {
     return Drive.openLasting(this.#socket, VECTORS);
   }
 
-  /** The device looks for a server while there is none yet. */
-  async #comeBack(old: Drive, { kind, where, pause }: Fault): Promise<void> {
+  /** The server ends, and another one is started. */
+  async #die({ nvme }: Drive, { kind, where, pause }: Fault): Promise<void> {
+    const gone = once(nvme, 'disconnect');
+    await this.#process.end(kind === 'restart' ? 'SIGTERM' : 'SIGKILL');
+    this.#server = undefined;
+    await gone;
+    // What the server had completed is acknowledged by now; what else was in flight waits.
+    await turn();
     this.#checkFile();
-    const coming = this.#bringUpAgain(old.device);
-    // A failure is seen where it is awaited.
-    coming.catch(() => undefined);
     await sleep(Math.floor(where * pause));
     await this.#serve();
-    if (kind === 'twice') {
-      for (let turns = pause; turns > 0; turns--) await turn();
-      await this.#process.end('SIGKILL');
-      await this.#serve();
-    }
-    this.#drive = await coming;
-    await this.#drive.verify(this.#ledger, this.#tally);
-  }
-
-  /** Brings the controller up each time the device is back, until that lasts for an I/O. */
-  async #bringUpAgain(device: VfioUserDevice): Promise<Drive> {
-    for (;;) {
-      if (device.state === 'reconnecting') await once(device, 'reconnect');
-      let drive: Drive | undefined;
-      try {
-        drive = await Drive.attach(device, VECTORS);
-        const status = await drive.read(0, 0, 1);
-        this.#tally.gaps.push(performance.now() - this.#process.readyAt);
-        if (status !== Status.success) this.#tally.mistake('wrong', `the first read ended with ${status}`);
-        return drive;
-      } catch (error) {
-        // Its server was killed once more.
-        if (device.closed) throw error;
-        await drive?.detach();
-        await sleep(1);
-      }
-    }
+    if (kind !== 'twice') return;
+    for (let turns = pause; turns > 0; turns--) await turn();
+    await this.#process.end('SIGKILL');
+    await this.#serve();
   }
 
   /** Compares the file, without a server, with what was acknowledged. */
