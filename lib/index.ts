@@ -24,6 +24,7 @@ export type {
   DeviceEvents,
   DeviceInfo,
   DeviceIrq,
+  DeviceListening,
   DeviceLoss,
   DeviceReconnected,
   DeviceReconnecting,

@@ -228,6 +228,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
    */
   async reset(): Promise<void> {
     const { epoch } = this.#link;
+    this.#link.assertConnected('DEVICE_RESET');
     if (!(await this.info()).resettable) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',

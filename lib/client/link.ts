@@ -48,11 +48,13 @@ export class Link {
   /** Counters of the connections that have ended. */
   #before: ConnectionStatistics | null = null;
 
-  /** @throws VfioUserError why the connection has ended already */
+  /** @param connection may have ended already */
   constructor(connection: Connection) {
-    assertOpen(connection);
     this.name = connection.name;
     this.#connection = connection;
+    if (!connection.closed) return;
+    this.#state = 'closed';
+    this.#error = connection.error;
   }
 
   get state(): LinkState {
@@ -148,7 +150,8 @@ export class Link {
    * @throws VfioUserError why it has ended already
    */
   renewed(connection: Connection): void {
-    assertOpen(connection);
+    // It may have ended between the last answer that it brought and the code that waited for it.
+    if (connection.closed) throw connection.error ?? closedError(connection.name, 'connect', 'was');
     this.#before = this.statistics;
     this.#connection = connection;
     this.#state = 'connected';
@@ -203,9 +206,4 @@ export class Link {
     }
     return this.#error === null ? closedError(this.name, what, 'is') : errorFor(this.#error, what);
   }
-}
-
-/** A connection may end between the last answer that it brought and the code that waited for it. */
-function assertOpen(connection: Connection): void {
-  if (connection.closed) throw connection.error ?? closedError(connection.name, 'connect', 'was');
 }

@@ -92,6 +92,7 @@ export class DeviceMigration {
         `a device cannot be brought into state ${target}; set running, stop, stopCopy, resuming or preCopy`,
       );
     const { epoch } = this.#link;
+    this.#link.assertConnected(`going to state ${target}`);
     const from = await this.state();
     const path = migrationPath(from, target, (await this.supported()).preCopy);
     this.#link.assertConnected(`going to state ${target}`, epoch);

@@ -17,6 +17,7 @@ export {
   type IdentifyOptions,
   type IoQueue,
   type LogPageOptions,
+  type ControllerRestart,
   type NvmeAdmin,
   type NvmeControllerEvents,
   type NvmeNamespace,

@@ -157,7 +157,7 @@ export class ConfigSpace {
    * @returns `into`
    * @throws RangeError when the range is not within the space
    */
-  read(offset: number, length: number, into = new Uint8Array(length)): Uint8Array {
+  read(offset: number, length: number, into: Uint8Array = new Uint8Array(length)): Uint8Array {
     this.#check(offset, length);
     into.set(this.#bytes.subarray(offset, offset + length));
     return into;

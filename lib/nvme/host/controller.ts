@@ -34,6 +34,12 @@ const VERSION_2 = 0x20000;
 /** Controllers that are up, to be shut down when the process exits. */
 const live = new Set<NvmeController>();
 
+/** How a controller came back. */
+export interface ControllerRestart {
+  /** Milliseconds from the loss of the connection until commands are taken again. */
+  readonly gap: number;
+}
+
 /** Events of an {@link NvmeController}, by name. The first two are those of a device that comes back. */
 export interface NvmeControllerEvents {
   /**
@@ -41,8 +47,8 @@ export interface NvmeControllerEvents {
    * gone. With what became of the commands in flight of the I/O queues.
    */
   disconnect: [error: Error, loss: QueueLoss];
-  /** The controller is up again, with its I/O queues. `gap` is the time since the connection was lost, in milliseconds. */
-  reconnect: [restarted: { readonly gap: number }];
+  /** The controller is up again, with its I/O queues. */
+  reconnect: [restarted: ControllerRestart];
   /** Nothing can be done with the controller any more: with null after `close()`, else with why. Emitted once. */
   close: [error: Error | null];
 }

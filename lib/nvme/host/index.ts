@@ -8,7 +8,7 @@ export {
 } from './admin';
 export type { AdminCommand, AdminCompletion, AdminWait } from './admin-queue';
 export { type NvmeAttachOptions } from './bring-up';
-export { NvmeController, type NvmeControllerEvents } from './controller';
+export { NvmeController, type ControllerRestart, type NvmeControllerEvents } from './controller';
 export type { Doorbells } from './doorbells';
 export { IoQueue, type QueueLoss } from './io-queue';
 export {
