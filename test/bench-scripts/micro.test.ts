@@ -2,40 +2,19 @@
 /** Runs the micro-benchmark with tiny counts over dist/. That it runs is tested, how fast anything is is not. */
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
-import ts from 'typescript';
+import { join } from 'node:path';
 import { findCompiler } from '../../bench/micro-programs';
-import { dist } from '../dist';
 import { until } from '../server/support';
+import { transpiled } from '../support/transpiled';
 
-const ROOT = dirname(dist);
 const compiler = findCompiler();
 const withCompiler = compiler === undefined ? test.skip : test;
 
-let built: string;
+const built = transpiled('bench', 'lib/protocol', 'lib');
 let folder: string;
 
-/** The scripts as `tsc -p bench` would put them, where the package finds itself by its name. */
-beforeAll(() => {
-  mkdirSync(join(ROOT, 'build'), { recursive: true });
-  built = mkdtempSync(join(ROOT, 'build', 'bench-test-'));
-  for (const room of ['bench', 'lib/protocol', 'lib']) {
-    for (const entry of readdirSync(join(ROOT, room), { withFileTypes: true })) {
-      if (!entry.isFile() || !entry.name.endsWith('.ts')) continue;
-      const { outputText } = ts.transpileModule(readFileSync(join(ROOT, room, entry.name), 'utf8'), {
-        compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2023 },
-      });
-      const to = join(built, room, entry.name.replace(/\.ts$/, '.js'));
-      mkdirSync(dirname(to), { recursive: true });
-      writeFileSync(to, outputText);
-    }
-  }
-});
-afterAll(() => {
-  rmSync(built, { recursive: true, force: true });
-});
 beforeEach(() => {
   folder = mkdtempSync(join(tmpdir(), 'micro-test-'));
 });

@@ -1,29 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { hasCompiler } from '../support/preloaded-library';
+
+export { PreloadedLibrary } from '../support/preloaded-library';
 
 /** Skips tests that need a {@link PreloadedLibrary} where there is no C compiler. */
-export const testWithCompiler = spawnSync('cc', ['--version']).status === 0 ? test : test.skip;
-
-/** A C library that a child process loads before all others, to do what JavaScript cannot. */
-export class PreloadedLibrary {
-  readonly #directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
-  readonly #file = join(this.#directory, 'preloaded.so');
-
-  constructor(source: string) {
-    const compiler = ['-shared', '-fPIC', '-pthread', '-x', 'c', '-', '-o', this.#file];
-    const { status, stderr } = spawnSync('cc', compiler, { input: source, encoding: 'utf8' });
-    if (status !== 0) throw new Error(stderr);
-  }
-
-  /** Variables for the child process. */
-  get environment(): Record<string, string> {
-    return { LD_PRELOAD: this.#file };
-  }
-
-  [Symbol.dispose](): void {
-    rmSync(this.#directory, { recursive: true });
-  }
-}
+export const testWithCompiler = hasCompiler ? test : test.skip;

@@ -16,7 +16,8 @@ import { join } from 'node:path';
 import { type VfioUserDevice, connect } from '../../../lib/client';
 import { type IoQueue, NvmeController, type NvmeNamespace, NvmeStatusError } from '../../../lib/nvme/host';
 import { type ChildServer, childServer } from '../../client/child-server';
-import { PreloadedLibrary, testWithCompiler } from '../../lifetime/preloaded-library';
+import { testWithCompiler } from '../../lifetime/preloaded-library';
+import { FailingStorage } from '../../support/failing-storage';
 
 const SIZE = 16 << 20;
 const BLOCK = 512;
@@ -176,70 +177,18 @@ test('a file that is truncated fails what is beyond its end, and the flush, and 
   await drive.stop();
 });
 
-/** Fails calls with EIO as files in a folder tell: `fdatasync` by being there, `pread` and `pwrite` for the offset in it. */
-const FAILING_STORAGE = `
-  #define _GNU_SOURCE
-  #include <dlfcn.h>
-  #include <errno.h>
-  #include <stdio.h>
-  #include <stdlib.h>
-  #include <sys/types.h>
-  #include <unistd.h>
-  /** The offset in the file of that name; -1 when there is none. */
-  static long long plan(const char* name) {
-    char path[4096];
-    snprintf(path, sizeof(path), "%s/%s", getenv("FAULTS"), name);
-    FILE* file = fopen(path, "r");
-    long long offset = -1;
-    if (file == NULL) return -1;
-    if (fscanf(file, "%lld", &offset) != 1) offset = -1;
-    fclose(file);
-    return offset;
-  }
-  static int fails(const char* name, off_t offset, size_t length) {
-    const long long bad = plan(name);
-    if (bad < offset || bad >= offset + (long long)length) return 0;
-    errno = EIO;
-    return 1;
-  }
-  ssize_t pwrite64(int fd, const void* data, size_t length, off_t offset) {
-    static ssize_t (*real)(int, const void*, size_t, off_t);
-    if (real == NULL) real = (ssize_t (*)(int, const void*, size_t, off_t))dlsym(RTLD_NEXT, "pwrite64");
-    return fails("pwrite", offset, length) ? -1 : real(fd, data, length, offset);
-  }
-  ssize_t pwrite(int fd, const void* data, size_t length, off_t offset) { return pwrite64(fd, data, length, offset); }
-  ssize_t pread64(int fd, void* data, size_t length, off_t offset) {
-    static ssize_t (*real)(int, void*, size_t, off_t);
-    if (real == NULL) real = (ssize_t (*)(int, void*, size_t, off_t))dlsym(RTLD_NEXT, "pread64");
-    return fails("pread", offset, length) ? -1 : real(fd, data, length, offset);
-  }
-  ssize_t pread(int fd, void* data, size_t length, off_t offset) { return pread64(fd, data, length, offset); }
-  int fdatasync(int fd) {
-    static int (*real)(int);
-    if (real == NULL) real = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
-    return fails("fdatasync", 0, 1) ? -1 : real(fd);
-  }`;
-
 /** Starts a drive whose storage fails by plan. */
-async function startFailing(library: PreloadedLibrary): Promise<Drive> {
-  return Drive.start(disk, { ...library.environment, FAULTS: folder });
-}
-
-function plan(call: 'pread' | 'pwrite' | 'fdatasync', offset = 0): void {
-  writeFileSync(join(folder, call), `${offset}`);
-}
-
-function unplan(call: 'pread' | 'pwrite' | 'fdatasync'): void {
-  rmSync(join(folder, call));
+async function startFailing(storage: FailingStorage): Promise<Drive> {
+  return Drive.start(disk, storage.environment);
 }
 
 testWithCompiler(
   'a bad sector fails the commands that touch it, and the error log names their blocks',
   async () => {
-    using library = new PreloadedLibrary(FAILING_STORAGE);
-    const drive = await startFailing(library);
-    plan('pwrite', 100 * BLOCK);
-    plan('pread', 100 * BLOCK);
+    using storage = new FailingStorage({ size: SIZE });
+    const drive = await startFailing(storage);
+    storage.fail('pwrite', 100 * BLOCK);
+    storage.fail('pread', 100 * BLOCK);
     expect(await drive.write(96, 8, 1)).toBe(WRITE_FAULT);
     expect(await drive.write(101, 8, 2)).toBe('00/00');
     expect(await drive.read(100)).toBe(UNRECOVERED_READ_ERROR);
@@ -250,8 +199,8 @@ testWithCompiler(
     expect(await drive.flush()).toBe('00/00');
     const log = await drive.nvme.admin.errorLog(3);
     expect(log.map(({ lba }) => lba)).toEqual([64n, 100n, 96n]);
-    unplan('pwrite');
-    unplan('pread');
+    storage.heal('pwrite');
+    storage.heal('pread');
     expect(await drive.write(96, 8, 3)).toBe('00/00');
     expect(inFile(96, 8)).toBe(3);
     await drive.stop();
@@ -261,15 +210,15 @@ testWithCompiler(
 testWithCompiler(
   'after a failed flush, flush and FUA fail until all that it may have lost is written again',
   async () => {
-    using library = new PreloadedLibrary(FAILING_STORAGE);
-    const drive = await startFailing(library);
+    using storage = new FailingStorage({ size: SIZE });
+    const drive = await startFailing(storage);
     expect(await drive.write(0, 8, 1)).toBe('00/00');
     expect(await drive.flush()).toBe('00/00');
     expect(await drive.write(8, 8, 2)).toBe('00/00');
     expect(await drive.write(100, 1, 3)).toBe('00/00');
-    plan('fdatasync');
+    storage.fail('fdatasync');
     expect(await drive.flush()).toBe(WRITE_FAULT);
-    unplan('fdatasync');
+    storage.heal('fdatasync');
     // The system call succeeds from here on, which proves nothing.
     expect(await drive.flush()).toBe(WRITE_FAULT);
     expect(await drive.write(0, 8, 4)).toBe('00/00');
@@ -280,9 +229,9 @@ testWithCompiler(
     expect(await drive.flush()).toBe('00/00');
     expect(await drive.write(200, 1, 8, true)).toBe('00/00');
     // What a reset of the controller, and another client, must not forget.
-    plan('fdatasync');
+    storage.fail('fdatasync');
     expect(await drive.write(300, 1, 9, true)).toBe(WRITE_FAULT);
-    unplan('fdatasync');
+    storage.heal('fdatasync');
     await drive.nvme.close();
     await drive.device.close();
     await using device = await connect(drive.server.path);

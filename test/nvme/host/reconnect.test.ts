@@ -232,6 +232,18 @@ test('queue pairs are gone with their controller: they are deleted without a com
   );
 });
 
+test('the memory of the queues is used again, however often the drive comes back', async () => {
+  const PAGES = 10;
+  const { drive, device, nvme } = await world({ arenaSize: PAGES * 4096 });
+  const queue = await nvme.createIoQueue(1);
+  const memory = await device.dma.allocate(BLOCK);
+  // Two pages for each pair of queues: more rounds than there is room for.
+  for (let round = 0; round < PAGES / 2; round++) {
+    await drive.restart();
+    await nvme.namespace(1).read(memory, { lba: 0, blocks: 1, queue });
+  }
+});
+
 test('interrupts are set up again', async () => {
   const all = await world({ vectors: 2 });
   const { device, nvme } = all;
