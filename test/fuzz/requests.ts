@@ -139,7 +139,7 @@ function versionJson(random: Random): string {
     random.pick([random.odd32(), -1, 1.5, null, true, 'x', [], {}, 2 ** 53, random.near(0, 16, 65535)]);
   const capabilities: Record<string, unknown> = {
     max_msg_fds: random.once(4) ? value() : random.near(0, 1, 8, 16),
-    max_data_xfer_size: random.once(6) ? value() : random.near(1, 4096, 1 << 20),
+    max_data_xfer_size: random.once(6) ? value() : random.near(4096, 1 << 20),
     max_dma_maps: random.once(6) ? value() : 65535,
     pgsizes: random.once(6) ? value() : 4096,
     twin_socket: random.once(6) ? value() : { supported: random.once(3) },

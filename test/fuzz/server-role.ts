@@ -471,7 +471,7 @@ class ServerFixture implements Fixture {
 
   async open(): Promise<this> {
     this.#server = await serve(`@vfio-user-fuzz-${process.pid}-${Math.random()}`, this.#model, {
-      messageTimeout: 50,
+      messageTimeout: 10,
       onError: (error) => {
         this.#report(error);
       },

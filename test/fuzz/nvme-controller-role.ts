@@ -1,0 +1,545 @@
+// SPDX-License-Identifier: MIT
+/** The emulated NVMe controller is fuzzed: by a host whose commands, doorbells, registers and mappings are generated. */
+import { createBackend } from '../../lib/nvme/backends';
+import { NvmeControllerModel } from '../../lib/nvme/controller';
+import { AdminOpcode, NvmOpcode } from '../../lib/nvme/spec';
+import { CommandError, type Client } from '../../lib/server';
+import { DATA, HostMemory, LAYOUT, QUEUES } from './host-memory';
+import { BESIDE_QUEUES, NAMESPACE_BLOCKS, type Reach, generateAdmin, generateIo, generateList, queuePlace } from './nvme-commands';
+import type { Random } from './random';
+import { Violation, type Fixture, type Role, type Step, type Tally } from './role';
+import { turns, waitFor } from './waiting';
+
+/** A command is stored; `ring` submits it. */
+interface Submit extends Step {
+  readonly do: 'submit';
+  readonly queue: number;
+  /** 64 bytes. The host chooses the command id. */
+  readonly entry: Uint8Array;
+}
+interface Ring extends Step {
+  readonly do: 'ring';
+  readonly queue: number;
+}
+/** A doorbell gets any value. */
+interface Doorbell extends Step {
+  readonly do: 'doorbell';
+  readonly index: number;
+  readonly value: number;
+}
+interface Access extends Step {
+  readonly do: 'write' | 'read';
+  readonly region: number;
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+/** Bytes are stored in the memory of the host. */
+interface Store extends Step {
+  readonly do: 'store';
+  readonly address: number;
+  readonly bytes: Uint8Array;
+}
+interface Remap extends Step {
+  readonly do: 'map' | 'unmap';
+  /** In `LAYOUT`. */
+  readonly range: number;
+}
+/** Brings the controller up, as a driver does, with so many entries in the queues 0, 1, ... */
+interface BringUp extends Step {
+  readonly do: 'bring up';
+  readonly entries: readonly number[];
+}
+interface Plain extends Step {
+  /** After `careless` what is completed is not checked: the host does things whose outcome cannot be told. */
+  readonly do: 'wait' | 'function reset' | 'careless';
+}
+type HostStep = Submit | Ring | Doorbell | Access | Store | Remap | BringUp | Plain;
+
+const STEPS = 500;
+const SERIAL = 'FUZZ';
+
+function generate(random: Random): HostStep[] {
+  const steps: HostStep[] = [];
+  const sizes = [random.near(4, 32), random.near(4, 64), random.near(4, 62), random.near(4, 16)];
+  const entries = sizes.map((count) => Math.max(2, Math.min(count, 64)));
+  if (!random.once(20)) steps.push({ do: 'bring up', entries });
+  // A half of the sessions does nothing that a host must not do, so that every completion can be checked.
+  const strict = random.once(2);
+  if (!strict) steps.push({ do: 'careless' });
+  const reach = strict ? BESIDE_QUEUES : LAYOUT;
+  for (let i = random.below(2 * STEPS); i > 0; i--) {
+    const queue = random.once(8) ? 0 : random.near(1, 2, 2);
+    if (random.once(6)) steps.push({ do: 'ring', queue });
+    if (random.once(40)) steps.push({ do: 'wait' });
+    if (random.once(25)) steps.push({ do: 'store', ...generateList(random, reach) });
+    if (random.once(50))
+      steps.push({ do: random.once(2) ? 'map' : 'unmap', range: 1 + random.below(LAYOUT.length - 1) });
+    if (!strict) hostile(random, steps);
+    steps.push({ do: 'submit', queue, entry: entryOf(queue === 0 ? admin(random, reach) : generateIo(random, reach)) });
+  }
+  steps.push({ do: 'wait' });
+  return steps;
+}
+
+function admin(random: Random, reach: Reach): Uint32Array {
+  return generateAdmin(random, reach, (id, completion) => queuePlace(QUEUES, id, completion));
+}
+
+function entryOf(words: Uint32Array): Uint8Array {
+  return new Uint8Array(words.buffer);
+}
+
+/** What a host must not do, or only when nothing is in flight. */
+function hostile(random: Random, steps: HostStep[]): void {
+  if (random.once(30)) steps.push({ do: 'doorbell', index: random.below(12), value: random.odd32() });
+  if (random.once(60)) steps.push(registerAccess(random));
+  if (random.once(60)) steps.push({ do: random.once(2) ? 'map' : 'unmap', range: random.below(LAYOUT.length) });
+  if (random.once(300)) steps.push({ do: 'function reset' });
+  if (random.once(120)) steps.push({ do: 'bring up', entries: [16, 16, 16, 16] });
+}
+
+function registerAccess(random: Random): Access {
+  const region = random.pick([0, 0, 0, 4, 7]);
+  const size = random.pick([4, 4, 4, 8, 1, 2, 3, 64]);
+  const bytes = random.bytes(size);
+  if (region === 0 && random.once(2)) {
+    // CC: enable, disable, shut down, with odd sizes.
+    const cc = random.pick([0, 0x46_0001, 0x46_4001, 0x46_8001, random.u32()]);
+    new DataView(bytes.buffer, bytes.byteOffset).setUint8(0, cc & 0xff);
+    return { do: 'write', region, offset: 0x14, bytes: new Uint8Array(Uint32Array.of(cc).buffer) };
+  }
+  const offset = region === 0 ? random.near(0, 0x14, 0x24, 0x28, 0x30, 0x1000, 0x1200, 0x3ffc) : random.near(0, 16, 64, 256, 0x1000);
+  return { do: random.once(3) ? 'read' : 'write', region, offset, bytes };
+}
+
+/** A submission queue as the host sees it. */
+interface HostQueue {
+  readonly address: number;
+  readonly entries: number;
+  readonly completions: CompletionPlace;
+  tail: number;
+  /** Entries that were stored and not rung. */
+  stored: number;
+  /** The commands that were rung and are not completed, by their ids. */
+  readonly inFlight: Map<number, Uint32Array>;
+}
+interface CompletionPlace {
+  readonly id: number;
+  readonly address: number;
+  readonly entries: number;
+  head: number;
+  phase: number;
+}
+
+/** A host that drives the controller by its regions. */
+class FuzzedHost {
+  readonly memory = new HostMemory();
+  readonly #model: NvmeControllerModel;
+  readonly #tally: Tally;
+  readonly #submissions = new Map<number, HostQueue>();
+  readonly #completions = new Map<number, CompletionPlace>();
+  /** Commands that create a completion queue where there was one when they were stored. */
+  readonly #unclean = new WeakSet<Uint32Array>();
+  #cid = 0;
+  /** The host did what it must not: what the controller completes cannot be told any more. */
+  #lax = true;
+  #careless = false;
+
+  constructor(model: NvmeControllerModel, tally: Tally) {
+    this.#model = model;
+    this.#tally = tally;
+    for (const index of LAYOUT.keys()) this.memory.map(index);
+  }
+
+  async step(step: HostStep): Promise<void> {
+    this.#tally.messages++;
+    switch (step.do) {
+      case 'submit':
+        this.#submit(step.queue, step.entry);
+        return;
+      case 'ring':
+        this.#ring(step.queue);
+        return;
+      case 'doorbell':
+        this.#lax = true;
+        this.#write(0, 0x1000 + 4 * step.index, word(step.value));
+        return;
+      case 'write':
+      case 'read':
+        this.#lax ||= step.do === 'write';
+        this.#access(step);
+        return;
+      case 'store':
+        this.memory.bytes(step.address, step.bytes.length).set(step.bytes);
+        return;
+      case 'map':
+        this.memory.map(step.range);
+        this.#model.mapped();
+        return;
+      case 'unmap':
+        this.#lax ||= step.range === 0;
+        this.#unmap(step.range);
+        return;
+      case 'bring up':
+        await this.bringUp(step.entries);
+        return;
+      case 'function reset':
+        this.#forget();
+        await this.#model.reset();
+        return;
+      case 'careless':
+        this.#careless = true;
+        return;
+      case 'wait':
+        await this.wait();
+    }
+  }
+
+  /** Resets the controller, and creates its queues. */
+  async bringUp(entries: readonly number[]): Promise<void> {
+    for (const index of LAYOUT.keys()) if (this.memory.range(index) === null) this.memory.map(index);
+    this.#forget();
+    this.#write(0, 0x14, word(0));
+    // Commands that were under way may take a while.
+    await waitFor(() => (this.#read32(0x1c) & 1) === 0, 'the controller to become disabled');
+    this.memory.bytes(QUEUES, 0x8_0000).fill(0);
+    const count = entries[0] ?? 16;
+    this.#write(0, 0x24, word(((count - 1) << 16) | (count - 1)));
+    this.#write(0, 0x28, Uint8Array.from([...word(QUEUES), ...word(0)]));
+    this.#write(0, 0x30, Uint8Array.from([...word(QUEUES + 0x8000), ...word(0)]));
+    this.#write(0, 0x14, word(0x46_0001));
+    await waitFor(() => (this.#read32(0x1c) & 1) === 1, 'the controller to become ready');
+    this.#lax = this.#careless;
+    this.#addCompletions(0, QUEUES + 0x8000, count);
+    this.#addSubmissions(0, QUEUES, count, 0);
+    for (const [id, each] of entries.entries()) {
+      if (id === 0) continue;
+      for (const opcode of [AdminOpcode.createIoCompletionQueue, AdminOpcode.createIoSubmissionQueue]) {
+        const completion = opcode === AdminOpcode.createIoCompletionQueue;
+        const words = new Uint32Array(16);
+        words[0] = opcode;
+        words[6] = queuePlace(QUEUES, id, completion);
+        words[10] = ((each - 1) << 16) | id;
+        words[11] = (id << 16) | (completion ? 3 : 1);
+        this.#submit(0, entryOf(words));
+        this.#ring(0);
+        await this.wait();
+      }
+    }
+  }
+
+  /** From now on the host does nothing that it must not. */
+  behave(): void {
+    this.#careless = false;
+  }
+
+  /** Runs a command by itself. Returns the status of its completion. */
+  async run(queue: number, words: Uint32Array): Promise<number> {
+    this.#submit(queue, entryOf(words));
+    const cid = this.#cid;
+    this.#ring(queue);
+    this.#lastStatus = -1;
+    await waitFor(() => {
+      this.#reap();
+      return !(this.#submissions.get(queue)?.inFlight.has(cid) ?? false);
+    }, 'the completion of a command');
+    return this.#lastStatus;
+  }
+
+  #lastStatus = -1;
+
+  /** Waits until all commands are completed, as far as that can be expected. */
+  async wait(): Promise<void> {
+    this.#tally.alive();
+    for (const queue of this.#submissions.keys()) this.#ring(queue);
+    const done = (): boolean => {
+      this.#reap();
+      if (this.#lax || this.#model.fault !== null) return true;
+      for (const { inFlight } of this.#submissions.values())
+        for (const words of inFlight.values()) if (!isHeld(words)) return false;
+      return true;
+    };
+    if (this.#lax) await turns(3);
+    await waitFor(done, 'completions of all commands');
+  }
+
+  #submit(queueId: number, entry: Uint8Array): void {
+    const queue = this.#submissions.get(queueId);
+    // One entry stays free, and no command id is used twice at a time.
+    if (queue === undefined || queue.inFlight.size + queue.stored >= queue.entries - 1) {
+      this.#ring(queueId);
+      return;
+    }
+    const target = this.memory.words(queue.address + queue.tail * 64, 16);
+    target.set(new Uint32Array(entry.slice().buffer));
+    do this.#cid = (this.#cid + 1) & 0x7fff;
+    while (queue.inFlight.has(this.#cid));
+    target[0] = (((target[0] as number) & 0xffff) | (this.#cid << 16)) >>> 0;
+    const command = target.slice();
+    queue.inFlight.set(this.#cid, command);
+    if (queueId === 0) this.#prepareMemory(command);
+    queue.tail = (queue.tail + 1) % queue.entries;
+    this.#tally.see(opcodeLabel(queueId, entry[0] as number));
+  }
+
+  /** A host clears the memory of a completion queue: what was there before would be taken for completions. */
+  #prepareMemory(command: Uint32Array): void {
+    if (((command[0] as number) & 0xff) !== AdminOpcode.createIoCompletionQueue) return;
+    const id = (command[10] as number) & 0xffff;
+    if (id === 0 || id >= 16) return;
+    if (this.#completions.has(id)) this.#unclean.add(command);
+    else this.memory.bytes(queuePlace(QUEUES, id, true), 64 * 16).fill(0);
+  }
+
+  #ring(queueId: number): void {
+    const queue = this.#submissions.get(queueId);
+    if (queue === undefined) return;
+    queue.stored = 0;
+    this.#write(0, 0x1000 + 8 * queueId, word(queue.tail));
+    this.#reap();
+  }
+
+  #reap(): void {
+    for (const place of this.#completions.values()) this.#reapQueue(place);
+  }
+
+  #reapQueue(place: CompletionPlace): void {
+    const words = this.memory.words(place.address, place.entries * 4);
+    let count = 0;
+    for (; count < place.entries; count++) {
+      const at = place.head * 4;
+      const last = words[at + 3] as number;
+      if (((last >>> 16) & 1) !== place.phase) break;
+      place.head = (place.head + 1) % place.entries;
+      if (place.head === 0) place.phase ^= 1;
+      this.#completed(place, words[at + 2] as number, last);
+    }
+    if (count > 0) this.#write(0, 0x1004 + 8 * place.id, word(place.head));
+  }
+
+  #completed(place: CompletionPlace, queueWord: number, last: number): void {
+    const cid = last & 0xffff;
+    const status = last >>> 17;
+    const queue = this.#submissions.get(queueWord >>> 16);
+    const command = queue?.inFlight.get(cid);
+    queue?.inFlight.delete(cid);
+    this.#lastStatus = status;
+    this.#tally.see(`status ${((status >>> 8) & 7).toString(16)}/${(status & 0xff).toString(16).padStart(2, '0')}`);
+    if (this.#lax) return;
+    const what = `completion of command ${cid} of queue ${queueWord >>> 16} in completion queue ${place.id}`;
+    if (queue === undefined || command === undefined) throw new Violation(`${what}: no such command is in flight`);
+    if (queue.completions !== place) throw new Violation(`${what}: the wrong completion queue`);
+    if ((queueWord & 0xffff) >= queue.entries) throw new Violation(`${what}: head ${queueWord & 0xffff} of ${queue.entries}`);
+    if (queueWord >>> 16 === 0 && status === 0) this.#adminDone(command);
+  }
+
+  /** Follows queues that come and go. */
+  #adminDone(command: Uint32Array): void {
+    const cdw10 = command[10] as number;
+    const id = cdw10 & 0xffff;
+    const address = (command[6] as number) + (command[7] as number) * 2 ** 32;
+    const entries = (cdw10 >>> 16) + 1;
+    switch ((command[0] as number) & 0xff) {
+      case AdminOpcode.createIoCompletionQueue:
+        this.#tally.see('queue created');
+        // Where queues overlap with others, or with data, nothing can be told.
+        if (address !== queuePlace(QUEUES, id, true) || id >= 16 || entries > 64 || this.#unclean.has(command))
+          this.#lax = true;
+        else this.#addCompletions(id, address, entries);
+        return;
+      case AdminOpcode.createIoSubmissionQueue:
+        if (address !== queuePlace(QUEUES, id, false) || id >= 16 || entries > 64) this.#lax = true;
+        else this.#addSubmissions(id, address, entries, (command[11] as number) >>> 16);
+        return;
+      case AdminOpcode.deleteIoCompletionQueue:
+        this.#completions.delete(id);
+        return;
+      case AdminOpcode.deleteIoSubmissionQueue:
+        this.#tally.see('queue deleted');
+        // What was completed before the deletion is in the completion queue.
+        this.#reapQueue((this.#submissions.get(id) as HostQueue).completions);
+        this.#submissions.delete(id);
+    }
+  }
+
+  #addCompletions(id: number, address: number, entries: number): void {
+    // Entries of a queue that was here before would be taken for new ones; the controller may have written some already.
+    this.#completions.set(id, { id, address, entries, head: 0, phase: 1 });
+  }
+
+  #addSubmissions(id: number, address: number, entries: number, completionId: number): void {
+    const completions = this.#completions.get(completionId);
+    if (completions === undefined) {
+      this.#lax = true;
+      return;
+    }
+    this.#submissions.set(id, { address, entries, completions, tail: 0, stored: 0, inFlight: new Map() });
+  }
+
+  #forget(): void {
+    this.#submissions.clear();
+    this.#completions.clear();
+    this.#lax = true;
+  }
+
+  #unmap(index: number): void {
+    const range = this.memory.range(index);
+    if (range === null) return;
+    this.#model.unmapping(range);
+    this.memory.unmap(index);
+  }
+
+  #access({ do: kind, region, offset, bytes }: Access): void {
+    const { size = 0 } = this.#model.regions.get(region) ?? {};
+    // The server has checked the bounds.
+    if (offset + bytes.length > size) return;
+    if (kind === 'write') this.#write(region, offset, bytes);
+    else this.#read(region, offset, bytes.slice());
+  }
+
+  #write(region: number, offset: number, bytes: Uint8Array): void {
+    try {
+      const done = this.#model.regions.get(region)?.write?.(offset, bytes, false);
+      void done?.catch(refused);
+    } catch (error) {
+      refused(error);
+    }
+  }
+
+  #read(region: number, offset: number, into: Uint8Array): void {
+    try {
+      void this.#model.regions.get(region)?.read?.(offset, into);
+    } catch (error) {
+      refused(error);
+    }
+  }
+
+  #read32(offset: number): number {
+    const bytes = new Uint8Array(4);
+    this.#read(0, offset, bytes);
+    return new DataView(bytes.buffer).getUint32(0, true);
+  }
+}
+
+const OPCODES: Readonly<Record<'admin' | 'I/O', readonly number[]>> = {
+  admin: Object.values(AdminOpcode),
+  'I/O': Object.values(NvmOpcode),
+};
+
+function opcodeLabel(queueId: number, opcode: number): string {
+  const set = queueId === 0 ? 'admin' : 'I/O';
+  const known = OPCODES[set].includes(opcode);
+  return `${set} opcode ${known ? opcode.toString(16).padStart(2, '0') : 'unknown'}`;
+}
+
+/** An Asynchronous Event Request is completed when there is an event. */
+function isHeld(words: Uint32Array): boolean {
+  return ((words[0] as number) & 0xff) === AdminOpcode.asynchronousEventRequest;
+}
+
+function refused(error: unknown): void {
+  if (!(error instanceof CommandError)) throw error;
+}
+
+function word(value: number): Uint8Array {
+  return new Uint8Array(Uint32Array.of(value).buffer);
+}
+
+class ControllerFixture implements Fixture {
+  readonly #tally: Tally;
+  readonly #model: NvmeControllerModel;
+  #fault: string | null = null;
+
+  constructor(tally: Tally) {
+    this.#tally = tally;
+    this.#model = new NvmeControllerModel({
+      backend: createBackend({ kind: 'memory', size: NAMESPACE_BLOCKS * 512 }),
+      serial: SERIAL,
+      queuePairs: 4,
+      maxQueueEntries: 64,
+      // There are no other processors that it could wait for.
+      pollSlice: 0,
+      onFault: (reason) => {
+        tally.see(`fault: ${reason.replace(/\d+/g, 'N').slice(0, 40)}`);
+        if (reason.startsWith('Processing failed') || reason.includes('The completion of a command')) this.#fault = reason;
+      },
+    });
+  }
+
+  async run(steps: readonly Step[]): Promise<void> {
+    this.#fault = null;
+    const host = new FuzzedHost(this.#model, this.#tally);
+    const client: Client = {
+      name: 'fuzzer',
+      memory: host.memory,
+      trigger: () => true,
+      pending: () => false,
+    };
+    this.#model.attach(client);
+    this.#tally.connections++;
+    try {
+      for (const step of steps as readonly HostStep[]) await host.step(step);
+      await isWell(host);
+    } finally {
+      this.#model.detach();
+      await this.#model.reset();
+      host.memory.close();
+    }
+    if (this.#fault !== null) throw new Violation(`the controller failed: ${this.#fault as string}`);
+  }
+
+  rest(): Promise<void> {
+    return turns(2);
+  }
+
+  close(): Promise<void> {
+    this.#model.close();
+    return Promise.resolve();
+  }
+}
+
+/** After a reset, what is right is served rightly. */
+async function isWell(host: FuzzedHost): Promise<void> {
+  host.behave();
+  await host.bringUp([16, 16]);
+  const words = new Uint32Array(16);
+  words[0] = AdminOpcode.identify;
+  words[6] = DATA;
+  words[10] = 1;
+  const identified = await host.run(0, words);
+  const serial = Buffer.from(host.memory.bytes(DATA + 4, SERIAL.length)).toString();
+  if (identified !== 0 || serial !== SERIAL)
+    throw new Violation(`after the session, Identify gives status ${identified} and serial number ${serial}`);
+  const pattern = host.memory.bytes(DATA, 512);
+  pattern.fill(0xa5);
+  for (const [opcode, address] of [
+    [NvmOpcode.write, DATA],
+    [NvmOpcode.read, DATA + 4096],
+  ] as const) {
+    const io = new Uint32Array(16);
+    io[0] = opcode;
+    io[1] = 1;
+    io[6] = address;
+    io[10] = 77;
+    const status = await host.run(1, io);
+    if (status !== 0) throw new Violation(`after the session, opcode ${opcode} gives status ${status}`);
+  }
+  if (!Buffer.from(host.memory.bytes(DATA + 4096, 512)).equals(pattern))
+    throw new Violation('after the session, a block does not read as it was written');
+}
+
+export const nvmeControllerRole: Role = {
+  name: 'nvme-controller',
+  wanted: [
+    ...OPCODES.admin.map((opcode) => opcodeLabel(0, opcode)),
+    ...OPCODES['I/O'].map((opcode) => opcodeLabel(1, opcode)),
+    // Statuses of NVMe base 2.0, 3.3.3.2, and NVM command set 1.0 that the controller knows.
+    ...['0/00', '0/01', '0/02', '0/04', '0/0b', '0/13', '0/80', '1/01', '1/02', '1/05', '1/08', '1/09', '1/0c', '2/85'].map(
+      (status) => `status ${status}`,
+    ),
+    'queue created',
+    'queue deleted',
+  ],
+  generate,
+  open: (tally) => Promise.resolve(new ControllerFixture(tally)),
+};
