@@ -94,9 +94,10 @@ export class DirtyPages {
     }
   }
 
-  /** Marks what a bitmap tells. */
+  /** Marks what a bitmap tells, which is nothing beyond its range: a peer may have chosen a page size of petabytes. */
   merge(bitmap: DirtyBitmap): void {
-    for (const iova of bitmap) this.mark(iova, bitmap.pageSize);
+    const end = bitmap.iova + BigInt(bitmap.length);
+    for (const iova of bitmap) this.mark(iova, Math.min(bitmap.pageSize, Number(end - iova)));
   }
 
   /**
@@ -126,6 +127,7 @@ export class DirtyPages {
     for (const [key, block] of this.#blocks) {
       const from = Math.max(first - key * BLOCK_PAGES, 0);
       const to = Math.min(last - key * BLOCK_PAGES, BLOCK_PAGES - 1);
+      if (from > to) continue;
       for (let index = from >>> 3; index <= to >>> 3; index++) {
         for (let bits = block[index] as number, bit = 0; bits !== 0; bits >>>= 1, bit++) {
           const page = index * 8 + bit;
