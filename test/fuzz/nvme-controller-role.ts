@@ -48,10 +48,11 @@ interface Remap extends Step {
 interface BringUp extends Step {
   readonly do: 'bring up';
   readonly entries: readonly number[];
+  /** From then on the host does things after which nothing can be told of what is completed. */
+  readonly careless?: boolean;
 }
 interface Plain extends Step {
-  /** After `careless` what is completed is not checked: the host does things whose outcome cannot be told. */
-  readonly do: 'wait' | 'function reset' | 'careless';
+  readonly do: 'wait' | 'function reset';
 }
 type HostStep = Submit | Ring | Doorbell | Access | Store | Remap | BringUp | Plain;
 
@@ -62,10 +63,9 @@ function generate(random: Random): HostStep[] {
   const steps: HostStep[] = [];
   const sizes = [random.near(4, 32), random.near(4, 64), random.near(4, 62), random.near(4, 16)];
   const entries = sizes.map((count) => Math.max(2, Math.min(count, 64)));
-  if (!random.once(20)) steps.push({ do: 'bring up', entries });
   // A half of the sessions does nothing that a host must not do, so that every completion can be checked.
   const strict = random.once(2);
-  if (!strict) steps.push({ do: 'careless' });
+  if (!random.once(20)) steps.push(strict ? { do: 'bring up', entries } : { do: 'bring up', entries, careless: true });
   const reach = strict ? BESIDE_QUEUES : LAYOUT;
   for (let i = random.below(2 * STEPS); i > 0; i--) {
     const queue = random.once(8) ? 0 : random.near(1, 2, 2);
@@ -95,7 +95,7 @@ function hostile(random: Random, steps: HostStep[]): void {
   if (random.once(60)) steps.push(registerAccess(random));
   if (random.once(60)) steps.push({ do: random.once(2) ? 'map' : 'unmap', range: random.below(LAYOUT.length) });
   if (random.once(300)) steps.push({ do: 'function reset' });
-  if (random.once(120)) steps.push({ do: 'bring up', entries: [16, 16, 16, 16] });
+  if (random.once(120)) steps.push({ do: 'bring up', entries: [16, 16, 16, 16], careless: true });
 }
 
 function registerAccess(random: Random): Access {
@@ -143,7 +143,6 @@ class FuzzedHost {
   #cid = 0;
   /** The host did what it must not: what the controller completes cannot be told any more. */
   #lax = true;
-  #careless = false;
 
   constructor(model: NvmeControllerModel, tally: Tally) {
     this.#model = model;
@@ -181,14 +180,11 @@ class FuzzedHost {
         this.#unmap(step.range);
         return;
       case 'bring up':
-        await this.bringUp(step.entries);
+        await this.bringUp(step.entries, step.careless);
         return;
       case 'function reset':
         this.#forget();
         await this.#model.reset();
-        return;
-      case 'careless':
-        this.#careless = true;
         return;
       case 'wait':
         await this.wait();
@@ -196,7 +192,7 @@ class FuzzedHost {
   }
 
   /** Resets the controller, and creates its queues. */
-  async bringUp(entries: readonly number[]): Promise<void> {
+  async bringUp(entries: readonly number[], careless = false): Promise<void> {
     for (const index of LAYOUT.keys()) if (this.memory.range(index) === null) this.memory.map(index);
     this.#forget();
     this.#write(0, 0x14, word(0));
@@ -209,7 +205,7 @@ class FuzzedHost {
     this.#write(0, 0x30, Uint8Array.from([...word(QUEUES + 0x8000), ...word(0)]));
     this.#write(0, 0x14, word(0x46_0001));
     await waitFor(() => (this.#read32(0x1c) & 1) === 1, 'the controller to become ready');
-    this.#lax = this.#careless;
+    this.#lax = careless;
     this.#addCompletions(0, QUEUES + 0x8000, count);
     this.#addSubmissions(0, QUEUES, count, 0);
     for (const [id, each] of entries.entries()) {
@@ -226,11 +222,6 @@ class FuzzedHost {
         await this.wait();
       }
     }
-  }
-
-  /** From now on the host does nothing that it must not. */
-  behave(): void {
-    this.#careless = false;
   }
 
   /** Runs a command by itself. Returns the status of its completion. */
@@ -500,7 +491,6 @@ class ControllerFixture implements Fixture {
 
 /** After a reset, what is right is served rightly. */
 async function isWell(host: FuzzedHost): Promise<void> {
-  host.behave();
   await host.bringUp([16, 16]);
   const words = new Uint32Array(16);
   words[0] = AdminOpcode.identify;
