@@ -194,7 +194,7 @@ class FuzzedClient {
         this.#answers.push({ answer: step, left: step.skip });
         return;
       case 'call':
-        this.#start(step.call, () => this.#run(step));
+        if (this.#program !== null) this.#start(step.call, () => this.#run(step));
         return;
       case 'call sync':
         await this.#callSync(step);

@@ -3,6 +3,7 @@
 import { fstatSync } from 'node:fs';
 import { VfioUserError, errnoName } from '../../lib/errors';
 import { Socket, closeFd } from '../../lib/native';
+import { MAX_FDS_PER_MESSAGE } from '../../lib/native/message-window';
 import { Command, HEADER_SIZE, HeaderFlag, commandName, isReply } from '../../lib/protocol';
 import { CommandError, serve, type Server } from '../../lib/server';
 import { Descriptors, MEMORY_BYTES, type FdKind } from './descriptors';
@@ -153,6 +154,9 @@ class FuzzedSession {
   /** Something was sent after which the server has to close the connection, or may. */
   doomed = false;
   ended = false;
+  /** The server may close the connection: it got too many descriptors with one message. */
+  mayEnd = false;
+  #descriptorsOfMessage = 0;
   /** Payload of the last reply to the question that {@link ask} sends. */
   #answered: { errno: number; payload: Uint8Array } | null = null;
   #asked = -1;
@@ -217,6 +221,9 @@ class FuzzedSession {
     if (this.ended || this.doomed) return;
     this.#tally.messages++;
     this.#note(bytes);
+    // One message may take in several, by a size that is too large.
+    this.#descriptorsOfMessage = this.#sent.partial > 0 ? this.#descriptorsOfMessage + fds.length : 0;
+    if (this.#descriptorsOfMessage > MAX_FDS_PER_MESSAGE / 2) this.mayEnd = true;
     this.#midway = true;
     await this.#sendParts(bytes, cuts, fds);
     this.#midway = false;
@@ -309,7 +316,7 @@ class FuzzedSession {
 
   #end(): void {
     this.ended = true;
-    if (this.doomed) return;
+    if (this.doomed || this.mayEnd) return;
     // Before the negotiation the server closes at the first mistake.
     if (this.negotiated) throw new Violation('the server closed a connection that had not broken the protocol');
   }

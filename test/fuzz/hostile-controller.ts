@@ -1,0 +1,569 @@
+// SPDX-License-Identifier: MIT
+/** An NVMe device in this process, whose controller answers honestly until it is told to lie. */
+import { EventEmitter } from 'node:events';
+import { VfioUserError } from '../../lib/errors';
+import { EventFd, Mapping, closeFd, createSharedMemory } from '../../lib/native';
+import {
+  ConfigSpace,
+  PciRegion,
+  type Device,
+  type DeviceInfo,
+  type DeviceIrq,
+  type DeviceRegion,
+  type DmaMemory,
+  type MappedArea,
+  type RegisterSpace,
+} from '../../lib/pci';
+import { RegisterAccess, type RegisterWidth } from '../../lib/pci/registers';
+import {
+  AdminOpcode,
+  IdentifyCns,
+  NvmOpcode,
+  Register,
+  encodeCapabilities,
+  encodeIdentifyController,
+  encodeIdentifyNamespace,
+  encodeIdentifyNvmController,
+  encodeNamespaceDescriptors,
+  encodeNamespaceList,
+  parseVersion,
+} from '../../lib/nvme/spec';
+import type { Tally } from './role';
+
+/** How a completion is spoilt. */
+export const LIES = [
+  'status',
+  'cid',
+  'phase',
+  'twice',
+  'none',
+  'result',
+  'queue',
+  'head',
+  'data',
+  'late',
+  'unasked',
+] as const;
+export interface Lie {
+  readonly how: (typeof LIES)[number];
+  readonly value: number;
+  readonly at: number;
+}
+
+const BAR_BYTES = 0x4000;
+const PAGE = 4096;
+export const BLOCK = 512;
+const BLOCKS = 1 << 20;
+const VECTORS = 4;
+const SERIAL = 'HONEST';
+const ARENA_BASE = 2 ** 32;
+
+/** Controller Configuration, Status and the others, with the values that they are told to show. */
+class Bar extends RegisterAccess implements DeviceRegion {
+  readonly index = PciRegion.bar0;
+  readonly size = BAR_BYTES;
+  readonly readable = true;
+  readonly writable = true;
+  readonly areas;
+  readonly #device: HostileDevice;
+
+  constructor(device: HostileDevice, mappable: boolean) {
+    super();
+    this.#device = device;
+    this.areas = mappable ? [{ offset: 0x1000, size: 0x1000 }] : [];
+  }
+
+  map(offset: number, length: number): MappedArea {
+    return this.#device.mapDoorbells(offset, length);
+  }
+
+  readBytes(offset: number, length: number): Promise<Uint8Array> {
+    return Promise.resolve(this.readBytesSync(offset, length));
+  }
+
+  readBytesSync(offset: number, length: number): Uint8Array {
+    return this.#device.readRegisters(offset, length);
+  }
+
+  writeBytes(offset: number, data: Uint8Array): Promise<void> {
+    this.writeBytesSync(offset, data);
+    return Promise.resolve();
+  }
+
+  writeBytesSync(offset: number, data: Uint8Array): void {
+    this.#device.writeRegisters(offset, data);
+  }
+
+  protected override async readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
+    await Promise.resolve();
+    return this.readBytesSync(offset, width);
+  }
+
+  protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
+    return this.readBytesSync(offset, width);
+  }
+
+  protected override async writeRegister(offset: number, data: Uint8Array): Promise<void> {
+    await Promise.resolve();
+    this.writeBytesSync(offset, data);
+  }
+
+  protected override writeRegisterSync(offset: number, data: Uint8Array): void {
+    this.writeBytesSync(offset, data);
+  }
+}
+
+/** Configuration space over a `ConfigSpace`. */
+class Config extends RegisterAccess implements RegisterSpace {
+  readonly #device: HostileDevice;
+  readonly #space: ConfigSpace;
+
+  constructor(device: HostileDevice, space: ConfigSpace) {
+    super();
+    this.#device = device;
+    this.#space = space;
+  }
+
+  async readBytes(offset: number, length: number): Promise<Uint8Array> {
+    await Promise.resolve();
+    return this.readBytesSync(offset, length);
+  }
+
+  readBytesSync(offset: number, length: number): Uint8Array {
+    this.#device.assertThere();
+    return this.#device.spoilConfig(offset, this.#space.read(offset, length).slice());
+  }
+
+  async writeBytes(offset: number, data: Uint8Array): Promise<void> {
+    await Promise.resolve();
+    this.writeBytesSync(offset, data);
+  }
+
+  writeBytesSync(offset: number, data: Uint8Array): void {
+    this.#device.assertThere();
+    this.#space.write(offset, data);
+  }
+
+  protected override readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
+    return this.readBytes(offset, width);
+  }
+
+  protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
+    return this.readBytesSync(offset, width);
+  }
+
+  protected override writeRegister(offset: number, data: Uint8Array): Promise<void> {
+    return this.writeBytes(offset, data);
+  }
+
+  protected override writeRegisterSync(offset: number, data: Uint8Array): void {
+    this.writeBytesSync(offset, data);
+  }
+}
+
+class Msix implements DeviceIrq {
+  readonly index = 2;
+  readonly count = VECTORS;
+  #handlers: readonly ((signals: number) => void)[] = [];
+  readonly #events: EventFd[] = [];
+
+  async enable(handlers: number | readonly ((signals: number) => void)[]): Promise<void> {
+    await this.disable();
+    if (typeof handlers !== 'number') this.#handlers = handlers;
+    else for (let i = 0; i < handlers; i++) this.#events.push(EventFd.create());
+  }
+
+  fd(vector: number): number | null {
+    return this.#events[vector]?.fd ?? null;
+  }
+
+  disable(): Promise<void> {
+    this.#handlers = [];
+    for (const event of this.#events.splice(0)) event.close();
+    return Promise.resolve();
+  }
+
+  signal(vector: number): void {
+    this.#handlers[vector]?.(1);
+  }
+}
+
+/** Memory that the driver has allocated. */
+class Memory implements DmaMemory {
+  readonly fd: number;
+  readonly fdOffset = 0;
+  readonly iova: number;
+  readonly size: number;
+  readonly #mapping: Mapping;
+
+  constructor(iova: number, size: number) {
+    this.iova = iova;
+    this.size = Math.ceil(size / PAGE) * PAGE;
+    this.fd = createSharedMemory(this.size);
+    this.#mapping = Mapping.map(this.fd, 0, this.size);
+  }
+
+  get buffer(): ArrayBuffer {
+    return this.#mapping.buffer;
+  }
+
+  close(): Promise<void> {
+    if (!this.#mapping.closed) {
+      this.#mapping.close();
+      closeFd(this.fd);
+    }
+    return Promise.resolve();
+  }
+}
+
+interface ControllerQueue {
+  readonly id: number;
+  readonly submissions: number;
+  readonly completions: number;
+  readonly entries: number;
+  head: number;
+  tail: number;
+  phase: number;
+}
+
+/** The device. `tick` lets its controller look at the doorbells. */
+export class HostileDevice extends EventEmitter<{ close: [Error | null] }> implements Device {
+  readonly name = 'hostile';
+  readonly config: RegisterSpace;
+  readonly dma = { allocate: (size: number) => this.#allocate(size) };
+  readonly msix = new Msix();
+  readonly lies: { lie: Lie; left: number }[] = [];
+  /** Values that registers show, for so many reads. */
+  readonly shown: { offset: number; value: number; left: number }[] = [];
+  /** Bytes of configuration space that read differently. */
+  readonly configLies: { at: number; value: number }[] = [];
+  readonly memories: Memory[] = [];
+  readonly #tally: Tally;
+  readonly #bar: Bar;
+  readonly #doorbellFd = createSharedMemory(0x1000);
+  readonly #doorbells = Mapping.map(this.#doorbellFd, 0, 0x1000);
+  readonly #areas: Mapping[] = [];
+  readonly #registers = new DataView(new ArrayBuffer(0x1000));
+  readonly #queues = new Map<number, ControllerQueue>();
+  readonly #late: { queue: ControllerQueue; words: readonly [number, number, number, number] }[] = [];
+  readonly #dstrd: number;
+  #gone: VfioUserError | null = null;
+  #closed = false;
+
+  /** @param cap CAP, 64 bits, in place of an honest one */
+  constructor(tally: Tally, mappable: boolean, cap: bigint | null, dstrd: number) {
+    super();
+    this.#tally = tally;
+    this.#dstrd = dstrd;
+    this.#bar = new Bar(this, mappable);
+    const space = new ConfigSpace({
+      vendorId: 0x4e58,
+      deviceId: 1,
+      classCode: 0x010802,
+      bars: { 0: { kind: 'memory64', size: BAR_BYTES } },
+      capabilities: [
+        { kind: 'msix', vectors: VECTORS, table: { bar: 0, offset: 0x2000 }, pba: { bar: 0, offset: 0x3000 } },
+      ],
+    });
+    this.config = new Config(this, space);
+    const [low, high] = encodeCapabilities({
+      maxQueueEntries: 256,
+      contiguousQueuesRequired: true,
+      weightedRoundRobin: false,
+      timeout: 500,
+      dstrd,
+      subsystemReset: false,
+      commandSets: 1,
+      minPageSize: PAGE,
+      maxPageSize: PAGE,
+      persistentMemoryRegion: false,
+      controllerMemoryBuffer: false,
+      readyWithMedia: false,
+      readyIndependentOfMedia: false,
+    });
+    this.#registers.setUint32(0, low, true);
+    this.#registers.setUint32(4, high, true);
+    if (cap !== null) this.#registers.setBigUint64(0, cap, true);
+    this.#registers.setUint32(Register.vs, parseVersion('2.0'), true);
+  }
+
+  info(): Promise<DeviceInfo> {
+    return Promise.resolve({ resettable: true, regionCount: 9, irqCount: 5 });
+  }
+
+  region(): Promise<DeviceRegion> {
+    return Promise.resolve(this.#bar);
+  }
+
+  irq(): Promise<DeviceIrq> {
+    return Promise.resolve(this.msix);
+  }
+
+  reset(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  /** The other end is gone, as a connection that has failed. */
+  vanish(): void {
+    if (this.#gone !== null) return;
+    this.#gone = new VfioUserError('ERR_VFIO_USER_DISCONNECTED', 'the hostile device has gone');
+    this.emit('close', this.#gone);
+  }
+
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.vanish();
+    await this.msix.disable();
+    for (const memory of this.memories) await memory.close();
+    for (const area of this.#areas) area.close();
+    this.#doorbells.close();
+    closeFd(this.#doorbellFd);
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  assertThere(): void {
+    this.#tally.messages++;
+    if (this.#gone !== null) throw this.#gone;
+  }
+
+  mapDoorbells(offset: number, length: number): MappedArea {
+    this.assertThere();
+    const mapping = Mapping.map(this.#doorbellFd, offset - 0x1000, length);
+    this.#areas.push(mapping);
+    return {
+      offset,
+      size: length,
+      buffer: mapping.buffer,
+      fd: this.#doorbellFd,
+      fdOffset: offset - 0x1000,
+      close: () => {
+        mapping.close();
+      },
+    };
+  }
+
+  readRegisters(offset: number, length: number): Uint8Array {
+    this.assertThere();
+    const bytes = new Uint8Array(length);
+    if (offset + length > 0x1000) return bytes;
+    bytes.set(new Uint8Array(this.#registers.buffer, offset, length));
+    const shown = this.shown.find((one) => one.offset >= offset && one.offset + 4 <= offset + length);
+    if (shown === undefined) return bytes;
+    new DataView(bytes.buffer).setUint32(shown.offset - offset, shown.value, true);
+    if (--shown.left <= 0) this.shown.splice(this.shown.indexOf(shown), 1);
+    return bytes;
+  }
+
+  writeRegisters(offset: number, data: Uint8Array): void {
+    this.assertThere();
+    if (offset >= 0x1000) {
+      if (offset + data.length <= 0x2000) new Uint8Array(this.#doorbells.buffer).set(data, offset - 0x1000);
+      return;
+    }
+    if (offset === Register.cap || offset === Register.csts) return;
+    new Uint8Array(this.#registers.buffer).set(data, offset);
+    if (offset === Register.cc) this.#configure(this.#registers.getUint32(Register.cc, true));
+  }
+
+  spoilConfig(offset: number, bytes: Uint8Array): Uint8Array {
+    for (const { at, value } of this.configLies)
+      if (at >= offset && at < offset + bytes.length) bytes[at - offset] = value;
+    return bytes;
+  }
+
+  /** The controller looks at its doorbells. Returns whether it found anything to do. */
+  tick(): boolean {
+    if (this.#closed || this.#gone !== null) return false;
+    let worked = false;
+    const doorbells = new Uint32Array(this.#doorbells.buffer);
+    for (const { queue, words } of this.#late.splice(0)) this.#store(queue, words);
+    for (const queue of [...this.#queues.values()]) {
+      const tail = doorbells[(queue.id * 2) << this.#dstrd] as number;
+      // What the driver rings is within the queue, or it has a defect.
+      if (tail >= queue.entries) throw new RangeError(`the driver rang ${tail} of ${queue.entries} entries of queue ${queue.id}`);
+      while (queue.head !== tail) {
+        worked = true;
+        const entry = this.words(queue.submissions + queue.head * 64, 16);
+        queue.head = (queue.head + 1) % queue.entries;
+        if (entry !== null) this.#execute(queue, entry.slice());
+      }
+    }
+    return worked;
+  }
+
+  /** The driver's memory at an address; null where it has none. */
+  words(address: number, count: number): Uint32Array | null {
+    const memory = this.memories.find(({ iova, size }) => address >= iova && address + count * 4 <= iova + size);
+    if (memory === undefined || memory.buffer.byteLength === 0) return null;
+    return new Uint32Array(memory.buffer, address - memory.iova, count);
+  }
+
+  /** Stores a completion where the controller is, whatever it says. */
+  post(queueId: number, words: readonly [number, number, number, number]): void {
+    const queue = this.#queues.get(queueId);
+    if (queue !== undefined) this.#store(queue, words);
+  }
+
+  #allocate(size: number): Promise<DmaMemory> {
+    if (this.#gone !== null) return Promise.reject(this.#gone);
+    const last = this.memories.at(-1);
+    const memory = new Memory(last === undefined ? ARENA_BASE : last.iova + last.size, size);
+    this.memories.push(memory);
+    return Promise.resolve(memory);
+  }
+
+  #configure(cc: number): void {
+    const enabled = (cc & 1) !== 0;
+    const shutdown = ((cc >>> 14) & 3) === 0 ? 0 : 8;
+    this.#registers.setUint32(Register.csts, (enabled ? 1 : 0) | shutdown, true);
+    if (!enabled) {
+      this.#queues.clear();
+      return;
+    }
+    if (this.#queues.has(0)) return;
+    new Uint32Array(this.#doorbells.buffer).fill(0);
+    const aqa = this.#registers.getUint32(Register.aqa, true);
+    const address = (register: number): number => Number(this.#registers.getBigUint64(register, true));
+    this.#add(0, address(Register.asq), address(Register.acq), (aqa & 0xfff) + 1);
+  }
+
+  #add(id: number, submissions: number, completions: number, entries: number): void {
+    this.#queues.set(id, { id, submissions, completions, entries, head: 0, tail: 0, phase: 1 });
+  }
+
+  #execute(queue: ControllerQueue, entry: Uint32Array): void {
+    this.#tally.messages++;
+    const lie = this.#nextLie();
+    const opcode = (entry[0] as number) & 0xff;
+    const cid = (entry[0] as number) >>> 16;
+    const result = queue.id === 0 ? this.#admin(opcode, entry, lie) : this.#io(opcode, entry);
+    this.#complete(queue, cid, result, lie);
+  }
+
+  #nextLie(): Lie | null {
+    const next = this.lies[0];
+    if (next === undefined || next.left-- > 0) return null;
+    this.lies.shift();
+    this.#tally.see(`lie: ${next.lie.how}`);
+    return next.lie;
+  }
+
+  /** Does an admin command, and gives dword 0 of its completion. */
+  #admin(opcode: number, entry: Uint32Array, lie: Lie | null): number {
+    const cdw10 = entry[10] as number;
+    const id = cdw10 & 0xffff;
+    const prp1 = (entry[6] as number) + (entry[7] as number) * 2 ** 32;
+    switch (opcode) {
+      case AdminOpcode.identify: {
+        const data = identifyData(cdw10 & 0xff).slice();
+        if (lie?.how === 'data') {
+          const view = new DataView(data.buffer);
+          view.setUint32(lie.at % 4092, lie.value, true);
+          if (lie.value % 7 === 0) data.fill(lie.value);
+        }
+        this.words(prp1, 1024)?.set(new Uint32Array(data.buffer));
+        return 0;
+      }
+      case AdminOpcode.getLogPage:
+        if (lie?.how === 'data') this.words(prp1, 16)?.fill(lie.value);
+        return 0;
+      case AdminOpcode.setFeatures:
+        return (cdw10 & 0xff) === 7 ? 0x0003_0003 : (entry[11] as number);
+      case AdminOpcode.createIoCompletionQueue:
+        if (id !== 0) this.#add(id, 0, prp1, (cdw10 >>> 16) + 1);
+        return 0;
+      case AdminOpcode.createIoSubmissionQueue: {
+        const queue = this.#queues.get(id);
+        if (queue === undefined || id === 0) return 0;
+        this.#queues.set(id, { ...queue, submissions: prp1 });
+        new Uint32Array(this.#doorbells.buffer)[(id * 2) << this.#dstrd] = 0;
+        return 0;
+      }
+      case AdminOpcode.deleteIoCompletionQueue:
+      case AdminOpcode.deleteIoSubmissionQueue:
+        if (id !== 0) this.#queues.delete(id);
+        return 0;
+      default:
+        return 0;
+    }
+  }
+
+  /** Fills what is read with the number of its block, as far as it is in one or two pages. */
+  #io(opcode: number, entry: Uint32Array): number {
+    if (opcode !== NvmOpcode.read) return 0;
+    const length = (((entry[12] as number) & 0xffff) + 1) * BLOCK;
+    const prp1 = (entry[6] as number) + (entry[7] as number) * 2 ** 32;
+    const first = Math.min(length, PAGE - (prp1 % PAGE));
+    this.words(prp1, first / 4)?.fill(patternOf(entry[10] as number));
+    return 0;
+  }
+
+  #complete(queue: ControllerQueue, cid: number, result: number, lie: Lie | null): void {
+    const { how, value = 0 } = lie ?? {};
+    const status = how === 'status' ? value & 0x7fff : 0;
+    const words = [
+      how === 'result' ? value : result,
+      0,
+      ((how === 'queue' ? value & 0xffff : queue.id) << 16) | (how === 'head' ? value & 0xffff : queue.head),
+      (status << 17) | (how === 'cid' ? value & 0xffff : cid),
+    ] as const;
+    if (how === 'none') return;
+    if (how === 'late') {
+      this.#late.push({ queue, words });
+      return;
+    }
+    this.#store(queue, words, how === 'phase');
+    if (how === 'twice') this.#store(queue, words);
+    if (how === 'unasked') this.#store(queue, [value, value, value, value]);
+    this.msix.signal(queue.id % VECTORS);
+  }
+
+  #store(queue: ControllerQueue, words: readonly [number, number, number, number], wrongPhase = false): void {
+    const target = this.words(queue.completions + queue.tail * 16, 4);
+    if (target === null) return;
+    target.set(words);
+    const phase = wrongPhase ? 1 - queue.phase : queue.phase;
+    target[3] = ((words[3] & ~0x1_0000) | (phase << 16)) >>> 0;
+    this.#tally.messages++;
+    queue.tail = (queue.tail + 1) % queue.entries;
+    if (queue.tail === 0) queue.phase ^= 1;
+  }
+}
+
+/** What the words of a block read as. */
+export function patternOf(lba: number): number {
+  return (lba * 2654435761) >>> 0;
+}
+
+const IDENTIFY: Readonly<Record<number, Uint8Array>> = {
+  [IdentifyCns.namespace]: encodeIdentifyNamespace({
+    nsze: BLOCKS,
+    ncap: BLOCKS,
+    nuse: BLOCKS,
+    lbafs: [{ ms: 0, ds: Math.log2(BLOCK), rp: 0 }],
+  }),
+  [IdentifyCns.controller]: encodeIdentifyController({
+    vid: 0x4e58,
+    sn: SERIAL,
+    mn: 'hostile',
+    fr: '1',
+    mdts: 5,
+    ver: parseVersion('2.0'),
+    nn: 1,
+    sqes: 0x66,
+    cqes: 0x44,
+    oncs: 0x1f,
+  }),
+  [IdentifyCns.activeNamespaces]: encodeNamespaceList([1]),
+  [IdentifyCns.namespaceDescriptors]: encodeNamespaceDescriptors({ csi: 0 }),
+  [IdentifyCns.commandSetController]: encodeIdentifyNvmController({}),
+};
+const NO_DATA = new Uint8Array(4096);
+
+function identifyData(cns: number): Uint8Array {
+  return IDENTIFY[cns] ?? NO_DATA;
+}
