@@ -1,89 +1,17 @@
 // SPDX-License-Identifier: MIT
-/** `npm run fuzz`: see HELP. */
+/** `npm run fuzz`; see `HELP` of options.ts. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
-import { readCase, saveCase, type Case } from './cases';
+import { join } from 'node:path';
+import { saveCase, type Case } from './cases';
+import { HELP, readOptions, type Options } from './options';
 import { Random } from './random';
-import { ROLE_NAMES, type RoleName, type Step } from './role';
+import type { RoleName, Step } from './role';
 import { ROLES } from './roles';
 import { supervise, type Outcome } from './supervisor';
 
-const HELP = `Fuzzes one side of the package with a generated peer.
-
-  npm run fuzz -- --role ROLE [options]
-  npm run fuzz -- --replay FILE
-
-  --role ROLE      what is fuzzed: server, client, nvme-host (the driver) or nvme-controller
-  --seconds N      how long (default 60; without a limit when only --messages is given)
-  --messages N     ends after so many generated messages
-  --seed S         0 to 4294967295 (default: random). A seed gives the same sessions each time
-  --corpus DIR     where a failing case is saved (default test/fuzz/corpus)
-  --replay FILE    runs the case of a file, instead of generated ones
-  --help
-
-The fuzzed side runs in a process of its own. A crash, an uncaught error, a hang, a leak, or an answer that breaks the protocol
-ends the run; its session is then run alone, made shorter as long as it still fails, and saved.
-
-Exit codes: 0 nothing was found, 1 something was found, 2 wrong usage.
-`;
-
 /** Tries to make a failing case shorter. */
 const SHRINK_TRIES = 60;
-
-interface Options {
-  readonly role: RoleName;
-  readonly seconds: number;
-  readonly messages: number;
-  readonly seed: number;
-  readonly corpus: string;
-  readonly replay: string | undefined;
-}
-
-class UsageError extends Error {}
-
-function readOptions(args: string[]): Options | null {
-  let values;
-  try {
-    ({ values } = parseArgs({
-      args,
-      options: {
-        role: { type: 'string' },
-        seconds: { type: 'string' },
-        messages: { type: 'string' },
-        seed: { type: 'string' },
-        corpus: { type: 'string', default: resolve('test/fuzz/corpus') },
-        replay: { type: 'string' },
-        help: { type: 'boolean', default: false },
-      },
-    }));
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
-  if (values.help) return null;
-  const { replay, corpus } = values;
-  const role = replay === undefined ? values.role : readCase(replay).role;
-  if (role === undefined || !(ROLE_NAMES as readonly string[]).includes(role))
-    throw new UsageError(`--role is one of ${ROLE_NAMES.join(', ')}${role === undefined ? '' : `, not ${role}`}`);
-  const messages = readNumber('messages', values.messages, 1, Infinity);
-  return {
-    role: role as RoleName,
-    seconds: readNumber('seconds', values.seconds, 1, messages === undefined ? 60 : Infinity) ?? Infinity,
-    messages: messages ?? Infinity,
-    seed: readNumber('seed', values.seed, 0, undefined) ?? Math.floor(Math.random() * 2 ** 32),
-    corpus,
-    replay,
-  };
-}
-
-function readNumber(name: string, text: string | undefined, least: number, absent: number | undefined) {
-  if (text === undefined) return absent === Infinity ? undefined : absent;
-  const value = Number(text);
-  if (!Number.isSafeInteger(value) || value < least || text.trim() === '')
-    throw new UsageError(`--${name} is an integer from ${least} on, not ${text}`);
-  return value;
-}
 
 function summarize(role: RoleName, seed: number, seconds: number, outcome: Extract<Outcome, { kind: 'done' }>): void {
   const { messages, connections, sessions, first, last } = outcome;

@@ -479,6 +479,8 @@ class ServerFixture implements Fixture {
   async open(): Promise<this> {
     this.#server = await serve(`@vfio-user-fuzz-${process.pid}-${Math.random()}`, this.#model, {
       messageTimeout: 10,
+      // A connection that has to end must not end by this.
+      versionTimeout: Infinity,
       onError: (error) => {
         this.#report(error);
       },
