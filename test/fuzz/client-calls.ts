@@ -51,9 +51,11 @@ export const CALLS = {
   read8: async (program, a) => (await regionOf(program)).read8(a % 0x5000),
   read32: async (program, a) => (await regionOf(program)).read32((a % 0x1000) * 4),
   read64: async (program, a) => (await regionOf(program)).read64((a % 0x800) * 8),
-  readBytes: async (program, a, b) => (await regionOf(program)).readBytes(a % 0x4000, b % 3 === 0 ? b % 70000 : b % 300),
+  readBytes: async (program, a, b) =>
+    (await regionOf(program)).readBytes(a % 0x4000, b % 3 === 0 ? b % 70000 : b % 300),
   write32: async (program, a, b) => (await regionOf(program)).write32((a % 0x1000) * 4, b),
-  writeBytes: async (program, a, b) => (await regionOf(program)).writeBytes(a % 0x4000, new Uint8Array(b % 300)),
+  writeBytes: async (program, a, b) =>
+    (await regionOf(program)).writeBytes(a % 0x4000, new Uint8Array(b % 300)),
   writePosted: async (program, a, b) =>
     (await regionOf(program)).writeBytes(a % 0x3f00, new Uint8Array(b % 17), { posted: true }),
   map: async (program, a) => {

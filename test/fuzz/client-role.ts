@@ -4,7 +4,15 @@ import { connect, type VfioUserDevice } from '../../lib/client';
 import { VfioUserError, errnoName } from '../../lib/errors';
 import { EventFd, Socket, closeFd, duplicateFd } from '../../lib/native';
 import { Command, HeaderFlag, commandName, encodeIoRegionResponse, isReply } from '../../lib/protocol';
-import { CALLS, CALL_NAMES, SYNC_CALLS, SYNC_CALL_NAMES, type CallName, type Program, type SyncCallName } from './client-calls';
+import {
+  CALLS,
+  CALL_NAMES,
+  SYNC_CALLS,
+  SYNC_CALL_NAMES,
+  type CallName,
+  type Program,
+  type SyncCallName,
+} from './client-calls';
 import { Descriptors, FD_KINDS, MEMORY_BYTES, type FdKind } from './descriptors';
 import { HonestDevice, patternAt } from './honest-device';
 import type { Random } from './random';
@@ -115,13 +123,41 @@ function generate(random: Random): ClientStep[] {
 
 function versionAnswer(random: Random): Answer {
   if (random.once(3)) return { ...answer(random), skip: 0 };
-  return { do: 'answer', skip: 0, how: 'bytes', value: 0, at: 0, bytes: versionPayload(random), fds: random.once(2) ? [random.pick(FD_KINDS)] : [] };
+  return {
+    do: 'answer',
+    skip: 0,
+    how: 'bytes',
+    value: 0,
+    at: 0,
+    bytes: versionPayload(random),
+    fds: random.once(2) ? [random.pick(FD_KINDS)] : [],
+  };
 }
 
 function answer(random: Random): Answer {
   // What ends the connection, or costs a time-out, is rare.
-  const how = random.once(40) ? random.pick(SPOILT) : random.pick(['error', 'short', 'long', 'patch', 'patch', 'patch 64', 'twice', 'late', 'descriptors', 'bytes', 'cut'] as const);
-  const base = { do: 'answer', skip: random.below(4), how, value: random.odd32(), at: random.below(24) * 4 } as const;
+  const how = random.once(40)
+    ? random.pick(SPOILT)
+    : random.pick([
+        'error',
+        'short',
+        'long',
+        'patch',
+        'patch',
+        'patch 64',
+        'twice',
+        'late',
+        'descriptors',
+        'bytes',
+        'cut',
+      ] as const);
+  const base = {
+    do: 'answer',
+    skip: random.below(4),
+    how,
+    value: random.odd32(),
+    at: random.below(24) * 4,
+  } as const;
   if (how === 'bytes') return { ...base, bytes: random.bytes(random.below(80)) };
   if (how === 'descriptors')
     return { ...base, fds: Array.from({ length: random.near(1, 3, 16) }, () => random.pick(FD_KINDS)) };
@@ -204,7 +240,10 @@ class FuzzedClient {
         return;
       case 'send':
         this.#spoilt = true;
-        this.#send(step.bytes, (step.fds ?? []).map((kind) => this.#descriptors.get(kind)));
+        this.#send(
+          step.bytes,
+          (step.fds ?? []).map((kind) => this.#descriptors.get(kind)),
+        );
         return;
       case 'resize':
         this.#descriptors.resize(step.size);
@@ -240,7 +279,8 @@ class FuzzedClient {
     if (device === undefined) return;
     this.#answers.length = 0;
     await this.wait();
-    if (!device.closed && !this.#doomed && !this.#socket.closed && this.#sent.partial === 0) await this.#isWell(device);
+    if (!device.closed && !this.#doomed && !this.#socket.closed && this.#sent.partial === 0)
+      await this.#isWell(device);
     if (device.closed && !this.#doomed && !this.#spoilt && !this.#socket.closed)
       throw new Violation('the client closed a connection whose server had done nothing wrong');
   }
@@ -249,7 +289,10 @@ class FuzzedClient {
     this.#socket.close();
     await this.#program?.device.close();
     for (const event of this.#events) event.close();
-    await waitFor(() => this.#pump() || this.#pending.size === 0, `the end of ${[...this.#pending].join(', ')} after close()`);
+    await waitFor(
+      () => this.#pump() || this.#pending.size === 0,
+      `the end of ${[...this.#pending].join(', ')} after close()`,
+    );
     this.#honest.endSession();
     if (this.#fault !== null) throw this.#fault;
   }
@@ -319,15 +362,24 @@ class FuzzedClient {
     const program = this.#program;
     if (program === null || program.device.closed || this.#socket.closed) return;
     // What the client will ask is only known when it has: the answer fits the most likely question.
-    const command = call === 'flushSync' ? Command.deviceGetInfo : call.startsWith('configWrite') ? Command.regionWrite : Command.regionRead;
+    const command =
+      call === 'flushSync'
+        ? Command.deviceGetInfo
+        : call.startsWith('configWrite')
+          ? Command.regionWrite
+          : Command.regionRead;
     const count = call === 'readBytesSync' ? 1 + (b % 64) : call === 'configRead32Sync' ? 4 : 2;
-    const offset = call === 'readBytesSync' ? a % 128 : call === 'configRead32Sync' ? (a % 64) * 4 : (a % 32) * 2 + 128;
+    const offset =
+      call === 'readBytesSync' ? a % 128 : call === 'configRead32Sync' ? (a % 64) * 4 : (a % 32) * 2 + 128;
     const request = new Uint8Array(16);
     const view = new DataView(request.buffer);
     view.setUint32(0, offset, true);
     view.setUint32(8, 7, true);
     view.setUint32(12, count, true);
-    this.#reply({ header: { id: (this.#lastId + 1) & 0xffff, command, size: 0, flags: 0, error: 0 }, payload: request });
+    this.#reply({
+      header: { id: (this.#lastId + 1) & 0xffff, command, size: 0, flags: 0, error: 0 },
+      payload: request,
+    });
     this.#tally.messages++;
     this.#start(call, () => {
       const run: (program: Program, a: number, b: number) => unknown = SYNC_CALLS[call];
@@ -374,14 +426,17 @@ class FuzzedClient {
       const asked = this.#commands.get(id);
       if (asked === undefined || asked.command !== command) {
         // It may answer what was sent as junk.
-        if (!this.#spoilt) throw new Violation(`the reply to ${commandName(command)} (id ${id}) answers nothing`);
+        if (!this.#spoilt)
+          throw new Violation(`the reply to ${commandName(command)} (id ${id}) answers nothing`);
         return;
       }
       this.#commands.delete(id);
       const ok = (flags & HeaderFlag.error) === 0;
       this.#tally.see(`${commandName(command)} ${ok ? 'ok' : errnoName(error)}`);
       if (ok && command === Command.dmaRead && payload.length !== 16 + asked.count)
-        throw new Violation(`the reply to DMA_READ has ${payload.length} bytes, expected 16 and ${asked.count}`);
+        throw new Violation(
+          `the reply to DMA_READ has ${payload.length} bytes, expected 16 and ${asked.count}`,
+        );
       return;
     }
     this.#lastId = id;
@@ -426,11 +481,16 @@ class FuzzedClient {
     if (how === 'patch 64' && payload.length >= 8)
       view.setBigUint64((at % (payload.length - 7)) & ~7, BigInt(value) << BigInt(value % 33), true);
     const error = how === 'error' || how === 'error without errno';
-    const reply = frame(how === 'command' ? command ^ 1 : command, error ? new Uint8Array(0) : payload, how === 'id' ? id ^ 1 : id, {
-      flags: how === 'flags' ? value : error ? HeaderFlag.reply | HeaderFlag.error : HeaderFlag.reply,
-      errno: how === 'error' ? value % 200 : 0,
-      size: how === 'size' ? value : 16 + (error ? 0 : payload.length),
-    });
+    const reply = frame(
+      how === 'command' ? command ^ 1 : command,
+      error ? new Uint8Array(0) : payload,
+      how === 'id' ? id ^ 1 : id,
+      {
+        flags: how === 'flags' ? value : error ? HeaderFlag.reply | HeaderFlag.error : HeaderFlag.reply,
+        errno: how === 'error' ? value % 200 : 0,
+        size: how === 'size' ? value : 16 + (error ? 0 : payload.length),
+      },
+    );
     if (how === 'none') this.#honest.sent();
     else if (how === 'late') this.#late.push({ bytes: reply, fds: [] });
     else {
@@ -479,7 +539,8 @@ class FuzzedClient {
       socket.close();
       return false;
     }
-    if (socket === this.#socket && !this.#sent.push(bytes, (1 << 20) + (1 << 16) + 16, [])) this.#doomed = true;
+    if (socket === this.#socket && !this.#sent.push(bytes, (1 << 20) + (1 << 16) + 16, []))
+      this.#doomed = true;
     return true;
   }
 
@@ -519,7 +580,8 @@ class FuzzedClient {
     });
     await this.wait();
     // A reply that came late to another question may not be taken for this one's; a time-out is the machine's.
-    if (value !== -1 && value !== 0x0f23_494f) throw new Violation(`after the session, configuration space reads as 0x${value.toString(16)}`);
+    if (value !== -1 && value !== 0x0f23_494f)
+      throw new Violation(`after the session, configuration space reads as 0x${value.toString(16)}`);
     if (bytes.some((byte, index) => byte !== patternAt(0x40 + index)))
       throw new Violation(`after the session, region 3 reads as ${Buffer.from(bytes).toString('hex')}`);
     if (value !== -1) this.#tally.see('well after the session');
@@ -569,10 +631,26 @@ export const clientRole: Role = {
     ...CALL_NAMES.map((name) => `${name} ok`),
     ...SYNC_CALL_NAMES.map((name) => `${name} ok`),
     ...SPOILT.map((how) => `spoilt: ${how}`),
-    ...['DMA_READ ok', 'DMA_WRITE ok', 'DMA_READ EFAULT', 'DMA_WRITE EFAULT', 'DMA_READ EINVAL', 'ioregionfd command'],
-    ...['REMOTE', 'PROTOCOL', 'TIMEOUT', 'DISCONNECTED', 'CLOSED', 'VERSION', 'DMA', 'MIGRATION', 'PCI', 'UNSUPPORTED'].map(
-      (code) => (code === 'REMOTE' ? 'remote EPERM' : `fails with ERR_VFIO_USER_${code}`),
-    ),
+    ...[
+      'DMA_READ ok',
+      'DMA_WRITE ok',
+      'DMA_READ EFAULT',
+      'DMA_WRITE EFAULT',
+      'DMA_READ EINVAL',
+      'ioregionfd command',
+    ],
+    ...[
+      'REMOTE',
+      'PROTOCOL',
+      'TIMEOUT',
+      'DISCONNECTED',
+      'CLOSED',
+      'VERSION',
+      'DMA',
+      'MIGRATION',
+      'PCI',
+      'UNSUPPORTED',
+    ].map((code) => (code === 'REMOTE' ? 'remote EPERM' : `fails with ERR_VFIO_USER_${code}`)),
     'well after the session',
   ],
   generate,

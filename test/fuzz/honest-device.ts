@@ -75,7 +75,12 @@ export class HonestDevice {
       case Command.migDataRead: {
         const count = Math.min(u32(4), this.#stateBytes);
         this.#stateBytes -= count;
-        return { payload: fields.u32(8 + count, count).raw(new Uint8Array(count)).take() };
+        return {
+          payload: fields
+            .u32(8 + count, count)
+            .raw(new Uint8Array(count))
+            .take(),
+        };
       }
       default:
         return { payload: new Uint8Array(0) };
@@ -208,8 +213,13 @@ export class HonestDevice {
     }
     if (index !== 8) return payload.slice();
     const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-    const pages = payload.length < 32 ? 0 : Number(view.getBigUint64(16, true)) / Number(view.getBigUint64(24, true));
+    const pages =
+      payload.length < 32 ? 0 : Number(view.getBigUint64(16, true)) / Number(view.getBigUint64(24, true));
     const bitmap = new Uint8Array(Math.min(Math.ceil(pages / 64) * 8, 1 << 16));
-    return fields.u32(8 + 24 + bitmap.length, flags).raw(payload.subarray(8, 32)).raw(bitmap).take();
+    return fields
+      .u32(8 + 24 + bitmap.length, flags)
+      .raw(payload.subarray(8, 32))
+      .raw(bitmap)
+      .take();
   }
 }

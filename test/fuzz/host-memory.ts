@@ -71,7 +71,11 @@ export class HostMemory implements ClientMemory {
   generation = 0;
   readonly #fd = createSharedMemory(LAYOUT.reduce((sum, { size }) => sum + size, 0));
   /** All of it, as the host sees it. */
-  readonly #mapping = Mapping.map(this.#fd, 0, LAYOUT.reduce((sum, { size }) => sum + size, 0));
+  readonly #mapping = Mapping.map(
+    this.#fd,
+    0,
+    LAYOUT.reduce((sum, { size }) => sum + size, 0),
+  );
   readonly #bytes = new Uint8Array(this.#mapping.buffer);
   readonly #ranges: (HostRange | null)[] = LAYOUT.map(() => null);
   #messages = 0;

@@ -262,7 +262,12 @@ export class HostileDevice extends EventEmitter<{ close: [Error | null] }> imple
       classCode: 0x010802,
       bars: { 0: { kind: 'memory64', size: BAR_BYTES } },
       capabilities: [
-        { kind: 'msix', vectors: VECTORS, table: { bar: 0, offset: 0x2000 }, pba: { bar: 0, offset: 0x3000 } },
+        {
+          kind: 'msix',
+          vectors: VECTORS,
+          table: { bar: 0, offset: 0x2000 },
+          pba: { bar: 0, offset: 0x3000 },
+        },
       ],
     });
     this.config = new Config(this, space);
@@ -384,7 +389,8 @@ export class HostileDevice extends EventEmitter<{ close: [Error | null] }> imple
     for (const queue of [...this.#queues.values()]) {
       const tail = doorbells[(queue.id * 2) << this.#dstrd] as number;
       // What the driver rings is within the queue, or it has a defect.
-      if (tail >= queue.entries) throw new RangeError(`the driver rang ${tail} of ${queue.entries} entries of queue ${queue.id}`);
+      if (tail >= queue.entries)
+        throw new RangeError(`the driver rang ${tail} of ${queue.entries} entries of queue ${queue.id}`);
       while (queue.head !== tail) {
         worked = true;
         const entry = this.words(queue.submissions + queue.head * 64, 16);
@@ -397,7 +403,9 @@ export class HostileDevice extends EventEmitter<{ close: [Error | null] }> imple
 
   /** The driver's memory at an address; null where it has none. */
   words(address: number, count: number): Uint32Array | null {
-    const memory = this.memories.find(({ iova, size }) => address >= iova && address + count * 4 <= iova + size);
+    const memory = this.memories.find(
+      ({ iova, size }) => address >= iova && address + count * 4 <= iova + size,
+    );
     if (memory === undefined || memory.buffer.byteLength === 0) return null;
     return new Uint32Array(memory.buffer, address - memory.iova, count);
   }

@@ -13,18 +13,22 @@ import { supervise, type Outcome } from './supervisor';
 /** Tries to make a failing case shorter. */
 const SHRINK_TRIES = 60;
 
-function summarize(role: RoleName, seed: number, seconds: number, outcome: Extract<Outcome, { kind: 'done' }>): void {
+function summarize(
+  role: RoleName,
+  seed: number,
+  seconds: number,
+  outcome: Extract<Outcome, { kind: 'done' }>,
+): void {
   const { messages, connections, sessions, first, last } = outcome;
   const seen = new Map(outcome.seen);
   for (const [what, count] of [...seen].sort()) console.log(`  ${String(count).padStart(10)}  ${what}`);
+  if (first === null || last === null) return;
   const never = ROLES[role].wanted.filter((what) => !seen.has(what));
   console.log(`never seen: ${never.length === 0 ? 'nothing that should be' : never.join(', ')}`);
-  if (first !== null && last !== null) {
-    console.log(
-      `held after warm-up and at the end: descriptors ${first.fds} and ${last.fds}, mappings ${first.mappings} and ${last.mappings}, ` +
-        `heap ${first.heap} and ${last.heap} MiB, resident ${first.rss} and ${last.rss} MiB`,
-    );
-  }
+  console.log(
+    `held after warm-up and at the end: descriptors ${first.fds} and ${last.fds}, mappings ${first.mappings} and ${last.mappings}, ` +
+      `heap ${first.heap} and ${last.heap} MiB, resident ${first.rss} and ${last.rss} MiB`,
+  );
   console.log(
     `${role}: ${messages} messages, ${Math.round(messages / seconds)} a second, ${connections} connections, ` +
       `${sessions} sessions, ${Math.round(seconds)} s, seed ${seed}: nothing found`,
@@ -32,7 +36,11 @@ function summarize(role: RoleName, seed: number, seconds: number, outcome: Extra
 }
 
 /** Runs steps alone in a new process; why they fail, or undefined when they do not. */
-async function tryAlone(role: RoleName, steps: readonly Step[], directory: string): Promise<string | undefined> {
+async function tryAlone(
+  role: RoleName,
+  steps: readonly Step[],
+  directory: string,
+): Promise<string | undefined> {
   const replay = saveCase(directory, 'try', { role, note: '', steps });
   const outcome = await supervise({ role, seed: 0, limits: { seconds: 0, messages: 0 }, replay });
   return outcome.kind === 'failure' ? outcome.text : undefined;
@@ -62,7 +70,11 @@ async function keep({ role, seed, corpus }: Options, session: number, text: stri
   try {
     const alone = await tryAlone(role, steps, directory);
     if (alone !== undefined) one = { role, note, steps: await shrink(role, steps, directory) };
-    console.log(alone === undefined ? 'alone, the session does not fail' : `alone, the session fails too; ${one.steps.length} of its ${steps.length} steps do`);
+    console.log(
+      alone === undefined
+        ? 'alone, the session does not fail'
+        : `alone, the session fails too; ${one.steps.length} of its ${steps.length} steps do`,
+    );
   } finally {
     rmSync(directory, { recursive: true });
   }

@@ -5,7 +5,15 @@ import { NvmeControllerModel } from '../../lib/nvme/controller';
 import { AdminOpcode, NvmOpcode } from '../../lib/nvme/spec';
 import { CommandError, type Client } from '../../lib/server';
 import { DATA, HostMemory, LAYOUT, QUEUES } from './host-memory';
-import { BESIDE_QUEUES, NAMESPACE_BLOCKS, type Reach, generateAdmin, generateIo, generateList, queuePlace } from './nvme-commands';
+import {
+  BESIDE_QUEUES,
+  NAMESPACE_BLOCKS,
+  type Reach,
+  generateAdmin,
+  generateIo,
+  generateList,
+  queuePlace,
+} from './nvme-commands';
 import type { Random } from './random';
 import { Violation, type Fixture, type Role, type Step, type Tally } from './role';
 import { turns, waitFor } from './waiting';
@@ -65,7 +73,8 @@ function generate(random: Random): HostStep[] {
   const entries = sizes.map((count) => Math.max(2, Math.min(count, 64)));
   // A half of the sessions does nothing that a host must not do, so that every completion can be checked.
   const strict = random.once(2);
-  if (!random.once(20)) steps.push(strict ? { do: 'bring up', entries } : { do: 'bring up', entries, careless: true });
+  if (!random.once(20))
+    steps.push(strict ? { do: 'bring up', entries } : { do: 'bring up', entries, careless: true });
   const reach = strict ? BESIDE_QUEUES : LAYOUT;
   for (let i = random.below(2 * STEPS); i > 0; i--) {
     const queue = random.once(8) ? 0 : random.near(1, 2, 2);
@@ -75,7 +84,11 @@ function generate(random: Random): HostStep[] {
     if (random.once(50))
       steps.push({ do: random.once(2) ? 'map' : 'unmap', range: 1 + random.below(LAYOUT.length - 1) });
     if (!strict) hostile(random, steps);
-    steps.push({ do: 'submit', queue, entry: entryOf(queue === 0 ? admin(random, reach) : generateIo(random, reach)) });
+    steps.push({
+      do: 'submit',
+      queue,
+      entry: entryOf(queue === 0 ? admin(random, reach) : generateIo(random, reach)),
+    });
   }
   steps.push({ do: 'wait' });
   return steps;
@@ -93,7 +106,8 @@ function entryOf(words: Uint32Array): Uint8Array {
 function hostile(random: Random, steps: HostStep[]): void {
   if (random.once(30)) steps.push({ do: 'doorbell', index: random.below(12), value: random.odd32() });
   if (random.once(60)) steps.push(registerAccess(random));
-  if (random.once(60)) steps.push({ do: random.once(2) ? 'map' : 'unmap', range: random.below(LAYOUT.length) });
+  if (random.once(60))
+    steps.push({ do: random.once(2) ? 'map' : 'unmap', range: random.below(LAYOUT.length) });
   if (random.once(300)) steps.push({ do: 'function reset' });
   if (random.once(120)) steps.push({ do: 'bring up', entries: [16, 16, 16, 16], careless: true });
 }
@@ -108,7 +122,10 @@ function registerAccess(random: Random): Access {
     new DataView(bytes.buffer, bytes.byteOffset).setUint8(0, cc & 0xff);
     return { do: 'write', region, offset: 0x14, bytes: new Uint8Array(Uint32Array.of(cc).buffer) };
   }
-  const offset = region === 0 ? random.near(0, 0x14, 0x24, 0x28, 0x30, 0x1000, 0x1200, 0x3ffc) : random.near(0, 16, 64, 256, 0x1000);
+  const offset =
+    region === 0
+      ? random.near(0, 0x14, 0x24, 0x28, 0x30, 0x1000, 0x1200, 0x3ffc)
+      : random.near(0, 16, 64, 256, 0x1000);
   return { do: random.once(3) ? 'read' : 'write', region, offset, bytes };
 }
 
@@ -315,12 +332,16 @@ class FuzzedHost {
     const command = queue?.inFlight.get(cid);
     queue?.inFlight.delete(cid);
     this.#lastStatus = status;
-    this.#tally.see(`status ${((status >>> 8) & 7).toString(16)}/${(status & 0xff).toString(16).padStart(2, '0')}`);
+    this.#tally.see(
+      `status ${((status >>> 8) & 7).toString(16)}/${(status & 0xff).toString(16).padStart(2, '0')}`,
+    );
     if (this.#lax) return;
     const what = `completion of command ${cid} of queue ${queueWord >>> 16} in completion queue ${place.id}`;
-    if (queue === undefined || command === undefined) throw new Violation(`${what}: no such command is in flight`);
+    if (queue === undefined || command === undefined)
+      throw new Violation(`${what}: no such command is in flight`);
     if (queue.completions !== place) throw new Violation(`${what}: the wrong completion queue`);
-    if ((queueWord & 0xffff) >= queue.entries) throw new Violation(`${what}: head ${queueWord & 0xffff} of ${queue.entries}`);
+    if ((queueWord & 0xffff) >= queue.entries)
+      throw new Violation(`${what}: head ${queueWord & 0xffff} of ${queue.entries}`);
     if (queueWord >>> 16 === 0 && status === 0) this.#adminDone(command);
   }
 
@@ -334,7 +355,12 @@ class FuzzedHost {
       case AdminOpcode.createIoCompletionQueue:
         this.#tally.see('queue created');
         // Where queues overlap with others, or with data, nothing can be told.
-        if (address !== queuePlace(QUEUES, id, true) || id >= 16 || entries > 64 || this.#unclean.has(command))
+        if (
+          address !== queuePlace(QUEUES, id, true) ||
+          id >= 16 ||
+          entries > 64 ||
+          this.#unclean.has(command)
+        )
           this.#lax = true;
         else this.#addCompletions(id, address, entries);
         return;
@@ -452,7 +478,8 @@ class ControllerFixture implements Fixture {
       pollSlice: 0,
       onFault: (reason) => {
         tally.see(`fault: ${reason.replace(/\d+/g, 'N').slice(0, 40)}`);
-        if (reason.startsWith('Processing failed') || reason.includes('The completion of a command')) this.#fault = reason;
+        if (reason.startsWith('Processing failed') || reason.includes('The completion of a command'))
+          this.#fault = reason;
       },
     });
   }
@@ -524,9 +551,22 @@ export const nvmeControllerRole: Role = {
     ...OPCODES.admin.map((opcode) => opcodeLabel(0, opcode)),
     ...OPCODES['I/O'].map((opcode) => opcodeLabel(1, opcode)),
     // Statuses of NVMe base 2.0, 3.3.3.2, and NVM command set 1.0 that the controller knows.
-    ...['0/00', '0/01', '0/02', '0/04', '0/0b', '0/13', '0/80', '1/01', '1/02', '1/05', '1/08', '1/09', '1/0c', '2/85'].map(
-      (status) => `status ${status}`,
-    ),
+    ...[
+      '0/00',
+      '0/01',
+      '0/02',
+      '0/04',
+      '0/0b',
+      '0/13',
+      '0/80',
+      '1/01',
+      '1/02',
+      '1/05',
+      '1/08',
+      '1/09',
+      '1/0c',
+      '2/85',
+    ].map((status) => `status ${status}`),
     'queue created',
     'queue deleted',
   ],

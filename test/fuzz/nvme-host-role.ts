@@ -88,7 +88,12 @@ interface Program {
   outstanding: number;
 }
 
-const FEATURES: readonly FeatureName[] = ['numberOfQueues', 'arbitration', 'temperatureThreshold', 'volatileWriteCache'];
+const FEATURES: readonly FeatureName[] = [
+  'numberOfQueues',
+  'arbitration',
+  'temperatureThreshold',
+  'volatileWriteCache',
+];
 
 async function memoryOf(program: Program): Promise<DmaMemory> {
   return (program.memory ??= await program.device.dma.allocate(1 << 18));
@@ -116,7 +121,8 @@ const CALLS = {
   setFeature: ({ nvme }, a, b) => nvme.admin.setFeature(2 + (a % 30), b),
   abort: ({ nvme }, a, b) => nvme.admin.abort(a % 4, b & 0xffff),
   command: ({ nvme }, a, b) => nvme.admin.command({ opcode: a & 0xff, read: 1 + (b % 12000) }),
-  commandWrite: ({ nvme }, a, b) => nvme.admin.command({ opcode: a & 0xff, write: new Uint8Array(1 + (b % 9000)) }),
+  commandWrite: ({ nvme }, a, b) =>
+    nvme.admin.command({ opcode: a & 0xff, write: new Uint8Array(1 + (b % 9000)) }),
   asyncEvent: ({ nvme }) => nvme.admin.command({ opcode: 0x0c }),
   ioQueueLimit: ({ nvme }) => nvme.ioQueueLimit(),
   createIoQueue: async (program, a) => (program.queue = await program.nvme.createIoQueue(1 + (a % 100))),
@@ -139,10 +145,15 @@ const CALLS = {
       ...queueOf(program),
     }),
   write: async (program, a, b) =>
-    namespaceOf(program).write(await memoryOf(program), { lba: a % 5000, blocks: 1 + (b % 64), ...queueOf(program) }),
+    namespaceOf(program).write(await memoryOf(program), {
+      lba: a % 5000,
+      blocks: 1 + (b % 64),
+      ...queueOf(program),
+    }),
   compare: async (program, a, b) =>
     namespaceOf(program).compare(await memoryOf(program), { lba: a % 5000, blocks: 1 + (b % 16) }),
-  writeZeroes: (program, a, b) => namespaceOf(program).writeZeroes({ lba: a % 5000, blocks: 1 + (b % 70000) }),
+  writeZeroes: (program, a, b) =>
+    namespaceOf(program).writeZeroes({ lba: a % 5000, blocks: 1 + (b % 70000) }),
   deallocate: (program, a) => namespaceOf(program).deallocate([{ lba: a % 5000, blocks: 8 }]),
   flush: (program) => namespaceOf(program).flush(),
   createQueuePair: async (program, a) => {
@@ -151,7 +162,12 @@ const CALLS = {
   submit: (program, a, b) => {
     const { queue } = program.pair ?? {};
     if (queue === undefined || queue.outstanding >= queue.capacity || queue.outstanding < 0) return;
-    encodeCommand(queue.submissions, queue.claim(), { opcode: NvmOpcode.read, cid: a & 0xfff, nsid: 1, cdw10: b });
+    encodeCommand(queue.submissions, queue.claim(), {
+      opcode: NvmOpcode.read,
+      cid: a & 0xfff,
+      nsid: 1,
+      cdw10: b,
+    });
     queue.ring();
   },
   reap: (program) => {
@@ -198,7 +214,11 @@ function generate(random: Random): DriverStep[] {
     if (!honest && random.once(5)) steps.push(lie(random));
     if (!honest && random.once(60)) steps.push(show(random));
     if (!honest && random.once(30))
-      steps.push({ do: 'post', queue: random.below(3), words: [random.odd32(), 0, random.odd32(), random.odd32()] });
+      steps.push({
+        do: 'post',
+        queue: random.below(3),
+        words: [random.odd32(), 0, random.odd32(), random.odd32()],
+      });
     if (random.once(8)) steps.push({ do: 'wait' });
     if (random.once(30)) steps.push({ do: 'interrupt' });
     if (random.once(300)) steps.push({ do: 'vanish' });
@@ -210,8 +230,16 @@ function generate(random: Random): DriverStep[] {
 
 function lie(random: Random): LieStep {
   // A completion that does not come costs a time-out.
-  const how = random.once(12) ? random.pick(LIES) : random.pick(['status', 'twice', 'result', 'queue', 'head', 'data', 'late', 'unasked'] as const);
-  return { do: 'lie', skip: random.below(6), how, value: random.odd32(), at: random.once(2) ? random.below(300) : random.below(4096) };
+  const how = random.once(12)
+    ? random.pick(LIES)
+    : random.pick(['status', 'twice', 'result', 'queue', 'head', 'data', 'late', 'unasked'] as const);
+  return {
+    do: 'lie',
+    skip: random.below(6),
+    how,
+    value: random.odd32(),
+    at: random.once(2) ? random.below(300) : random.below(4096),
+  };
 }
 
 function show(random: Random): Show {
@@ -354,9 +382,17 @@ class FuzzedDriver {
     if (this.#fault !== null) throw this.#fault;
   }
 
-  async #attach({ mappable, cap, dstrd, vectors, adminEntries }: Attach, before: readonly DriverStep[]): Promise<void> {
+  async #attach(
+    { mappable, cap, dstrd, vectors, adminEntries }: Attach,
+    before: readonly DriverStep[],
+  ): Promise<void> {
     if (this.#device !== null) return;
-    const device = new HostileDevice(this.#tally, mappable, cap === undefined ? null : BigInt(`0x${cap}`), dstrd);
+    const device = new HostileDevice(
+      this.#tally,
+      mappable,
+      cap === undefined ? null : BigInt(`0x${cap}`),
+      dstrd,
+    );
     this.#device = device;
     for (const step of before) {
       if (step.do === 'lie') device.lies.push({ lie: step, left: step.skip });
@@ -364,7 +400,11 @@ class FuzzedDriver {
       if (step.do === 'show config') device.configLies.push({ at: step.at, value: step.value });
     }
     this.#start('attach', async () => {
-      const nvme = await NvmeController.attach(device, { adminTimeout: ADMIN_TIMEOUT, vectors, adminEntries });
+      const nvme = await NvmeController.attach(device, {
+        adminTimeout: ADMIN_TIMEOUT,
+        vectors,
+        adminEntries,
+      });
       this.#program = { device, nvme, memory: null, queue: null, pair: null, outstanding: 0 };
     });
     await this.wait();
@@ -404,7 +444,12 @@ class FuzzedDriver {
 }
 
 /** What a run of a queue loop leaves: the number of completions, their command ids, the submission entries, the doorbells. */
-type LoopResult = readonly [count: number, cids: Uint32Array, submissions: Uint32Array, doorbells: Uint32Array];
+type LoopResult = readonly [
+  count: number,
+  cids: Uint32Array,
+  submissions: Uint32Array,
+  doorbells: Uint32Array,
+];
 
 /** The form in C++ and the form in TypeScript do the same with the same queue. */
 function compareLoops(step: Loop): void {
@@ -475,7 +520,8 @@ class HostFixture implements Fixture {
     this.#tally.connections++;
     const all = steps as readonly DriverStep[];
     try {
-      for (const [index, step] of all.entries()) await driver.step(step, all.slice(0, step.do === 'attach' ? index : 0));
+      for (const [index, step] of all.entries())
+        await driver.step(step, all.slice(0, step.do === 'attach' ? index : 0));
     } finally {
       await driver.close();
     }

@@ -62,7 +62,9 @@ export function readOptions(args: string[]): Options | null {
     throw new UsageError('--replay takes the role from its file; leave out --role');
   const role = replay === undefined ? values.role : readCase(replay).role;
   if (!isRole(role))
-    throw new UsageError(`--role is one of ${ROLE_NAMES.join(', ')}${role === undefined ? '' : `, not ${role}`}`);
+    throw new UsageError(
+      `--role is one of ${ROLE_NAMES.join(', ')}${role === undefined ? '' : `, not ${role}`}`,
+    );
   const messages = readInteger('messages', values.messages, 1, Number.MAX_SAFE_INTEGER);
   const seconds = readInteger('seconds', values.seconds, 1, Number.MAX_SAFE_INTEGER);
   return {
@@ -79,7 +81,12 @@ function isRole(name: string | undefined): name is RoleName {
   return (ROLE_NAMES as readonly (string | undefined)[]).includes(name);
 }
 
-function readInteger(name: string, text: string | undefined, least: number, most: number): number | undefined {
+function readInteger(
+  name: string,
+  text: string | undefined,
+  least: number,
+  most: number,
+): number | undefined {
   if (text === undefined) return undefined;
   const value = /^\d+$/.test(text) ? Number(text) : NaN;
   if (!(value >= least && value <= most))

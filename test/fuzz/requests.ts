@@ -190,12 +190,10 @@ const PAYLOADS: Readonly<Record<number, (random: Random) => Uint8Array>> = {
     fields.u32(random.once(8) ? random.odd32() : 24 + 16 + 64, flags);
     if (flags === 2) fields.u64(random.once(6) ? random.odd64() : 0, 0);
     else fields.u64(iovaOf(random), sizeOf(random));
-    if (flags === 1)
-      fields.u64(random.once(4) ? random.odd64() : 4096, random.once(4) ? random.odd64() : 8);
+    if (flags === 1) fields.u64(random.once(4) ? random.odd64() : 4096, random.once(4) ? random.odd64() : 8);
     return fields.take();
   },
-  [Command.deviceGetInfo]: (random) =>
-    fields.u32(random.once(4) ? random.odd32() : 16, 0, 0, 0).take(),
+  [Command.deviceGetInfo]: (random) => fields.u32(random.once(4) ? random.odd32() : 16, 0, 0, 0).take(),
   [Command.deviceGetRegionInfo]: (random) =>
     fields
       .u32(random.once(2) ? random.near(0, 32, 64, 4096) : random.odd32(), 0, regionOf(random), 0)
@@ -250,7 +248,10 @@ export function spoil(random: Random, payload: Uint8Array): Uint8Array {
     case 0:
       return payload.slice(0, random.below(payload.length + 1));
     case 1:
-      return fields.raw(payload).raw(random.bytes(random.below(40))).take();
+      return fields
+        .raw(payload)
+        .raw(random.bytes(random.below(40)))
+        .take();
     case 2: {
       if (payload.length < 4) return payload;
       const at = random.below(payload.length >>> 2) * 4;
@@ -338,14 +339,26 @@ export function generateSequence(random: Random, firstId: number): GeneratedRequ
       add(Command.deviceFeature, migrationState(4));
       for (let i = 0; i < times; i++) {
         const size = random.below(600);
-        add(Command.migDataWrite, fields.u32(8 + size, size).raw(random.bytes(size)).take());
+        add(
+          Command.migDataWrite,
+          fields
+            .u32(8 + size, size)
+            .raw(random.bytes(size))
+            .take(),
+        );
       }
       add(Command.deviceFeature, migrationState(random.pick([1, 2])));
       break;
     case 2: {
       const iova = random.below(SLOTS) * PAGE;
       add(Command.dmaUnmap, fields.u32(24, 2).u64(0, 0).take());
-      add(Command.dmaMap, fields.u32(32, 3).u64(0, iova, 64 * PAGE).take());
+      add(
+        Command.dmaMap,
+        fields
+          .u32(32, 3)
+          .u64(0, iova, 64 * PAGE)
+          .take(),
+      );
       for (let i = 0; i < times; i++) {
         const length = random.once(30) ? random.near(65536, 64 * PAGE) : random.below(2 * PAGE);
         const data = fields.u8(random.below(5), random.below(2)).u16(0).u32(length).u64(iova).take();
@@ -356,7 +369,8 @@ export function generateSequence(random: Random, firstId: number): GeneratedRequ
     default: {
       const count = random.near(1, 4);
       const eventfds = Array.from({ length: count }, (): FdKind => 'eventfd');
-      for (const action of [32, 16, 8]) add(Command.deviceSetIrqs, fields.u32(20, 4 | action, 2, 0, count).take(), eventfds);
+      for (const action of [32, 16, 8])
+        add(Command.deviceSetIrqs, fields.u32(20, 4 | action, 2, 0, count).take(), eventfds);
       for (let i = 0; i < times; i++)
         add(Command.deviceSetIrqs, fields.u32(20, 1 | random.pick([8, 16, 32]), 2, 0, count).take());
       add(Command.deviceSetIrqs, fields.u32(20, 1 | 32, 2, 0, 0).take());

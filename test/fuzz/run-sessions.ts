@@ -87,7 +87,9 @@ function compare(first: Holdings, last: Holdings, sessions: number): void {
     (globalThis.gc !== undefined && last.heap > first.heap + HEAP_GROWTH) ||
     (!underSanitizer() && last.rss > first.rss + RSS_GROWTH);
   if (grown)
-    throw new Violation(`leaks: ${JSON.stringify(last)} after ${sessions} sessions, ${JSON.stringify(first)} before`);
+    throw new Violation(
+      `leaks: ${JSON.stringify(last)} after ${sessions} sessions, ${JSON.stringify(first)} before`,
+    );
 }
 
 /** Sanitizers keep memory that was freed for a while. */

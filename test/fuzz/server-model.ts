@@ -86,7 +86,13 @@ export class EverythingModel implements PciDeviceModel {
       ioFds: [
         { kind: 'ioeventfd', offset: 0, size: 4, fd: this.#event.fd },
         { kind: 'ioeventfd', offset: 8, size: 8, fd: this.#event.fd, datamatch: 7n },
-        { kind: 'shadow-ioeventfd', offset: 16, size: 4, fd: this.#event.fd, shadow: { fd: this.#shadow, offset: 0 } },
+        {
+          kind: 'shadow-ioeventfd',
+          offset: 16,
+          size: 4,
+          fd: this.#event.fd,
+          shadow: { fd: this.#shadow, offset: 0 },
+        },
         { kind: 'ioregionfd', offset: 0x100, size: 0x100 },
         { kind: 'ioregionfd', offset: 0x200, size: 0, postedWrites: true },
         { kind: 'ioregionfd', offset: 0x300, size: 8, fd: this.#sockets[1].fd, userData: 99 },
@@ -177,7 +183,11 @@ export class EverythingModel implements PciDeviceModel {
           await memory.write(iova, new Uint8Array(length));
           break;
         case 4:
-          await Promise.all([memory.read(iova, 64), memory.write(iova, new Uint8Array(64)), memory.read(iova, 8)]);
+          await Promise.all([
+            memory.read(iova, 64),
+            memory.write(iova, new Uint8Array(64)),
+            memory.read(iova, 8),
+          ]);
           break;
         case 5: {
           const place = memory.place(iova, 64, 'readwrite');

@@ -50,7 +50,19 @@ interface Signal extends Step {
 }
 type ServerStep = Send | Answer | IoRegion | Resize | Wait | Signal;
 
-const ANSWERS = ['honest', 'error', 'short', 'long', 'none', 'twice', 'id', 'command', 'flags', 'patch', 'late'] as const;
+const ANSWERS = [
+  'honest',
+  'error',
+  'short',
+  'long',
+  'none',
+  'twice',
+  'id',
+  'command',
+  'flags',
+  'patch',
+  'late',
+] as const;
 const MAX_FIRST = HEADER_SIZE + 8 + 16384;
 const MAX_MESSAGE = HEADER_SIZE + (1 << 16) + (1 << 20);
 const STEPS = 120;
@@ -90,9 +102,7 @@ function generate(random: Random): ServerStep[] {
     const request = generateRequest(random, id);
     const { length } = request.bytes;
     steps.push(
-      random.once(25)
-        ? { do: 'send', ...request, cuts: cutsOf(random, length) }
-        : { do: 'send', ...request },
+      random.once(25) ? { do: 'send', ...request, cuts: cutsOf(random, length) } : { do: 'send', ...request },
     );
   }
   return steps;
@@ -104,7 +114,9 @@ function cutsOf(random: Random, length: number): number[] {
 }
 
 function answer(random: Random): Answer {
-  const how = random.once(3) ? random.pick(ANSWERS) : random.pick(['honest', 'patch', 'late', 'twice'] as const);
+  const how = random.once(3)
+    ? random.pick(ANSWERS)
+    : random.pick(['honest', 'patch', 'late', 'twice'] as const);
   if (how !== 'patch' && how !== 'flags' && how !== 'error') return { do: 'answer', how };
   return { do: 'answer', how, value: random.odd32(), at: random.below(5) * 4 };
 }
@@ -273,7 +285,10 @@ class FuzzedSession {
       if ((header.flags & HeaderFlag.noReply) !== 0) continue;
       const key = header.id * 65536 + header.command;
       const asked = this.#waiting.get(key);
-      this.#waiting.set(key, asked === undefined ? { count: 1, payload } : { count: asked.count + 1, payload: null });
+      this.#waiting.set(
+        key,
+        asked === undefined ? { count: 1, payload } : { count: asked.count + 1, payload: null },
+      );
       this.#outstanding++;
     }
   }
@@ -318,7 +333,8 @@ class FuzzedSession {
     this.ended = true;
     if (this.doomed || this.mayEnd) return;
     // Before the negotiation the server closes at the first mistake.
-    if (this.negotiated) throw new Violation('the server closed a connection that had not broken the protocol');
+    if (this.negotiated)
+      throw new Violation('the server closed a connection that had not broken the protocol');
   }
 
   #hear(socket: Socket, message: Cut, fds: number[]): void {
@@ -340,14 +356,17 @@ class FuzzedSession {
     if (failed !== (error !== 0)) throw new Violation(`${what} has flags ${flags} and errno ${error}`);
     if (failed && payload.length > 0) throw new Violation(`${what} is an error with ${payload.length} bytes`);
     const name = commandName(command);
-    this.#tally.see(`${name.startsWith('command ') ? 'command unknown' : name} ${failed ? errnoName(error) : 'ok'}`);
+    this.#tally.see(
+      `${name.startsWith('command ') ? 'command unknown' : name} ${failed ? errnoName(error) : 'ok'}`,
+    );
     if (id === this.#asked) this.#answered = { errno: error, payload };
     if (failed && !this.negotiated) this.doomed = true;
     if (failed) return;
     if (asked.payload !== null) checkReply(what, command, asked.payload, payload);
     if (command === Command.version) {
       this.negotiated = true;
-      if (payload.includes(Buffer.from('fd_index').readUInt8()) && fds.length > 0) this.#takeTwin(payload, fds);
+      if (payload.includes(Buffer.from('fd_index').readUInt8()) && fds.length > 0)
+        this.#takeTwin(payload, fds);
     } else if (command === Command.deviceGetRegionIoFds) this.#takeIoRegion(fds);
   }
 
@@ -391,9 +410,14 @@ class FuzzedSession {
     const { id, command, flags } = header;
     if (command !== Command.dmaRead && command !== Command.dmaWrite)
       throw new Violation(`the server sent ${commandName(command)}, which is not its to send`);
-    if (flags !== 0 || payload.length < 16) throw new Violation(`${commandName(command)} of the server is malformed`);
+    if (flags !== 0 || payload.length < 16)
+      throw new Violation(`${commandName(command)} of the server is malformed`);
     this.#tally.messages++;
-    const { how, value = 0, at = 0 } = this.#answers.shift() ?? ({ do: 'answer', how: 'honest' } satisfies Answer);
+    const {
+      how,
+      value = 0,
+      at = 0,
+    } = this.#answers.shift() ?? ({ do: 'answer', how: 'honest' } satisfies Answer);
     this.#tally.see(`${commandName(command)} answered: ${how}`);
     const count = command === Command.dmaRead ? new DataView(payload.buffer).getUint32(8, true) : 0;
     let body = new Uint8Array(16 + count);
@@ -402,11 +426,16 @@ class FuzzedSession {
     if (how === 'long') body = new Uint8Array(body.length + 64);
     if (how === 'patch' && at + 4 <= body.length) new DataView(body.buffer).setUint32(at, value, true);
     const error = how === 'error';
-    const reply = frame(how === 'command' ? command ^ 1 : command, error ? new Uint8Array(0) : body, how === 'id' ? id ^ 1 : id, {
-      // Bits that say nothing to a reader.
-      flags: how === 'flags' ? 1 | (value & 0xffff_ffc0) : error ? 0x21 : 1,
-      errno: error ? value : 0,
-    });
+    const reply = frame(
+      how === 'command' ? command ^ 1 : command,
+      error ? new Uint8Array(0) : body,
+      how === 'id' ? id ^ 1 : id,
+      {
+        // Bits that say nothing to a reader.
+        flags: how === 'flags' ? 1 | (value & 0xffff_ffc0) : error ? 0x21 : 1,
+        errno: error ? value : 0,
+      },
+    );
     if (how === 'none') return;
     if (how === 'late') {
       this.#late.push({ socket, bytes: reply });
@@ -523,11 +552,17 @@ class ServerFixture implements Fixture {
   async #isWell(session: FuzzedSession): Promise<void> {
     // Also ends a migration that failed.
     const reset = await session.ask(Command.deviceReset, new Uint8Array(0));
-    const read = await session.ask(Command.regionRead, Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0));
-    if (reset?.errno !== 0) throw new Violation(`after the session, DEVICE_RESET gives errno ${reset?.errno}`);
+    const read = await session.ask(
+      Command.regionRead,
+      Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0),
+    );
+    if (reset?.errno !== 0)
+      throw new Violation(`after the session, DEVICE_RESET gives errno ${reset?.errno}`);
     const ids = read?.payload.subarray(16) ?? new Uint8Array(0);
     if (!Buffer.from(ids).equals(Uint8Array.of(VENDOR & 0xff, VENDOR >> 8, DEVICE & 0xff, DEVICE >> 8)))
-      throw new Violation(`after the session, vendor and device id read as ${Buffer.from(ids).toString('hex')} (errno ${read?.errno})`);
+      throw new Violation(
+        `after the session, vendor and device id read as ${Buffer.from(ids).toString('hex')} (errno ${read?.errno})`,
+      );
   }
 
   #report(error: unknown): void {
@@ -548,7 +583,13 @@ export const serverRole: Role = {
   wanted: [
     ...served.map((code) => `${commandName(code)} ok`),
     ...served.map((code) => `${commandName(code)} EINVAL`),
-    ...['DMA_MAP EEXIST', 'DMA_UNMAP ENOENT', 'REGION_READ EIO', 'REGION_READ EBUSY', 'command unknown ENOTSUP'],
+    ...[
+      'DMA_MAP EEXIST',
+      'DMA_UNMAP ENOENT',
+      'REGION_READ EIO',
+      'REGION_READ EBUSY',
+      'command unknown ENOTSUP',
+    ],
     ...['DMA_READ', 'DMA_WRITE'].flatMap((name) => ANSWERS.map((how) => `${name} answered: ${how}`)),
     'ioregionfd command',
     'reported ERR_VFIO_USER_MAPPING_LOST',

@@ -60,7 +60,8 @@ export async function supervise(
     const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
     readSync(file, new Uint8Array(progress.buffer), 0, 24, 0);
     const session = progress[0] as number;
-    if (silent) return { kind: 'failure', session, text: `hangs: no sign of life for ${SILENCE / 1000} s\n${stderr}` };
+    if (silent)
+      return { kind: 'failure', session, text: `hangs: no sign of life for ${SILENCE / 1000} s\n${stderr}` };
     if (told !== undefined && (told.kind === 'failure' || code === 0)) return told;
     return { kind: 'failure', session, text: `crashes: exit code ${code}, signal ${signal}\n${stderr}` };
   } finally {
