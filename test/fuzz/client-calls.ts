@@ -128,11 +128,10 @@ export const CALLS = {
   migrationState: ({ device }) => device.migration.state(),
   setState: ({ device }, a) => device.migration.setState(STATES[a % STATES.length] ?? 'stop'),
   save: async ({ device }, a) => {
-    let chunks = 0;
-    for await (const chunk of device.migration.createReadStream({ preCopy: a % 2 === 0 })) {
-      void chunk;
-      if (++chunks > 20) break;
-    }
+    const stream = device.migration.createReadStream({ preCopy: a % 2 === 0 });
+    const chunks = stream[Symbol.asyncIterator]();
+    for (let count = 0; count < 20 && (await chunks.next()).done !== true; count++);
+    await chunks.return?.();
   },
   load: ({ device }, a, b) =>
     new Promise<void>((resolve, reject) => {
@@ -174,6 +173,6 @@ export const SYNC_CALL_NAMES = Object.keys(SYNC_CALLS) as SyncCallName[];
 
 /** Reads mapped memory, which the server may have truncated. */
 function touch(buffer: ArrayBuffer): void {
-  const bytes = new Uint8Array(buffer);
-  for (let at = 0; at < bytes.length && at < MEMORY_BYTES; at += PAGE) void bytes[at];
+  const view = new DataView(buffer);
+  for (let at = 0; at < view.byteLength && at < MEMORY_BYTES; at += PAGE) view.getUint8(at);
 }

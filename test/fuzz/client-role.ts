@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The client is fuzzed: by a server whose replies, descriptors and commands are generated. */
 import { connect, type VfioUserDevice } from '../../lib/client';
-import { VfioUserError, errnoName } from '../../lib/errors';
+import { type VfioUserError, errnoName } from '../../lib/errors';
 import { EventFd, Socket, closeFd, duplicateFd } from '../../lib/native';
 import { Command, HeaderFlag, commandName, encodeIoRegionResponse, isReply } from '../../lib/protocol';
 import {
@@ -424,7 +424,7 @@ class FuzzedClient {
     this.#tally.messages++;
     if (isReply(flags)) {
       const asked = this.#commands.get(id);
-      if (asked === undefined || asked.command !== command) {
+      if (asked?.command !== command) {
         // It may answer what was sent as junk.
         if (!this.#spoilt)
           throw new Violation(`the reply to ${commandName(command)} (id ${id}) answers nothing`);

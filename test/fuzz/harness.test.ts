@@ -15,7 +15,10 @@ import { MessageCutter, type Cut } from './stream';
 /** A role whose sessions do what they are told to. */
 function roleOf(run: () => void): Role {
   const fixture = {
-    run: () => Promise.resolve(run()),
+    run: (): Promise<void> => {
+      run();
+      return Promise.resolve();
+    },
     rest: () => Promise.resolve(),
     close: () => Promise.resolve(),
   };

@@ -16,7 +16,7 @@ interface Layout {
 export const QUEUES = 0x10_0000;
 export const DATA = 0x20_0000;
 /** Data, the second half of which holds PRP lists and SGL segments. */
-export const DATA_BYTES = 0x8_0000;
+const DATA_BYTES = 0x8_0000;
 export const LISTS = DATA + DATA_BYTES / 2;
 
 const range = (iova: number, size: number, how: Partial<Layout> = {}): Layout => ({
@@ -157,10 +157,10 @@ export class HostMemory implements ClientMemory {
   }
 
   #find(iova: bigint, length: number, access: 'read' | 'write' | 'readwrite'): HostRange | undefined {
-    const found = this.#ranges.find(
-      (one) => one !== null && iova >= one.iova && iova + BigInt(length) <= one.iova + BigInt(one.size),
-    );
-    if (found == null || (access !== 'write' && !found.readable)) return undefined;
+    const found = this.#ranges
+      .filter((one) => one !== null)
+      .find((one) => iova >= one.iova && iova + BigInt(length) <= one.iova + BigInt(one.size));
+    if (found === undefined || (access !== 'write' && !found.readable)) return undefined;
     return access !== 'read' && !found.writable ? undefined : found;
   }
 }

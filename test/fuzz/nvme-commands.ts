@@ -8,7 +8,7 @@ const PAGE = 4096;
 /** Blocks of the namespace that is fuzzed. */
 export const NAMESPACE_BLOCKS = 8192;
 /** Bytes of a list that is generated at once. */
-export const LIST_BYTES = 512;
+const LIST_BYTES = 512;
 const LIST_COUNT = 16;
 
 /** Ranges that commands may name. */
@@ -79,7 +79,7 @@ export function generateIo(random: Random, reach: Reach): Uint32Array {
     : random.once(3)
       ? random.pick(Object.values(NvmOpcode))
       : random.pick(common);
-  if (random.once(40)) words[0] = (words[0] as number) | (random.u32() & 0xff00);
+  if (random.once(40)) words[0] = words[0] | (random.u32() & 0xff00);
   words[1] = random.once(15) ? random.pick([0, 2, 0xffff_ffff, random.odd32()]) : 1;
   putDataPointer(random, reach, words);
   const lba = random.once(12)

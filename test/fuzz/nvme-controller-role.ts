@@ -465,7 +465,7 @@ function word(value: number): Uint8Array {
 class ControllerFixture implements Fixture {
   readonly #tally: Tally;
   readonly #model: NvmeControllerModel;
-  #fault: string | null = null;
+  readonly #faults: string[] = [];
 
   constructor(tally: Tally) {
     this.#tally = tally;
@@ -479,13 +479,12 @@ class ControllerFixture implements Fixture {
       onFault: (reason) => {
         tally.see(`fault: ${reason.replace(/\d+/g, 'N').slice(0, 40)}`);
         if (reason.startsWith('Processing failed') || reason.includes('The completion of a command'))
-          this.#fault = reason;
+          this.#faults.push(reason);
       },
     });
   }
 
   async run(steps: readonly Step[]): Promise<void> {
-    this.#fault = null;
     const host = new FuzzedHost(this.#model, this.#tally);
     const client: Client = {
       name: 'fuzzer',
@@ -503,7 +502,8 @@ class ControllerFixture implements Fixture {
       await this.#model.reset();
       host.memory.close();
     }
-    if (this.#fault !== null) throw new Violation(`the controller failed: ${this.#fault as string}`);
+    const [fault] = this.#faults.splice(0);
+    if (fault !== undefined) throw new Violation(`the controller failed: ${fault}`);
   }
 
   rest(): Promise<void> {

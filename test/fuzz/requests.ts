@@ -60,7 +60,7 @@ const REGIONS = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
 /** Pages of I/O addresses that maps, unmaps and the device's accesses meet in. */
 const SLOTS = 32;
 
-export function regionOf(random: Random): number {
+function regionOf(random: Random): number {
   return random.once(20) ? random.odd32() : random.pick(REGIONS);
 }
 
@@ -243,7 +243,7 @@ const WEIGHTED: readonly number[] = [
 ];
 
 /** Spoils a payload: a field gets another value, or bytes are missing or too many. */
-export function spoil(random: Random, payload: Uint8Array): Uint8Array {
+function spoil(random: Random, payload: Uint8Array): Uint8Array {
   switch (random.below(4)) {
     case 0:
       return payload.slice(0, random.below(payload.length + 1));

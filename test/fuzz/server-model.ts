@@ -173,7 +173,7 @@ export class EverythingModel implements PciDeviceModel {
     const iova = view.getBigUint64(8, true);
     const { memory } = client;
     const work = async (): Promise<void> => {
-      switch (data[0]) {
+      switch (data[0] ?? 0) {
         case 0:
         case 1:
           await memory.read(iova, length);

@@ -499,7 +499,7 @@ class ServerFixture implements Fixture {
   readonly #descriptors = new Descriptors();
   readonly #model = new EverythingModel();
   #server: Server | null = null;
-  #fault: Violation | null = null;
+  readonly #faults: Violation[] = [];
 
   constructor(tally: Tally) {
     this.#tally = tally;
@@ -518,7 +518,6 @@ class ServerFixture implements Fixture {
   }
 
   async run(steps: readonly Step[]): Promise<void> {
-    this.#fault = null;
     this.#descriptors.resize(MEMORY_BYTES);
     const server = this.#server as Server;
     const session = new FuzzedSession(server.path, this.#descriptors, this.#tally);
@@ -534,7 +533,8 @@ class ServerFixture implements Fixture {
       session.close();
     }
     await this.rest();
-    if (this.#fault !== null) throw this.#fault as Error;
+    const [fault] = this.#faults.splice(0);
+    if (fault !== undefined) throw fault;
   }
 
   async rest(): Promise<void> {
@@ -572,7 +572,7 @@ class ServerFixture implements Fixture {
     }
     if (error instanceof CommandError || (error instanceof Error && error.message === MODEL_FAILURE)) return;
     const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#fault = new Violation(`the server reports what is no fault of its client: ${text}`);
+    this.#faults.push(new Violation(`the server reports what is no fault of its client: ${text}`));
   }
 }
 

@@ -42,7 +42,7 @@ export async function supervise(
   let told: ChildReport | undefined;
   child.on('message', (message) => (told = message as ChildReport));
   child.send(task);
-  let silent = false;
+  const state = { silent: false };
   let lastSign = -1;
   let since = performance.now();
   const timer = setInterval(() => {
@@ -52,7 +52,7 @@ export async function supervise(
       lastSign = progress[2] as number;
       since = performance.now();
     } else if (performance.now() - since > SILENCE) {
-      silent = true;
+      state.silent = true;
       child.kill('SIGKILL');
     }
   }, LOOK);
@@ -60,7 +60,7 @@ export async function supervise(
     const [code, signal] = (await once(child, 'close')) as [number | null, string | null];
     readSync(file, new Uint8Array(progress.buffer), 0, 24, 0);
     const session = progress[0] as number;
-    if (silent)
+    if (state.silent)
       return { kind: 'failure', session, text: `hangs: no sign of life for ${SILENCE / 1000} s\n${stderr}` };
     if (told !== undefined && (told.kind === 'failure' || code === 0)) return told;
     return { kind: 'failure', session, text: `crashes: exit code ${code}, signal ${signal}\n${stderr}` };
