@@ -17,12 +17,16 @@ export {
   type NegotiatedLimits,
   type U64,
 } from './protocol';
-export type { ConnectionStatistics } from './transport';
+export type { ConnectionStatistics, MessageTrace, StateTrace } from './transport';
 export type {
   Device,
   DeviceDma,
+  DeviceEvents,
   DeviceInfo,
   DeviceIrq,
+  DeviceLoss,
+  DeviceReconnected,
+  DeviceReconnecting,
   DeviceRegion,
   DmaMemory,
   MappedArea,

@@ -176,7 +176,7 @@ export class DmaDevices {
       if (this.ranges.size < target.maxDmaMaps) continue;
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
-        `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and so many are in use`,
+        `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and so many are in use; unmap some, or make fewer and larger ones`,
       );
     }
     this.ranges.add(range);
@@ -368,7 +368,7 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
   if (ranges.length > target.maxDmaMaps) {
     throw new VfioUserError(
       'ERR_VFIO_USER_DMA',
-      `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and ${ranges.length} are in use`,
+      `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and ${ranges.length} are in use; unmap some first`,
     );
   }
   const unit = BigInt(target.dmaPageSize);
@@ -377,7 +377,7 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
       continue;
     throw new VfioUserError(
       'ERR_VFIO_USER_DMA',
-      `${target.name} takes DMA mappings of pages of ${target.dmaPageSize} bytes, of which ${formatRange(range)} is not made`,
+      `${target.name} takes DMA mappings of pages of ${target.dmaPageSize} bytes, of which ${formatRange(range)} is not made; align its address, size and offset`,
     );
   }
 }
@@ -386,7 +386,7 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
  * Whether a device that failed to unmap a range may still use it: not when it is gone, or says that it has no such range
  * (ENOENT).
  */
-function mayStillHold(error: Error): boolean {
+export function mayStillHold(error: Error): boolean {
   if (!(error instanceof VfioUserError)) return true;
   if (error.code === 'ERR_VFIO_USER_DISCONNECTED' || error.code === 'ERR_VFIO_USER_CLOSED') return false;
   return !(error.code === 'ERR_VFIO_USER_REMOTE' && error.errnoName === 'ENOENT');

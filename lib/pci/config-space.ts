@@ -203,7 +203,7 @@ export class ConfigSpace {
     if (mask === undefined) return;
     const vectors = 2 ** ((this.#msiControl() & MsiControl.capable) >>> 1);
     if (!Number.isInteger(vector) || vector < 0 || vector >= vectors)
-      throw outOfRange(`MSI vector ${vector} of ${vectors}`);
+      throw outOfRange(`There is no MSI vector ${vector}; the device has ${vectors}, from 0 on`);
     const others = this.#view.getUint32(mask + 4, true) & ~(1 << vector);
     this.#view.setUint32(mask + 4, pending ? others | (1 << vector) : others, true);
   }

@@ -107,7 +107,7 @@ export class MsixTable {
    */
   trigger(vector: number): boolean {
     if (!Number.isInteger(vector) || vector < 0 || vector >= this.vectors)
-      throw outOfRange(`MSI-X vector ${vector} of ${this.vectors}`);
+      throw outOfRange(`There is no MSI-X vector ${vector}; the table has ${this.vectors}, from 0 on`);
     if (this.masked(vector)) {
       this.#pending.add(vector);
       return false;

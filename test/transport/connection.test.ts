@@ -212,6 +212,9 @@ describe('the end', () => {
     peer.send(message(READ, undefined, { flags: 3 }));
     await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
     expect(connection.closed).toBe(true);
+    expect(connection.error?.message).toMatch(
+      new RegExp(`^${connection.name} broke the protocol: REGION_READ .*message type is 3`),
+    );
   });
 });
 
@@ -316,6 +319,9 @@ describe('commands of the peer', () => {
     }
     closeFd(fd);
     expect(connection.error).toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+    expect(connection.error?.message).toContain(
+      `${connection.name} broke the protocol: the peer sent too much`,
+    );
   });
 });
 

@@ -66,6 +66,7 @@ const NO_DATA = new Uint8Array(0);
 
 /** The admin queue: commands as promises, completions polled while any is outstanding. */
 export class AdminQueue {
+  readonly #name: string;
   readonly #queue: QueuePair;
   readonly #arena: DmaArena;
   readonly #waiting = new Map<number, Waiting>();
@@ -77,10 +78,12 @@ export class AdminQueue {
   #failure: Error | null = null;
 
   /**
+   * @param name of the device, for messages
    * @param arena memory for the data of commands
    * @param timeout of a command that names none, in milliseconds
    */
-  constructor(queue: QueuePair, arena: DmaArena, timeout: number) {
+  constructor(name: string, queue: QueuePair, arena: DmaArena, timeout: number) {
+    this.#name = name;
     this.#queue = queue;
     this.#arena = arena;
     this.#timeout = timeout;
@@ -188,7 +191,8 @@ export class AdminQueue {
       waiting.reject(
         new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
-          `the controller did not complete ${adminOpcodeName(waiting.command.opcode)} within ${waiting.timeout} ms`,
+          `${this.#name} did not complete ${adminOpcodeName(waiting.command.opcode)} within ${waiting.timeout} ms; ` +
+            'look at its server, or attach with a longer adminTimeout',
         ),
       );
     }

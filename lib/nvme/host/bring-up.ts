@@ -136,7 +136,7 @@ export async function bringUp(
   const { queue: pair, placement } = placeQueue(arena, 0, adminEntries, doorbells);
   undo.push({ asksDevice: true, run: () => bar.write32(Register.cc, 0) });
   await enable(device, bar, arena.memory.iova, placement, ready);
-  const queue = new AdminQueue(pair, arena, adminTimeout);
+  const queue = new AdminQueue(device.name, pair, arena, adminTimeout);
   const admin = new NvmeAdmin(queue);
   const queuePairs = new QueuePairs({
     name: device.name,

@@ -94,7 +94,8 @@ export class QueuePairs {
     const limit = await this.limit();
     let id = 1;
     while (this.#ids.has(id)) id++;
-    if (id > limit) throw outOfRange(`${name} grants ${limit} I/O queue pairs, and all are in use`);
+    if (id > limit)
+      throw outOfRange(`${name} grants ${limit} I/O queue pairs, and all are in use; close one first`);
     const vector = onInterrupt === undefined ? undefined : this.#takeVector(onInterrupt);
     this.#ids.add(id);
     let placed: PlacedQueue | undefined;
