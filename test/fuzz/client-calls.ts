@@ -171,8 +171,9 @@ export type SyncCallName = keyof typeof SYNC_CALLS;
 export const CALL_NAMES = Object.keys(CALLS) as CallName[];
 export const SYNC_CALL_NAMES = Object.keys(SYNC_CALLS) as SyncCallName[];
 
-/** Reads mapped memory, which the server may have truncated. */
+/** Reads mapped memory, which the server may have truncated, and another call unmapped. */
 function touch(buffer: ArrayBuffer): void {
+  if (buffer.byteLength === 0) return;
   const view = new DataView(buffer);
   for (let at = 0; at < view.byteLength && at < MEMORY_BYTES; at += PAGE) view.getUint8(at);
 }
