@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { setImmediate as turn } from 'node:timers/promises';
-import { EventFd, Socket, closeFd, createSharedMemory } from '../../lib/native';
-import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
+import { EventFd, Socket, closeFd, createSharedMemory } from '../../../lib/native';
+import { ConfigSpace, PciIrq, PciRegion } from '../../../lib/pci';
 import {
   CommandError,
   Errno,
@@ -12,7 +12,7 @@ import {
   type MigrationModel,
   type PciDeviceModel,
   type ServedRegion,
-} from '../../lib/server';
+} from '../../../lib/server';
 
 /** What the model throws on purpose. The server reports it, and answers EIO. */
 export const MODEL_FAILURE = 'the model fails here';

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** Generated NVMe commands: every opcode, data pointers of every shape. */
-import { AdminOpcode, NvmOpcode } from '../../lib/nvme/spec';
-import { LAYOUT, LISTS } from './host-memory';
-import type { Random } from './random';
+import { AdminOpcode, NvmOpcode } from '../../../lib/nvme/spec';
+import { LAYOUT, LISTS } from './memory';
+import type { Random } from '../random';
 
 const PAGE = 4096;
 /** Blocks of the namespace that is fuzzed. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { EventFd, Socket, closeFd, createSharedMemory } from '../../lib/native';
-import { ConfigSpace, PciRegion } from '../../lib/pci';
+import { EventFd, Socket, closeFd, createSharedMemory } from '../../../lib/native';
+import { ConfigSpace, PciRegion } from '../../../lib/pci';
 import {
   Command,
   DmaUnmapFlag,
@@ -8,8 +8,8 @@ import {
   encodeIrqInfoReply,
   encodeRegionInfoReply,
   encodeRegionIoFdsReply,
-} from '../../lib/protocol';
-import { Fields } from './requests';
+} from '../../../lib/protocol';
+import { Fields } from '../requests';
 
 export interface HonestReply {
   readonly payload: Uint8Array;

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 /** A program that uses all of the client: each call takes two numbers, which choose what it is about. */
-import type { VfioUserDevice, VfioUserIrq, VfioUserRegion, SubRegion } from '../../lib/client';
-import type { DmaMapping } from '../../lib/dma/memory';
-import type { DmaMemory, MappedArea } from '../../lib/pci';
-import type { MigrationStateName } from '../../lib/protocol';
-import { MEMORY_BYTES, type Descriptors } from './descriptors';
+import type { VfioUserDevice, VfioUserIrq, VfioUserRegion, SubRegion } from '../../../lib/client';
+import type { DmaMapping } from '../../../lib/dma/memory';
+import type { DmaMemory, MappedArea } from '../../../lib/pci';
+import type { MigrationStateName } from '../../../lib/protocol';
+import { MEMORY_BYTES, type Descriptors } from '../descriptors';
 
 /** What calls leave for later ones. */
 export interface Program {
@@ -58,6 +58,12 @@ export const CALLS = {
     (await regionOf(program)).writeBytes(a % 0x4000, new Uint8Array(b % 300)),
   writePosted: async (program, a, b) =>
     (await regionOf(program)).writeBytes(a % 0x3f00, new Uint8Array(b % 17), { posted: true }),
+  // More than the socket takes, so that they are collected into REGION_WRITE_MULTI.
+  writeBurst: async (program, a) => {
+    const region = await regionOf(program);
+    const writes = Array.from({ length: 600 }, (_, index) => region.write32(index * 4, a, { posted: true }));
+    await Promise.all(writes);
+  },
   map: async (program, a) => {
     const region = await program.device.region(a % 2);
     const [area] = region.areas;

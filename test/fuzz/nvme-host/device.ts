@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 /** An NVMe device in this process, whose controller answers honestly until it is told to lie. */
 import { EventEmitter } from 'node:events';
-import { VfioUserError } from '../../lib/errors';
-import { EventFd, Mapping, closeFd, createSharedMemory } from '../../lib/native';
+import { VfioUserError } from '../../../lib/errors';
+import { Mapping, closeFd, createSharedMemory } from '../../../lib/native';
 import {
   ConfigSpace,
-  PciRegion,
   type Device,
   type DeviceInfo,
   type DeviceIrq,
@@ -13,22 +12,11 @@ import {
   type DmaMemory,
   type MappedArea,
   type RegisterSpace,
-} from '../../lib/pci';
-import { RegisterAccess, type RegisterWidth } from '../../lib/pci/registers';
-import {
-  AdminOpcode,
-  IdentifyCns,
-  NvmOpcode,
-  Register,
-  encodeCapabilities,
-  encodeIdentifyController,
-  encodeIdentifyNamespace,
-  encodeIdentifyNvmController,
-  encodeNamespaceDescriptors,
-  encodeNamespaceList,
-  parseVersion,
-} from '../../lib/nvme/spec';
-import { Violation, type Tally } from './role';
+} from '../../../lib/pci';
+import { AdminOpcode, NvmOpcode, Register, encodeCapabilities, parseVersion } from '../../../lib/nvme/spec';
+import { Violation, type Tally } from '../role';
+import { Bar, Config, Memory, Msix } from './device-parts';
+import { BAR_BYTES, BLOCK, PAGE, VECTORS, identifyData, patternOf } from './honest-data';
 
 /** How a completion is spoilt. */
 export const LIES = [
@@ -50,171 +38,7 @@ export interface Lie {
   readonly at: number;
 }
 
-const BAR_BYTES = 0x4000;
-const PAGE = 4096;
-const BLOCK = 512;
-const BLOCKS = 1 << 20;
-const VECTORS = 4;
-const SERIAL = 'HONEST';
 const ARENA_BASE = 2 ** 32;
-
-/** Controller Configuration, Status and the others, with the values that they are told to show. */
-class Bar extends RegisterAccess implements DeviceRegion {
-  readonly index = PciRegion.bar0;
-  readonly size = BAR_BYTES;
-  readonly readable = true;
-  readonly writable = true;
-  readonly areas;
-  readonly #device: HostileDevice;
-
-  constructor(device: HostileDevice, mappable: boolean) {
-    super();
-    this.#device = device;
-    this.areas = mappable ? [{ offset: 0x1000, size: 0x1000 }] : [];
-  }
-
-  map(offset: number, length: number): MappedArea {
-    return this.#device.mapDoorbells(offset, length);
-  }
-
-  readBytes(offset: number, length: number): Promise<Uint8Array> {
-    return Promise.resolve(this.readBytesSync(offset, length));
-  }
-
-  readBytesSync(offset: number, length: number): Uint8Array {
-    return this.#device.readRegisters(offset, length);
-  }
-
-  writeBytes(offset: number, data: Uint8Array): Promise<void> {
-    this.writeBytesSync(offset, data);
-    return Promise.resolve();
-  }
-
-  writeBytesSync(offset: number, data: Uint8Array): void {
-    this.#device.writeRegisters(offset, data);
-  }
-
-  protected override async readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
-    await Promise.resolve();
-    return this.readBytesSync(offset, width);
-  }
-
-  protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
-    return this.readBytesSync(offset, width);
-  }
-
-  protected override async writeRegister(offset: number, data: Uint8Array): Promise<void> {
-    await Promise.resolve();
-    this.writeBytesSync(offset, data);
-  }
-
-  protected override writeRegisterSync(offset: number, data: Uint8Array): void {
-    this.writeBytesSync(offset, data);
-  }
-}
-
-/** Configuration space over a `ConfigSpace`. */
-class Config extends RegisterAccess implements RegisterSpace {
-  readonly #device: HostileDevice;
-  readonly #space: ConfigSpace;
-
-  constructor(device: HostileDevice, space: ConfigSpace) {
-    super();
-    this.#device = device;
-    this.#space = space;
-  }
-
-  async readBytes(offset: number, length: number): Promise<Uint8Array> {
-    await Promise.resolve();
-    return this.readBytesSync(offset, length);
-  }
-
-  readBytesSync(offset: number, length: number): Uint8Array {
-    this.#device.assertThere();
-    return this.#device.spoilConfig(offset, this.#space.read(offset, length).slice());
-  }
-
-  async writeBytes(offset: number, data: Uint8Array): Promise<void> {
-    await Promise.resolve();
-    this.writeBytesSync(offset, data);
-  }
-
-  writeBytesSync(offset: number, data: Uint8Array): void {
-    this.#device.assertThere();
-    this.#space.write(offset, data);
-  }
-
-  protected override readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
-    return this.readBytes(offset, width);
-  }
-
-  protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
-    return this.readBytesSync(offset, width);
-  }
-
-  protected override writeRegister(offset: number, data: Uint8Array): Promise<void> {
-    return this.writeBytes(offset, data);
-  }
-
-  protected override writeRegisterSync(offset: number, data: Uint8Array): void {
-    this.writeBytesSync(offset, data);
-  }
-}
-
-class Msix implements DeviceIrq {
-  readonly index = 2;
-  readonly count = VECTORS;
-  #handlers: readonly ((signals: number) => void)[] = [];
-  readonly #events: EventFd[] = [];
-
-  async enable(handlers: number | readonly ((signals: number) => void)[]): Promise<void> {
-    await this.disable();
-    if (typeof handlers !== 'number') this.#handlers = handlers;
-    else for (let i = 0; i < handlers; i++) this.#events.push(EventFd.create());
-  }
-
-  fd(vector: number): number | null {
-    return this.#events[vector]?.fd ?? null;
-  }
-
-  disable(): Promise<void> {
-    this.#handlers = [];
-    for (const event of this.#events.splice(0)) event.close();
-    return Promise.resolve();
-  }
-
-  signal(vector: number): void {
-    this.#handlers[vector]?.(1);
-  }
-}
-
-/** Memory that the driver has allocated. */
-class Memory implements DmaMemory {
-  readonly fd: number;
-  readonly fdOffset = 0;
-  readonly iova: number;
-  readonly size: number;
-  readonly #mapping: Mapping;
-
-  constructor(iova: number, size: number) {
-    this.iova = iova;
-    this.size = Math.ceil(size / PAGE) * PAGE;
-    this.fd = createSharedMemory(this.size);
-    this.#mapping = Mapping.map(this.fd, 0, this.size);
-  }
-
-  get buffer(): ArrayBuffer {
-    return this.#mapping.buffer;
-  }
-
-  close(): Promise<void> {
-    if (!this.#mapping.closed) {
-      this.#mapping.close();
-      closeFd(this.fd);
-    }
-    return Promise.resolve();
-  }
-}
 
 interface ControllerQueue {
   readonly id: number;
@@ -547,38 +371,4 @@ export class HostileDevice extends EventEmitter<{ close: [Error | null] }> imple
     queue.tail = (queue.tail + 1) % queue.entries;
     if (queue.tail === 0) queue.phase ^= 1;
   }
-}
-
-/** What the words of a block read as. */
-export function patternOf(lba: number): number {
-  return (lba * 2654435761) >>> 0;
-}
-
-const IDENTIFY: Readonly<Record<number, Uint8Array>> = {
-  [IdentifyCns.namespace]: encodeIdentifyNamespace({
-    nsze: BLOCKS,
-    ncap: BLOCKS,
-    nuse: BLOCKS,
-    lbafs: [{ ms: 0, ds: Math.log2(BLOCK), rp: 0 }],
-  }),
-  [IdentifyCns.controller]: encodeIdentifyController({
-    vid: 0x4e58,
-    sn: SERIAL,
-    mn: 'hostile',
-    fr: '1',
-    mdts: 5,
-    ver: parseVersion('2.0'),
-    nn: 1,
-    sqes: 0x66,
-    cqes: 0x44,
-    oncs: 0x1f,
-  }),
-  [IdentifyCns.activeNamespaces]: encodeNamespaceList([1]),
-  [IdentifyCns.namespaceDescriptors]: encodeNamespaceDescriptors({ csi: 0 }),
-  [IdentifyCns.commandSetController]: encodeIdentifyNvmController({}),
-};
-const NO_DATA = new Uint8Array(4096);
-
-function identifyData(cns: number): Uint8Array {
-  return IDENTIFY[cns] ?? NO_DATA;
 }

@@ -1,133 +1,12 @@
 // SPDX-License-Identifier: MIT
-/** The emulated NVMe controller is fuzzed: by a host whose commands, doorbells, registers and mappings are generated. */
-import { createBackend } from '../../lib/nvme/backends';
-import { NvmeControllerModel } from '../../lib/nvme/controller';
-import { AdminOpcode, NvmOpcode } from '../../lib/nvme/spec';
-import { CommandError, type Client } from '../../lib/server';
-import { DATA, HostMemory, LAYOUT, QUEUES } from './host-memory';
-import {
-  BESIDE_QUEUES,
-  NAMESPACE_BLOCKS,
-  type Reach,
-  generateAdmin,
-  generateIo,
-  generateList,
-  queuePlace,
-} from './nvme-commands';
-import type { Random } from './random';
-import { Violation, type Fixture, type Role, type Step, type Tally } from './role';
-import { turns, waitFor } from './waiting';
-
-/** A command is stored; `ring` submits it. */
-interface Submit extends Step {
-  readonly do: 'submit';
-  readonly queue: number;
-  /** 64 bytes. The host chooses the command id. */
-  readonly entry: Uint8Array;
-}
-interface Ring extends Step {
-  readonly do: 'ring';
-  readonly queue: number;
-}
-/** A doorbell gets any value. */
-interface Doorbell extends Step {
-  readonly do: 'doorbell';
-  readonly index: number;
-  readonly value: number;
-}
-interface Access extends Step {
-  readonly do: 'write' | 'read';
-  readonly region: number;
-  readonly offset: number;
-  readonly bytes: Uint8Array;
-}
-/** Bytes are stored in the memory of the host. */
-interface Store extends Step {
-  readonly do: 'store';
-  readonly address: number;
-  readonly bytes: Uint8Array;
-}
-interface Remap extends Step {
-  readonly do: 'map' | 'unmap';
-  /** In `LAYOUT`. */
-  readonly range: number;
-}
-/** Brings the controller up, as a driver does, with so many entries in the queues 0, 1, ... */
-interface BringUp extends Step {
-  readonly do: 'bring up';
-  readonly entries: readonly number[];
-  /** From then on the host does things after which nothing can be told of what is completed. */
-  readonly careless?: boolean;
-}
-interface Plain extends Step {
-  readonly do: 'wait' | 'function reset';
-}
-type HostStep = Submit | Ring | Doorbell | Access | Store | Remap | BringUp | Plain;
-
-const STEPS = 500;
-const SERIAL = 'FUZZ';
-
-function generate(random: Random): HostStep[] {
-  const steps: HostStep[] = [];
-  const sizes = [random.near(4, 32), random.near(4, 64), random.near(4, 62), random.near(4, 16)];
-  const entries = sizes.map((count) => Math.max(2, Math.min(count, 64)));
-  // A half of the sessions does nothing that a host must not do, so that every completion can be checked.
-  const strict = random.once(2);
-  if (!random.once(20))
-    steps.push(strict ? { do: 'bring up', entries } : { do: 'bring up', entries, careless: true });
-  const reach = strict ? BESIDE_QUEUES : LAYOUT;
-  for (let i = random.below(2 * STEPS); i > 0; i--) {
-    const queue = random.once(8) ? 0 : random.near(1, 2, 2);
-    if (random.once(6)) steps.push({ do: 'ring', queue });
-    if (random.once(40)) steps.push({ do: 'wait' });
-    if (random.once(25)) steps.push({ do: 'store', ...generateList(random, reach) });
-    if (random.once(50))
-      steps.push({ do: random.once(2) ? 'map' : 'unmap', range: 1 + random.below(LAYOUT.length - 1) });
-    if (!strict) hostile(random, steps);
-    steps.push({
-      do: 'submit',
-      queue,
-      entry: entryOf(queue === 0 ? admin(random, reach) : generateIo(random, reach)),
-    });
-  }
-  steps.push({ do: 'wait' });
-  return steps;
-}
-
-function admin(random: Random, reach: Reach): Uint32Array {
-  return generateAdmin(random, reach, (id, completion) => queuePlace(QUEUES, id, completion));
-}
-
-function entryOf(words: Uint32Array): Uint8Array {
-  return new Uint8Array(words.buffer);
-}
-
-/** What a host must not do, or only when nothing is in flight. */
-function hostile(random: Random, steps: HostStep[]): void {
-  if (random.once(30)) steps.push({ do: 'doorbell', index: random.below(12), value: random.odd32() });
-  if (random.once(60)) steps.push(registerAccess(random));
-  if (random.once(60))
-    steps.push({ do: random.once(2) ? 'map' : 'unmap', range: random.below(LAYOUT.length) });
-  if (random.once(300)) steps.push({ do: 'function reset' });
-  if (random.once(120)) steps.push({ do: 'bring up', entries: [16, 16, 16, 16], careless: true });
-}
-
-function registerAccess(random: Random): Access {
-  const region = random.pick([0, 0, 0, 4, 7]);
-  const size = random.pick([4, 4, 4, 8, 1, 2, 3, 64]);
-  const bytes = random.bytes(size);
-  if (region === 0 && random.once(2)) {
-    // CC: enable, disable, shut down, with odd sizes.
-    const cc = random.pick([0, 0x46_0001, 0x46_4001, 0x46_8001, random.u32()]);
-    new DataView(bytes.buffer, bytes.byteOffset).setUint8(0, cc & 0xff);
-    return { do: 'write', region, offset: 0x14, bytes: new Uint8Array(Uint32Array.of(cc).buffer) };
-  }
-  const offset =
-    region === 0
-      ? random.near(0, 0x14, 0x24, 0x28, 0x30, 0x1000, 0x1200, 0x3ffc)
-      : random.near(0, 16, 64, 256, 0x1000);
-  return { do: random.once(3) ? 'read' : 'write', region, offset, bytes };
-}
+import type { NvmeControllerModel } from '../../../lib/nvme/controller';
+import { AdminOpcode, NvmOpcode } from '../../../lib/nvme/spec';
+import { CommandError } from '../../../lib/server';
+import { HostMemory, LAYOUT, QUEUES } from './memory';
+import { queuePlace } from './commands';
+import { Violation, type Tally } from '../role';
+import { turns, waitFor } from '../waiting';
+import { entryOf, type Access, type HostStep } from './steps';
 
 /** A submission queue as the host sees it. */
 interface HostQueue {
@@ -149,7 +28,7 @@ interface CompletionPlace {
 }
 
 /** A host that drives the controller by its regions. */
-class FuzzedHost {
+export class FuzzedHost {
   readonly memory = new HostMemory();
   readonly #model: NvmeControllerModel;
   readonly #tally: Tally;
@@ -438,12 +317,12 @@ class FuzzedHost {
   }
 }
 
-const OPCODES: Readonly<Record<'admin' | 'I/O', readonly number[]>> = {
+export const OPCODES: Readonly<Record<'admin' | 'I/O', readonly number[]>> = {
   admin: Object.values(AdminOpcode),
   'I/O': Object.values(NvmOpcode),
 };
 
-function opcodeLabel(queueId: number, opcode: number): string {
+export function opcodeLabel(queueId: number, opcode: number): string {
   const set = queueId === 0 ? 'admin' : 'I/O';
   const known = OPCODES[set].includes(opcode);
   return `${set} opcode ${known ? opcode.toString(16).padStart(2, '0') : 'unknown'}`;
@@ -461,115 +340,3 @@ function refused(error: unknown): void {
 function word(value: number): Uint8Array {
   return new Uint8Array(Uint32Array.of(value).buffer);
 }
-
-class ControllerFixture implements Fixture {
-  readonly #tally: Tally;
-  readonly #model: NvmeControllerModel;
-  readonly #faults: string[] = [];
-
-  constructor(tally: Tally) {
-    this.#tally = tally;
-    this.#model = new NvmeControllerModel({
-      backend: createBackend({ kind: 'memory', size: NAMESPACE_BLOCKS * 512 }),
-      serial: SERIAL,
-      queuePairs: 4,
-      maxQueueEntries: 64,
-      // There are no other processors that it could wait for.
-      pollSlice: 0,
-      onFault: (reason) => {
-        tally.see(`fault: ${reason.replace(/\d+/g, 'N').slice(0, 40)}`);
-        if (reason.startsWith('Processing failed') || reason.includes('The completion of a command'))
-          this.#faults.push(reason);
-      },
-    });
-  }
-
-  async run(steps: readonly Step[]): Promise<void> {
-    const host = new FuzzedHost(this.#model, this.#tally);
-    const client: Client = {
-      name: 'fuzzer',
-      memory: host.memory,
-      trigger: () => true,
-      pending: () => false,
-    };
-    this.#model.attach(client);
-    this.#tally.connections++;
-    try {
-      for (const step of steps as readonly HostStep[]) await host.step(step);
-      await isWell(host);
-    } finally {
-      this.#model.detach();
-      await this.#model.reset();
-      host.memory.close();
-    }
-    const [fault] = this.#faults.splice(0);
-    if (fault !== undefined) throw new Violation(`the controller failed: ${fault}`);
-  }
-
-  rest(): Promise<void> {
-    return turns(2);
-  }
-
-  close(): Promise<void> {
-    this.#model.close();
-    return Promise.resolve();
-  }
-}
-
-/** After a reset, what is right is served rightly. */
-async function isWell(host: FuzzedHost): Promise<void> {
-  await host.bringUp([16, 16]);
-  const words = new Uint32Array(16);
-  words[0] = AdminOpcode.identify;
-  words[6] = DATA;
-  words[10] = 1;
-  const identified = await host.run(0, words);
-  const serial = Buffer.from(host.memory.bytes(DATA + 4, SERIAL.length)).toString();
-  if (identified !== 0 || serial !== SERIAL)
-    throw new Violation(`after the session, Identify gives status ${identified} and serial number ${serial}`);
-  const pattern = host.memory.bytes(DATA, 512);
-  pattern.fill(0xa5);
-  for (const [opcode, address] of [
-    [NvmOpcode.write, DATA],
-    [NvmOpcode.read, DATA + 4096],
-  ] as const) {
-    const io = new Uint32Array(16);
-    io[0] = opcode;
-    io[1] = 1;
-    io[6] = address;
-    io[10] = 77;
-    const status = await host.run(1, io);
-    if (status !== 0) throw new Violation(`after the session, opcode ${opcode} gives status ${status}`);
-  }
-  if (!Buffer.from(host.memory.bytes(DATA + 4096, 512)).equals(pattern))
-    throw new Violation('after the session, a block does not read as it was written');
-}
-
-export const nvmeControllerRole: Role = {
-  name: 'nvme-controller',
-  wanted: [
-    ...OPCODES.admin.map((opcode) => opcodeLabel(0, opcode)),
-    ...OPCODES['I/O'].map((opcode) => opcodeLabel(1, opcode)),
-    // Statuses of NVMe base 2.0, 3.3.3.2, and NVM command set 1.0 that the controller knows.
-    ...[
-      '0/00',
-      '0/01',
-      '0/02',
-      '0/04',
-      '0/0b',
-      '0/13',
-      '0/80',
-      '1/01',
-      '1/02',
-      '1/05',
-      '1/08',
-      '1/09',
-      '1/0c',
-      '2/85',
-    ].map((status) => `status ${status}`),
-    'queue created',
-    'queue deleted',
-  ],
-  generate,
-  open: (tally) => Promise.resolve(new ControllerFixture(tally)),
-};

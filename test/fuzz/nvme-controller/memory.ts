@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { Mapping, closeFd, createSharedMemory } from '../../lib/native';
-import type { ClientMemory, ClientRange, MappedPlace } from '../../lib/server';
-import { turns } from './waiting';
+import { Mapping, closeFd, createSharedMemory } from '../../../lib/native';
+import type { ClientMemory, ClientRange, MappedPlace } from '../../../lib/server';
+import { turns } from '../waiting';
 
 /** Where ranges of the host's memory are, and how they can be reached. */
 interface Layout {

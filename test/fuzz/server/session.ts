@@ -1,138 +1,18 @@
 // SPDX-License-Identifier: MIT
-/** The server is fuzzed: by a client whose messages, descriptors and answers are generated. */
 import { fstatSync } from 'node:fs';
-import { VfioUserError, errnoName } from '../../lib/errors';
-import { Socket, closeFd } from '../../lib/native';
-import { MAX_FDS_PER_MESSAGE } from '../../lib/native/message-window';
-import { Command, HEADER_SIZE, HeaderFlag, commandName, isReply } from '../../lib/protocol';
-import { CommandError, serve, type Server } from '../../lib/server';
-import { Descriptors, MEMORY_BYTES, type FdKind } from './descriptors';
-import type { Random } from './random';
-import { frame, generateRequest, generateSequence, honestVersion, iovaOf, versionPayload } from './requests';
-import { Violation, type Fixture, type Role, type Step, type Tally } from './role';
-import { DEVICE, EverythingModel, MODEL_FAILURE, VENDOR } from './server-model';
-import { MessageCutter, type Cut } from './stream';
-import { turns, waitFor } from './waiting';
+import { VfioUserError, errnoName } from '../../../lib/errors';
+import { Socket, closeFd } from '../../../lib/native';
+import { MAX_FDS_PER_MESSAGE } from '../../../lib/native/message-window';
+import { Command, HEADER_SIZE, HeaderFlag, commandName, isReply } from '../../../lib/protocol';
+import { type Descriptors, type FdKind } from '../descriptors';
+import { frame } from '../requests';
+import { Violation, type Tally } from '../role';
+import { MessageCutter, type Cut } from '../stream';
+import { turns, waitFor } from '../waiting';
+import { type Answer, type Send, type ServerStep } from './steps';
 
-/** Bytes are sent, in parts with turns of the event loop between them when there are cuts. */
-interface Send extends Step {
-  readonly do: 'send';
-  readonly bytes: Uint8Array;
-  readonly fds?: readonly FdKind[];
-  /** Where the bytes are cut. */
-  readonly cuts?: readonly number[];
-}
-/** How the next DMA_READ or DMA_WRITE of the server is answered. Without one, honestly. */
-interface Answer extends Step {
-  readonly do: 'answer';
-  readonly how: (typeof ANSWERS)[number];
-  /** A value for the answer that is spoilt, and where it goes. */
-  readonly value?: number;
-  readonly at?: number;
-}
-/** A message on an ioregionfd that the server has given. */
-interface IoRegion extends Step {
-  readonly do: 'ioregion';
-  readonly bytes: Uint8Array;
-}
-/** The file that is mapped gets another size. */
-interface Resize extends Step {
-  readonly do: 'resize';
-  readonly size: number;
-}
-/** All replies are waited for. */
-interface Wait extends Step {
-  readonly do: 'wait';
-}
-/** The eventfd that was given for all vectors is signalled. */
-interface Signal extends Step {
-  readonly do: 'signal';
-}
-type ServerStep = Send | Answer | IoRegion | Resize | Wait | Signal;
-
-const ANSWERS = [
-  'honest',
-  'error',
-  'short',
-  'long',
-  'none',
-  'twice',
-  'id',
-  'command',
-  'flags',
-  'patch',
-  'late',
-] as const;
 const MAX_FIRST = HEADER_SIZE + 8 + 16384;
 const MAX_MESSAGE = HEADER_SIZE + (1 << 16) + (1 << 20);
-const STEPS = 120;
-
-/** Errors that the server may tell its owner of: each is the client's doing, or the model's. */
-const EXPECTED_REPORTS: readonly string[] = [
-  'ERR_VFIO_USER_PROTOCOL',
-  'ERR_VFIO_USER_MAPPING_LOST',
-  'ERR_VFIO_USER_DMA',
-  'ERR_VFIO_USER_REMOTE',
-  'ERR_VFIO_USER_TIMEOUT',
-  'ERR_VFIO_USER_DISCONNECTED',
-  'ERR_VFIO_USER_CLOSED',
-];
-
-function generate(random: Random): ServerStep[] {
-  const steps: ServerStep[] = [];
-  const version = random.once(10) ? versionPayload(random) : honestVersion(random);
-  if (!random.once(30)) {
-    const fds: FdKind[] = random.once(30) ? ['eventfd'] : [];
-    steps.push({ do: 'send', bytes: frame(Command.version, version, 1), fds }, { do: 'wait' });
-  }
-  const count = random.below(2 * STEPS);
-  let id = 2;
-  for (let i = 0; i < count; i++) {
-    if (random.once(10)) steps.push({ do: 'wait' });
-    if (random.once(25)) steps.push(answer(random));
-    if (random.once(120)) steps.push({ do: 'resize', size: random.pick([0, 4096, MEMORY_BYTES]) });
-    if (random.once(60)) steps.push({ do: 'signal' });
-    if (random.once(40)) steps.push({ do: 'ioregion', bytes: ioRegionCommand(random) });
-    if (random.once(30)) {
-      for (const request of generateSequence(random, id)) steps.push({ do: 'send', ...request });
-      id = (id + 32) & 0xffff;
-    }
-    // Ids are used again, while they are in flight too.
-    id = random.once(30) ? random.below(8) : (id + 1) & 0xffff;
-    const request = generateRequest(random, id);
-    const { length } = request.bytes;
-    steps.push(
-      random.once(25) ? { do: 'send', ...request, cuts: cutsOf(random, length) } : { do: 'send', ...request },
-    );
-  }
-  return steps;
-}
-
-function cutsOf(random: Random, length: number): number[] {
-  const most = Math.min(random.pick([1, 1, 3, 16]), length);
-  return Array.from({ length: most }, () => random.below(length + 1)).sort((a, b) => a - b);
-}
-
-function answer(random: Random): Answer {
-  const how = random.once(3)
-    ? random.pick(ANSWERS)
-    : random.pick(['honest', 'patch', 'late', 'twice'] as const);
-  if (how !== 'patch' && how !== 'flags' && how !== 'error') return { do: 'answer', how };
-  return { do: 'answer', how, value: random.odd32(), at: random.below(5) * 4 };
-}
-
-function ioRegionCommand(random: Random): Uint8Array {
-  const bytes = new Uint8Array(random.once(20) ? random.below(64) : 32);
-  const view = new DataView(bytes.buffer);
-  if (bytes.length < 32) return random.bytes(bytes.length);
-  bytes[0] = random.once(12) ? random.u32() : random.below(2);
-  bytes[1] = (random.once(12) ? random.u32() : random.below(4)) | (random.once(3) ? 0 : 0x10);
-  view.setBigUint64(8, random.once(12) ? random.odd64() : BigInt(random.pick([3, 4])), true);
-  view.setBigUint64(16, random.once(12) ? random.odd64() : BigInt(random.below(0x110)), true);
-  view.setBigUint64(24, random.once(3) ? random.odd64() : iovaOf(random), true);
-  return bytes;
-}
-
 /** Requests of one id and command that wait for their replies. */
 interface Asked {
   readonly count: number;
@@ -141,7 +21,7 @@ interface Asked {
 }
 
 /** One connection of the generated client. */
-class FuzzedSession {
+export class FuzzedSession {
   readonly #socket: Socket;
   readonly #descriptors: Descriptors;
   readonly #tally: Tally;
@@ -493,107 +373,3 @@ function checkReply(what: string, command: number, request: Uint8Array, reply: U
   if (!Buffer.from(reply.subarray(0, 16)).equals(request.subarray(0, 16)))
     throw new Violation(`${what} does not repeat offset, region and count`);
 }
-
-class ServerFixture implements Fixture {
-  readonly #tally: Tally;
-  readonly #descriptors = new Descriptors();
-  readonly #model = new EverythingModel();
-  #server: Server | null = null;
-  readonly #faults: Violation[] = [];
-
-  constructor(tally: Tally) {
-    this.#tally = tally;
-  }
-
-  async open(): Promise<this> {
-    this.#server = await serve(`@vfio-user-fuzz-${process.pid}-${Math.random()}`, this.#model, {
-      messageTimeout: 10,
-      // A connection that has to end must not end by this.
-      versionTimeout: Infinity,
-      onError: (error) => {
-        this.#report(error);
-      },
-    });
-    return this;
-  }
-
-  async run(steps: readonly Step[]): Promise<void> {
-    this.#descriptors.resize(MEMORY_BYTES);
-    const server = this.#server as Server;
-    const session = new FuzzedSession(server.path, this.#descriptors, this.#tally);
-    this.#tally.connections++;
-    try {
-      for (const step of steps as readonly ServerStep[]) {
-        await session.step(step);
-        if (session.ended) break;
-      }
-      if (!session.ended) await session.settle();
-      if (session.sound) await this.#isWell(session);
-    } finally {
-      session.close();
-    }
-    await this.rest();
-    const [fault] = this.#faults.splice(0);
-    if (fault !== undefined) throw fault;
-  }
-
-  async rest(): Promise<void> {
-    await waitFor(() => this.#server?.client === null, 'the end of the client');
-    await turns(2);
-  }
-
-  async close(): Promise<void> {
-    await this.#server?.close();
-    this.#model.close();
-    this.#descriptors.close();
-  }
-
-  /** What is right is still served rightly, whatever came before. */
-  async #isWell(session: FuzzedSession): Promise<void> {
-    // Also ends a migration that failed.
-    const reset = await session.ask(Command.deviceReset, new Uint8Array(0));
-    const read = await session.ask(
-      Command.regionRead,
-      Uint8Array.of(0, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 4, 0, 0, 0),
-    );
-    if (reset?.errno !== 0)
-      throw new Violation(`after the session, DEVICE_RESET gives errno ${reset?.errno}`);
-    const ids = read?.payload.subarray(16) ?? new Uint8Array(0);
-    if (!Buffer.from(ids).equals(Uint8Array.of(VENDOR & 0xff, VENDOR >> 8, DEVICE & 0xff, DEVICE >> 8)))
-      throw new Violation(
-        `after the session, vendor and device id read as ${Buffer.from(ids).toString('hex')} (errno ${read?.errno})`,
-      );
-  }
-
-  #report(error: unknown): void {
-    if (error instanceof VfioUserError && EXPECTED_REPORTS.includes(error.code)) {
-      this.#tally.see(`reported ${error.code}`);
-      return;
-    }
-    if (error instanceof CommandError || (error instanceof Error && error.message === MODEL_FAILURE)) return;
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#faults.push(new Violation(`the server reports what is no fault of its client: ${text}`));
-  }
-}
-
-const served = Object.values(Command).filter((code) => code !== Command.dmaRead && code !== Command.dmaWrite);
-
-export const serverRole: Role = {
-  name: 'server',
-  wanted: [
-    ...served.map((code) => `${commandName(code)} ok`),
-    ...served.map((code) => `${commandName(code)} EINVAL`),
-    ...[
-      'DMA_MAP EEXIST',
-      'DMA_UNMAP ENOENT',
-      'REGION_READ EIO',
-      'REGION_READ EBUSY',
-      'command unknown ENOTSUP',
-    ],
-    ...['DMA_READ', 'DMA_WRITE'].flatMap((name) => ANSWERS.map((how) => `${name} answered: ${how}`)),
-    'ioregionfd command',
-    'reported ERR_VFIO_USER_MAPPING_LOST',
-  ],
-  generate,
-  open: (tally) => new ServerFixture(tally).open(),
-};
