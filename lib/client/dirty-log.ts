@@ -124,10 +124,11 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
         encodeDmaLoggingControl({ pageSize, ranges }),
       );
       const chosen = decodeDmaLoggingControl(reply).pageSize;
-      if (!isPageSize(chosen)) {
+      // Smaller ones would be a bitmap of the size of the memory.
+      if (!isPageSize(chosen) || chosen < MIN_DIRTY_PAGE_SIZE) {
         throw new VfioUserError(
           'ERR_VFIO_USER_PROTOCOL',
-          `${this.#device.name} logs pages of ${chosen} bytes, which is no power of two`,
+          `${this.#device.name} logs pages of ${chosen} bytes, which is no power of two of at least ${MIN_DIRTY_PAGE_SIZE}`,
           { command: 'DEVICE_FEATURE' },
         );
       }

@@ -108,9 +108,10 @@ export class DirtyPages {
     }
   }
 
-  /** Marks what a bitmap tells. */
+  /** Marks what a bitmap tells, which is nothing beyond its range: a peer may have chosen a page size of petabytes. */
   merge(bitmap: DirtyBitmap): void {
-    for (const iova of bitmap) this.mark(iova, bitmap.pageSize);
+    const end = bitmap.iova + BigInt(bitmap.length);
+    for (const iova of bitmap) this.mark(iova, Math.min(bitmap.pageSize, Number(end - iova)));
   }
 
   /**

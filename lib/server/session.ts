@@ -137,14 +137,16 @@ export class Session {
   }
 
   #dispatch(command: IncomingCommand): Eventually<CommandReply> {
-    if (command.fds.length > 0 && commandRow(command.command).requestFds === 0)
-      throw new CommandError(Errno.EINVAL, `${commandName(command.command)} with file descriptors`);
-    return this.#client === null ? this.#negotiate(command) : this.#client.serve(command);
+    if (this.#client === null) return this.#negotiate(command);
+    checkFds(command);
+    return this.#client.serve(command);
   }
 
   /** VERSION comes first, and a client with which we cannot agree is disconnected (vfio-user, VFIO_USER_VERSION). */
-  #negotiate({ command, payload }: IncomingCommand): CommandReply {
+  #negotiate(incoming: IncomingCommand): CommandReply {
     try {
+      const { command, payload } = incoming;
+      checkFds(incoming);
       if (command !== Command.version)
         throw new CommandError(Errno.EINVAL, `${commandName(command)} before VERSION`);
       const { name, device, capabilities, processLimits, messageTimeout } = this.#options;
@@ -221,6 +223,11 @@ export class Session {
   #report(error: unknown): void {
     this.#options.report(error, this.#client);
   }
+}
+
+function checkFds({ command, fds }: IncomingCommand): void {
+  if (fds.length > 0 && commandRow(command).requestFds === 0)
+    throw new CommandError(Errno.EINVAL, `${commandName(command)} with file descriptors`);
 }
 
 function silenceError({ name, versionTimeout }: SessionOptions): VfioUserError {

@@ -85,6 +85,20 @@ test('the page size that the device chose is the one that is asked for', async (
   expect(server.payloads(DEVICE_FEATURE).at(-1)?.slice(-16)).toBe('0000010000000000');
 });
 
+test.each([0, 512, 4097])('a device that chooses pages of %i bytes is refused', async (pageSize) => {
+  const { device } = await fakeDevice(logging(hex(''), pageSize));
+  await expect(device.dirtyLog.start()).rejects.toMatchObject(
+    failure('ERR_VFIO_USER_PROTOCOL', `logs pages of ${pageSize} bytes`),
+  );
+});
+
+test('a device that chooses pages of petabytes costs no more than its memory', async () => {
+  const { device } = await fakeDevice(logging(hex('0100000000000000'), 2 ** 52));
+  const memory = await device.dma.allocate(0x2000);
+  expect(await device.dirtyLog.start()).toBe(2 ** 52);
+  expect((await device.dirtyLog.report(memory.iova, 0x2000, 4096)).count).toBe(2);
+});
+
 test('a range that needs more than one message', async () => {
   const sizes: number[] = [];
   const { device } = await fakeDevice({

@@ -65,6 +65,12 @@ test('what is cleared and what is merged', () => {
   expect([...pages.take(0x100_0000, 0x2000, 0x1000)]).toEqual([0x100_1000n]);
 });
 
+test('a bit for more than the range marks no more than the range', () => {
+  const pages = new DirtyPages(4096);
+  pages.merge(new DirtyBitmap(0x1000, 0x3000, 2 ** 52, hex('0100000000000000')));
+  expect([...pages.take(0, 0x10000, 4096)]).toEqual([0x1000n, 0x2000n, 0x3000n]);
+});
+
 test('a huge range costs no more than what is dirty', () => {
   const pages = new DirtyPages(4096);
   pages.mark(0x8000_0000_0000, 1);

@@ -52,6 +52,9 @@ describe('VERSION', () => {
     t.raw.close();
     t.raw = await RawClient.connect(t.endpoint, false);
     expect((await t.raw.ask(version(0, 0, ''), [fd])).errno).toBe(EINVAL);
+    // At once, and not when the time for VERSION is over.
+    await t.raw.end();
+    expect(t.errors).toEqual([]);
     closeFd(fd);
   });
 

@@ -21,7 +21,9 @@ export class PreloadedLibrary {
 
   /** Variables for the child process. */
   get environment(): Record<string, string> {
-    return { LD_PRELOAD: this.#file };
+    // Behind what is preloaded already, such as the runtime of a sanitizer.
+    const { LD_PRELOAD = '' } = process.env;
+    return { LD_PRELOAD: LD_PRELOAD === '' ? this.#file : `${LD_PRELOAD}:${this.#file}` };
   }
 
   [Symbol.dispose](): void {
