@@ -29,6 +29,7 @@ export function compareLoops(step: Loop): void {
 }
 
 const PAGE = 4096;
+const SETS = 2;
 const pages = (bytes: number): number => Math.ceil(bytes / PAGE) * PAGE;
 
 function runLoop({ entries, depth, room, completions, ...from }: Loop, native: boolean): LoopResult {
@@ -52,10 +53,13 @@ function runLoop({ entries, depth, room, completions, ...from }: Loop, native: b
           tailIndex: rung.tailIndex(1),
           headIndex: rung.headIndex(1),
           depth,
+          sets: SETS,
           room,
         })
-      : new ScriptQueueLoop(pair, rung, depth, room);
+      : new ScriptQueueLoop(pair, rung, depth, SETS, room);
     for (const index of loop.pointers.keys()) loop.pointers[index] = index + 1;
+    // Entries take turns between the sets of data pointers.
+    for (const entry of loop.sets.keys()) loop.sets[entry] = (entry % SETS) * (loop.pointers.length / SETS);
     const ready = Math.min(from.ready, entries - 1);
     const count = loop.run(from.tail, from.head, from.phase, ready, 0);
     const most = Math.min(ready, room);
