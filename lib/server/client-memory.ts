@@ -129,7 +129,23 @@ export class ClientMemoryMap implements ClientMemory {
     return range;
   }
 
-  /** The range with exactly this address and size, which a DMA_UNMAP must name; undefined when there is none. */
+  /**
+   * The ranges that a DMA_UNMAP names, by address: all that lie within it. There may be none: QEMU with a virtual IOMMU unmaps
+   * whole address spaces.
+   *
+   * @throws CommandError EINVAL when it cuts through a range, or names no bytes
+   */
+  within(address: U64, size: U64): ClientRange[] {
+    if (BigInt(size) === 0n) throw new CommandError(Errno.EINVAL, 'a DMA_UNMAP of 0 bytes');
+    const { ranges, cut } = this.#ranges.within(BigInt(address), BigInt(size));
+    if (cut === undefined) return ranges;
+    throw new CommandError(
+      Errno.EINVAL,
+      `a DMA_UNMAP of 0x${size.toString(16)} bytes at 0x${address.toString(16)} cuts through ${formatRange(cut)}`,
+    );
+  }
+
+  /** The range with exactly this address and size; undefined when there is none. */
   get(address: U64, size: U64): ClientRange | undefined {
     return this.#ranges.get(BigInt(address), Number(size));
   }
@@ -144,8 +160,10 @@ export class ClientMemoryMap implements ClientMemory {
     this.#unmap(own);
   }
 
-  /** Takes all ranges away at once, then unmaps them, in a time that is proportional to their number. */
-  async removeAll(): Promise<void> {
+  /** Takes everything away, for good. Resolves when all is unmapped, in a time that is proportional to the number of ranges. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#lost > 1) this.#report(lostError(`in ${this.#lost} ranges`));
     const ranges = [...this.#ranges];
     this.#ranges.clear();
     this.dirtyLog.clearAll();
@@ -155,13 +173,6 @@ export class ClientMemoryMap implements ClientMemory {
       this.#unmap(range);
       if (slice.over) await slice.next();
     }
-  }
-
-  /** Takes everything away, for good. Resolves when all is unmapped. */
-  async close(): Promise<void> {
-    this.#closed = true;
-    if (this.#lost > 1) this.#report(lostError(`in ${this.#lost} ranges`));
-    await this.removeAll();
   }
 
   /** The first range is told at once, the others when the client is gone: there may be thousands. */

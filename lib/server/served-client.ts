@@ -8,6 +8,8 @@ import {
   decodeDmaUnmapRequest,
   decodeSetIrqsRequest,
   encodeDmaUnmapReply,
+  type DirtyBitmapInfo,
+  type DmaUnmapRequest,
 } from '../protocol';
 import {
   CommandError,
@@ -204,8 +206,18 @@ export class ServedClient implements Client {
     if (flags !== 0 && flags !== DmaUnmapFlag.all && flags !== DmaUnmapFlag.getDirtyBitmap)
       throw new CommandError(Errno.EINVAL, `DMA_UNMAP flags are 0x${flags.toString(16)}`);
     const { memory } = this;
-    if (flags === DmaUnmapFlag.all)
-      return after(this.#unmapAll(), () => ({ payload: encodeDmaUnmapReply(request) }));
+    if (bitmap !== undefined) return this.#unmapReporting(request, bitmap);
+    const ranges = flags === DmaUnmapFlag.all ? memory.ranges : memory.within(address, size);
+    return after(this.#takeAway(ranges), () => ({ payload: encodeDmaUnmapReply(request) }));
+  }
+
+  /** Unmaps one range, and tells what the device has written of it (libvfio-user, `struct vfio_user_bitmap`). */
+  #unmapReporting(
+    request: Readonly<DmaUnmapRequest>,
+    { pageSize, size: bytes }: DirtyBitmapInfo,
+  ): Eventually<CommandReply> {
+    const { memory } = this;
+    const { address, size } = request;
     const range = memory.get(address, size);
     if (range === undefined) {
       throw new CommandError(
@@ -213,19 +225,27 @@ export class ServedClient implements Client {
         `no DMA_MAP had address 0x${address.toString(16)} and size 0x${size.toString(16)}`,
       );
     }
-    if (bitmap !== undefined) memory.dirtyLog.checkUnmapBitmap(size, bitmap);
+    memory.dirtyLog.checkUnmapBitmap(size, { pageSize, size: bytes });
     return after(this.#letGo(range), () => {
-      const data =
-        bitmap === undefined ? undefined : memory.dirtyLog.unmapBitmap(address, size, bitmap.pageSize);
+      const data = memory.dirtyLog.unmapBitmap(address, size, pageSize);
       memory.remove(range);
       return { payload: encodeDmaUnmapReply(request), data };
     });
   }
 
-  /** The device lets go of all ranges, then they are unmapped. When it fails, those that it has let go of are. */
-  async #unmapAll(): Promise<void> {
+  /** The device lets go of ranges, then they are unmapped. */
+  #takeAway(ranges: readonly ClientRange[]): Eventually<void> {
+    const [range] = ranges;
+    if (range === undefined) return undefined;
+    if (ranges.length > 1) return this.#takeAwayMany(ranges);
+    return after(this.#letGo(range), () => {
+      this.memory.remove(range);
+    });
+  }
+
+  /** As {@link #takeAway}, with turns for others between them. When the device fails, those that it has let go of are unmapped. */
+  async #takeAwayMany(ranges: readonly ClientRange[]): Promise<void> {
     const { memory } = this;
-    const { ranges } = memory;
     const slice = new TimeSlice();
     let free = 0;
     try {
@@ -237,14 +257,12 @@ export class ServedClient implements Client {
         // A client that leaves meanwhile takes all with it.
         if (memory.closed) return;
       }
-    } catch (error) {
+    } finally {
       for (const range of ranges.slice(0, free)) {
         memory.remove(range);
         if (slice.over) await slice.next();
       }
-      throw error;
     }
-    await memory.removeAll();
   }
 
   #letGo(range: ClientRange): Eventually<void> {
