@@ -1,40 +1,35 @@
 // SPDX-License-Identifier: MIT
 // A card with 16 pins, as the sample gpio-pci-idio-16 of libvfio-user: node examples/gpio.mts /tmp/gpio.sock
-import { ConfigSpace, PciIrq, PciRegion } from 'vfio-user/pci';
-import { configRegion, serve, type Client, type PciDeviceModel, type ServedRegion } from 'vfio-user/server';
+import { RegisterFile, serve, type Client } from 'vfio-user/server';
 
-const BARS = { 2: { kind: 'io', size: 0x100 } } as const;
-const IDENTITY = { vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0, interruptPin: 1 };
+const writes = new Uint32Array(16);
+let client: Client | undefined;
 
-class Gpio implements PciDeviceModel {
-  readonly name = 'gpio';
-  readonly irqs = new Map([[PciIrq.intx, 1]]);
-  readonly #writes = new Uint32Array(16);
-  #client: Client | null = null;
-  readonly regions = new Map<number, ServedRegion>([
-    [PciRegion.config, configRegion(new ConfigSpace({ ...IDENTITY, bars: BARS }))],
-    [PciRegion.bar2, { size: 0x100, read: this.#read.bind(this), write: this.#write.bind(this) }],
-  ]);
+/** A pin is high while its output was written a multiple of three times. */
+const inputs = (first: number): number =>
+  writes.subarray(first, first + 8).reduce((bits, n, pin) => bits | (n % 3 === 0 ? 1 << pin : 0), 0);
 
-  attach(client: Client): void {
-    this.#client = client;
-  }
-
-  /** Inputs are at 1 and 5: a pin is high while its output was written a multiple of three times. */
-  #read(offset: number, data: Uint8Array): void {
-    const pins = this.#writes.subarray(offset === 1 ? 0 : 8, offset === 1 ? 8 : 16);
-    if (offset === 1 || offset === 5)
-      data[0] = pins.reduce((bits, n, pin) => bits | (n % 3 === 0 ? 1 << pin : 0), 0);
-  }
-
-  /** Outputs are at 0 and 4. Unlike the sample's, a write signals INTx, so that there is something to wait for. */
-  #write(offset: number, data: Uint8Array): void {
-    if (offset !== 0 && offset !== 4) return;
-    for (let pin = 0; pin < 8; pin++) this.#writes[offset * 2 + pin]! += ((data[0] ?? 0) >> pin) & 1;
-    this.#client?.trigger(PciIrq.intx, 0);
-  }
+/** Unlike with the sample, a write interrupts, so that there is something to wait for. */
+function output(first: number, pins: number): void {
+  for (let pin = 0; pin < 8; pin++) writes[first + pin]! += (pins >> pin) & 1;
+  client?.setInterrupt(true);
 }
 
-const server = await serve(process.argv[2] ?? '/tmp/gpio.sock', new Gpio());
+const registers = new RegisterFile({
+  size: 0x100,
+  registers: {
+    out0: { offset: 0, width: 8, write: (_, pins) => output(0, pins) },
+    // A driver writes this when it has seen an interrupt: the line goes low.
+    in0: { offset: 1, width: 8, read: () => inputs(0), write: () => void client?.setInterrupt(false) },
+    out8: { offset: 4, width: 8, write: (_, pins) => output(8, pins) },
+    in8: { offset: 5, width: 8, read: () => inputs(8) },
+  },
+});
+const bars = { 2: { kind: 'io', ...registers.region } } as const;
+const server = await serve(process.argv[2] ?? '/tmp/gpio.sock', {
+  name: 'gpio',
+  pci: { vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0x118000, interruptPin: 1, bars },
+  attach: (attached) => (client = attached),
+});
 console.log(`serving ${server.path}`);
 process.once('SIGTERM', () => void server.close());

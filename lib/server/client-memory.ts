@@ -36,6 +36,7 @@ export class ClientMemoryMap implements ClientMemory {
   readonly #limits: ClientMemoryLimits;
   readonly #report: (error: unknown) => void;
   #generation = 0;
+  #busMaster = true;
   #closed = false;
   /** Ranges whose memory the client has truncated. */
   #lost = 0;
@@ -62,11 +63,22 @@ export class ClientMemoryMap implements ClientMemory {
     return this.#generation;
   }
 
+  get busMaster(): boolean {
+    return this.#busMaster;
+  }
+
+  set busMaster(value: boolean) {
+    if (value === this.#busMaster) return;
+    this.#busMaster = value;
+    this.#changed();
+  }
+
   get ranges(): readonly ClientRange[] {
     return [...this.#ranges];
   }
 
   place(iova: number | bigint, length: number, access: Access): MappedPlace | null {
+    if (!this.#busMaster) return null;
     const range = this.#find(iova, length);
     const buffer = range?.buffer ?? null;
     if (range === null || buffer === null || !range.allows(access)) return null;
@@ -100,7 +112,7 @@ export class ClientMemoryMap implements ClientMemory {
   }
 
   markDirty(iova: number | bigint, length: number): void {
-    this.#accessible(iova, length, 'write');
+    this.#allowed(iova, length, 'write');
     this.dirtyLog.mark(iova, length);
   }
 
@@ -225,7 +237,16 @@ export class ClientMemoryMap implements ClientMemory {
     return (this.#recent = segment.range);
   }
 
+  /** The segments of an access, if it is allowed now. */
   #accessible(iova: number | bigint, length: number, access: 'read' | 'write'): IovaSegment<MappedRange>[] {
+    if (this.#busMaster) return this.#allowed(iova, length, access);
+    throw new VfioUserError(
+      'ERR_VFIO_USER_DMA',
+      'the client does not let the device reach memory: Bus Master Enable of its command register is clear',
+    );
+  }
+
+  #allowed(iova: number | bigint, length: number, access: 'read' | 'write'): IovaSegment<MappedRange>[] {
     const valid = typeof iova === 'bigint' || Number.isSafeInteger(iova);
     const segments = valid ? this.#ranges.lookup(BigInt(iova), length) : undefined;
     if (segments?.every(({ range }) => range.allows(access)) === true) return segments;

@@ -90,7 +90,7 @@ export class Session {
         messageTimeout,
         maxMessageSize: MAX_FIRST_MESSAGE,
         onCommand: (command) => this.#calls.track(this.#dispatch(command)),
-        lane: (command, payload) => commandLane(device.model.regions, command, payload),
+        lane: (command, payload) => commandLane(device.function.regions, command, payload),
         onClose: (error) => {
           void this.#release(error).finally(end);
         },

@@ -16,8 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createBackend } from '../../lib/nvme/backends';
 import { NvmeControllerModel } from '../../lib/nvme/controller';
-import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
-import { configRegion, serve, type Client, type PciDeviceModel, type Server } from '../../lib/server';
+import { serve, type Client, type PciDeviceModel, type Server } from '../../lib/server';
 import type { MessageTrace } from '../../lib/transport/trace';
 import { until } from '../client/support';
 import { startCli, Scratch } from '../cli/run-cli';
@@ -156,23 +155,15 @@ const STOPPED = '-S';
           for (const i of data.keys()) data[i] = offset + i;
         },
       };
-      const config = new ConfigSpace({
-        vendorId: 0x494f,
-        deviceId: 0x0dc8,
-        classCode: 0x118000,
-        interruptPin: 1,
-        bars: { 2: { kind: 'memory32', size: bar2.size } },
-      });
       const card: PciDeviceModel = {
         name: 'card',
-        regions: new Map([
-          [PciRegion.config, configRegion(config)],
-          [PciRegion.bar2, bar2],
-        ]),
-        irqs: new Map([
-          [PciIrq.intx, 1],
-          [PciIrq.err, 1],
-        ]),
+        pci: {
+          vendorId: 0x494f,
+          deviceId: 0x0dc8,
+          classCode: 0x118000,
+          interruptPin: 1,
+          bars: { 2: { kind: 'memory32', ...bar2 } },
+        },
         attach: (newClient) => {
           client = newClient;
         },

@@ -166,6 +166,30 @@ describe('DMA_MAP and DMA_UNMAP', () => {
     closeFd(fd);
   });
 
+  test('refused maps are told on this side too: each cause at once, and how many there were when the client is gone', async () => {
+    const fd = createSharedMemory(0x1000);
+    for (let i = 0; i < 3; i++) expect(await t.raw.errnoOf(2, dmaMap(0, 0x2000), [fd])).toBe(ENXIO);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x800))).toBe(EINVAL);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000).subarray(0, 31))).toBe(EINVAL);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd])).toBe(0);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd])).toBe(EEXIST);
+    closeFd(fd);
+    const told = (): unknown[] => t.errors.map(({ error }) => error);
+    expect(told()).toMatchObject([
+      { code: 'ERR_VFIO_USER_DMA', errnoName: 'ENXIO', command: 'DMA_MAP' },
+      { errnoName: 'EINVAL' },
+      { errnoName: 'EEXIST' },
+    ]);
+    expect(String(told()[0])).toMatch(/a DMA_MAP was refused.*ENXIO.*file ends before the range does.*-g$/);
+    t.errors.length = 0;
+    t.raw.close();
+    await until(() => told().length > 0);
+    expect(told().map((error) => (error as Error).message)).toEqual([
+      '3 DMA_MAPs were refused with ENXIO',
+      '2 DMA_MAPs were refused with EINVAL',
+    ]);
+  });
+
   test.each([
     ['the beginning of a map', dmaUnmap(0, 0x2000), EINVAL],
     ['the end of a map', dmaUnmap(0x2000, 0x4000), EINVAL],

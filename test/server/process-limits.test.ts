@@ -91,12 +91,12 @@ test('as many DMA ranges are announced as can be mapped, unless the server is to
 test('the eventfds of clients are bounded', async () => {
   const vectors = 60;
   const event = opens(EventFd.create());
-  model.irqs.set(PciIrq.msix, vectors);
+  model.irqs.set(PciIrq.req, vectors);
   limit({ descriptors: event.fd + 40 });
   opens(await serve(path, model));
   const raw = opens(await RawClient.connect(path));
   const assign = (start: number, count: number): Promise<number> =>
-    raw.errnoOf(8, setIrqs(4 | 32, PciIrq.msix, start, count), new Array<number>(count).fill(event.fd));
+    raw.errnoOf(8, setIrqs(4 | 32, PciIrq.req, start, count), new Array<number>(count).fill(event.fd));
   const open = openFds();
   const results: number[] = [];
   for (let vector = 0; vector < vectors; vector++) results.push(await assign(vector, 1));
@@ -107,6 +107,6 @@ test('the eventfds of clients are bounded', async () => {
   // Of a message all are kept, or none.
   expect(await assign(0, 16)).toBe(EMFILE);
   expect(openFds() - open).toBe(kept);
-  expect([model.client?.trigger(PciIrq.msix, 0), event.read()]).toEqual([true, 1]);
-  expect(model.client?.trigger(PciIrq.msix, kept)).toBe(false);
+  expect([model.client?.trigger(PciIrq.req, 0), event.read()]).toEqual([true, 1]);
+  expect(model.client?.trigger(PciIrq.req, kept)).toBe(false);
 });

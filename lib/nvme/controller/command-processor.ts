@@ -71,6 +71,10 @@ export class CommandProcessor {
   round(): number {
     if (this.#failure !== null) throw this.#failure;
     const queues = this.#queues;
+    if (!queues.reachable) {
+      this.#unmappedSince = -1;
+      return 0;
+    }
     queues.refresh();
     let commands = 0;
     // A command of the admin queue, which comes first, may create or delete others: that replaces the list.
