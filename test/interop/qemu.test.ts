@@ -11,7 +11,7 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createBackend } from '../../lib/nvme/backends';
@@ -263,6 +263,54 @@ const RUNNING = 120_000;
       expect(await serving.ended).toMatchObject({ status: 0, stderr: '' });
       data.copyWithin(MIB, 0, MIB);
       expect(readFileSync(file).equals(data)).toBe(true);
+    },
+    RUNNING,
+  );
+
+  test(
+    'a guest with a virtual IOMMU that is reset while it uses the drive has it again',
+    async () => {
+      const [socket, console] = [scratch.file('socket'), scratch.file('console')];
+      const errors: unknown[] = [];
+      const controller = new NvmeControllerModel({
+        backend: createBackend({ kind: 'memory', size: 16 * MIB }),
+        serial: 'IOMMU',
+        // The queues fit a page each: the guest's pages are maps of their own.
+        maxQueueEntries: 64,
+      });
+      const server = await serve(socket, controller, { onError: (error) => errors.push(error) });
+      const refused: MessageTrace[] = [];
+      const record = (message: unknown): void => {
+        if ((message as MessageTrace).errno !== undefined) refused.push(message as MessageTrace);
+      };
+      subscribe('vfio-user:reply', record);
+      const machine = await QemuMachine.start(
+        socket,
+        Memory.shared,
+        ...['-device', 'intel-iommu,caching-mode=on'],
+        ...guestOptions(console, 'intel_iommu=on'),
+      );
+      try {
+        const said = (text: string): number =>
+          existsSync(console) ? readFileSync(console, 'latin1').split(text).length - 1 : 0;
+        await until(() => said('guest: sha256') === 1, 'the guest reads the drive', RUNNING / 2);
+        expect(said('DMAR: IOMMU enabled')).toBe(1);
+        await machine.execute('system_reset');
+        expect(await machine.ended).toBe(0);
+        expect([said('DMAR: IOMMU enabled'), said('guest: sha256')]).toEqual([2, 2]);
+        const text = readFileSync(console, 'latin1');
+        const second = text.slice(text.lastIndexOf('DMAR: IOMMU enabled'));
+        expect(second.match(/^guest: .*/gm)?.map((line) => line.trim())).toEqual(
+          expect.arrayContaining(['guest: copied', 'guest: equal']),
+        );
+        expect(refused).toEqual([]);
+        expect([controller.fault, errors]).toEqual([null, []]);
+      } finally {
+        unsubscribe('vfio-user:reply', record);
+        await machine.kill();
+        await server.close();
+        controller.close();
+      }
     },
     RUNNING,
   );
