@@ -26,6 +26,8 @@ export type VfioUserErrorCode =
   | 'ERR_VFIO_USER_REMOTE'
   /** The peer broke the protocol. */
   | 'ERR_VFIO_USER_PROTOCOL'
+  /** A server came back with another device than the one that was connected to. */
+  | 'ERR_VFIO_USER_IDENTITY'
   /** The peer speaks a version of the protocol that this package does not. */
   | 'ERR_VFIO_USER_VERSION'
   /** The device, or its peer, does not offer what was asked for. */

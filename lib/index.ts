@@ -21,8 +21,12 @@ export type { ConnectionStatistics } from './transport';
 export type {
   Device,
   DeviceDma,
+  DeviceEvents,
   DeviceInfo,
   DeviceIrq,
+  DeviceLoss,
+  DeviceReconnected,
+  DeviceReconnecting,
   DeviceRegion,
   DmaMemory,
   MappedArea,

@@ -1,5 +1,11 @@
 // SPDX-License-Identifier: MIT
-import type { Connection, FdList } from '../transport';
+import type { FdList, Reply, Request } from '../transport';
+
+/** Whom a question can be put to: a link, or the connection that is about to become its own. */
+export interface Asked {
+  readonly name: string;
+  request(request: Request): Promise<Reply>;
+}
 
 /** An answer of a length that only the server knows: `argsz` is the room that the whole of it needs, in bytes. */
 interface Answer {
@@ -25,11 +31,11 @@ export interface Question<Told extends Answer> {
  *   descriptors that came with it, which are the caller's; and the room that was offered
  */
 export async function ask<Told extends Answer>(
-  connection: Connection,
+  asked: Asked,
   { command, room, mostRoom, encode, decode }: Question<Told>,
 ): Promise<{ readonly told: Told; readonly fds: FdList; readonly room: number }> {
   const askOnce = async (argsz: number): Promise<{ told: Told; fds: FdList; room: number }> => {
-    const { payload, fds } = await connection.request({ command, payload: encode(argsz), maxReply: argsz });
+    const { payload, fds } = await asked.request({ command, payload: encode(argsz), maxReply: argsz });
     try {
       return { told: decode(payload, fds), fds, room: argsz };
     } catch (error) {

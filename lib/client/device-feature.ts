@@ -2,12 +2,14 @@
 import { VfioUserError } from '../errors';
 import {
   Command,
+  Feature,
   decodeDeviceFeatureReply,
   encodeDeviceFeatureRequest,
   type DeviceFeatureReply,
   type DeviceFeature as FeatureMessage,
 } from '../protocol';
-import { Errno, type Connection } from '../transport';
+import { Errno } from '../transport';
+import type { Link } from './link';
 
 /** Room for the data of a feature whose size is not known, in bytes. */
 const DEFAULT_ROOM = 4096;
@@ -22,12 +24,12 @@ const UNSUPPORTED: readonly (number | undefined)[] = [
 
 /** Gets, sets and probes the features of a device (vfio-user, VFIO_USER_DEVICE_FEATURE). Features are 16-bit indexes. */
 export class DeviceFeatures {
-  readonly #connection: Connection;
+  readonly #link: Link;
   readonly #timeout: number;
 
   /** @param timeout milliseconds for a change: a device may have to finish its I/O first. @internal */
-  constructor(connection: Connection, timeout: number) {
-    this.#connection = connection;
+  constructor(link: Link, timeout: number) {
+    this.#link = link;
     this.#timeout = timeout;
   }
 
@@ -44,7 +46,7 @@ export class DeviceFeatures {
     if (!reply.complete) {
       throw new VfioUserError(
         'ERR_VFIO_USER_PROTOCOL',
-        `${this.#connection.name}: the data of feature ${feature} need ${reply.argsz} bytes; ${room} of data were offered`,
+        `${this.#link.name}: the data of feature ${feature} need ${reply.argsz} bytes; ${room} of data were offered`,
         { command: 'DEVICE_FEATURE' },
       );
     }
@@ -77,11 +79,14 @@ export class DeviceFeatures {
 
   async #request(message: FeatureMessage, room: number): Promise<DeviceFeatureReply> {
     const payload = encodeDeviceFeatureRequest(message, room);
-    const reply = await this.#connection.request({
+    // A report clears what it tells, and there is no log on another connection.
+    const acts = message.set === true || message.feature === Feature.dmaLoggingReport;
+    const reply = await this.#link.request({
       command: Command.deviceFeature,
       payload,
       timeout: message.set === true ? this.#timeout : undefined,
       maxReply: Math.max(payload.byteLength, 8 + room),
+      loss: acts && message.probe !== true ? 'fail' : undefined,
     });
     return decodeDeviceFeatureReply(reply.payload, message);
   }

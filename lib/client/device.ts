@@ -8,7 +8,9 @@ import {
   PciIrq,
   PciRegion,
   type Device,
+  type DeviceEvents,
   type DeviceInfo,
+  type DeviceLoss,
   type PciIrqName,
   type PciRegionName,
   type RegisterSpace,
@@ -24,17 +26,21 @@ import {
   type Capabilities,
   type NegotiatedLimits,
 } from '../protocol';
-import type { Connection, ConnectionStatistics } from '../transport';
+import type { ConnectionStatistics, Request } from '../transport';
 import type { DeviceFeatures } from './device-feature';
 import type { DirtyLog } from './dirty-log';
 import type { VfioUserDmaTarget } from './dma-target';
+import { MAX_REGIONS } from './identity';
 import { VfioUserIrq } from './irq';
-import { DeviceMigration } from './migration';
 import { IrqExclusion } from './irq-exclusion';
+import type { Link, LinkState } from './link';
+import { DeviceMigration } from './migration';
+import { OpenParts } from './open-parts';
 import { PciFunction } from './pci-function';
 import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
 import { VfioUserRegion, type RegionAccess } from './region';
 import { describeRegion } from './region-description';
+import { Renewal, type RenewalPlan, type Tell } from './renewal';
 
 /** The result of the negotiation with a server. */
 export interface Negotiated {
@@ -58,27 +64,23 @@ export interface DeviceTimeouts {
   readonly quiesce: number;
 }
 
-/** What `connect` makes beside a device. */
-export interface DeviceParts {
+/** What `connect` makes for a device. */
+export interface DeviceMakings {
+  readonly link: Link;
+  readonly negotiated: Negotiated;
   readonly dma: DmaContainer;
   /** Whether the container is closed with the device. */
   readonly ownsDma: boolean;
   /** What the container tells the device by. */
   readonly target: VfioUserDmaTarget;
   readonly feature: DeviceFeatures;
+  readonly timeouts: DeviceTimeouts;
+  /** How the device comes back when its server has gone; null when it does not. */
+  readonly renewal: RenewalPlan | null;
 }
 
-/** What a device's connection has seen so far. */
+/** What a device's connection has seen so far; after a reconnection, what all its connections have. */
 export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
-
-/** Most regions and interrupt indexes of a device. What a server announces beyond that is left out. */
-const MAX_REGIONS = 4096;
-
-/** Events of a {@link VfioUserDevice}, by name. */
-export interface DeviceEvents {
-  /** The connection has ended: with null by `close()`, else with why it failed. Emitted once. */
-  close: [error: Error | null];
-}
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
 export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device {
@@ -95,46 +97,71 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   readonly migration: DeviceMigration;
   /** Tells which memory the device writes. */
   readonly dirtyLog: DirtyLog;
-  readonly #connection: Connection;
-  readonly #timeouts: DeviceTimeouts;
-  readonly #parts: DeviceParts;
+  /** Whether the device comes back when its server goes away and returns: it was connected to with `reconnect`. */
+  readonly reconnects: boolean;
+  readonly #link: Link;
+  readonly #makings: DeviceMakings;
+  readonly #parts: OpenParts;
+  readonly #renewal: Renewal | null;
+  #lost: DeviceLoss | null = null;
   readonly #info = memoize(() => this.#fetchInfo());
   readonly #regions = memoize((index: number) => this.#fetchRegion(index));
   readonly #irqs = memoize((index: number) => this.#fetchIrq(index));
   #config: VfioUserRegion | undefined;
   readonly #postedWrites: PostedWrites;
-  readonly #open: (VfioUserRegion | VfioUserIrq)[] = [];
   readonly #irqExclusion = new IrqExclusion();
 
   /** @internal */
-  constructor(connection: Connection, negotiated: Negotiated, parts: DeviceParts, timeouts: DeviceTimeouts) {
+  constructor(makings: DeviceMakings) {
     super();
-    this.name = connection.name;
-    this.negotiated = negotiated;
-    this.dma = parts.dma;
-    this.feature = parts.feature;
-    this.dirtyLog = parts.target.dirtyLog;
-    this.pci = new PciFunction(this);
-    this.#connection = connection;
-    this.#parts = parts;
-    this.#timeouts = timeouts;
+    const { link, negotiated, feature, timeouts, renewal } = makings;
     const { limits } = negotiated;
-    this.migration = new DeviceMigration(connection, this.feature, {
+    this.name = link.name;
+    this.negotiated = negotiated;
+    this.dma = makings.dma;
+    this.feature = feature;
+    this.dirtyLog = makings.target.dirtyLog;
+    this.pci = new PciFunction(this);
+    this.#link = link;
+    this.#makings = makings;
+    this.migration = new DeviceMigration(link, feature, {
       maxTransfer: limits.maxDataXferSize,
       timeout: timeouts.quiesce,
       reset: () => this.reset(),
     });
-    this.#postedWrites = new PostedWrites(connection, limits.writeMultiple);
+    this.#postedWrites = new PostedWrites(link, limits.writeMultiple);
+    this.#parts = new OpenParts(makings.target, this.migration, this.#postedWrites);
+    this.reconnects = renewal !== null;
+    const tell: Tell = (event, ...args) => {
+      this.#tell(event, ...args);
+    };
+    this.#renewal = renewal === null ? null : new Renewal(renewal, link, this.#parts, tell);
+    link.belongsTo({
+      connectionEnded: (error, acting) => {
+        this.#lost = this.#parts.connectionEnded(error, acting);
+      },
+      renew: (error) => {
+        this.#renew(error);
+      },
+      linkClosed: (error) => {
+        this.#gone(error);
+      },
+    });
   }
 
-  /** Whether the connection has ended: by {@link close}, or because the server has gone. */
+  /** Whether there is a connection to the server; `reconnecting` only of a device that {@link reconnects}. */
+  get state(): LinkState {
+    return this.#link.state;
+  }
+
+  /** Whether the device is gone for good: by {@link close}, or because the server has gone and is not waited for. */
   get closed(): boolean {
-    return this.#connection.closed;
+    return this.#link.state === 'closed';
   }
 
   /** Counters of the connection, as they are now. */
   get statistics(): Readonly<DeviceStatistics> {
-    return { ...this.#connection.statistics, ...this.#postedWrites.statistics };
+    return { ...this.#link.statistics, ...this.#postedWrites.statistics };
   }
 
   /**
@@ -163,7 +190,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
 
   get config(): RegisterSpace {
     return (this.#config ??= new VfioUserRegion(
-      this.#connection,
+      this.#link,
       {
         index: PciRegion.config,
         size: PCIE_CONFIG_BYTES,
@@ -192,60 +219,74 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   /**
    * Resets the device (vfio-user, VFIO_USER_DEVICE_RESET).
    *
-   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the device does not offer it
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the device does not offer it; DISCONNECTED when the server went
+   *   meanwhile, also when it is back
    */
   async reset(): Promise<void> {
+    const { epoch } = this.#link;
     if (!(await this.info()).resettable) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
         `${this.name} does not offer a reset (its device info lacks the RESET flag)`,
       );
     }
-    await this.#command(Command.deviceReset, new Uint8Array(0), this.#timeouts.quiesce);
+    this.#link.assertConnected('DEVICE_RESET', epoch);
+    const payload = new Uint8Array(0);
+    await this.#link.request({
+      command: Command.deviceReset,
+      payload,
+      timeout: this.#makings.timeouts.quiesce,
+    });
   }
 
   /**
    * Returns when the server has served all messages that were sent before, posted writes among them: it serves them in
    * order and answers this one (DEVICE_GET_INFO).
+   *
+   * @throws VfioUserError ERR_VFIO_USER_DISCONNECTED when the server went meanwhile: then it is not known which it has served
    */
   async flush(): Promise<void> {
-    await this.#command(Command.deviceGetInfo, encodeDeviceInfoRequest());
+    await this.#link.request(flushRequest());
   }
 
   /** Blocks the thread until the server has served all messages that were sent before, as {@link flush} waits for. */
   flushSync(): void {
-    const payload = encodeDeviceInfoRequest();
-    this.#connection.requestSync({ command: Command.deviceGetInfo, payload });
+    this.#link.requestSync(flushRequest());
   }
 
-  /** Closes the connection and releases all mappings, descriptors and memory. Idempotent. */
+  /** Closes the connection, or stops waiting for one, and releases all mappings, descriptors and memory. Idempotent. */
   close(): Promise<void> {
-    this.#connection.close();
-    this.#release();
+    this.#link.close(null);
+    const { target, ownsDma } = this.#makings;
+    devicesOf(this.dma).detach(target);
+    if (ownsDma) this.dma.close();
+    this.#parts.close();
     return Promise.resolve();
   }
 
-  /**
-   * Tells the device that its connection has ended. Mappings stay until {@link close}, so that nothing is pulled from under a
-   * reader. @internal
-   */
-  connectionClosed(error: VfioUserError | null): void {
-    if (error !== null) {
-      for (const part of this.#open) if (part instanceof VfioUserIrq) part.connectionLost(error);
-    }
-    this.emit('close', error);
+  /** The server has gone, and is waited for. */
+  #renew(error: VfioUserError): void {
+    this.#tell('disconnect', error, this.#lost as DeviceLoss);
+    // A listener may have closed the device.
+    if (this.#link.state === 'reconnecting') void this.#renewal?.run(error);
   }
 
-  #release(): void {
-    const { target, ownsDma } = this.#parts;
-    target.dirtyLog.release();
-    devicesOf(this.dma).detach(target);
-    if (ownsDma) this.dma.close();
-    for (const part of this.#open) {
-      if (part instanceof VfioUserRegion) part.close();
-      else part.release();
+  /** DMA memory stays until {@link close}, so that nothing is pulled from under a reader. */
+  #gone(error: VfioUserError | null): void {
+    this.#renewal?.stop();
+    if (error !== null) this.#parts.deviceGone(error);
+    this.#tell('close', error);
+  }
+
+  /** Emits an event. What a listener throws is an uncaught exception, and does not stop what is under way. */
+  #tell<Name extends keyof DeviceEvents>(event: Name, ...args: DeviceEvents[Name]): void {
+    try {
+      (this as EventEmitter).emit(event, ...args);
+    } catch (error) {
+      queueMicrotask(() => {
+        throw error;
+      });
     }
-    this.#open.length = 0;
   }
 
   /** Calls {@link close}. */
@@ -254,7 +295,9 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   }
 
   async #fetchInfo(): Promise<DeviceInfo> {
-    const info = decodeDeviceInfoReply(await this.#command(Command.deviceGetInfo, encodeDeviceInfoRequest()));
+    const payload = encodeDeviceInfoRequest();
+    const reply = await this.#link.request({ command: Command.deviceGetInfo, payload });
+    const info = decodeDeviceInfoReply(reply.payload);
     if ((info.flags & DeviceFlag.pci) === 0) {
       throw new VfioUserError(
         'ERR_VFIO_USER_PCI',
@@ -273,34 +316,27 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   }
 
   async #fetchRegion(index: number): Promise<VfioUserRegion> {
-    const description = await describeRegion(this.#connection, index);
-    return this.#adopt(new VfioUserRegion(this.#connection, description, this.#regionAccess));
+    const description = await describeRegion(this.#link, index);
+    const region = new VfioUserRegion(this.#link, description, this.#regionAccess);
+    if (this.closed) region.close();
+    // The reply may have come just before the connection ended.
+    else if (this.#link.state === 'reconnecting') region.connectionEnded();
+    this.#parts.addRegion(region);
+    return region;
   }
 
   async #fetchIrq(index: number): Promise<VfioUserIrq> {
-    const info = decodeIrqInfoReply(
-      await this.#command(Command.deviceGetIrqInfo, encodeIrqInfoRequest({ index })),
-      { index },
-    );
-    return this.#adopt(
-      new VfioUserIrq(
-        this.#connection,
-        { ...info, index },
-        this.negotiated.limits.maxMsgFds,
-        this.#irqExclusion,
-      ),
-    );
+    const payload = encodeIrqInfoRequest({ index });
+    const reply = await this.#link.request({ command: Command.deviceGetIrqInfo, payload });
+    const info = decodeIrqInfoReply(reply.payload, { index });
+    const { maxMsgFds } = this.negotiated.limits;
+    const irq = new VfioUserIrq(this.#link, { ...info, index }, maxMsgFds, this.#irqExclusion);
+    this.#parts.addIrq(irq);
+    return irq;
   }
+}
 
-  /** A reply may arrive while the device is being closed; then nobody would close what it brought. */
-  #adopt<Part extends VfioUserRegion | VfioUserIrq>(part: Part): Part {
-    this.#open.push(part);
-    if (this.closed && part instanceof VfioUserRegion) part.close();
-    return part;
-  }
-
-  async #command(command: number, payload: Uint8Array, timeout?: number): Promise<Uint8Array> {
-    const reply = await this.#connection.request({ command, payload, timeout });
-    return reply.payload;
-  }
+/** A question that tells nothing but that it was served. Its answer by another server would say nothing of what went before. */
+function flushRequest(): Request {
+  return { command: Command.deviceGetInfo, payload: encodeDeviceInfoRequest(), loss: 'fail' };
 }

@@ -86,6 +86,8 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
   #pages: DirtyPages | null = null;
   /** Granularity of the device's log; 0 until the device has chosen it. */
   #pageSize = 0;
+  /** Whether a log ended with its connection, and none was started since. */
+  #lost = false;
 
   /**
    * @param devices of the container
@@ -113,6 +115,7 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
       throw invalidArgument(
         `${this.#device.name} logs dirty pages already; stop that before it is started again`,
       );
+    this.#lost = false;
     // Logging begins before the request is sent, since a DMA_WRITE may come before the reply.
     this.#pages = new DirtyPages(pageSize);
     try {
@@ -137,6 +140,7 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
   }
 
   async stop(): Promise<void> {
+    this.#lost = false;
     if (this.#pages === null) return;
     const pageSize = this.#pageSize;
     this.release();
@@ -197,6 +201,14 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
     return this.#logged().take(iova, length, pageSize);
   }
 
+  /** Ends the log, as its device has gone. Returns whether there was one. */
+  connectionEnded(): boolean {
+    if (this.#pages === null) return false;
+    this.release();
+    this.#lost = true;
+    return true;
+  }
+
   /** Ends the log without a message to the device. */
   release(): void {
     this.#pages = null;
@@ -204,6 +216,12 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
   }
 
   #logged(): DirtyPages {
+    if (this.#lost) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_DISCONNECTED',
+        `the dirty log of ${this.#device.name} was lost with its connection: take all pages for dirty, and start it again`,
+      );
+    }
     if (this.#pages === null || this.#pageSize === 0)
       throw invalidArgument(`${this.#device.name} does not log dirty pages; start that first`);
     return this.#pages;

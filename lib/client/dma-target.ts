@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT
 import type { DmaRange } from '../dma/memory';
-import type { DmaChange, DmaDevices, DmaTarget } from '../dma/target';
+import { mayStillHold, type DmaChange, type DmaDevices, type DmaTarget } from '../dma/target';
 import { VfioUserError, asError } from '../errors';
-import { Command } from '../protocol/commands';
+import { Command, commandName } from '../protocol/commands';
 import { DmaMapFlag, DmaUnmapFlag } from '../protocol/constants';
+import {
+  decodeDmaReadRequest,
+  decodeDmaWriteRequest,
+  encodeDmaReadReply,
+  encodeDmaWriteReply,
+} from '../protocol/dma-access';
 import { DMA_MAP_SIZE, encodeDmaMapRequest } from '../protocol/dma-map';
 import {
   decodeDmaUnmapReply,
@@ -12,62 +18,148 @@ import {
   type DmaUnmapRequest,
 } from '../protocol/dma-unmap';
 import type { NegotiatedLimits } from '../protocol/version';
-import type { Connection, Reply, Request } from '../transport';
+import {
+  CommandError,
+  Errno,
+  type CommandReply,
+  type Connection,
+  type IncomingCommand,
+  type Reply,
+  type Request,
+} from '../transport';
 import type { DeviceFeatures } from './device-feature';
 import { DeviceDirtyLog } from './dirty-log';
+import type { Link } from './link';
+import { CLIENT_CAPABILITIES } from './open-connection';
 
-/** A vfio-user server as a target of a DMA container: what the server is told by DMA_MAP and DMA_UNMAP. */
+/**
+ * A vfio-user server as a target of a DMA container: what the server is told by DMA_MAP and DMA_UNMAP. It knows what the
+ * device is to have, and gives that to the server of each new connection.
+ */
 export class VfioUserDmaTarget implements DmaTarget {
   readonly name: string;
   readonly maxDmaMaps: number;
   readonly dmaPageSize: number;
   readonly dirtyLog: DeviceDirtyLog;
-  readonly #connection: Connection;
+  readonly #link: Link;
   /** Whether the server takes descriptors. One that does not reaches the memory by message. */
   readonly #sendsFds: boolean;
   readonly #timeout: number;
+  readonly #devices: DmaDevices;
   /** Payload of every DMA_MAP. It is reused, since many of them are sent one behind the other. */
   readonly #mapPayload = new Uint8Array(DMA_MAP_SIZE);
+  /** The connection whose server has been told: that of the link, or the one that is being set up. */
+  #connection: Connection;
+  /** What the device has, when all that is under way is done. */
+  readonly #told = new Set<DmaRange>();
+  /** Maps whose answer was lost with a connection, which the next one is to give: null, or why its server refuses. */
+  readonly #lost = new Map<DmaRange, Error | null>();
 
   /** @param timeout in milliseconds */
   constructor(
-    connection: Connection,
+    link: Link,
     limits: NegotiatedLimits,
     timeout: number,
     devices: DmaDevices,
     feature: DeviceFeatures,
   ) {
-    this.name = connection.name;
+    this.name = link.name;
     this.maxDmaMaps = limits.maxDmaMaps;
     this.dmaPageSize = smallestPage(limits.pageSizes);
     this.dirtyLog = new DeviceDirtyLog(this, feature, devices, limits.maxDataXferSize);
-    this.#connection = connection;
+    this.#link = link;
+    this.#connection = link.connection;
     this.#sendsFds = limits.maxMsgFds > 0;
     this.#timeout = timeout;
+    this.#devices = devices;
   }
 
+  /** While there is no connection, an unmap is done at once, and a map when the next connection is set up. */
   async change(changes: readonly DmaChange[]): Promise<(Error | null)[]> {
-    const gone = this.#connection.closed;
-    const results = await this.#connection.requestAll(changes.length, (index) => {
+    for (const { kind, range } of changes) {
+      if (kind === 'map') this.#told.add(range);
+      else this.#told.delete(range);
+    }
+    const connection = this.#connection;
+    const results = await connection.requestAll(changes.length, (index) => {
       const { kind, range } = changes[index] as DmaChange;
       return kind === 'map' ? this.#map(range) : this.#unmap(unmapOf(range));
     });
+    const lost: DmaRange[] = [];
+    for (const [index, result] of results.entries()) {
+      const { kind, range } = changes[index] as DmaChange;
+      if (kind === 'map' && result.status === 'rejected' && connection.endedBy(result.reason))
+        lost.push(range);
+    }
+    const outcomes = lost.length > 0 ? await this.#outcomesOf(lost) : null;
     return results.map((result, index) => {
       const { kind, range } = changes[index] as DmaChange;
-      if (kind === 'map') return result.status === 'rejected' ? asError(result.reason) : null;
-      return gone ? null : unmapError(result, unmapOf(range));
+      if (kind === 'unmap') return this.#unmapped(range, unmapError(result, unmapOf(range), connection));
+      if (result.status === 'fulfilled') return null;
+      const outcome = outcomes?.get(range);
+      const error = outcome === undefined ? asError(result.reason) : outcome;
+      if (error !== null) this.#told.delete(range);
+      return error;
     });
   }
 
   /** Sends one message with libvfio-user's flag for all ranges. A server that does not know the flag refuses it, with one of several errors. */
   async unmapAll(ranges: readonly DmaRange[]): Promise<(Error | null)[]> {
-    if (this.#connection.closed) return ranges.map(() => null);
+    for (const range of ranges) this.#told.delete(range);
+    const connection = this.#connection;
     const request = { flags: DmaUnmapFlag.all, address: 0, size: 0 };
-    const error = unmapError(await this.#sendUnmap(request), request);
+    const error = unmapError(await this.#sendUnmap(request), request, connection);
     // A server that does not answer, or is gone, is not asked again.
     if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE')
-      return ranges.map(() => error);
+      return ranges.map((range) => this.#unmapped(range, error));
     return this.change(ranges.map((range) => ({ kind: 'unmap', range })));
+  }
+
+  /**
+   * Gives all that the device has to the server of a new connection. What is changed from now on is told to that server.
+   *
+   * @returns number of ranges
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE when the server refuses one that the device had; others of a message
+   */
+  async setUp(connection: Connection): Promise<number> {
+    this.#devices.assertOpen();
+    this.#connection = connection;
+    const ranges = [...this.#told];
+    const results = await connection.requestAll(ranges.length, (index) =>
+      this.#map(ranges[index] as DmaRange),
+    );
+    for (const [index, result] of results.entries()) {
+      if (result.status === 'fulfilled') continue;
+      const range = ranges[index] as DmaRange;
+      const error = asError(result.reason);
+      // One that no server has ever taken is refused to the one who asked for it.
+      if (connection.endedBy(error) || !this.#lost.has(range)) throw error;
+      this.#lost.set(range, error);
+      this.#told.delete(range);
+    }
+    return ranges.length;
+  }
+
+  /**
+   * Serves the two commands that a server sends to its client.
+   *
+   * @throws CommandError EFAULT for memory that the server has not been shown; EOPNOTSUPP
+   */
+  serve(connection: Connection, { command, payload }: IncomingCommand): CommandReply {
+    if (command !== Command.dmaRead && command !== Command.dmaWrite)
+      throw new CommandError(Errno.EOPNOTSUPP, `a client does not serve ${commandName(command)}`);
+    if (connection !== this.#connection)
+      throw new CommandError(Errno.EFAULT, `${this.name} has not been shown any memory yet`);
+    if (command === Command.dmaRead) {
+      const { address, count } = decodeDmaReadRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
+      const data = orFault(() => this.#devices.read(BigInt(address), count));
+      return { payload: encodeDmaReadReply({ address, count }), data };
+    }
+    const { address, count, data } = decodeDmaWriteRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
+    orFault(() => {
+      this.#devices.write(BigInt(address), data);
+    });
+    return { payload: encodeDmaWriteReply({ address, count }) };
   }
 
   /**
@@ -77,8 +169,9 @@ export class VfioUserDmaTarget implements DmaTarget {
    */
   async unmapWithBitmap(range: DmaRange, bitmap: DirtyBitmapInfo): Promise<Uint8Array> {
     const request = { ...unmapOf(range), flags: DmaUnmapFlag.getDirtyBitmap, bitmap };
+    this.#told.delete(range);
     const result = await this.#sendUnmap(request);
-    if (result.status === 'rejected') throw asError(result.reason);
+    if (result.status === 'rejected') throw this.#unmapped(range, asError(result.reason)) as Error;
     const { payload } = result.value;
     const { bitmap: bytes } = decodeDmaUnmapReply(payload, request);
     if (bytes !== undefined) return bytes;
@@ -87,6 +180,26 @@ export class VfioUserDmaTarget implements DmaTarget {
       `${this.name} answered a DMA_UNMAP with ${payload.byteLength} bytes, without the dirty bitmap that was asked for`,
       { command: 'DMA_UNMAP' },
     );
+  }
+
+  /** What became of maps whose answer was lost: known when another connection is set up, or none will be. */
+  async #outcomesOf(lost: readonly DmaRange[]): Promise<ReadonlyMap<DmaRange, Error | null>> {
+    for (const range of lost) this.#lost.set(range, null);
+    await this.#link.settled();
+    // One error serves all: it costs more than a message.
+    const gone = this.#link.state === 'closed' ? this.#link.absent(Command.dmaMap) : null;
+    const outcomes = new Map<DmaRange, Error | null>();
+    for (const range of lost) {
+      outcomes.set(range, gone ?? this.#lost.get(range) ?? null);
+      this.#lost.delete(range);
+    }
+    return outcomes;
+  }
+
+  /** What a server that has refused to let a range go may still have, it is to have on the next connection too. */
+  #unmapped(range: DmaRange, error: Error | null): Error | null {
+    if (error !== null && mayStillHold(error)) this.#told.add(range);
+    return error;
   }
 
   #map({ access, iova, size, fd, fdOffset }: DmaRange): Request {
@@ -122,13 +235,26 @@ function unmapOf(range: DmaRange): DmaUnmapRequest {
   return { flags: 0, address: range.iova, size: range.size };
 }
 
-function unmapError(result: PromiseSettledResult<Reply>, request: DmaUnmapRequest): Error | null {
-  if (result.status === 'rejected') return asError(result.reason);
+/** Why an unmap failed. A server that has gone has let go of everything. */
+function unmapError(
+  result: PromiseSettledResult<Reply>,
+  request: DmaUnmapRequest,
+  connection: Connection,
+): Error | null {
+  if (result.status === 'rejected') return connection.endedBy(result.reason) ? null : asError(result.reason);
   try {
     decodeDmaUnmapReply(result.value.payload, request);
     return null;
   } catch (error) {
     return asError(error);
+  }
+}
+
+function orFault<T>(access: () => T): T {
+  try {
+    return access();
+  } catch (error) {
+    throw new CommandError(Errno.EFAULT, error instanceof VfioUserError ? error.message : String(error));
   }
 }
 

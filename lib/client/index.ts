@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 export { connect, type ConnectOptions } from './connect';
-export type { DeviceEvents, DeviceStatistics, Negotiated, VfioUserDevice } from './device';
+export type { DeviceStatistics, Negotiated, VfioUserDevice } from './device';
 export type { Endpoint } from './endpoint';
+export type { LinkState } from './link';
+export type { ReconnectOptions } from './reconnection';
 export type { ProbedBar } from './bar-probe';
 export type { IrqTarget, VectorSelection, VfioUserIrq } from './irq';
 export type { IrqHandler, IrqMode, IrqOptions, IrqTrace, IrqVector } from './irq-vector';

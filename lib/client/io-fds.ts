@@ -2,9 +2,10 @@
 import { VfioUserError } from '../errors';
 import { EventFd, Socket, closeFd } from '../native';
 import { Command, decodeRegionIoFdsReply, encodeRegionIoFdsRequest, type RegionIoFd } from '../protocol';
-import type { Connection, FdList } from '../transport';
+import type { FdList } from '../transport';
 import { ask } from './ask';
 import { IoRegionChannel } from './io-region-channel';
+import type { Link } from './link';
 import { IoEventFd, IoRegionFd, type SubRegion } from './sub-region';
 
 /** Room for 84 entries; more take a second message. */
@@ -27,8 +28,8 @@ export class RegionIoFds {
    *
    * @throws VfioUserError ERR_VFIO_USER_REMOTE, PROTOCOL and others of a message
    */
-  static async fetch(connection: Connection, index: number, size: number): Promise<RegionIoFds> {
-    const { told, fds, room } = await ask(connection, {
+  static async fetch(link: Link, index: number, size: number): Promise<RegionIoFds> {
+    const { told, fds, room } = await ask(link, {
       command: Command.deviceGetRegionIoFds,
       room: FIRST_ROOM,
       mostRoom: MAX_ROOM,
@@ -36,7 +37,7 @@ export class RegionIoFds {
       decode: (payload, { length }) => decodeRegionIoFdsReply(payload, { index, fdCount: length }),
     });
     try {
-      if (told.complete) return new RegionIoFds(open(told.entries, fds, size, connection));
+      if (told.complete) return new RegionIoFds(open(told.entries, fds, size, link));
       throw protocolError(`${told.count} entries need ${told.argsz} bytes, of which ${room} were there`);
     } finally {
       fds.close();
@@ -56,12 +57,7 @@ export class RegionIoFds {
 }
 
 /** Takes the descriptors that are used. All or nothing: after an error none stays open. */
-function open(
-  entries: readonly RegionIoFd[],
-  fds: FdList,
-  size: number,
-  connection: Connection,
-): readonly SubRegion[] {
+function open(entries: readonly RegionIoFd[], fds: FdList, size: number, link: Link): readonly SubRegion[] {
   const eventFds = new Map<number, EventFd>();
   const channels = new Map<number, IoRegionChannel | null>();
   const memories = new Map<number, number>();
@@ -79,7 +75,7 @@ function open(
       if (entry.type === 'ioregionfd') {
         let channel = channels.get(fdIndex);
         if (channel === undefined) {
-          channel = openChannel(takeOnce(fds, fdIndex), connection);
+          channel = openChannel(takeOnce(fds, fdIndex), link);
           channels.set(fdIndex, channel);
         }
         if (channel !== null) subRegions.push(new IoRegionFd(entry, channel));
@@ -123,10 +119,10 @@ function openEventFd(fd: number): EventFd {
 }
 
 /** Returns null when the descriptor is no stream socket: then the sub-region is accessed by message. */
-function openChannel(fd: number, connection: Connection): IoRegionChannel | null {
+function openChannel(fd: number, link: Link): IoRegionChannel | null {
   try {
-    const name = `ioregionfd of ${connection.name}`;
-    return new IoRegionChannel(Socket.fromFd(fd), name, connection.messageTimeout);
+    const name = `ioregionfd of ${link.name}`;
+    return new IoRegionChannel(Socket.fromFd(fd), name, link.connection.messageTimeout);
   } catch {
     closeFd(fd);
     return null;

@@ -74,7 +74,12 @@ export class IoRegionChannel {
 
   /** Closes the socket. Commands that wait fail with ERR_VFIO_USER_CLOSED. Idempotent. */
   close(): void {
-    this.#fail(new VfioUserError('ERR_VFIO_USER_CLOSED', `${this.#name}: the device is closed`));
+    this.#fail(
+      new VfioUserError(
+        'ERR_VFIO_USER_CLOSED',
+        `${this.#name} is closed, as its device is, or was disconnected`,
+      ),
+    );
   }
 
   #push(bytes: Uint8Array, respond: boolean, settle: Operation['settle']): void {

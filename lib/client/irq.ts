@@ -4,8 +4,10 @@ import { EventFd } from '../native';
 import { PciIrq, type DeviceIrq } from '../pci/device';
 import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type SetIrqsRequest } from '../protocol';
 import type { Connection } from '../transport';
+import type { Asked } from './ask';
 import { IrqExclusion } from './irq-exclusion';
 import { IrqVector, type IrqHandler, type IrqOptions } from './irq-vector';
+import type { Link } from './link';
 
 /** What the server told about an interrupt index. */
 export interface IrqDescription {
@@ -41,20 +43,23 @@ export class VfioUserIrq implements DeviceIrq {
   readonly count: number;
   /** `IrqInfoFlag` bits as the server sent them. */
   readonly flags: number;
-  readonly #connection: Connection;
+  readonly #link: Link;
   readonly #fdsPerMessage: number;
   readonly #exclusion: IrqExclusion;
   readonly #vectors = new Map<number, IrqVector>();
   #unmasks: boolean;
+  /** Vectors that the user has masked, and eventfds that the user has bound, by action. */
+  readonly #masked = new Set<number>();
+  readonly #bound = { mask: new Map<number, EventFd>(), unmask: new Map<number, EventFd>() };
+  /** Whose server has the eventfds of the vectors: that of the link, or the one that is being set up. */
+  #connection: Connection;
+  /** Whether {@link enable} waits for answers. */
+  #enabling = false;
 
   /** @param exclusion shared by the interrupt indexes of a device. @internal */
-  constructor(
-    connection: Connection,
-    description: IrqDescription,
-    maxMsgFds: number,
-    exclusion = new IrqExclusion(),
-  ) {
-    this.#connection = connection;
+  constructor(link: Link, description: IrqDescription, maxMsgFds: number, exclusion = new IrqExclusion()) {
+    this.#link = link;
+    this.#connection = link.connection;
     this.index = description.index;
     this.count = description.count;
     this.flags = description.flags;
@@ -82,7 +87,7 @@ export class VfioUserIrq implements DeviceIrq {
     if (entry === undefined) {
       entry = new IrqVector(
         {
-          endpoint: this.#connection.name,
+          endpoint: this.#link.name,
           index: this.index,
           act: (action, start) => this.#act(action, { start, count: 1 }),
           bind: (action, start, eventFd) => this.#bind(action, start, eventFd),
@@ -173,13 +178,52 @@ export class VfioUserIrq implements DeviceIrq {
     if (this.#exclusion.active === this) this.#exclusion.active = null;
   }
 
-  /** Ends the streams of all vectors with an error: the connection has ended, and no signal will come any more. @internal */
-  connectionLost(error: VfioUserError): void {
+  /**
+   * Gives the server of a new connection what the one before had: the eventfds of the enabled vectors, so that these go on,
+   * then what is masked, and what is bound.
+   *
+   * @returns number of vectors that are enabled
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE when the server refuses what the one before took; others of a message
+   * @internal
+   */
+  async setUp(connection: Connection): Promise<number> {
+    this.#connection = connection;
+    const enabled = this.#enabledVectors();
+    const count = 1 + Math.max(-1, ...enabled.map(({ vector }) => vector));
+    try {
+      for (const { start, fds } of this.#runs(count)) await this.#assign(start, fds, connection);
+      // A server that has lost the connection alone may wait for the end of an interrupt.
+      if (this.#unmasks && enabled.length > 0 && !this.#masked.has(0)) await this.#unmaskAnew(connection);
+      for (const start of this.#masked)
+        await this.#send({ data: 'none', action: 'mask', start, count: 1 }, [], connection);
+      for (const action of ['mask', 'unmask'] as const) {
+        for (const [start, eventFd] of this.#bound[action])
+          if (!eventFd.closed)
+            await this.#send({ data: 'eventfd', action, start, count: 1 }, [eventFd.fd], connection);
+      }
+    } catch (error) {
+      // What `enable` waits for is sent again, and fails there.
+      if (!this.#enabling || connection.closed) throw error;
+    }
+    return enabled.length;
+  }
+
+  /** Unmasks INTx. A server that knows no masks may refuse that, and needs it not. */
+  async #unmaskAnew(connection: Connection): Promise<void> {
+    try {
+      await this.#send({ data: 'none', action: 'unmask', start: 0, count: 1 }, [], connection);
+    } catch (error) {
+      if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_REMOTE') throw error;
+    }
+  }
+
+  /** Ends the streams of all vectors with an error: the device has gone, and no signal will come any more. @internal */
+  deviceGone(error: VfioUserError): void {
     for (const vector of this.#vectors.values()) vector.fail(error);
   }
 
   get #name(): string {
-    return `interrupt index ${this.index} of ${this.#connection.name}`;
+    return `interrupt index ${this.index} of ${this.#link.name}`;
   }
 
   get #exclusive(): boolean {
@@ -203,6 +247,7 @@ export class VfioUserIrq implements DeviceIrq {
 
   async #enable(targets: readonly (IrqTarget | 'polled')[], spin: number): Promise<void> {
     let sent = false;
+    this.#enabling = true;
     try {
       // The vectors have their eventfds before the device is told, so that a device that is closed meanwhile closes them.
       targets.forEach((target, vector) => {
@@ -212,7 +257,7 @@ export class VfioUserIrq implements DeviceIrq {
         this.vector(vector).attach(own ? EventFd.create() : target, own, isHandler ? target : null, spin);
       });
       for (const { start, fds } of this.#runs(targets.length)) {
-        await this.#send({ data: 'eventfd', action: 'trigger', start, count: fds.length }, fds);
+        await this.#assign(start, fds);
         sent = true;
       }
     } catch (error) {
@@ -220,6 +265,8 @@ export class VfioUserIrq implements DeviceIrq {
       // The server holds the vectors that it took before; the error to tell is the first one.
       if (sent) await this.#sendDisable().catch(() => undefined);
       throw error;
+    } finally {
+      this.#enabling = false;
     }
   }
 
@@ -244,7 +291,8 @@ export class VfioUserIrq implements DeviceIrq {
   async #disable(): Promise<void> {
     if (this.enabled === 0) return;
     this.release();
-    await this.#sendDisable();
+    // A server that has gone has let go of them, and the next one is not given them.
+    if (!this.#connection.closed || this.#link.state === 'closed') await this.#sendDisable();
   }
 
   /** Disables the whole index at once: libvfio-user cannot disable single vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, "count"). */
@@ -257,15 +305,29 @@ export class VfioUserIrq implements DeviceIrq {
       this.#checkRange(0, selection.length);
       const booleans = Uint8Array.from(selection, Number);
       await this.#send({ data: 'bool', action, start: 0, count: booleans.length, booleans });
+      for (const [vector, chosen] of selection.entries()) if (chosen) this.#note(action, vector);
       return;
     }
     const { start = 0, count = this.count - start } = selection;
     this.#checkRange(start, count);
     await this.#send({ data: 'none', action, start, count });
+    for (let vector = start; vector < start + count; vector++) this.#note(action, vector);
+  }
+
+  /** Notes what a new connection has to be told. */
+  #note(action: IrqAction, vector: number): void {
+    if (action === 'mask') this.#masked.add(vector);
+    else if (action === 'unmask') this.#masked.delete(vector);
   }
 
   async #bind(action: 'mask' | 'unmask', start: number, eventFd: EventFd | null): Promise<void> {
     await this.#send({ data: 'eventfd', action, start, count: 1 }, eventFd === null ? [] : [eventFd.fd]);
+    if (eventFd === null) this.#bound[action].delete(start);
+    else this.#bound[action].set(start, eventFd);
+  }
+
+  #assign(start: number, fds: readonly number[], to?: Asked): Promise<void> {
+    return this.#send({ data: 'eventfd', action: 'trigger', start, count: fds.length }, fds, to);
   }
 
   #checkRange(start: number, count: number): void {
@@ -276,9 +338,9 @@ export class VfioUserIrq implements DeviceIrq {
   }
 
   #handled(vector: number): void {
-    if (!this.#unmasks || this.#connection.closed) return;
+    if (!this.#unmasks || this.#link.state !== 'connected') return;
     this.#act('unmask', { start: vector, count: 1 }).catch((error: unknown) => {
-      if (this.#connection.closed) return;
+      if (this.#link.state === 'closed') return;
       const told = (this.flags & (IrqInfoFlag.maskable | IrqInfoFlag.automasked)) !== 0;
       // A server that knows no masks may refuse to unmask.
       if (!told && error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_REMOTE')
@@ -287,9 +349,15 @@ export class VfioUserIrq implements DeviceIrq {
     });
   }
 
-  async #send(request: Omit<SetIrqsRequest, 'index'>, fds: readonly number[] = []): Promise<void> {
+  /** @param to whom it is told; default the server of the device */
+  async #send(
+    request: Omit<SetIrqsRequest, 'index'>,
+    fds: readonly number[] = [],
+    to: Asked = this.#link,
+  ): Promise<void> {
     const payload = encodeSetIrqsRequest({ ...request, index: this.index });
-    await this.#connection.request({ command: Command.deviceSetIrqs, payload, fds });
+    const signals = request.action === 'trigger' && request.data !== 'eventfd' && request.count > 0;
+    await to.request({ command: Command.deviceSetIrqs, payload, fds, loss: signals ? 'fail' : undefined });
   }
 }
 

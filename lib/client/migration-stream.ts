@@ -18,7 +18,7 @@ export interface MigrationWriteOptions {
   readonly highWaterMark?: number;
 }
 
-/** The part of `DeviceMigration` that its streams work with. */
+/** The device, as the stream of one transfer sees it. */
 export interface MigrationPort {
   begin(preCopy: boolean): Promise<'running' | 'stop'>;
   setState(target: MigrationStateName): Promise<void>;
@@ -26,6 +26,8 @@ export interface MigrationPort {
   abandonLoad(): Promise<void>;
   readData(size: number): Promise<Uint8Array>;
   writeData(data: Uint8Array): Promise<void>;
+  /** The device is not needed any more. */
+  end(): void;
 }
 
 type Callback = (error?: Error | null) => void;
@@ -82,6 +84,7 @@ export class MigrationReadStream extends Readable {
           } else if (last) {
             await this.#port.setState('stop');
             this.#before = undefined;
+            this.#port.end();
             if (data.byteLength > 0) this.push(data);
             this.push(null);
             return;
@@ -103,6 +106,7 @@ export class MigrationReadStream extends Readable {
     void this.#work.then(() => {
       const before = this.#before;
       this.#before = undefined;
+      this.#port.end();
       finish(before === undefined ? Promise.resolve() : this.#port.restore(before), error, callback);
     });
   }
@@ -159,6 +163,7 @@ export class MigrationWriteStream extends Writable {
       await this.#port.setState('stop');
       this.#loading = false;
       if (this.#resume) await this.#port.setState('running');
+      this.#port.end();
     }, callback);
   }
 
@@ -167,6 +172,7 @@ export class MigrationWriteStream extends Writable {
     void this.#work.then(() => {
       const loading = this.#loading;
       this.#loading = false;
+      this.#port.end();
       finish(loading ? this.#port.abandonLoad() : Promise.resolve(), error, callback);
     });
   }

@@ -16,14 +16,15 @@ import {
   migrationStateName,
   type MigrationStateName,
 } from '../protocol';
-import type { Connection } from '../transport';
 import { isUnsupported, type DeviceFeatures } from './device-feature';
+import type { Link } from './link';
 import {
   MigrationReadStream,
   MigrationWriteStream,
   type MigrationReadOptions,
   type MigrationWriteOptions,
 } from './migration-stream';
+import { MigrationTransfer } from './migration-transfer';
 import { MAX_WRITE } from './region';
 
 /** What a device can do of migration (vfio-user, VFIO_DEVICE_FEATURE_MIGRATION). All false when it cannot migrate. */
@@ -54,14 +55,15 @@ export interface MigrationLimits {
  * await pipeline(source.migration.createReadStream(), target.migration.createWriteStream());
  */
 export class DeviceMigration {
-  readonly #connection: Connection;
+  readonly #link: Link;
   readonly #features: DeviceFeatures;
   readonly #limits: MigrationLimits;
+  readonly #transfers = new Set<MigrationTransfer>();
   readonly #support = memoize(() => this.#fetchSupport());
 
   /** @internal */
-  constructor(connection: Connection, features: DeviceFeatures, limits: MigrationLimits) {
-    this.#connection = connection;
+  constructor(link: Link, features: DeviceFeatures, limits: MigrationLimits) {
+    this.#link = link;
     this.#features = features;
     this.#limits = limits;
   }
@@ -87,12 +89,14 @@ export class DeviceMigration {
   async setState(target: MigrationStateName): Promise<void> {
     if (target === 'error' || target === 'runningP2p' || target === 'preCopyP2p')
       throw invalidArgument(`a device cannot be brought into state ${target}`);
+    const { epoch } = this.#link;
     const from = await this.state();
     const path = migrationPath(from, target, (await this.supported()).preCopy);
+    this.#link.assertConnected(`going to state ${target}`, epoch);
     if (path === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_MIGRATION',
-        `${this.#connection.name} is in state ${from}, from which no transition leads to ${target}` +
+        `${this.#link.name} is in state ${from}, from which no transition leads to ${target}` +
           (from === 'error' ? '; reset the device' : ''),
       );
     }
@@ -102,7 +106,7 @@ export class DeviceMigration {
     if (state !== target) {
       throw new VfioUserError(
         'ERR_VFIO_USER_PROTOCOL',
-        `${this.#connection.name} answered the transition to ${target} with state ${state}`,
+        `${this.#link.name} answered the transition to ${target} with state ${state}`,
         { command: 'DEVICE_FEATURE' },
       );
     }
@@ -115,7 +119,8 @@ export class DeviceMigration {
    * device go on.
    */
   createReadStream(options: MigrationReadOptions = {}): MigrationReadStream {
-    return new MigrationReadStream(this, this.#limits.maxTransfer, options);
+    const transfer = this.#begin();
+    return transfer.of(new MigrationReadStream(transfer, this.#limits.maxTransfer, options));
   }
 
   /**
@@ -123,7 +128,9 @@ export class DeviceMigration {
    * Destroyed before, it resets the device, which then runs with its initial state.
    */
   createWriteStream(options: MigrationWriteOptions = {}): MigrationWriteStream {
-    return new MigrationWriteStream(this, Math.min(this.#limits.maxTransfer, MAX_WRITE), options);
+    const transfer = this.#begin();
+    const most = Math.min(this.#limits.maxTransfer, MAX_WRITE);
+    return transfer.of(new MigrationWriteStream(transfer, most, options));
   }
 
   /**
@@ -133,7 +140,7 @@ export class DeviceMigration {
    * @returns the bytes; fewer than asked for when there are no more
    */
   async readData(size: number): Promise<Uint8Array> {
-    const reply = await this.#connection.request({
+    const reply = await this.#link.request({
       command: Command.migDataRead,
       payload: encodeMigDataReadRequest(size),
       timeout: this.#limits.timeout,
@@ -144,7 +151,7 @@ export class DeviceMigration {
 
   /** Sends one MIG_DATA_WRITE of at most `maxDataXferSize` bytes. The device must be `resuming`. Use {@link createWriteStream} to write all. */
   async writeData(data: Uint8Array): Promise<void> {
-    await this.#connection.request({
+    await this.#link.request({
       command: Command.migDataWrite,
       payload: encodeMigDataWriteRequest(data.byteLength),
       data,
@@ -152,46 +159,24 @@ export class DeviceMigration {
     });
   }
 
-  /** Leaves `resuming` without a state that was loaded, which only a reset is sure to do. @internal */
-  async abandonLoad(): Promise<void> {
-    if (this.#connection.closed) return;
-    try {
-      await this.#limits.reset();
-    } catch (error) {
-      if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_UNSUPPORTED') throw error;
-      await this.setState('stop');
-    }
+  /** Ends the transfers that are under way, as their device has gone. Returns whether there were any. @internal */
+  connectionEnded(error: VfioUserError | null): boolean {
+    const lost = [...this.#transfers];
+    for (const transfer of lost) transfer.lose(error);
+    return lost.length > 0;
   }
 
-  /** Brings the device back to a state from before a transfer, unless it is gone or has failed. @internal */
-  async restore(state: MigrationStateName): Promise<void> {
-    if (this.#connection.closed || (await this.state()) === 'error') return;
-    await this.setState(state);
-  }
-
-  /**
-   * The state before a transfer.
-   *
-   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED, or ERR_VFIO_USER_MIGRATION when a transfer is under way already
-   * @internal
-   */
-  async begin(preCopy: boolean): Promise<'running' | 'stop'> {
-    const supported = await this.supported();
-    if (!supported.stopCopy || (preCopy && !supported.preCopy)) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#connection.name} does not offer ${supported.stopCopy ? 'PRE_COPY' : 'migration'}`,
-      );
-    }
-    const state = await this.state();
-    if (state === 'running' || state === 'stop') return state;
-    throw new VfioUserError(
-      'ERR_VFIO_USER_MIGRATION',
-      `${this.#connection.name} is in state ${state}; a transfer begins in running or stop` +
-        (state === 'error'
-          ? '. Reset the device'
-          : '. Another one is under way, or was left: set the state to stop'),
+  #begin(): MigrationTransfer {
+    const transfer = new MigrationTransfer(
+      this,
+      this.#link,
+      () => this.#limits.reset(),
+      () => {
+        this.#transfers.delete(transfer);
+      },
     );
+    this.#transfers.add(transfer);
+    return transfer;
   }
 
   async #transition(from: MigrationStateName, target: MigrationStateName): Promise<Uint8Array> {
@@ -202,7 +187,7 @@ export class DeviceMigration {
       const state = await this.state();
       throw new VfioUserError(
         'ERR_VFIO_USER_MIGRATION',
-        `${this.#connection.name} failed to go from ${from} to ${target} (${error.errnoName ?? 'no errno'}); it is in state ${state} now` +
+        `${this.#link.name} failed to go from ${from} to ${target} (${error.errnoName ?? 'no errno'}); it is in state ${state} now` +
           (state === 'error' ? ', out of which only a reset leads' : ''),
         { errno: error.errno, command: 'DEVICE_FEATURE', cause: error },
       );

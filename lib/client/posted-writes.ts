@@ -5,7 +5,7 @@ import {
   encodeRegionWriteRequest,
   type SmallRegionWrite,
 } from '../protocol';
-import type { Connection } from '../transport';
+import type { Link } from './link';
 
 /** How many writes to regions were posted (vfio-user, "Header", No_reply). */
 export interface PostedWriteStatistics {
@@ -28,13 +28,13 @@ const MAX_WRITES = 200;
  */
 export class PostedWrites {
   readonly statistics: PostedWriteStatistics = { postedWrites: 0, coalescedWrites: 0 };
-  readonly #connection: Connection;
+  readonly #link: Link;
   readonly #multiple: boolean;
   #waiting: SmallRegionWrite[] = [];
 
   /** @param multiple whether the server takes REGION_WRITE_MULTI */
-  constructor(connection: Connection, multiple: boolean) {
-    this.#connection = connection;
+  constructor(link: Link, multiple: boolean) {
+    this.#link = link;
     this.#multiple = multiple;
   }
 
@@ -45,7 +45,7 @@ export class PostedWrites {
    * @throws VfioUserError ERR_VFIO_USER_DISCONNECTED or CLOSED
    */
   write(region: number, offset: number, data: Uint8Array): boolean {
-    const connection = this.#connection;
+    const { connection } = this.#link;
     const collects =
       this.#multiple && data.byteLength <= MAX_COALESCED && connection.backlogged && !connection.closed;
     if (collects) this.#collect({ region, offset, data: data.slice() });
@@ -54,10 +54,15 @@ export class PostedWrites {
     return !connection.full;
   }
 
+  /** Drops what was collected, when the connection has ended. */
+  drop(): void {
+    this.#waiting = [];
+  }
+
   #collect(write: SmallRegionWrite): void {
     if (this.#waiting.length === MAX_WRITES) this.#emit();
     if (this.#waiting.length === 0) {
-      this.#connection.hold(() => {
+      this.#link.connection.hold(() => {
         this.#emit();
       });
     }
@@ -74,11 +79,11 @@ export class PostedWrites {
       return;
     }
     this.statistics.coalescedWrites += writes.length;
-    this.#connection.post(Command.regionWriteMulti, encodeRegionWriteMultiRequest(writes));
+    this.#link.post(Command.regionWriteMulti, encodeRegionWriteMultiRequest(writes));
   }
 
   #post(region: number, offset: number, data: Uint8Array): void {
     const access = encodeRegionWriteRequest({ region, offset, count: data.byteLength });
-    this.#connection.post(Command.regionWrite, access, data);
+    this.#link.post(Command.regionWrite, access, data);
   }
 }

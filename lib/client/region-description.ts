@@ -7,8 +7,8 @@ import {
   encodeRegionInfoRequest,
   type RegionInfo,
 } from '../protocol';
-import type { Connection, FdList } from '../transport';
-import { ask } from './ask';
+import type { FdList } from '../transport';
+import { ask, type Asked } from './ask';
 
 /** What the server told about a region, and the descriptors that came with it. */
 export interface RegionDescription {
@@ -32,8 +32,8 @@ const INFO_SIZE = 4096;
 const MAX_INFO_SIZE = 1 << 20;
 
 /** Asks what a region is (vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO). */
-export async function describeRegion(connection: Connection, index: number): Promise<RegionDescription> {
-  const { told: info, fds } = await ask(connection, {
+export async function describeRegion(asked: Asked, index: number): Promise<RegionDescription> {
+  const { told: info, fds } = await ask(asked, {
     command: Command.deviceGetRegionInfo,
     room: INFO_SIZE,
     mostRoom: MAX_INFO_SIZE,

@@ -54,11 +54,17 @@ export class RegionMappings {
     };
   }
 
-  /** Unmaps everything and closes the descriptors; to be called once. */
-  close(): void {
+  /**
+   * Unmaps everything and closes the descriptors; to be called once.
+   *
+   * @returns number of mappings that were still in use
+   */
+  close(): number {
+    const count = this.#mapped.size;
     for (const mapping of this.#mapped) mapping.close();
     this.#mapped.clear();
     for (const fd of this.#files.fds) closeFd(fd);
+    return count;
   }
 
   #offered(): string {

@@ -12,8 +12,9 @@ import {
   encodeRegionReadRequest,
   encodeRegionWriteRequest,
 } from '../protocol/region-access';
-import type { Connection, Reply } from '../transport';
+import type { Reply } from '../transport';
 import { RegionIoFds } from './io-fds';
+import type { Link } from './link';
 import type { PostedWrites } from './posted-writes';
 import type { RegionDescription } from './region-description';
 import { RegionMappings } from './region-mappings';
@@ -60,22 +61,23 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
   /** Subtype within {@link type}. */
   readonly subtype: number | undefined;
 
-  readonly #connection: Connection;
+  readonly #link: Link;
   readonly #maxRead: number;
   readonly #maxWrite: number;
-  readonly #mappings: RegionMappings;
+  /** What the server of this connection lets be mapped. */
+  #mappings: RegionMappings;
   readonly #postedWrites: PostedWrites;
   #posted = false;
-  readonly #ioFds = memoize(() => this.#fetchIoFds());
+  #ioFds = memoize(() => this.#fetchIoFds());
   #openIoFds: RegionIoFds | null = null;
   /** Set while writes go to eventfds. */
   #eventFds: RegionIoFds | null = null;
   #closed = false;
 
   /** @internal */
-  constructor(connection: Connection, description: RegionDescription, access: RegionAccess) {
+  constructor(link: Link, description: RegionDescription, access: RegionAccess) {
     super();
-    this.#connection = connection;
+    this.#link = link;
     this.index = description.index;
     this.size = description.size;
     this.flags = description.flags;
@@ -174,24 +176,31 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
    * From then on, a write that an ioeventfd stands for signals it instead of sending a message. The device sees such a
    * signal apart from messages, in no order with them.
    *
+   * The descriptors are those of this connection. When it ends they are closed, and writes go by message until this is
+   * called again.
+   *
    * @param options `useForWrites` false: writes go by message as before. Default true
    * @throws VfioUserError ERR_VFIO_USER_REMOTE when the server does not offer this; PROTOCOL and others of a message
    */
   async ioFds(options: { readonly useForWrites?: boolean } = {}): Promise<readonly SubRegion[]> {
     const ioFds = await this.#ioFds();
     this.#assertOpen();
-    this.#eventFds = options.useForWrites === false ? null : ioFds;
+    const current = ioFds === this.#openIoFds;
+    this.#eventFds = options.useForWrites === false || !current ? null : ioFds;
     return ioFds.subRegions;
   }
 
   /**
-   * Maps bytes of the region: offset and length multiples of the page size, within one of {@link areas}.
+   * Maps bytes of the region: offset and length multiples of the page size, within one of {@link areas}. The memory is that of
+   * the server of this connection: when that ends, the buffer is detached and the descriptor closed. After the event
+   * `reconnect`, map anew.
    *
-   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the server does not let these bytes be mapped
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the server does not let these bytes be mapped; DISCONNECTED
    */
   map(offset: number, length: number): MappedArea {
     this.#assertOpen();
     this.#within(offset, length);
+    this.#link.assertConnected(`mapping region ${this.index}`);
     return this.#mappings.map(offset, length, () => this.#where(offset, length));
   }
 
@@ -199,24 +208,47 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
-    this.#mappings.close();
-    this.#eventFds = null;
+    this.connectionEnded();
+  }
+
+  /**
+   * Unmaps everything and closes the descriptors, which were those of a server that has gone.
+   *
+   * @returns number of mappings and sub-regions that were still in use
+   * @internal
+   */
+  connectionEnded(): { mappings: number; subRegions: number } {
+    const lost = { mappings: this.#mappings.close(), subRegions: this.#openIoFds?.subRegions.length ?? 0 };
+    this.#mappings = new RegionMappings({ areas: this.areas, fds: [], fdOffset: 0, writable: this.writable });
     this.#openIoFds?.close();
+    this.#openIoFds = null;
+    this.#eventFds = null;
+    this.#ioFds = memoize(() => this.#fetchIoFds());
+    return lost;
+  }
+
+  /** Takes the descriptors of the server of a new connection, which has the same region. @internal */
+  renew(description: RegionDescription): void {
+    this.#mappings = new RegionMappings({ ...description, writable: this.writable });
   }
 
   async #fetchIoFds(): Promise<RegionIoFds> {
-    const ioFds = await RegionIoFds.fetch(this.#connection, this.index, this.size);
-    this.#openIoFds = ioFds;
-    if (this.#closed) ioFds.close();
-    return ioFds;
+    const ioFds = await RegionIoFds.fetch(this.#link, this.index, this.size);
+    if (!this.#closed && this.#link.state === 'connected') {
+      this.#openIoFds = ioFds;
+      return ioFds;
+    }
+    // They came just before the connection ended.
+    ioFds.close();
+    return this.#closed ? ioFds : this.#fetchIoFds();
   }
 
   async #readOnce(offset: number, count: number): Promise<Uint8Array> {
-    return this.#readReply(await this.#connection.request(this.#readRequest(offset, count)), offset, count);
+    return this.#readReply(await this.#link.request(this.#readRequest(offset, count)), offset, count);
   }
 
   #readOnceSync(offset: number, count: number): Uint8Array {
-    return this.#readReply(this.#connection.requestSync(this.#readRequest(offset, count)), offset, count);
+    return this.#readReply(this.#link.requestSync(this.#readRequest(offset, count)), offset, count);
   }
 
   #assertReadable(offset: number, count: number): void {
@@ -241,12 +273,12 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
   async #write(offset: number, data: Uint8Array, most: number, options?: RegionWriteOptions): Promise<void> {
     if (this.#eventFds?.signal(offset, data) === true) return;
     if (this.#isPosted(options)) {
-      if (!this.#post(offset, data, most)) await this.#connection.drained();
+      if (!this.#post(offset, data, most)) await this.#link.connection.drained();
       return;
     }
     const parts = chunks(data.length, most).map(async ({ start, size }) => {
       const part = data.subarray(start, start + size);
-      const reply = await this.#connection.request(this.#writeRequest(offset + start, part));
+      const reply = await this.#link.request(this.#writeRequest(offset + start, part));
       this.#writeReply(reply, offset + start, part);
     });
     await Promise.all(parts);
@@ -255,12 +287,12 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
   #writeSync(offset: number, data: Uint8Array, most: number, options?: RegionWriteOptions): void {
     if (this.#eventFds?.signal(offset, data) === true) return;
     if (this.#isPosted(options)) {
-      if (!this.#post(offset, data, most)) this.#connection.drainSync();
+      if (!this.#post(offset, data, most)) this.#link.connection.drainSync();
       return;
     }
     for (const { start, size } of chunks(data.length, most)) {
       const part = data.subarray(start, start + size);
-      const reply = this.#connection.requestSync(this.#writeRequest(offset + start, part));
+      const reply = this.#link.requestSync(this.#writeRequest(offset + start, part));
       this.#writeReply(reply, offset + start, part);
     }
   }
@@ -280,7 +312,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     const posted = options?.posted ?? this.#posted;
     if (posted && this.index === PciRegion.config) {
       throw invalidArgument(
-        `writes to configuration space of ${this.#connection.name} cannot be posted: what they change must hold when they return`,
+        `writes to configuration space of ${this.#link.name} cannot be posted: what they change must hold when they return`,
       );
     }
     return posted;
@@ -344,7 +376,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
       offset + length > this.size
     ) {
       throw outOfRange(
-        `${length} bytes at offset ${offset} are not within region ${this.index} of ${this.#connection.name}, which has ${this.size} bytes`,
+        `${length} bytes at offset ${offset} are not within region ${this.index} of ${this.#link.name}, which has ${this.size} bytes`,
       );
     }
   }
@@ -353,12 +385,12 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     if (this.#closed)
       throw new VfioUserError(
         'ERR_VFIO_USER_CLOSED',
-        `region ${this.index}: the device ${this.#connection.name} is closed`,
+        `region ${this.index}: the device ${this.#link.name} is closed`,
       );
   }
 
   #where(offset: number, length: number): string {
-    return `region ${this.index} of ${this.#connection.name}, offset 0x${offset.toString(16)}, ${length} bytes`;
+    return `region ${this.index} of ${this.#link.name}, offset 0x${offset.toString(16)}, ${length} bytes`;
   }
 }
 

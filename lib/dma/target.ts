@@ -409,7 +409,7 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
  * Whether a device that failed to unmap a range may still use it: not when it is gone, or says that it has no such range
  * (ENOENT).
  */
-function mayStillHold(error: Error): boolean {
+export function mayStillHold(error: Error): boolean {
   if (!(error instanceof VfioUserError)) return true;
   if (error.code === 'ERR_VFIO_USER_DISCONNECTED' || error.code === 'ERR_VFIO_USER_CLOSED') return false;
   return !(error.code === 'ERR_VFIO_USER_REMOTE' && error.errnoName === 'ENOENT');

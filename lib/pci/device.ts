@@ -153,6 +153,63 @@ export interface DeviceInfo {
   readonly irqCount: number;
 }
 
+/** What a device lost with its connection, see {@link DeviceEvents}. */
+export interface DeviceLoss {
+  /**
+   * Requests in flight that failed, such as register accesses: each of them may or may not have been carried out. Requests
+   * that are sent again are not counted.
+   */
+  readonly requests: number;
+  /** Areas of regions that were mapped; their buffers are detached. */
+  readonly mappings: number;
+  /** Sub-regions whose descriptors were closed. */
+  readonly subRegions: number;
+  /** Whether a log of dirty pages ended: all pages may be dirty. */
+  readonly dirtyLog: boolean;
+  /** Whether a transfer of the device's state ended. */
+  readonly migration: boolean;
+}
+
+/** An attempt to reach a device again. */
+export interface DeviceReconnecting {
+  /** Number of the attempt, from 1 on. */
+  readonly attempt: number;
+  /** Milliseconds until it is made. */
+  readonly delay: number;
+  /** Why the attempt before it failed; of the first, why the connection was lost. */
+  readonly error: Error;
+}
+
+/** What was set up again when a device came back. */
+export interface DeviceReconnected {
+  /** Milliseconds since the connection was lost. */
+  readonly gap: number;
+  /** Attempts that it took, the last one among them. */
+  readonly attempts: number;
+  /** DMA ranges that the device has again. */
+  readonly dmaRanges: number;
+  /** Interrupt vectors that the device signals again. */
+  readonly vectors: number;
+}
+
+/**
+ * Events of a device, by name. The three of a device that comes back are never emitted where {@link Device.reconnects} is
+ * not true.
+ */
+export interface DeviceEvents {
+  /** The device is gone: with null by `close()`, else with why. Emitted once, and last. */
+  close: [error: Error | null];
+  /** The connection was lost, and the device is waited for. What was mapped of it is detached. */
+  disconnect: [error: Error, lost: DeviceLoss];
+  /** An attempt to reach the device will be made. */
+  reconnecting: [attempt: DeviceReconnecting];
+  /**
+   * The device is there again, with its DMA ranges and interrupts. Its registers are those of a server that was started
+   * anew, so that a driver has to bring it up; it should also look for what signals that were lost would have told.
+   */
+  reconnect: [renewed: DeviceReconnected];
+}
+
 /** A PCI device in another process, or behind another driver. */
 export interface Device {
   /** Where the device is, for messages: a socket path, a PCI address. */
@@ -172,10 +229,17 @@ export interface Device {
   irq(index: PciIrqName | number): Promise<DeviceIrq>;
   /** Resets the device. Rejects when {@link DeviceInfo.resettable} is false. */
   reset(): Promise<void>;
-  /** The device is gone: by {@link close} (null), or because its other end has failed. Emitted once. */
-  once(event: 'close', listener: (error: Error | null) => void): unknown;
-  /** Removes a listener that {@link once} added. */
-  off(event: 'close', listener: (error: Error | null) => void): unknown;
+  /** True for a device that comes back when its other end goes away and returns. Absent where that cannot be. */
+  readonly reconnects?: boolean;
+  /** Calls a function at each event of a name. */
+  on<Name extends keyof DeviceEvents>(event: Name, listener: (...args: DeviceEvents[Name]) => void): unknown;
+  /** Calls a function at the next event of a name. */
+  once<Name extends keyof DeviceEvents>(
+    event: Name,
+    listener: (...args: DeviceEvents[Name]) => void,
+  ): unknown;
+  /** Removes a listener that {@link on} or {@link once} added. */
+  off<Name extends keyof DeviceEvents>(event: Name, listener: (...args: DeviceEvents[Name]) => void): unknown;
   /** Lets go of the device. Idempotent. */
   close(): Promise<void>;
   /** Calls {@link close}. */

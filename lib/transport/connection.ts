@@ -24,8 +24,11 @@ export interface ConnectionOptions {
   readonly onCommand: CommandHandler;
   /** What commands of the peer overlap with. Default: nothing, they are served one after the other. */
   readonly lane?: CommandLane;
-  /** Called once when the connection has ended; null after `Connection.close`. */
-  readonly onClose?: (error: VfioUserError | null) => void;
+  /**
+   * Called once when the connection has ended, and every request has failed: with null after `Connection.close`, and with
+   * the number of those requests that act (see `CommandLoss`), so that it matters whether the peer has carried them out.
+   */
+  readonly onClose?: (error: VfioUserError | null, acting: number) => void;
   /** Time-out of a request unless its own says otherwise. Default 5000. */
   readonly messageTimeout?: number;
   /** Largest message accepted, with its header. Default 1 MiB and 64 KiB. */
@@ -81,7 +84,7 @@ export class Connection {
   readonly #requests: Requests;
   readonly #window = new RequestWindow();
   readonly #commands: Commands;
-  readonly #onClose: (error: VfioUserError | null) => void;
+  readonly #onClose: (error: VfioUserError | null, acting: number) => void;
   /** Whether several messages may be read at a time while no reply with descriptors is expected. */
   readonly #readsAhead: boolean;
   #received = 0;
@@ -132,6 +135,12 @@ export class Connection {
   /** Why the connection ended; null while it is open and after {@link close}. */
   get error(): VfioUserError | null {
     return this.#error;
+  }
+
+  /** Whether a request failed by the end of this connection, and not by what the peer answered before. */
+  endedBy(error: unknown): boolean {
+    if (!this.#closed || !(error instanceof VfioUserError)) return false;
+    return this.#error === null ? error.code === 'ERR_VFIO_USER_CLOSED' : error.cause === this.#error;
   }
 
   /** Counters as they are now. */
@@ -421,11 +430,11 @@ export class Connection {
     this.#commands.close();
     this.#socket.close();
     traceState(this.name, 'closed', error?.message ?? '');
-    this.#requests.close((command) => {
+    const acting = this.#requests.close((command, acts) => {
       const name = commandName(command);
-      return error === null ? closedError(this.name, name, 'was') : errorFor(error, name);
+      return error === null ? closedError(this.name, name, 'was') : errorFor(error, name, acts);
     });
     this.companion?.close();
-    this.#onClose(error);
+    this.#onClose(error, acting);
   }
 }

@@ -20,9 +20,14 @@ export function disconnectedError(endpoint: string, partial: boolean, cause: unk
   );
 }
 
-/** The error of one command that failed because the connection ended with `error`. */
-export function errorFor(error: VfioUserError, command: string): VfioUserError {
-  return new VfioUserError(error.code, `${command}: ${error.message}`, {
+/**
+ * The error of one command that failed because the connection ended with `error`.
+ *
+ * @param unsure whether the peer may have carried it out
+ */
+export function errorFor(error: VfioUserError, command: string, unsure = false): VfioUserError {
+  const text = unsure ? `${error.message}. It may or may not have been carried out` : error.message;
+  return new VfioUserError(error.code, `${command}: ${text}`, {
     errno: error.errno,
     command,
     cause: error,

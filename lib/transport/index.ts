@@ -2,6 +2,7 @@
 export { CommandError, Errno, type CommandReply, type IncomingCommand } from './commands';
 export { Connection, SLEEP_MILLISECONDS, SPIN_MICROSECONDS, type ConnectionStatistics } from './connection';
 export { DeadlineTimer } from './deadline-timer';
+export { closedError, disconnectedError, errorFor } from './errors';
 export type { FdList } from './incoming';
 export type { Lane, LaneQueue, Turn } from './lanes';
 export type { Reply, Request } from './requests';

@@ -21,6 +21,8 @@ export interface Request {
   readonly timeout?: number | undefined;
   /** Largest reply payload accepted, in bytes. Default: what fits into a message. */
   readonly maxReply?: number | undefined;
+  /** `fail` where it acts although most of its command do not, see `CommandLoss`. Default: as its row says. */
+  readonly loss?: 'fail' | undefined;
 }
 
 /**
@@ -47,6 +49,8 @@ interface Pending extends Departure {
   readonly timeout: number;
   /** Largest reply payload accepted, in bytes. */
   readonly maxReply: number;
+  /** As the request says. */
+  readonly loss: 'fail' | undefined;
   readonly settlement: Settlement;
 }
 
@@ -99,7 +103,7 @@ export class Requests {
    * @throws VfioUserError ERR_VFIO_USER_TIMEOUT when all ids are in use
    */
   submit(request: Request, settlement: Settlement): number {
-    const { command, payload, data, fds, timeout = this.timeout, maxReply = this.maxReply } = request;
+    const { command, payload, data, fds, timeout = this.timeout, maxReply = this.maxReply, loss } = request;
     const id = this.#claimId(command);
     const deadline = performance.now() + timeout;
     const pending: Pending = {
@@ -107,6 +111,7 @@ export class Requests {
       deadline,
       timeout,
       maxReply,
+      loss,
       settlement,
       departed: false,
       cancelled: false,
@@ -177,14 +182,24 @@ export class Requests {
     return id;
   }
 
-  /** Fails every request; nothing is sent any more. */
-  close(makeError: (command: number) => Error): void {
+  /**
+   * Fails every request; nothing is sent any more.
+   *
+   * @param makeError told whether the request acts, so that it matters whether the peer has carried it out
+   * @returns how many of them act
+   */
+  close(makeError: (command: number, acts: boolean) => Error): number {
     this.#timer.clear();
     const all = [...this.#pending.values()];
     this.#pending.clear();
     this.#abandoned.clear();
     this.#expectingFds = 0;
-    for (const { command, settlement } of all) settlement.reject(makeError(command));
+    let acting = 0;
+    for (const { command, loss = commandRow(command).loss, settlement } of all) {
+      if (loss === 'fail') acting++;
+      settlement.reject(makeError(command, loss === 'fail'));
+    }
+    return acting;
   }
 
   #take(id: number): Pending | undefined {

@@ -18,7 +18,7 @@ const prelude = `
   const { serve, CommandError, Errno } = require(${JSON.stringify(join(dist, 'server'))});
   const { BackendResult, NvmeControllerModel, createBackend } = require(${JSON.stringify(join(dist, 'nvme'))});
   const pci = { vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000 };
-  const path = '@vfio-user-test-' + process.pid;
+  const path = process.env.TEST_SOCKET ?? '@vfio-user-test-' + process.pid;
   let onMessage = () => null;
   process.on('message', async (question) => process.send({ answer: await onMessage(question) }));
   process.on('disconnect', () => process.exit());
@@ -30,7 +30,7 @@ const running: ChildServer[] = [];
  * Starts a server.
  *
  * @param model body of an async function that returns a device model; it may set `onMessage`
- * @param environment variables of the process, beside those of this one
+ * @param environment variables of the process, beside those of this one; `TEST_SOCKET` is where it listens
  */
 export async function childServer(
   model: string,

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 /** Blocking reads of registers. The peer has answered before it is asked: the first id is 1. */
 import { Worker } from 'node:worker_threads';
-import { VfioUserRegion } from '../../lib/client/region';
+import { Link } from '../../lib/client/link';
 import { PostedWrites } from '../../lib/client/posted-writes';
-import type { Connection, IncomingCommand } from '../../lib/transport';
+import { VfioUserRegion } from '../../lib/client/region';
+import type { IncomingCommand } from '../../lib/transport';
 import { connected, message, warmUp, type Peer } from '../transport/support';
 import { join, like, u32, u64 } from './support';
 
@@ -20,28 +21,33 @@ const access = (offset: number, count: number, data: Uint8Array, region = REGION
   join(u64(BigInt(offset)), u32(region, count), data);
 
 describe.each(['client', 'server'] as const)('as the %s', (role) => {
-  let connection: Connection;
+  let link: Link;
   let peer: Peer;
   let region: VfioUserRegion;
   const served: IncomingCommand[] = [];
 
   beforeEach(() => {
     served.length = 0;
-    ({ connection, peer } = connected({
+    const made = connected({
       role,
+      onClose: (error, acting) => {
+        link.connectionEnded(link.connection, error, acting);
+      },
       onCommand: (command) => {
         served.push(command);
         return { payload: Uint8Array.of(42) };
       },
-    }));
+    });
+    peer = made.peer;
+    link = new Link(made.connection);
     region = new VfioUserRegion(
-      connection,
+      link,
       { index: REGION, size: 2 * HIGH, flags: 3, fdOffset: 0, areas: [], fds: [] },
-      { maxTransfer: 1 << 20, postedWrites: new PostedWrites(connection, false) },
+      { maxTransfer: 1 << 20, postedWrites: new PostedWrites(link, false) },
     );
   });
   afterEach(() => {
-    connection.close();
+    link.close(null);
     peer.socket.close();
   });
 
@@ -63,7 +69,7 @@ describe.each(['client', 'server'] as const)('as the %s', (role) => {
     expect(region.read16Sync(2)).toBe(0xfedc);
     peer.send(answer(3, access(3, 1, bytes.subarray(1, 2))));
     expect(region.read8Sync(3)).toBe(0xba);
-    expect(connection.statistics).toMatchObject({ messagesSent: 3, messagesReceived: 3 });
+    expect(link.statistics).toMatchObject({ messagesSent: 3, messagesReceived: 3 });
   });
 
   test('an answer that comes later, and in pieces', async () => {
@@ -82,7 +88,7 @@ describe.each(['client', 'server'] as const)('as the %s', (role) => {
     await new Promise((resolve) => worker.once('message', resolve));
     worker.postMessage('go');
     expect(region.read32Sync(8)).toBe(0x0403_0201);
-    expect(connection.inFlight).toBe(0);
+    expect(link.connection.inFlight).toBe(0);
     await worker.terminate();
   });
 
@@ -126,10 +132,11 @@ describe.each(['client', 'server'] as const)('as the %s', (role) => {
 
 test('a region that cannot be read is not asked', () => {
   const { connection, peer } = connected();
+  const link = new Link(connection);
   const region = new VfioUserRegion(
-    connection,
+    link,
     { index: REGION, size: 8, flags: 2, fdOffset: 0, areas: [], fds: [] },
-    { maxTransfer: 1 << 20, postedWrites: new PostedWrites(connection, false) },
+    { maxTransfer: 1 << 20, postedWrites: new PostedWrites(link, false) },
   );
   expect(() => region.read32Sync(0)).toThrow(like({ code: 'ERR_VFIO_USER_UNSUPPORTED' }));
   expect(peer.drain()).toBe(0);

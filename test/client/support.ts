@@ -95,7 +95,7 @@ export const twoAreas = (index: number): Uint8Array =>
 
 /** A server of raw bytes. What has no handler is answered by a reply without payload. */
 export class FakeServer {
-  /** To connect to; the descriptor becomes the client's. */
+  /** To connect to; the descriptor becomes the client's. Of no use for a server that was given its socket. */
   readonly endpoint: { fd: number };
   readonly heard: Heard[] = [];
   readonly #socket: Socket;
@@ -103,8 +103,9 @@ export class FakeServer {
   readonly #reader: Incoming;
   readonly #replies = new Map<number, (reply: Heard) => void>();
 
-  constructor(handlers: Handlers) {
-    const [near, far] = Socket.pair();
+  /** @param socket connected to the client; without it, to {@link endpoint} */
+  constructor(handlers: Handlers, socket?: Socket) {
+    const [near, far] = socket === undefined ? Socket.pair() : [{ fd: -1 }, socket];
     this.endpoint = { fd: near.fd };
     this.#socket = far;
     this.#handlers = { [VERSION]: PLAIN_VERSION, ...handlers };

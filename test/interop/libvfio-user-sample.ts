@@ -22,11 +22,12 @@ export class Sample {
   output = '';
   /** The sample has ended, and all that it printed is here. */
   readonly finished: Promise<unknown>;
-  readonly #folder = mkdtempSync(join(tmpdir(), 'libvfio-user-'));
+  readonly #folder: string;
   readonly #child: ChildProcess;
 
-  private constructor(name: string, options: readonly string[]) {
-    this.path = join(this.#folder, 'socket');
+  private constructor(name: string, options: readonly string[], folder: string) {
+    this.#folder = folder;
+    this.path = join(folder, 'socket');
     // Standard input stays open: `null` ends with it.
     this.#child = spawn(join(SAMPLES ?? '', name), [...options, this.path], { stdio: 'pipe' });
     this.finished = once(this.#child, 'close');
@@ -34,8 +35,12 @@ export class Sample {
       stream?.on('data', (text: Buffer) => (this.output += text.toString()));
   }
 
-  static async start(name: string, ...options: string[]): Promise<Sample> {
-    const sample = new Sample(name, options);
+  static start(name: string, ...options: string[]): Promise<Sample> {
+    return Sample.#startIn(mkdtempSync(join(tmpdir(), 'libvfio-user-')), name, options);
+  }
+
+  static async #startIn(folder: string, name: string, options: readonly string[]): Promise<Sample> {
+    const sample = new Sample(name, options, folder);
     await until(() => {
       if (sample.ended) throw new Error(`${name} does not listen: ${sample.output}`);
       return existsSync(sample.path);
@@ -47,9 +52,19 @@ export class Sample {
     return this.#child.exitCode !== null || this.#child.signalCode !== null;
   }
 
-  async stop(): Promise<void> {
+  async kill(): Promise<void> {
     this.#child.kill('SIGKILL');
     await this.finished;
+  }
+
+  /** Starts another sample where this one listened, which was killed. It leaves its socket behind; libvfio-user replaces none. */
+  startAgain(name: string, ...options: string[]): Promise<Sample> {
+    rmSync(this.path, { force: true });
+    return Sample.#startIn(this.#folder, name, options);
+  }
+
+  async stop(): Promise<void> {
+    await this.kill();
     rmSync(this.#folder, { recursive: true, force: true });
   }
 }

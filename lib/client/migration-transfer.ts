@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT
+import type { Stream } from 'node:stream';
+import { VfioUserError } from '../errors';
+import type { MigrationStateName } from '../protocol';
+import type { Link } from './link';
+import type { DeviceMigration } from './migration';
+import type { MigrationPort } from './migration-stream';
+
+/**
+ * One transfer of a device's state, out of it or into it. It ends with the connection that it began on: the device of the
+ * next one has another state.
+ */
+export class MigrationTransfer implements MigrationPort {
+  readonly #migration: DeviceMigration;
+  readonly #link: Link;
+  readonly #epoch: number;
+  readonly #reset: () => Promise<void>;
+  readonly #ended: () => void;
+  #stream: { destroy(error: Error): unknown } | null = null;
+
+  /**
+   * @param reset resets the device
+   * @param ended called when the device is done with
+   */
+  constructor(migration: DeviceMigration, link: Link, reset: () => Promise<void>, ended: () => void) {
+    this.#migration = migration;
+    this.#link = link;
+    this.#epoch = link.epoch;
+    this.#reset = reset;
+    this.#ended = ended;
+  }
+
+  /** Returns a stream, which is destroyed when the connection ends before the transfer. */
+  of<T extends Stream & { destroy(error: Error): unknown }>(stream: T): T {
+    this.#stream = stream;
+    return stream;
+  }
+
+  /** The connection has ended: with null by the user. */
+  lose(error: VfioUserError | null): void {
+    const why = error === null ? 'was closed' : 'lost its connection';
+    const text = `the transfer of the state of ${this.#link.name} ended, as the device ${why}; begin it anew`;
+    const code = error?.code ?? 'ERR_VFIO_USER_CLOSED';
+    this.#stream?.destroy(new VfioUserError(code, text, { cause: error ?? undefined }));
+    this.end();
+  }
+
+  /**
+   * The state before the transfer.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED, or ERR_VFIO_USER_MIGRATION when a transfer is under way already
+   */
+  async begin(preCopy: boolean): Promise<'running' | 'stop'> {
+    const supported = await this.#migration.supported();
+    if (!supported.stopCopy || (preCopy && !supported.preCopy)) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.#link.name} does not offer ${supported.stopCopy ? 'PRE_COPY' : 'migration'}`,
+      );
+    }
+    const state = await this.#migration.state();
+    this.#assertSame();
+    if (state === 'running' || state === 'stop') return state;
+    throw new VfioUserError(
+      'ERR_VFIO_USER_MIGRATION',
+      `${this.#link.name} is in state ${state}; a transfer begins in running or stop` +
+        (state === 'error'
+          ? '. Reset the device'
+          : '. Another one is under way, or was left: set the state to stop'),
+    );
+  }
+
+  async setState(target: MigrationStateName): Promise<void> {
+    this.#assertSame();
+    await this.#migration.setState(target);
+  }
+
+  async readData(size: number): Promise<Uint8Array> {
+    this.#assertSame();
+    return this.#migration.readData(size);
+  }
+
+  async writeData(data: Uint8Array): Promise<void> {
+    this.#assertSame();
+    await this.#migration.writeData(data);
+  }
+
+  /** Brings the device back to a state from before, unless it is gone or has failed. */
+  async restore(state: MigrationStateName): Promise<void> {
+    if (this.#gone() || (await this.#migration.state()) === 'error' || this.#gone()) return;
+    await this.#migration.setState(state);
+  }
+
+  /** Leaves `resuming` without a state that was loaded, which only a reset is sure to do. */
+  async abandonLoad(): Promise<void> {
+    if (this.#gone()) return;
+    try {
+      await this.#reset();
+    } catch (error) {
+      if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_UNSUPPORTED') throw error;
+      await this.setState('stop');
+    }
+  }
+
+  end(): void {
+    this.#ended();
+  }
+
+  /** Whether the device is another by now, or none. */
+  #gone(): boolean {
+    return this.#link.state !== 'connected' || this.#link.epoch !== this.#epoch;
+  }
+
+  #assertSame(): void {
+    this.#link.assertConnected('the transfer of the state', this.#epoch);
+  }
+}
