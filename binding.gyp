@@ -9,6 +9,7 @@
         "native/descriptor-table.cc",
         "native/descriptor.cc",
         "native/eventfd.cc",
+        "native/glibc.cc",
         "native/memory.cc",
         "native/nvme/queue-loop.cc",
         "native/readiness.cc",
@@ -17,7 +18,7 @@
       ],
       "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=8", "NAPI_DISABLE_CPP_EXCEPTIONS"],
-      "cflags_cc!": ["-std=gnu++17", "-std=gnu++20"],
+      "cflags_cc!": ["-std=gnu++17", "-std=gnu++20", "-fno-rtti"],
       "cflags_cc": ["-std=c++17", "-fvisibility=hidden", "-Wall", "-Wextra"],
       # The SIGBUS handler outlives the worker that loaded the addon, so the library must never be unloaded.
       "ldflags": ["-Wl,-z,nodelete"],

@@ -84,9 +84,9 @@ const templates = {
 };
 
 export default tseslint.config(
-  { ignores: ['dist/', 'build/', 'prebuilds/', 'coverage/', 'jest.config.js'] },
+  { ignores: ['dist/', 'build/', 'prebuilds/', 'coverage/', '**/jest.config.js'] },
   {
-    files: ['**/*.ts'],
+    files: ['**/*.ts', 'examples/*.mjs'],
     extends: [tseslint.configs.strictTypeChecked, tseslint.configs.stylisticTypeChecked],
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     plugins: { templates },
@@ -110,6 +110,13 @@ export default tseslint.config(
     rules: { 'rooms/arrows': 'error' },
   },
   { files: ['lib/**/*.ts'], ignores: ['lib/cli/**'], rules: { 'no-console': 'error' } },
+  {
+    files: ['examples/*.mjs'],
+    rules: {
+      // An example shows what matters in few lines.
+      '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
+    },
+  },
   {
     files: ['test/**/*.ts'],
     rules: {

@@ -4,8 +4,8 @@ import { getSystemErrorName, types } from 'node:util';
 /**
  * Every way in which this package can fail, by the `code` of the error that it throws.
  *
- * Misuse that is plain in the arguments (wrong type, out of range) is a `TypeError` or `RangeError` with Node's own
- * codes `ERR_INVALID_ARG_TYPE`, `ERR_INVALID_ARG_VALUE` or `ERR_OUT_OF_RANGE`.
+ * Misuse that is plain in the arguments is a `TypeError` or `RangeError` with Node's own codes `ERR_INVALID_ARG_VALUE` or
+ * `ERR_OUT_OF_RANGE`. docs/errors.md tells of each code what can be done.
  */
 export type VfioUserErrorCode =
   /** The native addon is missing, or does not fit this platform. */
@@ -114,9 +114,24 @@ export function errnoName(errno: number): string {
   return name.startsWith('Unknown') ? `errno ${errno}` : name;
 }
 
-/** A failed system call, told in one line. `errno` is positive. */
-export function systemError(syscall: string, errno: number, what: string): VfioUserError {
-  return new VfioUserError('ERR_VFIO_USER_SYSTEM', `${what}: ${syscall} failed with ${errnoName(errno)}`, {
+/** What can be done about an errno, whatever the system call was. */
+const ERRNO_ADVICE: Readonly<Record<string, string>> = {
+  EADDRINUSE: '; somebody listens there, end that server or choose another address',
+  EMFILE: '; this process may open no more descriptors, raise its limit (ulimit -n)',
+  ENFILE: '; the system has no descriptor left, raise fs.file-max or close some elsewhere',
+  ENOSPC: '; the file system is full',
+};
+
+/**
+ * A failed system call, told in one line.
+ *
+ * @param errno positive
+ * @param advice what to do about it
+ */
+export function systemError(syscall: string, errno: number, what: string, advice?: string): VfioUserError {
+  const name = errnoName(errno);
+  const todo = advice === undefined ? (ERRNO_ADVICE[name] ?? '') : `; ${advice}`;
+  return new VfioUserError('ERR_VFIO_USER_SYSTEM', `${what}: ${syscall} failed with ${name}${todo}`, {
     errno,
     syscall,
   });

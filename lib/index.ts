@@ -17,13 +17,14 @@ export {
   type NegotiatedLimits,
   type U64,
 } from './protocol';
-export type { ConnectionStatistics } from './transport';
+export type { ConnectionStatistics, MessageTrace, StateTrace } from './transport';
 export type {
   Device,
   DeviceDma,
   DeviceEvents,
   DeviceInfo,
   DeviceIrq,
+  DeviceListening,
   DeviceLoss,
   DeviceReconnected,
   DeviceReconnecting,

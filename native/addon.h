@@ -5,8 +5,8 @@
 #include <napi.h>
 
 #include <cstdint>
+#include <map>
 #include <memory>
-#include <unordered_map>
 
 #include "descriptor-table.h"
 #include "memory.h"
@@ -16,10 +16,10 @@
 /** What one environment (the main thread, or a worker) holds. Nothing of it is shared between threads. */
 struct AddonData {
   DescriptorTable descriptors;
-  std::unordered_map<int, std::shared_ptr<Watcher>> watchers;
+  std::map<int, std::shared_ptr<Watcher>> watchers;
   int next_watcher = 1;
   /** Live mappings by slot of the SIGBUS guard. The ArrayBuffers own them. */
-  std::unordered_map<int, std::weak_ptr<Mapping>> mappings;
+  std::map<int, std::weak_ptr<Mapping>> mappings;
   /** Signalled by the SIGBUS guard when it had to repair a mapping of this environment. */
   UniqueFd lost_event;
 };

@@ -13,21 +13,40 @@
 namespace bus_error_guard {
 namespace {
 
-/** Read by the signal handler, hence atomics and nothing else. A slot of zeros is free. */
+/**
+ * A range, and what became of it. The signal handler reads it while other threads may be writing it, so all
+ * of it is atomic, and a sequence number tells whether what was read belongs together (a seqlock). There are
+ * no fences, which ThreadSanitizer does not know: each field is released by its store and acquired by its
+ * load, so that who sees a field of a later writing sees that writing's sequence number too.
+ */
 struct Slot {
-  /** 0 while the slot is free or being filled; written last by Add, first by Remove. */
+  /** Odd while the slot is being written. */
+  std::atomic<uintptr_t> sequence;
+  /** 0 while the slot is free. */
   std::atomic<uintptr_t> begin;
   std::atomic<uintptr_t> end;
   std::atomic<uintptr_t> page_size;
   std::atomic<bool> writable;
-  std::atomic<bool> lost;
   /** Descriptor plus one; 0 for none. */
   std::atomic<int> event;
+  /** Set by the handler. */
+  std::atomic<bool> lost;
   /** Next in the list of free slots, plus one; 0 ends it. Guarded by the mutex. */
   int next_free;
 };
 
+/** What a slot says at one moment. */
+struct Content {
+  uintptr_t begin;
+  uintptr_t end;
+  uintptr_t page_size;
+  bool writable;
+  int event;
+};
+
+// Only then may a signal handler use them.
 static_assert(std::atomic<uintptr_t>::is_always_lock_free);
+static_assert(std::atomic<int>::is_always_lock_free && std::atomic<bool>::is_always_lock_free);
 
 /** Above vm.max_map_count of a stock kernel (65530): the system runs out of mappings first. */
 constexpr int kSlots = 65536;
@@ -40,26 +59,53 @@ std::atomic<int> guarded;
 int first_free;
 std::mutex mutex;
 bool installed;
-struct sigaction previous;
+struct sigaction previous_action;
+/** Null until `previous_action` is whole. */
+std::atomic<const struct sigaction*> previous;
+
+/** Writes a slot. The caller holds the mutex. */
+void Write(Slot& slot, const Content& content) {
+  const uintptr_t sequence = slot.sequence.load(std::memory_order_relaxed);
+  slot.sequence.store(sequence + 1, std::memory_order_relaxed);
+  slot.begin.store(content.begin, std::memory_order_release);
+  slot.end.store(content.end, std::memory_order_release);
+  slot.page_size.store(content.page_size, std::memory_order_release);
+  slot.writable.store(content.writable, std::memory_order_release);
+  slot.event.store(content.event, std::memory_order_release);
+  slot.sequence.store(sequence + 2, std::memory_order_release);
+}
+
+/** Reads a slot. False when it was being written meanwhile: then what was read may not belong together. */
+bool Read(const Slot& slot, Content& content) {
+  const uintptr_t sequence = slot.sequence.load(std::memory_order_acquire);
+  content.begin = slot.begin.load(std::memory_order_acquire);
+  content.end = slot.end.load(std::memory_order_acquire);
+  content.page_size = slot.page_size.load(std::memory_order_acquire);
+  content.writable = slot.writable.load(std::memory_order_acquire);
+  content.event = slot.event.load(std::memory_order_acquire);
+  return sequence % 2 == 0 && slot.sequence.load(std::memory_order_relaxed) == sequence;
+}
 
 /** Puts zero pages from the faulting page to the end of its mapping. False when the address is not ours. */
 bool Repair(uintptr_t address) {
   const int used = used_slots.load(std::memory_order_acquire);
   for (int index = 0; index < used; index++) {
     Slot& slot = slots[index];
-    const uintptr_t begin = slot.begin.load(std::memory_order_acquire);
-    const uintptr_t end = slot.end.load(std::memory_order_relaxed);
-    if (begin == 0 || address < begin || address >= end) continue;
+    Content content = {};
+    // A slot that changes now is not that of the fault: nobody adds or removes a range that is being
+    // accessed. So there is nothing to wait for, and a handler that interrupts a writer cannot hang.
+    if (!Read(slot, content) || content.begin == 0 || address < content.begin || address >= content.end)
+      continue;
     // Up to the end and not just one page: a truncated file has lost all of it, and a hostile peer could
     // otherwise make us split the mapping until the kernel allows no more.
-    const uintptr_t start = address - (address - begin) % slot.page_size.load(std::memory_order_relaxed);
-    const int protection = slot.writable.load(std::memory_order_relaxed) ? PROT_READ | PROT_WRITE : PROT_READ;
+    const uintptr_t start = address - (address - content.begin) % content.page_size;
+    const int protection = content.writable ? PROT_READ | PROT_WRITE : PROT_READ;
     constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
     // The address is one that mmap returned, kept as a number for the arithmetic.
-    if (mmap(reinterpret_cast<void*>(start), end - start, protection, kFlags, -1, 0) == MAP_FAILED)
+    if (mmap(reinterpret_cast<void*>(start), content.end - start, protection, kFlags, -1, 0) == MAP_FAILED)
       return false;
     slot.lost.store(true, std::memory_order_release);
-    const int event = slot.event.load(std::memory_order_acquire) - 1;
+    const int event = content.event - 1;
     const uint64_t one = 1;
     // A full counter means that the event is pending already.
     if (event >= 0 && write(event, &one, sizeof(one)) == -1) return true;
@@ -70,14 +116,15 @@ bool Repair(uintptr_t address) {
 
 /** Does what would have happened without us. */
 void CallPrevious(int signal_number, siginfo_t* info, void* context) {
-  if ((previous.sa_flags & SA_SIGINFO) != 0) {
-    previous.sa_sigaction(signal_number, info, context);
+  const struct sigaction& action = *previous.load(std::memory_order_acquire);
+  if ((action.sa_flags & SA_SIGINFO) != 0) {
+    action.sa_sigaction(signal_number, info, context);
     return;
   }
   const bool fault = info->si_code > 0;
-  if (previous.sa_handler == SIG_IGN && !fault) return;
-  if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
-    previous.sa_handler(signal_number);
+  if (action.sa_handler == SIG_IGN && !fault) return;
+  if (action.sa_handler != SIG_DFL && action.sa_handler != SIG_IGN) {
+    action.sa_handler(signal_number);
     return;
   }
   // A faulting instruction runs again after we return, and now kills the process as it should. A signal that
@@ -100,8 +147,10 @@ int Install() {
   action.sa_sigaction = OnBusError;
   action.sa_flags = SA_SIGINFO | SA_ONSTACK;
   sigemptyset(&action.sa_mask);
-  // `previous` must be whole before the handler can run.
-  if (sigaction(SIGBUS, nullptr, &previous) == -1 || sigaction(SIGBUS, &action, nullptr) == -1) return -errno;
+  // `previous` must be there before the handler can run.
+  if (sigaction(SIGBUS, nullptr, &previous_action) == -1) return -errno;
+  previous.store(&previous_action, std::memory_order_release);
+  if (sigaction(SIGBUS, &action, nullptr) == -1) return -errno;
   installed = true;
   return 0;
 }
@@ -122,20 +171,15 @@ int Add(const Range& range, int event) {
   }
   Slot& slot = slots[index];
   const auto begin = reinterpret_cast<uintptr_t>(range.address);
-  slot.end.store(begin + range.length, std::memory_order_relaxed);
-  slot.page_size.store(range.page_size, std::memory_order_relaxed);
-  slot.writable.store(range.writable, std::memory_order_relaxed);
   slot.lost.store(false, std::memory_order_relaxed);
-  slot.event.store(event + 1, std::memory_order_relaxed);
-  slot.begin.store(begin, std::memory_order_release);
+  Write(slot, {begin, begin + range.length, range.page_size, range.writable, event + 1});
   guarded.fetch_add(1, std::memory_order_relaxed);
   return index;
 }
 
 void Remove(int slot) {
   const std::lock_guard<std::mutex> lock(mutex);
-  slots[slot].begin.store(0, std::memory_order_release);
-  slots[slot].event.store(0, std::memory_order_release);
+  Write(slots[slot], {});
   slots[slot].next_free = first_free;
   first_free = slot + 1;
   guarded.fetch_sub(1, std::memory_order_relaxed);

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT
 #include "descriptor-table.h"
 
-#include <sys/stat.h>
-
+#include <list>
+#include <map>
 #include <mutex>
-#include <unordered_map>
-#include <vector>
 
 namespace {
 
@@ -13,13 +11,12 @@ namespace {
  */
 struct Entry {
   const DescriptorTable* owner;
-  dev_t device;
-  ino_t inode;
+  FileStatus file;
 };
 
 struct Owners {
   std::mutex mutex;
-  std::unordered_map<int, Entry> entries;
+  std::map<int, Entry> entries;
 };
 
 /** Never destroyed: workers may end later than the destructors of the process run. */
@@ -29,8 +26,8 @@ Owners& AllOwners() {
 }
 
 bool IsOpen(int fd, const Entry& entry) {
-  struct stat status = {};
-  return fstat(fd, &status) == 0 && status.st_dev == entry.device && status.st_ino == entry.inode;
+  FileStatus file;
+  return StatusOf(fd, &file) == 0 && SameFile(file, entry.file);
 }
 
 }  // namespace
@@ -41,11 +38,11 @@ int DescriptorTable::Add(UniqueFd fd) {
 }
 
 int DescriptorTable::Adopt(int fd) {
-  struct stat status = {};
-  if (fstat(fd, &status) == -1) return -errno;
+  FileStatus file;
+  if (StatusOf(fd, &file) == -1) return -errno;
   Owners& owners = AllOwners();
   const std::lock_guard<std::mutex> lock(owners.mutex);
-  owners.entries[fd] = {this, status.st_dev, status.st_ino};
+  owners.entries[fd] = {this, file};
   return 0;
 }
 
@@ -65,7 +62,7 @@ int DescriptorTable::Close(int fd) {
 
 void DescriptorTable::CloseAll() {
   // Closed once the lock is free: freeing the memory behind a descriptor takes its time.
-  std::vector<UniqueFd> closing;
+  std::list<UniqueFd> closing;
   Owners& owners = AllOwners();
   const std::lock_guard<std::mutex> lock(owners.mutex);
   for (auto entry = owners.entries.begin(); entry != owners.entries.end();) {

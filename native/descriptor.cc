@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What any file descriptor can do: close, duplicate, tell its size.
 #include <fcntl.h>
-#include <sys/stat.h>
 
 #include "addon.h"
 #include "arguments.h"
@@ -29,9 +28,9 @@ Napi::Value FileSize(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   if (!arguments.ok()) return info.Env().Undefined();
-  struct stat status = {};
-  const int result = fstat(fd, &status);
-  return Napi::Number::New(info.Env(), result == -1 ? -errno : static_cast<double>(status.st_size));
+  FileStatus file;
+  const int result = StatusOf(fd, &file);
+  return Napi::Number::New(info.Env(), result == -1 ? -errno : static_cast<double>(file.stx_size));
 }
 
 }  // namespace

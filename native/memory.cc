@@ -6,7 +6,6 @@
 #include <linux/memfd.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/vfs.h>
 
 #include "addon.h"
@@ -58,11 +57,11 @@ int Mapping::Open(const Request& request) {
   if (page_size == 0) return -errno;
   const auto offset = static_cast<size_t>(request.offset);
   if (request.length == 0 || offset % page_size != 0 || request.alignment % page_size != 0) return -EINVAL;
-  struct stat status = {};
-  if (fstat(request.fd, &status) == -1) return -errno;
+  FileStatus file;
+  if (StatusOf(request.fd, &file) == -1) return -errno;
   // The last page may exceed the file; pages beyond it raise SIGBUS. Devices have no size to check.
-  const bool exceeds = offset + request.length > RoundUp(static_cast<size_t>(status.st_size), page_size);
-  if (S_ISREG(status.st_mode) && exceeds) return -ENXIO;
+  const bool exceeds = offset + request.length > RoundUp(static_cast<size_t>(file.stx_size), page_size);
+  if (S_ISREG(file.stx_mode) && exceeds) return -ENXIO;
 
   const size_t length = RoundUp(request.length, page_size);
   const int protection = request.writable ? PROT_READ | PROT_WRITE : PROT_READ;

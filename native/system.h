@@ -2,6 +2,8 @@
 #ifndef VFIO_USER_SYSTEM_H_
 #define VFIO_USER_SYSTEM_H_
 
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -19,6 +21,19 @@ auto Retry(Call call) {
 template <typename Result>
 Result OrErrno(Result result) {
   return result == -1 ? -errno : result;
+}
+
+/** What a descriptor refers to. */
+using FileStatus = struct statx;
+
+/** fstat(2): 0, or -1 with errno set. By statx(2), which glibc 2.28 has; its fstat is of 2.33 (see glibc.cc).
+ */
+inline int StatusOf(int fd, FileStatus* status) {
+  return statx(fd, "", AT_EMPTY_PATH, STATX_TYPE | STATX_INO | STATX_SIZE, status);
+}
+
+inline bool SameFile(const FileStatus& a, const FileStatus& b) {
+  return a.stx_ino == b.stx_ino && a.stx_dev_major == b.stx_dev_major && a.stx_dev_minor == b.stx_dev_minor;
 }
 
 /** Owns a descriptor. */

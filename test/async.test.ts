@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { Mutex, memoize } from '../lib/async';
+import { Budget, Mutex, memoize, type Claim } from '../lib/async';
+import { turns } from './support/wait';
 
 /** A promise that is settled from outside. */
 function deferred(): { promise: Promise<void>; resolve: () => void; reject: (error: Error) => void } {
@@ -97,5 +98,64 @@ describe('a memoized function', () => {
     const outcomes = await Promise.allSettled([ask(), ask()]);
     expect(outcomes.map(({ status }) => status)).toEqual(['rejected', 'rejected']);
     expect([await ask(), await ask()]).toEqual([2, 2]);
+  });
+});
+
+describe('a budget', () => {
+  const settled = async (...claims: (Claim | null)[]): Promise<(boolean | 'waits' | 'taken')[]> =>
+    Promise.all(
+      claims.map(async (claim) => {
+        if (claim === null) return 'taken';
+        return Promise.race([claim.granted, turns(2).then(() => 'waits' as const)]);
+      }),
+    );
+
+  test('grants shares in the order of the calls, also where a later one would fit', async () => {
+    const budget = new Budget(10);
+    const claims = [6, 6, 1, 3].map((amount) => budget.take(amount));
+    expect(await settled(...claims)).toEqual(['taken', 'waits', 'waits', 'waits']);
+    budget.give(6);
+    expect(await settled(...claims)).toEqual(['taken', true, true, true]);
+    const last = budget.take(1);
+    expect(await settled(last)).toEqual(['waits']);
+    budget.give(3);
+    expect(await settled(last)).toEqual([true]);
+  });
+
+  test('grants more than the whole when nothing else is taken', async () => {
+    const budget = new Budget(10);
+    expect(budget.take(1)).toBeNull();
+    const large = budget.take(1000);
+    expect(await settled(large)).toEqual(['waits']);
+    budget.give(1);
+    expect(await settled(large)).toEqual([true]);
+    const next = budget.take(1);
+    expect(await settled(next)).toEqual(['waits']);
+    budget.give(1000);
+    expect(await settled(next)).toEqual([true]);
+    expect(budget.take(9)).toBeNull();
+  });
+
+  test('a wait that is cancelled lets those behind it pass', async () => {
+    const budget = new Budget(10);
+    expect(budget.take(8)).toBeNull();
+    const [large, small] = [budget.take(5), budget.take(2)];
+    large?.cancel();
+    expect(await settled(large, small)).toEqual([false, true]);
+    // Too late, and again: nothing happens.
+    small?.cancel();
+    large?.cancel();
+    expect(await settled(budget.take(1))).toEqual(['waits']);
+  });
+
+  test('all waits can be cancelled, and nothing of them is taken', async () => {
+    const budget = new Budget(10);
+    expect(budget.take(8)).toBeNull();
+    const claims = [budget.take(5), budget.take(2)];
+    budget.cancelAll();
+    expect(await settled(...claims)).toEqual([false, false]);
+    expect(budget.take(2)).toBeNull();
+    budget.give(10);
+    expect(budget.take(10)).toBeNull();
   });
 });

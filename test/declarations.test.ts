@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import { exports } from '../package.json';
 import { dist } from './dist';
 
-jest.setTimeout(60_000);
+jest.setTimeout(120_000);
 
 test('the declarations that are shipped need nothing that was stripped from them', () => {
   const files = Object.values(exports).flatMap((entry) => (typeof entry === 'string' ? [] : entry.types));

@@ -75,6 +75,15 @@ export async function runDemo(signal: AbortSignal): Promise<void> {
       '  vfio-user bench /var/run/vfio-user/0 --iodepth 32 --runtime 10',
     ].join('\n'),
   );
+
+  section('7. What next');
+  print(
+    [
+      '  npx vfio-user bench --help       all that can be measured',
+      "  npx vfio-user serve nvme --help  the controller above, for SPDK's tools, QEMU and guests",
+      '  README.md                        the library: a client, a driver, and a device of your own',
+    ].join('\n'),
+  );
 }
 
 function section(title: string): void {

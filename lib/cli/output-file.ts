@@ -3,6 +3,8 @@ import { realpathSync, renameSync, rmSync, statSync, writeFileSync, type Stats }
 import { basename, dirname, join, resolve } from 'node:path';
 import { UsageError } from './options';
 
+const NOTHING: ReadonlySet<string | undefined> = new Set(['ENOENT', 'ENOTDIR']);
+
 /**
  * A file that is written at the end of a run. That this is going to work is found out before the run, as far as that is
  * possible; what is there is replaced as a whole, so that nobody sees a part of it.
@@ -57,6 +59,13 @@ export class OutputFile {
   }
 }
 
-function statOf(path: string): Stats | undefined {
-  return statSync(path, { throwIfNoEntry: false });
+/** What is at a path; undefined when there is nothing, also since a part of the path is no directory. */
+export function statOf(path: string): Stats | undefined {
+  try {
+    return statSync(path);
+  } catch (error) {
+    // The option `throwIfNoEntry: false` takes ENOTDIR for nothing from Node.js 22 on only.
+    if (NOTHING.has((error as NodeJS.ErrnoException).code)) return undefined;
+    throw error;
+  }
 }

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-import { statSync } from 'node:fs';
 import { basename, dirname, join, resolve } from 'node:path';
 import { formatSize, parseSize } from '../bench/units';
 import { isAbstractPath } from '../native';
@@ -9,6 +8,7 @@ import { aborted, interruptible } from './interrupt';
 import { startNvmeServer } from './nvme-server';
 import { UsageError, type CommandSpec, type OptionValues } from './options';
 import { print, shellWord } from './output';
+import { statOf } from './output-file';
 import { socketPermissions } from './socket-permissions';
 
 const DEFAULT_SIZE = '1g';
@@ -113,7 +113,7 @@ export const serveNvme = defineCommand(SPEC, async (options) => {
 function socketPath(given: string): string {
   if (given.startsWith('@')) return given;
   const path = resolve(given);
-  return statSync(path, { throwIfNoEntry: false })?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
+  return statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
 }
 
 function backendOptions({ backend, size, file }: Options, blockSize: number): BackendOptions {
@@ -127,7 +127,7 @@ function backendOptions({ backend, size, file }: Options, blockSize: number): Ba
   }
   if (file === undefined)
     throw new UsageError('--backend file needs --file, the path of a file or block device');
-  if (size === undefined && statSync(file, { throwIfNoEntry: false }) === undefined) {
+  if (size === undefined && statOf(file) === undefined) {
     throw new UsageError(`There is no file ${file}; give --size to create it`);
   }
   return { kind: 'file', path: resolve(file), size };

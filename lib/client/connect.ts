@@ -114,6 +114,8 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
       renewal,
     });
     await dmaDevices.attach(target);
+    // The answer to VERSION may have been the last thing that came.
+    link.assertConnected(`connecting to ${link.name}`);
     if (renewal !== null) link.makeRenewable();
     return device;
   } catch (error) {

@@ -184,7 +184,9 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   async region(region: PciRegionName | number): Promise<VfioUserRegion> {
     const index = typeof region === 'number' ? region : PciRegion[region];
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
-      throw outOfRange(`region index ${region} cannot be`);
+      throw outOfRange(
+        `${this.name} has no region ${region}; give a name such as bar0 or config, or an index from 0 to ${MAX_REGIONS - 1}`,
+      );
     return this.#regions(index);
   }
 
@@ -212,7 +214,9 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   async irq(irq: PciIrqName | number): Promise<VfioUserIrq> {
     const index = typeof irq === 'number' ? irq : PciIrq[irq];
     if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
-      throw outOfRange(`interrupt index ${irq} cannot be`);
+      throw outOfRange(
+        `${this.name} has no interrupt ${irq}; give a name such as msix, or an index from 0 to ${MAX_REGIONS - 1}`,
+      );
     return this.#irqs(index);
   }
 
@@ -224,10 +228,11 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
    */
   async reset(): Promise<void> {
     const { epoch } = this.#link;
+    this.#link.assertConnected('DEVICE_RESET');
     if (!(await this.info()).resettable) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.name} does not offer a reset (its device info lacks the RESET flag)`,
+        `${this.name} does not offer a reset (its device info lacks the RESET flag); restart its server instead`,
       );
     }
     this.#link.assertConnected('DEVICE_RESET', epoch);
@@ -301,7 +306,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     if ((info.flags & DeviceFlag.pci) === 0) {
       throw new VfioUserError(
         'ERR_VFIO_USER_PCI',
-        `${this.name} is not a PCI device (device info flags 0x${info.flags.toString(16)})`,
+        `${this.name} is not a PCI device (device info flags 0x${info.flags.toString(16)}); no other kind is driven by this package`,
       );
     }
     return {

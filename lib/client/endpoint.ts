@@ -3,7 +3,7 @@ import { statSync, type Stats } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { VfioUserError, errnoName } from '../errors';
-import { Socket } from '../native';
+import { Socket, isAbstractPath } from '../native';
 import { Errno } from '../transport';
 
 /** An address that {@link connect} takes: a socket path, SPDK's directory with a socket `cntrl`, `@abstract`, or a descriptor. */
@@ -28,7 +28,7 @@ export function endpointName(endpoint: Endpoint): string {
  * @throws VfioUserError ERR_VFIO_USER_CONNECT when there is no such path, or it is no socket
  */
 function resolveSocketPath(path: string): string {
-  if (path.startsWith('@') || path.startsWith('\0')) return path;
+  if (isAbstractPath(path)) return path;
   const info = statOrExplain(path);
   if (info === undefined) {
     throw new VfioUserError(
@@ -109,7 +109,9 @@ function explain(path: string, error: unknown): Error {
   if (error.code !== 'ERR_VFIO_USER_SYSTEM') return error;
   const text =
     error.errnoName === 'ECONNREFUSED'
-      ? `nobody listens on ${path}: its server has stopped and left the socket behind. Start the server again`
+      ? isAbstractPath(path)
+        ? `nobody listens on ${path}. Is the server running, and in the same network namespace (container) as this process?`
+        : `nobody listens on ${path}: its server has stopped and left the socket behind. Start the server again`
       : error.errnoName === 'EACCES'
         ? `permission denied: ${path}. Run as the owner of the socket, or have the server widen its mode`
         : error.errnoName === 'ENOENT'

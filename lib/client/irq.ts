@@ -81,7 +81,7 @@ export class VfioUserIrq implements DeviceIrq {
    */
   vector(vector: number): IrqVector {
     if (!Number.isInteger(vector) || vector < 0 || vector >= this.count) {
-      throw outOfRange(`vector ${vector} of ${this.#name}, which has ${this.count} vectors`);
+      throw outOfRange(`${this.#name} has ${this.count} vectors, from 0 on; there is no vector ${vector}`);
     }
     let entry = this.#vectors.get(vector);
     if (entry === undefined) {
@@ -236,12 +236,13 @@ export class VfioUserIrq implements DeviceIrq {
 
   #check(count: number): void {
     if (!Number.isInteger(count) || count < 1 || count > this.count) {
-      throw outOfRange(
-        `${count} vectors are to be enabled of ${this.#name}, which has ${this.count} vectors`,
-      );
+      throw outOfRange(`${count} vectors are to be enabled, and ${this.#name} has ${this.count} vectors`);
     }
     if ((this.flags & IrqInfoFlag.eventfd) === 0) {
-      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#name} cannot signal eventfds`);
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.#name} cannot signal eventfds; look at a register of the device for what has happened instead`,
+      );
     }
   }
 
@@ -333,7 +334,9 @@ export class VfioUserIrq implements DeviceIrq {
   #checkRange(start: number, count: number): void {
     const valid = Number.isInteger(start) && Number.isInteger(count) && start >= 0 && count >= 1;
     if (!valid || start + count > this.count) {
-      throw outOfRange(`${count} vectors from ${start} on of ${this.#name}, which has ${this.count} vectors`);
+      throw outOfRange(
+        `${count} vectors from ${start} on are not among those of ${this.#name}, which has ${this.count}`,
+      );
     }
   }
 
@@ -364,7 +367,7 @@ export class VfioUserIrq implements DeviceIrq {
 /** Microseconds for which the event loop does not sleep. */
 function spinOf({ mode = 'interrupt', spin }: IrqOptions): number {
   if (spin !== undefined && mode !== 'adaptive')
-    throw invalidArgument(`spin is of the mode adaptive, and the mode is ${mode}`);
+    throw invalidArgument(`spin goes with the mode adaptive, not with ${mode}; leave it out`);
   if (spin !== undefined && !(spin >= 0)) throw outOfRange(`spin is a time from 0 µs on, got ${spin}`);
   switch (mode) {
     case 'interrupt':
@@ -374,6 +377,6 @@ function spinOf({ mode = 'interrupt', spin }: IrqOptions): number {
     case 'poll':
       return Infinity;
     default:
-      throw invalidArgument(`There is no mode ${String(mode)}: interrupt, adaptive or poll`);
+      throw invalidArgument(`There is no mode ${String(mode)}; the modes are interrupt, adaptive and poll`);
   }
 }

@@ -48,9 +48,13 @@ export class Link {
   /** Counters of the connections that have ended. */
   #before: ConnectionStatistics | null = null;
 
+  /** @param connection may have ended already */
   constructor(connection: Connection) {
     this.name = connection.name;
     this.#connection = connection;
+    if (!connection.closed) return;
+    this.#state = 'closed';
+    this.#error = connection.error;
   }
 
   get state(): LinkState {
@@ -140,8 +144,14 @@ export class Link {
     else this.#owner?.linkClosed(error);
   }
 
-  /** A new connection is set up. */
+  /**
+   * A new connection is set up.
+   *
+   * @throws VfioUserError why it has ended already
+   */
   renewed(connection: Connection): void {
+    // It may have ended between the last answer that it brought and the code that waited for it.
+    if (connection.closed) throw connection.error ?? closedError(connection.name, 'connect', 'was');
     this.#before = this.statistics;
     this.#connection = connection;
     this.#state = 'connected';

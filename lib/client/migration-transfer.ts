@@ -55,7 +55,7 @@ export class MigrationTransfer implements MigrationPort {
     if (!supported.stopCopy || (preCopy && !supported.preCopy)) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#link.name} does not offer ${supported.stopCopy ? 'PRE_COPY' : 'migration'}`,
+        `${this.#link.name} does not offer ${supported.stopCopy ? 'PRE_COPY; leave preCopy out' : 'migration'}`,
       );
     }
     const state = await this.#migration.state();

@@ -88,8 +88,11 @@ export class DeviceMigration {
    */
   async setState(target: MigrationStateName): Promise<void> {
     if (target === 'error' || target === 'runningP2p' || target === 'preCopyP2p')
-      throw invalidArgument(`a device cannot be brought into state ${target}`);
+      throw invalidArgument(
+        `a device cannot be brought into state ${target}; set running, stop, stopCopy, resuming or preCopy`,
+      );
     const { epoch } = this.#link;
+    this.#link.assertConnected(`going to state ${target}`);
     const from = await this.state();
     const path = migrationPath(from, target, (await this.supported()).preCopy);
     this.#link.assertConnected(`going to state ${target}`, epoch);

@@ -226,7 +226,7 @@ export class PciFunction {
         if (performance.now() > deadline)
           throw new VfioUserError(
             'ERR_VFIO_USER_PCI',
-            `${this.#device.name} did not answer within ${RESET_TIME} ms after a function level reset`,
+            `${this.#device.name} did not answer within ${RESET_TIME} ms after a function level reset; restart its server`,
           );
         await sleep(10);
       }

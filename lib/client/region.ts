@@ -253,7 +253,10 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
 
   #assertReadable(offset: number, count: number): void {
     if (!this.readable)
-      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, count)} is not readable`);
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.#where(offset, count)} is not readable; the server offers no reads of this region`,
+      );
     this.#fits(offset, count);
   }
 
@@ -329,7 +332,10 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
 
   #assertWritable(offset: number, count: number): void {
     if (!this.writable)
-      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, count)} is not writable`);
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.#where(offset, count)} is not writable; the server offers no writes to this region`,
+      );
     this.#fits(offset, count);
   }
 
@@ -353,7 +359,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     if (count <= this.#maxRead) return;
     throw new VfioUserError(
       'ERR_VFIO_USER_UNSUPPORTED',
-      `${this.#where(offset, count)}: one message takes at most ${this.#maxRead} bytes (max_data_xfer_size)`,
+      `${this.#where(offset, count)}: one message takes at most ${this.#maxRead} bytes (max_data_xfer_size); access a narrower register`,
     );
   }
 

@@ -204,8 +204,12 @@ const isWidth = (length: number): boolean => length === 1 || length === 2 || len
 
 /** Uses a single store where the place is aligned, since the device may read the value at any time. */
 function store(buffer: ArrayBuffer, at: number, data: Uint8Array): void {
-  if (buffer.byteLength === 0)
-    throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'the device is closed, or was disconnected');
+  if (buffer.byteLength === 0) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_CLOSED',
+      'the shadow memory of an ioeventfd is gone: its device is closed, or was disconnected',
+    );
+  }
   const width = data.length;
   const value = bigintOf(data);
   if (at % width !== 0) new Uint8Array(buffer).set(data, at);

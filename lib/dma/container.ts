@@ -225,7 +225,7 @@ export class DmaContainer implements DeviceDma {
     if (iova === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
-        `no ${rounded} free bytes of I/O address space are left. Mapped: ${this.dump()}`,
+        `no ${rounded} free bytes of I/O address space are left; unmap something, or map at an address of your own. Mapped: ${this.dump()}`,
       );
     }
     const range = new MappedRange({ iova, size: rounded }, this.#directDma, this.#devices);

@@ -280,10 +280,16 @@ function accessible(
     throw new VfioUserError('ERR_VFIO_USER_DMA', `${asked} is not mapped. Mapped: ${table.dump()}`);
   return segments.map(({ range, offset, length: part }) => {
     if (range.access !== 'readwrite' && range.access !== access)
-      throw new VfioUserError('ERR_VFIO_USER_DMA', `${asked} is mapped for ${range.access} only`);
+      throw new VfioUserError(
+        'ERR_VFIO_USER_DMA',
+        `${asked} is mapped for ${range.access} only; map it with another access`,
+      );
     const { buffer } = range;
     if (buffer === null)
-      throw new VfioUserError('ERR_VFIO_USER_DMA', `${asked} was mapped without memory of this process`);
+      throw new VfioUserError(
+        'ERR_VFIO_USER_DMA',
+        `${asked} was mapped without memory of this process; map it with a descriptor`,
+      );
     return new Uint8Array(buffer, offset, part);
   });
 }

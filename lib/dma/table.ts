@@ -45,7 +45,7 @@ export class IovaTable<Range extends IovaRange> {
   }
 
   /** Iterates over the ranges that the table has now, by address. The table may change meanwhile. */
-  [Symbol.iterator](): ArrayIterator<Range> {
+  [Symbol.iterator](): IterableIterator<Range> {
     const all: Range[] = [];
     for (const { ranges } of this.#blocks) all.push(...ranges);
     return all.values();

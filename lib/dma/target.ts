@@ -176,7 +176,7 @@ export class DmaDevices {
       if (this.ranges.size < target.maxDmaMaps) continue;
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
-        `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and so many are in use`,
+        `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and so many are in use; unmap some, or make fewer and larger ones`,
       );
     }
     this.ranges.add(range);
@@ -391,7 +391,7 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
   if (ranges.length > target.maxDmaMaps) {
     throw new VfioUserError(
       'ERR_VFIO_USER_DMA',
-      `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and ${ranges.length} are in use`,
+      `${target.name} takes at most ${target.maxDmaMaps} DMA mappings, and ${ranges.length} are in use; unmap some first`,
     );
   }
   const unit = BigInt(target.dmaPageSize);
@@ -400,7 +400,7 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
       continue;
     throw new VfioUserError(
       'ERR_VFIO_USER_DMA',
-      `${target.name} takes DMA mappings of pages of ${target.dmaPageSize} bytes, of which ${formatRange(range)} is not made`,
+      `${target.name} takes DMA mappings of pages of ${target.dmaPageSize} bytes, of which ${formatRange(range)} is not made; align its address, size and offset`,
     );
   }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import load from 'node-gyp-build';
 import { VfioUserError, systemError } from '../errors';
@@ -68,6 +69,15 @@ export function addon(): NativeAddon {
 }
 
 function loadAddon(): NativeAddon {
+  // Otherwise another package's addon might be found there.
+  if (!isPackageRoot()) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_ADDON',
+      'A bundler has moved the code of vfio-user away from its native addon. Leave the package out of the bundle: ' +
+        "`--external:vfio-user` of esbuild, `externals: [/^vfio-user/], externalsType: 'commonjs'` of webpack; " +
+        'and install it where the bundle runs.',
+    );
+  }
   try {
     return load(packageRoot) as NativeAddon;
   } catch (cause) {
@@ -78,6 +88,17 @@ function loadAddon(): NativeAddon {
         '`npm install-scripts approve vfio-user && npm rebuild vfio-user`. It needs Linux, and a C++ compiler where no prebuilt addon fits.',
       { cause },
     );
+  }
+}
+
+function isPackageRoot(): boolean {
+  try {
+    const { name } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as {
+      name?: unknown;
+    };
+    return name === 'vfio-user';
+  } catch {
+    return false;
   }
 }
 

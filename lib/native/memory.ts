@@ -22,6 +22,10 @@ export interface SharedMemoryOptions {
 }
 
 const ENXIO = 6;
+const ENOMEM = 12;
+/** mmap(2) has one errno for all of these. */
+const NO_MEMORY =
+  'there is no memory, no free huge page (vm.nr_hugepages), or no mapping left (vm.max_map_count)';
 
 /**
  * Creates memory that can be shared: a zeroed memfd, closed on exec.
@@ -135,7 +139,7 @@ export class Mapping {
       );
     }
     if (result === -ENXIO) throw systemError('mmap', ENXIO, `Mapping ${range}, which exceed the file`);
-    throw systemError('mmap', -result, `Mapping ${range}`);
+    throw systemError('mmap', -result, `Mapping ${range}`, result === -ENOMEM ? NO_MEMORY : undefined);
   }
 
   /** Number of live mappings in this process, those of all its threads. */

@@ -157,7 +157,7 @@ export class ConfigSpace {
    * @returns `into`
    * @throws RangeError when the range is not within the space
    */
-  read(offset: number, length: number, into = new Uint8Array(length)): Uint8Array {
+  read(offset: number, length: number, into: Uint8Array = new Uint8Array(length)): Uint8Array {
     this.#check(offset, length);
     into.set(this.#bytes.subarray(offset, offset + length));
     return into;
@@ -203,7 +203,7 @@ export class ConfigSpace {
     if (mask === undefined) return;
     const vectors = 2 ** ((this.#msiControl() & MsiControl.capable) >>> 1);
     if (!Number.isInteger(vector) || vector < 0 || vector >= vectors)
-      throw outOfRange(`MSI vector ${vector} of ${vectors}`);
+      throw outOfRange(`There is no MSI vector ${vector}; the device has ${vectors}, from 0 on`);
     const others = this.#view.getUint32(mask + 4, true) & ~(1 << vector);
     this.#view.setUint32(mask + 4, pending ? others | (1 << vector) : others, true);
   }

@@ -210,6 +210,17 @@ export interface DeviceEvents {
   reconnect: [renewed: DeviceReconnected];
 }
 
+/**
+ * Adds a listener of a device's events, or removes one. A signature for each event, since a generic one does not fit the
+ * event emitters of every version of Node.js's types.
+ */
+export interface DeviceListening {
+  (event: 'close', listener: (...args: DeviceEvents['close']) => void): unknown;
+  (event: 'disconnect', listener: (...args: DeviceEvents['disconnect']) => void): unknown;
+  (event: 'reconnecting', listener: (...args: DeviceEvents['reconnecting']) => void): unknown;
+  (event: 'reconnect', listener: (...args: DeviceEvents['reconnect']) => void): unknown;
+}
+
 /** A PCI device in another process, or behind another driver. */
 export interface Device {
   /** Where the device is, for messages: a socket path, a PCI address. */
@@ -232,14 +243,11 @@ export interface Device {
   /** True for a device that comes back when its other end goes away and returns. Absent where that cannot be. */
   readonly reconnects?: boolean;
   /** Calls a function at each event of a name. */
-  on<Name extends keyof DeviceEvents>(event: Name, listener: (...args: DeviceEvents[Name]) => void): unknown;
+  readonly on: DeviceListening;
   /** Calls a function at the next event of a name. */
-  once<Name extends keyof DeviceEvents>(
-    event: Name,
-    listener: (...args: DeviceEvents[Name]) => void,
-  ): unknown;
+  readonly once: DeviceListening;
   /** Removes a listener that {@link on} or {@link once} added. */
-  off<Name extends keyof DeviceEvents>(event: Name, listener: (...args: DeviceEvents[Name]) => void): unknown;
+  readonly off: DeviceListening;
   /** Lets go of the device. Idempotent. */
   close(): Promise<void>;
   /** Calls {@link close}. */

@@ -15,7 +15,21 @@ export {
   type MsixState,
   type PowerEffect,
 } from './config-space';
-export type * from './declaration';
+export type {
+  AdvancedErrorsDeclaration,
+  BarDeclaration,
+  BarDeclarations,
+  CapabilityDeclaration,
+  ConfigSpaceDeclaration,
+  ExpressDeclaration,
+  IoBarDeclaration,
+  MemoryBarDeclaration,
+  MsiDeclaration,
+  MsixDeclaration,
+  PowerManagementDeclaration,
+  SerialNumberDeclaration,
+  VendorDeclaration,
+} from './declaration';
 export * from './device';
 export * from './names';
 export { RegisterAccess, type RegisterWidth, type Registers } from './registers';

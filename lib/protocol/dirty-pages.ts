@@ -76,19 +76,33 @@ export class DirtyPages {
   readonly pageSize: number;
   /** By page number divided by {@link BLOCK_PAGES}. */
   readonly #blocks = new Map<number, Uint8Array>();
+  readonly #maxBlocks: number;
+  #overflow = false;
 
-  constructor(pageSize: number) {
+  /**
+   * @param maxBlocks most blocks of 32768 pages, 4 KiB of memory each, in which pages are dirty. When there are more, all pages
+   *   are dirty from then on: too many are told, and none is lost
+   */
+  constructor(pageSize: number, maxBlocks = Infinity) {
     this.pageSize = Math.max(pageSize, MIN_DIRTY_PAGE_SIZE);
+    this.#maxBlocks = maxBlocks;
   }
 
   /** Marks the pages that `length` bytes from `iova` on touch. */
   mark(iova: U64, length: number): void {
-    if (length < 1) return;
+    if (length < 1 || this.#overflow) return;
     const last = this.#page(BigInt(iova) + BigInt(length - 1));
     for (let page = this.#page(BigInt(iova)); page <= last; page++) {
       const key = Math.floor(page / BLOCK_PAGES);
       let block = this.#blocks.get(key);
-      if (block === undefined) this.#blocks.set(key, (block = new Uint8Array(BLOCK_PAGES / 8)));
+      if (block === undefined) {
+        if (this.#blocks.size >= this.#maxBlocks) {
+          this.#overflow = true;
+          this.#blocks.clear();
+          return;
+        }
+        this.#blocks.set(key, (block = new Uint8Array(BLOCK_PAGES / 8)));
+      }
       const bit = page % BLOCK_PAGES;
       block[bit >>> 3] = (block[bit >>> 3] as number) | (1 << (bit & 7));
     }
@@ -106,6 +120,16 @@ export class DirtyPages {
   take(iova: U64, length: number, pageSize: number): DirtyBitmap {
     const start = BigInt(iova);
     const bitmap = new DirtyBitmap(start, length, pageSize);
+    if (this.#overflow) {
+      bitmap.mark(0, length);
+      return bitmap;
+    }
+    // A report may be about millions of pages, which are asked for as they are kept, most often.
+    const eights = BigInt(8 * this.pageSize);
+    if (pageSize === this.pageSize && start % eights === 0n && BigInt(length) % eights === 0n) {
+      this.#move(start, length, bitmap.bytes);
+      return bitmap;
+    }
     this.#visit(start, length, (offset) => {
       bitmap.mark(offset, this.pageSize);
       return offset >= 0 && offset + this.pageSize <= length;
@@ -123,19 +147,47 @@ export class DirtyPages {
     if (length < 1) return;
     const first = this.#page(start);
     const last = this.#page(start + BigInt(length - 1));
-    for (const [key, block] of this.#blocks) {
+    for (const key of this.#keys(first, last)) {
+      const block = this.#blocks.get(key) as Uint8Array;
       const from = Math.max(first - key * BLOCK_PAGES, 0);
       const to = Math.min(last - key * BLOCK_PAGES, BLOCK_PAGES - 1);
+      // Within a block, and the range, numbers are exact.
+      const base = Number(BigInt(key * BLOCK_PAGES) * BigInt(this.pageSize) - start);
       for (let index = from >>> 3; index <= to >>> 3; index++) {
         for (let bits = block[index] as number, bit = 0; bits !== 0; bits >>>= 1, bit++) {
           const page = index * 8 + bit;
           if ((bits & 1) === 0 || page < from || page > to) continue;
-          const address = BigInt(key * BLOCK_PAGES + page) * BigInt(this.pageSize);
-          if (visit(Number(address - start))) block[index] = (block[index] as number) & ~(1 << bit);
+          if (visit(base + page * this.pageSize)) block[index] = (block[index] as number) & ~(1 << bit);
         }
       }
       if (block.every((byte) => byte === 0)) this.#blocks.delete(key);
     }
+  }
+
+  /** Moves the bits of a range, which begins and ends with a byte of them, to `into`. */
+  #move(start: bigint, length: number, into: Uint8Array): void {
+    if (length < 1) return;
+    const first = this.#page(start);
+    const end = first + length / this.pageSize;
+    for (const key of this.#keys(first, end - 1)) {
+      const block = this.#blocks.get(key) as Uint8Array;
+      const from = Math.max(first - key * BLOCK_PAGES, 0) / 8;
+      const to = Math.min(end - key * BLOCK_PAGES, BLOCK_PAGES) / 8;
+      into.set(block.subarray(from, to), (key * BLOCK_PAGES - first) / 8 + from);
+      block.fill(0, from, to);
+      if (block.every((byte) => byte === 0)) this.#blocks.delete(key);
+    }
+  }
+
+  /** Keys of the blocks that have pages from `first` to `last`: all are looked at, or all that there could be, what is less. */
+  #keys(first: number, last: number): number[] {
+    const from = Math.floor(first / BLOCK_PAGES);
+    const to = Math.floor(last / BLOCK_PAGES);
+    if (to - from > this.#blocks.size)
+      return [...this.#blocks.keys()].filter((key) => key >= from && key <= to);
+    const keys: number[] = [];
+    for (let key = from; key <= to; key++) if (this.#blocks.has(key)) keys.push(key);
+    return keys;
   }
 
   #page(iova: bigint): number {

@@ -124,7 +124,9 @@ function isIndex(index: number): boolean {
 
 function checkRegion(region: ServedRegion, where: string): void {
   const { size, type, shared, ioFds = [] } = region;
-  if (!Number.isSafeInteger(size) || size < 0) throw invalidArgument(`${where} has ${size} bytes`);
+  if (!Number.isSafeInteger(size) || size < 0) {
+    throw invalidArgument(`${where} has ${size} bytes; give an integer from 0 to 2^53 - 1`);
+  }
   if (type !== undefined) checkKeys(`type of ${where}`, type, REGION_TYPE);
   checkIoFds(ioFds, size, where);
   if (shared === undefined) return;

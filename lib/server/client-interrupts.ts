@@ -6,7 +6,8 @@ import type { IrqAction, SetIrqsRequest } from '../protocol';
 import { CommandError, Errno, type FdList } from '../transport';
 import type { FunctionState } from './function-state';
 import { IntxLine, MessageVector, type IrqVector } from './irq-vector';
-import { TimeSlice } from './time-slice';
+import { after, type Eventually } from './model-calls';
+import { inSlices } from './time-slice';
 
 /**
  * The interrupts of one client: what it has set (vfio-user, VFIO_USER_DEVICE_SET_IRQS), and which of INTx, MSI and MSI-X the
@@ -90,12 +91,12 @@ export class ClientInterrupts {
   }
 
   /**
-   * Serves a DEVICE_SET_IRQS.
+   * Serves a DEVICE_SET_IRQS, which may be about tens of thousands of vectors. The next one has to wait for it.
    *
    * @throws CommandError EINVAL, or EMFILE when too many descriptors are open; nothing has changed then
    */
-  setIrqs(request: Readonly<SetIrqsRequest>, fds: FdList): void {
-    const { index, data, action, start, count, booleans } = request;
+  setIrqs(request: Readonly<SetIrqsRequest>, fds: FdList): Eventually<void> {
+    const { index, data, action, start, count } = request;
     const vectors = this.#vectors(index);
     if (fds.length > 0 && data !== 'eventfd')
       throw new CommandError(Errno.EINVAL, `${fds.length} file descriptors, but data are not eventfds`);
@@ -108,17 +109,10 @@ export class ClientInterrupts {
     if (count === 0) {
       if (data !== 'none' || action !== 'trigger' || start !== 0)
         throw new CommandError(Errno.EINVAL, 'no vectors, but not the form that disables an interrupt index');
-      for (const vector of vectors) vector.disable();
-    } else {
-      const chosen = vectors.slice(start, start + count);
-      if (data === 'eventfd') this.#assign(chosen, action, fds);
-      else {
-        chosen.forEach((vector, i) => {
-          if (booleans?.[i] !== 0) vector.act(action);
-        });
-      }
     }
-    this.configured();
+    return after(this.#apply(vectors.slice(start, start + count), request, fds), () => {
+      this.configured();
+    });
   }
 
   /** Signals nothing any more, and closes all eventfds. Resolves when that is done. */
@@ -126,16 +120,33 @@ export class ClientInterrupts {
     this.#closed = true;
     if (this.#function.msix !== null) this.#function.msix.port = null;
     this.#line.disable();
-    const slice = new TimeSlice();
-    for (const vector of [...this.#messages.values()].flat()) {
+    await inSlices([...this.#messages.values()].flat(), (vector) => {
       vector.disable();
-      if (slice.over) await slice.next();
-    }
+    });
   }
 
   #vectors(index: number): readonly IrqVector[] {
     if (index !== PciIrq.intx) return this.#messages.get(index) ?? [];
     return this.#function.hasPin ? [this.#line] : [];
+  }
+
+  #apply(
+    chosen: readonly IrqVector[],
+    { index, data, action, booleans }: Readonly<SetIrqsRequest>,
+    fds: FdList,
+  ): Eventually<void> {
+    if (chosen.length === 0) {
+      return inSlices(this.#vectors(index), (vector) => {
+        vector.disable();
+      });
+    }
+    if (data !== 'eventfd') {
+      return inSlices(chosen, (vector, i) => {
+        if (booleans?.[i] !== 0) vector.act(action);
+      });
+    }
+    this.#assign(chosen, action, fds);
+    return undefined;
   }
 
   #assign(vectors: readonly IrqVector[], action: IrqAction, fds: FdList): void {

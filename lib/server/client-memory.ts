@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { Budget } from '../async';
 import { IovaTable, formatRange, type IovaSegment } from '../dma/table';
 import { VfioUserError } from '../errors';
 import { Mapping } from '../native';
@@ -8,7 +9,13 @@ import type { ClientMemory, ClientRange, MappedPlace } from './device-model';
 import { ClientDirtyLog } from './dirty-log';
 import { DmaMessages } from './dma-messages';
 import { MappedRange, type Access, type RangeRequest } from './mapped-range';
-import { TimeSlice } from './time-slice';
+import { inSlices } from './time-slice';
+
+/**
+ * Most bytes that are under way to and from a client by message, unless one access alone has more. A model may be made to ask for
+ * thousands of accesses at a time, by a client that does not answer one of them.
+ */
+const MESSAGE_BYTES = 32 << 20;
 
 /** Limits of a {@link ClientMemoryMap}. */
 export interface ClientMemoryLimits {
@@ -33,6 +40,7 @@ export class ClientMemoryMap implements ClientMemory {
   readonly dirtyLog: ClientDirtyLog;
   readonly #ranges = new IovaTable<MappedRange>();
   readonly #messages: DmaMessages;
+  readonly #budget = new Budget(MESSAGE_BYTES);
   readonly #limits: ClientMemoryLimits;
   readonly #report: (error: unknown) => void;
   #generation = 0;
@@ -87,28 +95,30 @@ export class ClientMemoryMap implements ClientMemory {
   }
 
   async read(iova: number | bigint, length: number): Promise<Uint8Array> {
-    const segments = this.#accessible(iova, length, 'read');
-    const data = new Uint8Array(length);
-    // What is mapped is read now: it may be unmapped while we wait for messages.
-    const distant = visitMapped(segments, data, (mapped, part) => {
-      part.set(mapped);
+    return this.#transfer(iova, length, 'read', async (segments) => {
+      const data = new Uint8Array(length);
+      // What is mapped is read now: it may be unmapped while we wait for messages.
+      const distant = visitMapped(segments, data, (mapped, part) => {
+        part.set(mapped);
+      });
+      for (const { address, part } of distant) await this.#messages.read(address, part);
+      return data;
     });
-    for (const { address, part } of distant) await this.#messages.read(address, part);
-    return data;
   }
 
   async write(iova: number | bigint, data: Uint8Array): Promise<void> {
-    const segments = this.#accessible(iova, data.byteLength, 'write');
-    const distant = visitMapped(segments, data, (mapped, part) => {
-      mapped.set(part);
+    return this.#transfer(iova, data.byteLength, 'write', async (segments) => {
+      const distant = visitMapped(segments, data, (mapped, part) => {
+        mapped.set(part);
+      });
+      this.dirtyLog.mark(iova, data.byteLength);
+      try {
+        for (const { address, part } of distant) await this.#messages.write(address, part);
+      } finally {
+        // Marked again, as the log may have been read meanwhile.
+        if (distant.length > 0) this.dirtyLog.mark(iova, data.byteLength);
+      }
     });
-    this.dirtyLog.mark(iova, data.byteLength);
-    try {
-      for (const { address, part } of distant) await this.#messages.write(address, part);
-    } finally {
-      // Marked again, as the log may have been read meanwhile.
-      if (distant.length > 0) this.dirtyLog.mark(iova, data.byteLength);
-    }
   }
 
   markDirty(iova: number | bigint, length: number): void {
@@ -175,16 +185,15 @@ export class ClientMemoryMap implements ClientMemory {
   /** Takes everything away, for good. Resolves when all is unmapped, in a time that is proportional to the number of ranges. */
   async close(): Promise<void> {
     this.#closed = true;
+    this.#budget.cancelAll();
     if (this.#lost > 1) this.#report(lostError(`in ${this.#lost} ranges`));
     const ranges = [...this.#ranges];
     this.#ranges.clear();
     this.dirtyLog.clearAll();
     this.#changed();
-    const slice = new TimeSlice();
-    for (const range of ranges) {
+    await inSlices(ranges, (range) => {
       this.#unmap(range);
-      if (slice.over) await slice.next();
-    }
+    });
   }
 
   /** The first range is told at once, the others when the client is gone: there may be thousands. */
@@ -217,6 +226,29 @@ export class ClientMemoryMap implements ClientMemory {
     if (typeof size !== 'number' || typeof offset !== 'number')
       throw new CommandError(Errno.EINVAL, 'a DMA_MAP that is beyond reason');
     return { iova, size, flags, offset };
+  }
+
+  /**
+   * Calls `move` with the segments of an access: at once when it needs no messages, or there is room for them; otherwise when others
+   * have ended, with what is mapped then.
+   */
+  async #transfer<T>(
+    iova: number | bigint,
+    length: number,
+    access: 'read' | 'write',
+    move: (segments: IovaSegment<MappedRange>[]) => Promise<T>,
+  ): Promise<T> {
+    const segments = this.#accessible(iova, length, access);
+    let distant = 0;
+    for (const segment of segments) if (segment.range.buffer === null) distant += segment.length;
+    if (distant === 0) return move(segments);
+    const claim = this.#budget.take(distant);
+    if (claim !== null && !(await claim.granted)) throw goneError(access);
+    try {
+      return await move(claim === null ? segments : this.#accessible(iova, length, access));
+    } finally {
+      this.#budget.give(distant);
+    }
   }
 
   #find(iova: number | bigint, length: number): MappedRange | null {
@@ -257,6 +289,13 @@ export class ClientMemoryMap implements ClientMemory {
       `${length} bytes at 0x${iova.toString(16)}: client memory that ${problem}. Mapped: ${this.#ranges.dump()}`,
     );
   }
+}
+
+function goneError(access: 'read' | 'write'): VfioUserError {
+  return new VfioUserError(
+    'ERR_VFIO_USER_DISCONNECTED',
+    `the client went away before its memory could be ${access === 'read' ? 'read' : 'written'}`,
+  );
 }
 
 function lostError(where: string): VfioUserError {

@@ -7,6 +7,8 @@ type Regions = FunctionState['regions'];
 
 /** Commands in which the device model has no part overlap with each other and with all accesses. */
 const APART: Lane = { key: 'apart', shared: true };
+/** One that disables thousands of vectors takes its time; the next one must not overtake it. */
+const INTERRUPTS: Lane = { key: 'interrupts', shared: false };
 
 /** Accesses of one region are done one at a time, but reads overlap in a region that says so. */
 export function regionLane(regions: Regions, index: number, write: boolean): Lane {
@@ -19,7 +21,7 @@ export function commandLane(regions: Regions, command: number, payload: Uint8Arr
     case 'none':
       return null;
     case 'all':
-      return APART;
+      return command === Command.deviceSetIrqs ? INTERRUPTS : APART;
     case 'region': {
       // Too short to be one: it is refused when its turn comes.
       if (payload.byteLength < 16) return APART;

@@ -11,6 +11,12 @@ import {
 } from '../protocol';
 import { CommandError, Errno } from '../transport';
 
+/**
+ * Most memory of a log, in blocks of 4 KiB: 32 MiB tell of 1 TiB in pages of 4 KiB. A client may have ranges of 2^53 bytes, without
+ * memory behind them, and have the device write here and there.
+ */
+const MAX_BLOCKS = 8192;
+
 /** What a device has written of one client's memory (vfio-user, VFIO_DEVICE_FEATURE_DMA_LOGGING_*). */
 export class ClientDirtyLog {
   readonly #maxBitmap: number;
@@ -33,7 +39,7 @@ export class ClientDirtyLog {
 
   /** Forgets everything, since nothing is mapped any more. */
   clearAll(): void {
-    if (this.#pages !== null) this.#pages = new DirtyPages(this.#pages.pageSize);
+    if (this.#pages !== null) this.#pages = new DirtyPages(this.#pages.pageSize, MAX_BLOCKS);
   }
 
   /**
@@ -46,7 +52,7 @@ export class ClientDirtyLog {
     const chosen = Number.isInteger(Math.log2(pageSize))
       ? Math.max(pageSize, MIN_DIRTY_PAGE_SIZE)
       : MIN_DIRTY_PAGE_SIZE;
-    if (this.#pages === null) this.#pages = new DirtyPages(chosen);
+    if (this.#pages === null) this.#pages = new DirtyPages(chosen, MAX_BLOCKS);
     else if (this.#pages.pageSize !== chosen) {
       throw new CommandError(
         Errno.EINVAL,

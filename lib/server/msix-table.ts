@@ -63,7 +63,7 @@ export class MsixTable {
   trigger(vector: number): boolean {
     const { vectors } = this.#declaration;
     if (!Number.isInteger(vector) || vector < 0 || vector >= vectors)
-      throw outOfRange(`MSI-X vector ${vector} of ${vectors}`);
+      throw outOfRange(`There is no MSI-X vector ${vector}; the table has ${vectors}, from 0 on`);
     if (this.#masked(vector)) {
       this.#pending.add(vector);
       return false;

@@ -142,8 +142,7 @@ export class ServedClient implements Client {
       case Command.deviceGetIrqInfo:
         return description.irq(payload);
       case Command.deviceSetIrqs:
-        this.#interrupts.setIrqs(decodeSetIrqsRequest(payload), fds);
-        return EMPTY;
+        return after(this.#interrupts.setIrqs(decodeSetIrqsRequest(payload), fds), () => EMPTY);
       case Command.regionRead:
         return this.#regions.read(payload);
       case Command.regionWrite:

@@ -89,6 +89,7 @@ export class Session {
         role: 'server',
         messageTimeout,
         maxMessageSize: MAX_FIRST_MESSAGE,
+        maxDescriptor: options.processLimits.descriptors,
         onCommand: (command) => this.#calls.track(this.#dispatch(command)),
         lane: (command, payload) => commandLane(device.function.regions, command, payload),
         onClose: (error) => {

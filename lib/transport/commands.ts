@@ -84,6 +84,8 @@ class MessageTurn implements Turn {
   readonly message: Message;
   readonly lane: Lane | null;
   readonly holdsOthers: boolean;
+  /** Why it is not served; null when it is. */
+  refusal: CommandError | null = null;
   readonly #begin: (turn: MessageTurn) => boolean;
 
   constructor(message: Message, lane: Lane | null, begin: (turn: MessageTurn) => boolean) {
@@ -112,10 +114,11 @@ export class Commands {
   readonly turns: LaneQueue;
   readonly #handler: CommandHandler;
   readonly #lane: CommandLane;
+  readonly #maxDescriptor: number;
   readonly #outlet: CommandOutlet;
   /** Starts a command whose turn has come. */
   readonly #begin = (turn: MessageTurn): boolean => {
-    const result = this.#start(turn.message);
+    const result = this.#start(turn.message, turn.refusal);
     if (result === undefined) this.#weight -= weightOf(turn.message);
     else this.#await(turn, result);
     return result !== undefined;
@@ -123,7 +126,9 @@ export class Commands {
   #weight = 0;
   #closed = false;
 
-  constructor(handler: CommandHandler, lane: CommandLane, outlet: CommandOutlet) {
+  /** @param maxDescriptor a command that has to wait does not keep a descriptor with this number, or a greater one */
+  constructor(handler: CommandHandler, lane: CommandLane, maxDescriptor: number, outlet: CommandOutlet) {
+    this.#maxDescriptor = maxDescriptor;
     this.#handler = handler;
     this.#lane = lane;
     this.#outlet = outlet;
@@ -133,7 +138,7 @@ export class Commands {
   add(message: Message): void {
     // Most handlers return at once: then there is no turn to keep.
     if (this.turns.idle) {
-      const result = this.#start(message);
+      const result = this.#start(message, null);
       if (result !== undefined) {
         const turn = this.#turn(message);
         this.#await(turn, result);
@@ -141,7 +146,16 @@ export class Commands {
       }
       return;
     }
-    this.turns.add(this.#turn(message));
+    const turn = this.#turn(message);
+    if (message.fds.reaches(this.#maxDescriptor)) {
+      // Closed now, since there may be many such commands; answered in its turn.
+      message.fds.close();
+      turn.refusal = new CommandError(
+        Errno.EMFILE,
+        `${this.#maxDescriptor} descriptors are open, no more are kept for commands that wait`,
+      );
+    }
+    this.turns.add(turn);
     if (this.#weight > MAX_WAITING) {
       this.#outlet.fail(
         new VfioUserError(
@@ -165,10 +179,11 @@ export class Commands {
   }
 
   /** Calls the handler, and answers unless it returns a promise. */
-  #start(message: Message): Promise<CommandReply | undefined> | undefined {
+  #start(message: Message, refusal: CommandError | null): Promise<CommandReply | undefined> | undefined {
     const { header, payload, fds } = message;
     let result;
     try {
+      if (refusal !== null) throw refusal;
       result = this.#handler({ command: header.command, payload, fds, posted: isNoReply(header.flags) });
     } catch (error) {
       this.#finish(message, undefined, error);

@@ -6,7 +6,7 @@ import { Command, commandName, commandRow } from '../protocol/commands';
 import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
 import { isReply } from '../protocol/header';
 import { Commands, type CommandHandler, type CommandLane } from './commands';
-import { closedError, disconnectedError, errorFor } from './errors';
+import { closedError, disconnectedError, errorFor, violation } from './errors';
 import { Incoming, type Message } from './incoming';
 import type { LaneQueue } from './lanes';
 import { Outgoing } from './outgoing';
@@ -33,6 +33,11 @@ export interface ConnectionOptions {
   readonly messageTimeout?: number;
   /** Largest message accepted, with its header. Default 1 MiB and 64 KiB. */
   readonly maxMessageSize?: number;
+  /**
+   * A command of the peer that has to wait for others is refused (EMFILE) when it brings a descriptor with this number, or a
+   * greater one: the number tells how many are open. Default Infinity.
+   */
+  readonly maxDescriptor?: number;
 }
 
 /** What a connection has seen so far. */
@@ -111,7 +116,8 @@ export class Connection {
     const timeout = options.messageTimeout ?? DEFAULT_TIMEOUT;
     this.#requests = new Requests(name, this.#outgoing, timeout, maxMessageSize - HEADER_SIZE);
     const outgoing = this.#outgoing;
-    this.#commands = new Commands(options.onCommand, options.lane ?? (() => null), {
+    const { onCommand, lane = () => null, maxDescriptor = Infinity } = options;
+    this.#commands = new Commands(onCommand, lane, maxDescriptor, {
       get congested() {
         return outgoing.congested;
       },
@@ -119,7 +125,7 @@ export class Connection {
         this.#outgoing.send(message);
       },
       fail: (error) => {
-        this.#end(error);
+        this.#end(violation(this.name, error));
       },
     });
     this.#watcher = socket.watch(() => {
@@ -402,7 +408,7 @@ export class Connection {
       this.#end(this.#disconnected(undefined));
     } catch (error) {
       const told = error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM';
-      this.#end(told ? error : this.#disconnected(error));
+      this.#end(told ? violation(this.name, error) : this.#disconnected(error));
     }
     return null;
   }

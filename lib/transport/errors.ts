@@ -11,6 +11,14 @@ import type { Message } from './incoming';
  * @param cause the error of the system call that failed, if one did
  */
 export function disconnectedError(endpoint: string, partial: boolean, cause: unknown): VfioUserError {
+  if (cause instanceof VfioUserError && cause.errnoName === 'EMFILE') {
+    return new VfioUserError(
+      'ERR_VFIO_USER_DISCONNECTED',
+      `the connection to ${endpoint} was given up: descriptors came with a message, and this process may open no more (EMFILE); ` +
+        'raise its limit (ulimit -n)',
+      { errno: cause.errno, cause },
+    );
+  }
   const where = partial ? ' in the middle of a message' : '';
   const why = cause instanceof VfioUserError && cause.errnoName !== undefined ? ` (${cause.errnoName})` : '';
   return new VfioUserError(
@@ -18,6 +26,15 @@ export function disconnectedError(endpoint: string, partial: boolean, cause: unk
     `${endpoint} closed the connection${where}${why}; it has stopped, or refused what was sent`,
     { cause },
   );
+}
+
+/** The peer sent what ends the connection: a protocol error that says who it was. */
+export function violation(endpoint: string, error: VfioUserError): VfioUserError {
+  return new VfioUserError(error.code, `${endpoint} broke the protocol: ${error.message}`, {
+    errno: error.errno,
+    command: error.command,
+    cause: error,
+  });
 }
 
 /**

@@ -48,6 +48,11 @@ export class FdList {
     return fd;
   }
 
+  /** Whether a descriptor that was not taken has this number, or a greater one. */
+  reaches(limit: number): boolean {
+    return this.#fds.some((fd) => fd !== null && fd >= limit);
+  }
+
   /** Closes every descriptor that was not taken. Idempotent. */
   close(): void {
     for (let index = 0; index < this.#fds.length; index++) {

@@ -6,3 +6,4 @@ export { closedError, disconnectedError, errorFor } from './errors';
 export type { FdList } from './incoming';
 export type { Lane, LaneQueue, Turn } from './lanes';
 export type { Reply, Request } from './requests';
+export type { MessageTrace, StateTrace } from './trace';

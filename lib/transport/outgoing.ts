@@ -53,12 +53,12 @@ interface Chunk {
   readonly isReply: boolean;
 }
 
-/** What becomes of a message that has to wait for its turn while the queue is full. */
+/** Where a message is that has to wait for its turn while the queue is full. */
 export interface Departure {
   /** The message has left, or waits for the socket as bytes. */
   departed: boolean;
-  /** The message is not wanted any more, and is dropped if it has not departed. */
-  cancelled: boolean;
+  /** The message while it waits for its turn, else null. */
+  waiting: OutgoingMessage | null;
 }
 
 const NOTHING = new Uint8Array(0);
@@ -87,7 +87,9 @@ export class Outgoing {
   #gatheredBytes = 0;
   #gathering = false;
   /** Messages that have not become bytes yet, since too many wait already. */
-  #waiting = new Fifo<{ readonly message: OutgoingMessage; readonly departure: Departure | undefined }>();
+  #waiting = new Fifo<Departure>();
+  /** How many of them were withdrawn. */
+  #withdrawn = 0;
   #held: (() => void) | null = null;
   #roomListeners: (() => void)[] = [];
   #closed = false;
@@ -125,15 +127,31 @@ export class Outgoing {
    *
    * @param departure follows the message while it waits for its turn
    */
-  send(message: OutgoingMessage, departure?: Departure): void {
+  send(message: OutgoingMessage, departure: Departure = { departed: false, waiting: null }): void {
     this.releaseHeld();
     if (isReply(message.flags) || !this.full) {
-      if (departure !== undefined) departure.departed = true;
+      departure.departed = true;
       this.#write(message);
       return;
     }
     const data = isNoReply(message.flags) ? message.data?.slice() : message.data;
-    this.#waiting.push({ message: { ...message, payload: message.payload.slice(), data }, departure });
+    departure.waiting = { ...message, payload: message.payload.slice(), data };
+    this.#waiting.push(departure);
+  }
+
+  /**
+   * Drops a message that still waits for its turn. A peer that does not read for long must not make us keep what nobody wants
+   * any more.
+   */
+  withdraw(departure: Departure): void {
+    if (departure.waiting === null) return;
+    departure.waiting = null;
+    this.#withdrawn++;
+    if (this.#withdrawn * 2 <= this.#waiting.length) return;
+    const all = this.#waiting;
+    this.#waiting = new Fifo();
+    this.#withdrawn = 0;
+    for (let next; (next = all.shift()) !== undefined;) if (next.waiting !== null) this.#waiting.push(next);
   }
 
   /**
@@ -176,9 +194,14 @@ export class Outgoing {
     while (!this.#closed && this.#chunkBytes <= HIGH_WATER) {
       const next = this.#waiting.shift();
       if (next === undefined) break;
-      if (next.departure?.cancelled === true) continue;
-      if (next.departure !== undefined) next.departure.departed = true;
-      this.#write(next.message);
+      const { waiting } = next;
+      if (waiting === null) {
+        this.#withdrawn--;
+        continue;
+      }
+      next.waiting = null;
+      next.departed = true;
+      this.#write(waiting);
     }
     if (!this.backlogged) this.releaseHeld();
     if (!this.full) this.#tellRoom();

@@ -114,7 +114,7 @@ export class Requests {
       loss,
       settlement,
       departed: false,
-      cancelled: false,
+      waiting: null,
     };
     this.#pending.set(id, pending);
     if (commandRow(command).replyFds > 0) this.#expectingFds++;
@@ -135,7 +135,7 @@ export class Requests {
     if (pending === undefined) return;
     // A request that never left gets no late reply, so its id is free at once.
     if (pending.departed) this.#abandoned.add(id);
-    pending.cancelled = true;
+    this.#outgoing.withdraw(pending);
   }
 
   /** Matches a reply with its request, checks it, and settles the request. */

@@ -4,20 +4,37 @@ import { debuglog } from 'node:util';
 import { commandName } from '../protocol/commands';
 import { isError, isNoReply, isReply, type Header } from '../protocol/header';
 
-/** What subscribers of the diagnostics channels receive. */
+/**
+ * A message of the protocol. Published on the diagnostics channels `vfio-user:request` and `vfio-user:reply`, in both roles and
+ * both directions: a request that was `received` is a command of the peer.
+ */
 export interface MessageTrace {
-  /** Name of the endpoint. */
+  /** Name of the device or client, such as its socket path. */
   readonly endpoint: string;
+  /** Whether this side sent or received it. */
   readonly direction: 'sent' | 'received';
+  /** Message id. A reply has that of its request; each side has ids of its own. */
   readonly id: number;
+  /** Name of the command, such as `REGION_READ`. */
   readonly command: string;
   /** Bytes, with the header. */
   readonly size: number;
+  /** True for a request that asks for no reply (vfio-user, "Header", No_reply). */
   readonly noReply: boolean;
-  /** Errno of an error reply, undefined otherwise. */
+  /** Positive errno of an error reply, 0 when it names none; undefined for other messages. */
   readonly errno: number | undefined;
   /** Descriptors that went with the message. */
   readonly fds: number;
+}
+
+/** A connection has changed its state. Published on the diagnostics channel `vfio-user:state`. */
+export interface StateTrace {
+  /** Name of the device or client, such as its socket path. */
+  readonly endpoint: string;
+  /** The new state, such as `closed`. */
+  readonly state: string;
+  /** Why; empty when this side closed the connection. */
+  readonly detail: string;
 }
 
 const requestChannel = channel('vfio-user:request');
@@ -66,6 +83,9 @@ export function traceMessage(
 
 /** Publishes a change of state on `vfio-user:state`. */
 export function traceState(endpoint: string, state: string, detail: string): void {
-  if (stateChannel.hasSubscribers) stateChannel.publish({ endpoint, state, detail });
+  if (stateChannel.hasSubscribers) {
+    const change: StateTrace = { endpoint, state, detail };
+    stateChannel.publish(change);
+  }
   if (debugging) debug('%s %s %s', endpoint, state, detail);
 }

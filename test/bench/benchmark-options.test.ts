@@ -4,7 +4,7 @@ import type { ControllerStatistics } from '../../lib/nvme/controller';
 import type { ChildServer } from '../client/child-server';
 import { countingController, run } from './run-benchmark';
 
-jest.setTimeout(60_000);
+jest.setTimeout(120_000);
 
 const statistics = async (server: ChildServer): Promise<ControllerStatistics> =>
   (await server.ask('')) as ControllerStatistics;

@@ -3,7 +3,7 @@
 import { childController, childServer } from '../client/child-server';
 import { run } from './run-benchmark';
 
-jest.setTimeout(60_000);
+jest.setTimeout(120_000);
 
 const SIZE = 16 << 20;
 

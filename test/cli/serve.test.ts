@@ -200,6 +200,11 @@ describe('wrong usage', () => {
       'There is no file /no/such/file; give --size to create it',
     ],
     [
+      'a file below a file',
+      ['--socket', 's', '--backend', 'file', '--file', '/etc/passwd/file'],
+      'There is no file /etc/passwd/file; give --size to create it',
+    ],
+    [
       'size 0',
       ['--socket', 's', '--size', '0'],
       "Option --size does not accept '0'; it takes a size such as 512, 4k or 1m, at least 512 bytes",

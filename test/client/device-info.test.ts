@@ -73,8 +73,14 @@ test('a failure is not remembered for regions and interrupts', async () => {
 
 test.each([-1, 0.5, 4096, NaN])('index %p cannot be', async (index) => {
   const { device, server } = await fakeDevice();
-  await expect(device.region(index)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
-  await expect(device.irq(index)).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
+  await expect(device.region(index)).rejects.toMatchObject({
+    code: 'ERR_OUT_OF_RANGE',
+    message: expect.stringContaining(`has no region ${index}; give a name`) as string,
+  });
+  await expect(device.irq(index)).rejects.toMatchObject({
+    code: 'ERR_OUT_OF_RANGE',
+    message: expect.stringContaining(`has no interrupt ${index}; give a name`) as string,
+  });
   expect(server.heard).toHaveLength(1);
 });
 

@@ -353,7 +353,8 @@ test('a served device takes posted and coalesced writes', async () => {
   for (const writeMultiple of [true, false]) {
     await using server = await serve(path, model, { capabilities: { writeMultiple } });
     expect(server.path).toBe(path);
-    await using device = await connect(path);
+    // The flush waits for all of them, which a busy machine takes its time for.
+    await using device = await connect(path, { messageTimeout: 60_000 });
     expect(device.negotiated.limits.writeMultiple).toBe(writeMultiple);
     const region = await device.region('bar0');
     region.posted = true;

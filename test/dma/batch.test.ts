@@ -31,17 +31,10 @@ import {
   version,
   warmUp,
 } from '../client/support';
+import { rejection } from '../support/errors';
 
 const PAGE = 4096;
 const EBUSY = 16;
-
-/** What a promise was rejected with. */
-async function rejection(promise: Promise<unknown>): Promise<unknown> {
-  return promise.then(
-    () => undefined,
-    (error: unknown) => error,
-  );
-}
 
 const addressOf = (payload: Uint8Array, at: number): number =>
   Number(new DataView(payload.buffer, payload.byteOffset).getBigUint64(at, true));

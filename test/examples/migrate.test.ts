@@ -1,14 +1,10 @@
 // SPDX-License-Identifier: MIT
 import { execFile } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
-import ts from 'typescript';
 import { serve } from '../../lib/server';
 import { dist } from '../dist';
 import { MigratingModel, pattern } from '../server/migration-model';
-
-const ROOT = dirname(dist);
 
 test('migrate moves a device', async () => {
   const [from, to] = [new MigratingModel(pattern(300_000)), new MigratingModel()];
@@ -16,12 +12,8 @@ test('migrate moves a device', async () => {
   const paths = ['source', 'target'].map((name) => `@vfio-user-${name}-${process.pid}`);
   const servers = await Promise.all([from, to].map((model, index) => serve(paths[index] ?? '', model)));
   try {
-    // Node.js 20 does not strip types. A module given with --eval finds the package by its name from the working directory.
-    const { outputText } = ts.transpileModule(readFileSync(join(ROOT, 'examples/migrate.mts'), 'utf8'), {
-      compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2023 },
-    });
-    const args = ['--input-type=module', '--eval', outputText, 'migrate.mts', ...paths];
-    const { stdout } = await promisify(execFile)(process.execPath, args, { cwd: ROOT });
+    const args = [join(dirname(dist), 'examples', 'migrate.mjs'), ...paths];
+    const { stdout } = await promisify(execFile)(process.execPath, args);
     expect(stdout).toBe(`${paths[0]} is stop, ${paths[1]} is running\n400000 bytes\n`);
     expect(Buffer.compare(to.data, Buffer.concat([pattern(100_000), pattern(300_000)]))).toBe(0);
   } finally {

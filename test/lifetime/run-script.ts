@@ -39,7 +39,7 @@ export function runScript(body: string, environment: Record<string, string> = {}
   const script = `const prelude = ${JSON.stringify(prelude)} + 'const prelude = "";';${prelude};(async () => {${body}})();`;
   const child = spawnSync(process.execPath, ['--expose-gc', '-e', script], {
     encoding: 'utf8',
-    timeout: 15_000,
+    timeout: 45_000,
     env: { ...process.env, ...environment },
   });
   return { status: child.status, signal: child.signal, stdout: child.stdout.trim(), stderr: child.stderr };

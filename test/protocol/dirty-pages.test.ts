@@ -72,6 +72,34 @@ test('a huge range costs no more than what is dirty', () => {
   expect([...bitmap]).toEqual([0n]);
 });
 
+test('a range of whole bytes of bits, across blocks, leaves the pages beside it dirty', () => {
+  const pages = new DirtyPages(4096);
+  const block = 32768 * 4096;
+  const eight = 8 * 4096;
+  for (const at of [block - eight - 4096, block - eight, block - 4096, block + 4096, block + eight])
+    pages.mark(at, 1);
+  const told = pages.take(block - eight, 2 * eight, 4096);
+  expect([...told]).toEqual([block - eight, block - 4096, block + 4096].map(BigInt));
+  expect(pages.take(block - eight, 2 * eight, 4096).count).toBe(0);
+  expect([...pages.take(0, 2 * block, 4096)]).toEqual([BigInt(block - eight - 4096), BigInt(block + eight)]);
+});
+
+test('when more blocks are dirty than may be, all pages are, and nothing is kept of them', () => {
+  const pages = new DirtyPages(4096, 2);
+  const block = 32768 * 4096;
+  pages.mark(0, 1);
+  pages.mark(5 * block, 1);
+  pages.mark(5 * block + 8192, 1);
+  expect(pages.take(0, 0x4000, 4096).count).toBe(1);
+  // Nothing of the first block is dirty any more, so there is room for another.
+  pages.mark(7 * block, 1);
+  expect([...pages.take(5 * block, 0x4000, 4096)]).toEqual([BigInt(5 * block), BigInt(5 * block + 8192)]);
+  for (const at of [1, 2, 3]) pages.mark(at * block, 1);
+  pages.clear(0, 10 * block);
+  for (let round = 0; round < 2; round++)
+    expect(toHex(pages.take(9 * block, 3 * 4096, 4096).bytes)).toBe('0700000000000000');
+});
+
 test('every byte that was written is on a page that is told', () => {
   const write = fc.record({ at: fc.nat(1 << 18), length: fc.integer({ min: 1, max: 1 << 15 }) });
   fc.assert(

@@ -2,7 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { serve, type Client, type Server } from '../../lib/server';
+import { serve, type Client, type ServeOptions, type Server } from '../../lib/server';
 import { RawClient, TestModel, openFds, warmUp } from './support';
 
 /** What a test of {@link useServer} works with. */
@@ -17,7 +17,7 @@ export interface Fixture {
 }
 
 /** Serves a test device to a raw client in each test of the file, and asserts that no descriptor is leaked. */
-export function useServer(): Fixture {
+export function useServer(options: ServeOptions = {}): Fixture {
   const directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-server-'));
   const fixture = { endpoint: path.join(directory, 'device.sock') } as Fixture;
   let fdsBefore = 0;
@@ -29,7 +29,7 @@ export function useServer(): Fixture {
     fixture.errors = [];
     const onError = (error: unknown, client: Client | null): void =>
       void fixture.errors.push({ error, client });
-    fixture.server = await serve(fixture.endpoint, fixture.model, { onError });
+    fixture.server = await serve(fixture.endpoint, fixture.model, { ...options, onError });
     fixture.raw = await RawClient.connect(fixture.endpoint);
   });
   afterEach(async () => {

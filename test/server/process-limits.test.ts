@@ -6,7 +6,20 @@ import { EventFd, Mapping, closeFd, createSharedMemory } from '../../lib/native'
 import { PciIrq } from '../../lib/pci';
 import { serve } from '../../lib/server';
 import * as processLimits from '../../lib/server/process-limits';
-import { RawClient, TestModel, dmaMap, dmaUnmap, message, openFds, setIrqs, u32, warmUp } from './support';
+import {
+  RawClient,
+  TestModel,
+  dmaMap,
+  dmaUnmap,
+  gate,
+  message,
+  openFds,
+  setIrqs,
+  turns,
+  u32,
+  until,
+  warmUp,
+} from './support';
 
 const { EMFILE, ENOMEM } = constants.errno;
 const path = `@vfio-user-limits-${process.pid}`;
@@ -109,4 +122,43 @@ test('the eventfds of clients are bounded', async () => {
   expect(openFds() - open).toBe(kept);
   expect([model.client?.trigger(PciIrq.req, 0), event.read()]).toEqual([true, 1]);
   expect(model.client?.trigger(PciIrq.req, kept)).toBe(false);
+});
+
+test('the descriptors of commands that wait are bounded, and such a command is refused in its turn', async () => {
+  const event = opens(EventFd.create());
+  model.irqs.set(PciIrq.req, 60);
+  limit({ descriptors: event.fd + 40 });
+  opens(await serve(path, model));
+  const raw = opens(await RawClient.connect(path));
+  const open = openFds();
+  const held = gate();
+  model.gate = held.opened;
+  // A reset that takes its time: nothing else is served meanwhile.
+  raw.send(message(13));
+  await until(() => model.log.includes('reset'));
+  const fds = new Array<number>(10).fill(event.fd);
+  for (let count = 0; count < 6; count++)
+    raw.send(message(8, setIrqs(4 | 32, PciIrq.req, count * 10, 10), 100 + count), fds);
+  raw.send(message(4, u32(16, 0, 0, 0), 200));
+  let most = 0;
+  for (let turn = 0; turn < 50; turn++) {
+    most = Math.max(most, openFds() - open);
+    await turns(1);
+  }
+  expect(most).toBeLessThan(41 + 10);
+  const kept = openFds() - open;
+  expect(kept).toBeGreaterThan(10);
+  expect(kept).toBeLessThan(41);
+  held.open();
+  const replies: [number, number][] = [];
+  while (replies.length < 8) {
+    const { id, errno } = await raw.receive();
+    replies.push([id, errno]);
+  }
+  expect(replies.map(([id]) => id)).toEqual([1, 100, 101, 102, 103, 104, 105, 200]);
+  const refused = replies.filter(([, errno]) => errno === EMFILE).length;
+  expect(replies.slice(0, 7 - refused).every(([, errno]) => errno === 0)).toBe(true);
+  expect(replies.at(-1)).toEqual([200, 0]);
+  expect(refused).toBe(6 - kept / 10);
+  model.gate = undefined;
 });

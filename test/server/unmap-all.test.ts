@@ -139,3 +139,40 @@ test('a model is not asked for more ranges of a client that has left', async () 
   t.raw = await RawClient.connect(t.endpoint);
   expect(t.model.log.slice(-3)).toEqual(['unmapping 0x0', 'detach', 'attach']);
 });
+
+test('vectors that are disabled or signalled all at once let others have their turn, and the next message waits', async () => {
+  t.raw.close();
+  await t.server.close();
+  t.model.irqs.set(PciIrq.req, 10 * COUNT);
+  t.server = await serve(t.endpoint, t.model);
+  t.raw = await RawClient.connect(t.endpoint);
+  const event = EventFd.create();
+  const fds = new Array<number>(10).fill(event.fd);
+  const before = openFds();
+  for (let start = 0; start < COUNT; start += 10)
+    expect(await t.raw.errnoOf(8, setIrqs(4 | 32, PciIrq.req, start, 10), fds)).toBe(0);
+  const counts = new Set<number>();
+  let signals = 0;
+  const stop = everyTurn(() => {
+    counts.add(openFds() - before);
+    signals += event.read();
+  });
+  fastClock();
+  // VFIO_IRQ_SET_DATA_NONE and _ACTION_TRIGGER, for all vectors.
+  expect(await t.raw.errnoOf(8, setIrqs(1 | 32, PciIrq.req, 0, COUNT))).toBe(0);
+  await until(() => signals === COUNT);
+  counts.clear();
+  // All are disabled, and one is enabled again without waiting for the reply.
+  t.raw.send(message(8, setIrqs(1 | 32, PciIrq.req, 0, 0)));
+  t.raw.send(message(8, setIrqs(4 | 32, PciIrq.req, 5, 1), 2), [event.fd]);
+  expect([(await t.raw.receive()).errno, (await t.raw.receive()).errno]).toEqual([0, 0]);
+  stop();
+  expect(counts.size).toBeGreaterThan(5);
+  expect(openFds() - before).toBe(1);
+  expect([4, 5, 6].map((vector) => t.model.client?.trigger(PciIrq.req, vector))).toEqual([
+    false,
+    true,
+    false,
+  ]);
+  event.close();
+});

@@ -18,3 +18,11 @@ export function failure(code: VfioUserErrorCode, text: RegExp | string = ''): Re
     typeof text === 'string' ? expect.stringContaining(text) : expect.stringMatching(text);
   return { code, message };
 }
+
+/** What a promise is rejected with; undefined when it is fulfilled. */
+export async function rejection(promise: Promise<unknown>): Promise<unknown> {
+  return promise.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+}

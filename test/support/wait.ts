@@ -9,7 +9,7 @@ import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises'
 export async function until(
   condition: () => boolean | Promise<boolean>,
   what = condition.toString(),
-  milliseconds = 15_000,
+  milliseconds = 50_000,
 ): Promise<void> {
   const deadline = performance.now() + milliseconds;
   while (!(await condition())) {

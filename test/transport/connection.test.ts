@@ -212,6 +212,9 @@ describe('the end', () => {
     peer.send(message(READ, undefined, { flags: 3 }));
     await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
     expect(connection.closed).toBe(true);
+    expect(connection.error?.message).toMatch(
+      new RegExp(`^${connection.name} broke the protocol: REGION_READ .*message type is 3`),
+    );
   });
 });
 
@@ -316,6 +319,24 @@ describe('commands of the peer', () => {
     }
     closeFd(fd);
     expect(connection.error).toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+    expect(connection.error?.message).toContain(
+      `${connection.name} broke the protocol: the peer sent too much`,
+    );
+  });
+
+  test('bytes of those that wait are bounded', async () => {
+    open({ onCommand: () => new Promise<undefined>(() => undefined) });
+    const bytes = message(2, new Uint8Array(1 << 20));
+    for (let sent = 0; !connection.closed;) {
+      // The end of one, or the next.
+      const at = sent % bytes.length;
+      const count = peer.socket.send(bytes, 0, bytes, at, null);
+      sent += count;
+      if (count === 0) await turns(1);
+      expect(sent).toBeLessThan(70 << 20);
+    }
+    expect(connection.error).toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
+    expect(connection.statistics.messagesReceived).toBeGreaterThan(60);
   });
 });
 

@@ -26,6 +26,11 @@ export interface Backend {
   readonly kind: string;
   /** Bytes of the namespace. */
   readonly size: number;
+  /**
+   * What the data is known by across restarts, such as the path of its file: serial number and identifiers of the drive follow
+   * from it. Undefined when the data does not outlive the backend.
+   */
+  readonly identity?: string;
   /** Whether data may be lost with the machine until {@link flush}: the controller has a volatile write cache then. */
   readonly volatileCache: boolean;
   /** Copies `length` bytes at `offset` to `target` from index `at` on. Does not throw. */

@@ -8,6 +8,7 @@ import {
   openSync,
   readFileSync,
   readSync,
+  realpathSync,
   writeSync,
 } from 'node:fs';
 import { constants as system } from 'node:os';
@@ -34,6 +35,8 @@ const ZEROS = new Uint8Array(2 ** 17);
 export class FileBackend implements Backend {
   readonly kind = 'file';
   readonly volatileCache = true;
+  /** The path of the file, without links. */
+  readonly identity: string;
   readonly size: number;
   /** -1 once closed: its number may be another file's by then. */
   #fd: number;
@@ -65,6 +68,7 @@ export class FileBackend implements Backend {
     const create = size === undefined ? 0 : constants.O_CREAT;
     this.#fd = told(path, 'open', () => openSync(path, constants.O_RDWR | create, 0o644));
     try {
+      this.identity = told(path, 'realpath', () => realpathSync(path));
       this.size = this.#prepare(size);
       this.#canShrink = fstatSync(this.#fd).isFile();
     } catch (error) {

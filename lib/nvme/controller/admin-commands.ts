@@ -21,10 +21,10 @@ import type { Identify } from './identify';
 import type { KeepAlive } from './keep-alive';
 import type { LogPages } from './log-pages';
 import type { ResolvedOptions } from './options';
-import { Outcome, type Reply } from './outcome';
+import { type Deferred, Outcome, type Reply } from './outcome';
 import type { QueueSet } from './queue-set';
 import type { Registers } from './registers';
-import { type Alive, resolveParts, writeParts } from './transfer';
+import { type Alive, commandBytes, resolveParts, writeParts } from './transfer';
 
 /** The parts of the controller that admin commands ask and change. */
 export interface AdminContext {
@@ -62,9 +62,9 @@ export class AdminCommands {
    * Executes a command.
    * @param words a copy of the command
    * @param alive whether the command still matters
-   * @returns what its completion tells; `'held'` when {@link AsyncEvents} completes it
+   * @returns what its completion tells; a command that has to be run for that; `'held'` when {@link AsyncEvents} completes it
    */
-  execute(words: Uint32Array, alive: Alive): Reply | Promise<Reply> | 'held' {
+  execute(words: Uint32Array, alive: Alive): Reply | Promise<Reply> | Deferred | 'held' {
     const command = decodeCommand(words, 0);
     // Fused commands are for I/O, and admin commands use PRPs only on PCIe (NVMe base 2.0, 3.3.3.1).
     if (command.fuse !== 0 || command.psdt !== 0) return reply(Outcome.invalidField);
@@ -101,7 +101,7 @@ export class AdminCommands {
     }
   }
 
-  #getLogPage({ cdw10, cdw11, cdw12, cdw13, prp1, prp2 }: Decoded, alive: Alive): Reply | Promise<Reply> {
+  #getLogPage({ cdw10, cdw11, cdw12, cdw13, prp1, prp2 }: Decoded, alive: Alive): Reply | Deferred {
     const { logs, events, options } = this.#context;
     const { page, length, offset, retainEvent } = decodeLogPageRequest(cdw10, cdw11, cdw12, cdw13);
     const content = logs.page(page);
@@ -119,14 +119,15 @@ export class AdminCommands {
     length: number,
     { prp1, prp2 }: Pick<Decoded, 'prp1' | 'prp2'>,
     alive: Alive,
-  ): Reply | Promise<Reply> {
+  ): Reply | Deferred {
     const bytes = new Uint8Array(length);
     bytes.set(data.subarray(0, length));
     const pointer = this.#pointer;
     const outcome = pointer.resolve(prp1, prp2, length, true);
-    if (pointer.missingList >= 0) return this.#sendSlowly(bytes, prp1, prp2, alive);
-    if (outcome !== Outcome.success) return reply(outcome);
-    if (!pointer.mapped) return this.#sendSlowly(bytes, prp1, prp2, alive);
+    if (pointer.missingList < 0 && outcome !== Outcome.success) return reply(outcome);
+    if (pointer.missingList >= 0 || !pointer.mapped) {
+      return { bytes: commandBytes(length), run: () => this.#sendSlowly(bytes, prp1, prp2, alive) };
+    }
     let from = 0;
     for (let i = 0; i < pointer.count; i++) {
       const range = pointer.ranges[i] as ViewRange;

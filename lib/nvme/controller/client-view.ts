@@ -16,11 +16,15 @@ export interface ViewRange {
   readonly writable: boolean;
 }
 
-/** The client's mapped memory, where the hot path finds addresses by number arithmetic, without allocation. */
+/**
+ * The client's mapped memory, where the hot path finds addresses by number arithmetic, without allocation. It learns of a range
+ * when an address in it is looked for, so that a client pays for the ranges that it uses, and not for those that it has.
+ */
 export class ClientView {
   #memory: ClientMemory | null = null;
   #generation = -1;
-  #ranges: readonly ViewRange[] = [];
+  /** What has been found since the memory changed last, by address. */
+  #ranges: ViewRange[] = [];
   /** The range of the last hit, which is most often the range of the next. */
   #last: ViewRange | null = null;
   #leaving = new WeakSet<ClientRange>();
@@ -48,30 +52,31 @@ export class ClientView {
 
   attach(memory: ClientMemory): void {
     this.#memory = memory;
+    this.#generation = memory.generation;
     this.#leaving = new WeakSet();
-    this.#rebuild();
+    this.#forget();
   }
 
   detach(): void {
     this.#memory = null;
-    this.#ranges = [];
-    this.#last = null;
+    this.#forget();
   }
 
   /** Never finds the range again: it is about to be unmapped, perhaps with all others, so that it is emptied in its place. */
   leave(range: ClientRange): void {
     this.#leaving.add(range);
     this.#last = null;
+    if (this.#ranges.length === 0) return;
     const start = Number(range.iova);
-    const found = this.#search(start, 1);
+    const found = this.#ranges[this.#indexAfter(start)];
     if (found?.start === start) found.end = start;
-    this.#last = null;
   }
 
   /** Follows changes of the client's memory. Returns whether there were any: then what was found before is void. */
   refresh(): boolean {
     if (this.#memory === null || this.#memory.generation === this.#generation) return false;
-    this.#rebuild();
+    this.#generation = this.#memory.generation;
+    this.#forget();
     return true;
   }
 
@@ -83,6 +88,16 @@ export class ClientView {
   }
 
   #search(address: number, length: number): ViewRange | null {
+    const index = this.#indexAfter(address);
+    const range = this.#ranges[index];
+    if (range === undefined || address < range.start) return this.#learn(address, length, index);
+    if (address + length > range.end) return null;
+    this.#last = range;
+    return range;
+  }
+
+  /** Index of the first range that ends after an address. */
+  #indexAfter(address: number): number {
     const ranges = this.#ranges;
     let low = 0;
     let high = ranges.length;
@@ -91,34 +106,35 @@ export class ClientView {
       if ((ranges[middle] as ViewRange).end <= address) low = middle + 1;
       else high = middle;
     }
-    const range = ranges[low];
-    if (range === undefined || address < range.start || address + length > range.end) return null;
+    return low;
+  }
+
+  /** Asks the memory for a range that was not looked for before, whose place is at `index`. */
+  #learn(address: number, length: number, index: number): ViewRange | null {
+    const memory = this.#memory;
+    const place = memory?.place(address, length, 'read') ?? memory?.place(address, length, 'write') ?? null;
+    if (place === null || this.#leaving.has(place.range)) return null;
+    const { readable, writable, iova, size } = place.range;
+    const start = Number(iova);
+    if (start + size > Number.MAX_SAFE_INTEGER) return null;
+    const { buffer } = place;
+    const bytes = new Uint8Array(buffer);
+    const range = {
+      start,
+      end: start + size,
+      buffer,
+      bytes,
+      bias: place.offset - address,
+      readable,
+      writable,
+    };
+    this.#ranges.splice(index, 0, range);
     this.#last = range;
     return range;
   }
 
-  #rebuild(): void {
-    const memory = this.#memory;
+  #forget(): void {
+    this.#ranges = [];
     this.#last = null;
-    if (memory === null) return;
-    this.#generation = memory.generation;
-    const ranges: ViewRange[] = [];
-    for (const range of memory.ranges) {
-      const { iova, size, readable, writable } = range;
-      if (this.#leaving.has(range) || iova + BigInt(size) > BigInt(Number.MAX_SAFE_INTEGER)) continue;
-      const place = memory.place(iova, size, readable ? 'read' : 'write');
-      if (place === null) continue;
-      const start = Number(iova);
-      ranges.push({
-        start,
-        end: start + size,
-        buffer: place.buffer,
-        bytes: new Uint8Array(place.buffer),
-        bias: place.offset - start,
-        readable,
-        writable,
-      });
-    }
-    this.#ranges = ranges.sort((a, b) => a.start - b.start);
   }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { Budget } from '../../async';
 import { AsyncErrorEvent } from '../spec/features';
 import { NvmOpcode } from '../spec/opcodes';
 import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
@@ -6,7 +7,7 @@ import type { AdminCommands } from './admin-commands';
 import type { AsyncEvents } from './async-events';
 import type { ErrorLog } from './error-log';
 import { DEFERRED, type IoCommands, startBlock } from './io-commands';
-import { Outcome, type Reply } from './outcome';
+import { type Deferred, Outcome, type Reply } from './outcome';
 import type { CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
 import type { Counters } from './statistics';
@@ -14,6 +15,19 @@ import type { Alive } from './transfer';
 
 /** Commands that are taken from a queue before the next one has its turn. */
 const BURST = 32;
+
+/**
+ * Bytes that are moved before the event loop has a turn. 64 queues full of commands of 128 KiB could move 256 MiB in a round
+ * otherwise, and hold up all else that the process does.
+ */
+const BYTES_PER_ROUND = 4 << 20;
+
+/**
+ * Most memory of commands that run, in bytes, unless one command alone needs more: 64 queues full of commands of 128 KiB would
+ * take 8 GiB while the client does not answer. Half a hundred of these run at a time, which keep a socket busy. A command that
+ * finds no room waits, and its queue with it.
+ */
+const RUNNING_BYTES = 16 << 20;
 
 /** How long a queue with commands may be unmapped, in milliseconds: QEMU maps all RAM anew while a guest boots. */
 const UNMAPPED_GRACE = 1000;
@@ -42,12 +56,17 @@ export class CommandProcessor {
   readonly #events: AsyncEvents;
   readonly #errors: ErrorLog;
   readonly #counters: Counters;
+  readonly #budget = new Budget(RUNNING_BYTES);
   /** Counts {@link drop}s: a command that began before the last one is void. */
   #epoch = 0;
   /** Commands that run. */
   #live = 0;
   /** Commands that run, but are void. */
   #stale = 0;
+  /** Index of the submission queue that the next round begins with. */
+  #next = 0;
+  /** Bytes that may have been moved when the round ends. */
+  #roundEnd = 0;
   /** What waits for the end of the void commands. */
   #drained: (() => void)[] = [];
   #unmappedSince = -1;
@@ -64,8 +83,8 @@ export class CommandProcessor {
   }
 
   /**
-   * Looks at all doorbells once.
-   * @returns the number of commands that were taken
+   * Looks at all doorbells once, unless so much was moved that the event loop should have a turn.
+   * @returns the number of commands that were taken; Infinity when it should
    * @throws FatalError when the controller cannot go on
    */
   round(): number {
@@ -77,9 +96,20 @@ export class CommandProcessor {
     }
     queues.refresh();
     let commands = 0;
-    // A command of the admin queue, which comes first, may create or delete others: that replaces the list.
-    for (const queue of queues.polled) {
-      if (queue.live) commands += this.#serve(queue);
+    this.#roundEnd = this.#moved() + BYTES_PER_ROUND;
+    // A command of the admin queue may create or delete others: that replaces the list.
+    const { polled } = queues;
+    let index = this.#next < polled.length ? this.#next : 0;
+    this.#next = 0;
+    for (let left = polled.length; left > 0; left--) {
+      const queue = polled[index] as SubmissionQueue;
+      index = index + 1 === polled.length ? 0 : index + 1;
+      if (queue.live && queue.claim === null) commands += this.#serve(queue);
+      if (this.#moved() < this.#roundEnd) continue;
+      // The others have their turn first.
+      this.#next = index;
+      commands = Infinity;
+      break;
     }
     for (const queue of queues.completions.values()) {
       if (queue.congested) queues.drain(queue);
@@ -94,6 +124,7 @@ export class CommandProcessor {
     this.#live = 0;
     this.#unmappedSince = -1;
     this.#failure = null;
+    this.#budget.cancelAll();
     this.#queues.drop();
   }
 
@@ -124,9 +155,19 @@ export class CommandProcessor {
     const room = completions.room(doorbells);
     if (completions.badHead) this.#badHead(completions);
     if (room < count) count = room;
-    for (let i = 0; i < count; i++) this.#take(queue);
+    let taken = 0;
+    while (taken < count && queue.claim === null && this.#moved() < this.#roundEnd) {
+      this.#take(queue);
+      taken++;
+    }
     if (completions.posted) this.#queues.interrupt(completions);
-    return count > 0 ? count : 0;
+    return taken;
+  }
+
+  /** Bytes that commands have moved so far. */
+  #moved(): number {
+    const { bytesRead, bytesWritten, bytesZeroed } = this.#counters;
+    return bytesRead + bytesWritten + bytesZeroed;
   }
 
   /** Executes the command at the head of a queue. */
@@ -146,7 +187,7 @@ export class CommandProcessor {
     } else if (outcome === DEFERRED) {
       const copy = words.slice(at, at + SQE_WORDS);
       const alive = this.#alive();
-      this.#completeLater(queue, copy, alive, this.#io.executeSlowly(copy, alive).then(toReply));
+      this.#run(queue, copy, alive, this.#io.deferred(copy, alive));
     } else {
       const copy = words.slice(at, at + SQE_WORDS);
       this.#record(queue, copy, outcome);
@@ -163,6 +204,10 @@ export class CommandProcessor {
       this.#completeLater(queue, words, alive, reply);
       return;
     }
+    if ('run' in reply) {
+      this.#run(queue, words, alive, reply);
+      return;
+    }
     this.#record(queue, words, reply.outcome);
     queue.completions.post(0, queue.head, commandId(words), reply.outcome, reply.dw0 ?? 0);
   }
@@ -170,6 +215,29 @@ export class CommandProcessor {
   #alive(): Alive {
     const epoch = this.#epoch;
     return () => this.#epoch === epoch;
+  }
+
+  /** Runs a command once there is room for it. Until then its queue is not looked at, so that queues get room in turn. */
+  #run(
+    queue: SubmissionQueue,
+    words: Int32Array | Uint32Array,
+    alive: Alive,
+    { bytes, run }: Deferred,
+  ): void {
+    const claim = this.#budget.take(bytes);
+    const end = (): void => {
+      this.#budget.give(bytes);
+    };
+    if (claim === null) {
+      this.#completeLater(queue, words, alive, run().finally(end));
+      return;
+    }
+    queue.claim = claim;
+    const reply = claim.granted.then((granted): Reply | Promise<Reply> => {
+      queue.claim = null;
+      return granted ? run().finally(end) : { outcome: Outcome.abortedQueueDeletion };
+    });
+    this.#completeLater(queue, words, alive, reply);
   }
 
   /** Completes a command that takes its time. It keeps room for its completion. */
@@ -251,8 +319,4 @@ export class CommandProcessor {
 
 function commandId(words: Int32Array | Uint32Array): number {
   return (words[SqeWord.cdw0] as number) >>> 16;
-}
-
-function toReply(outcome: number): Reply {
-  return { outcome };
 }

@@ -6,15 +6,17 @@ import type { ClientView, ViewRange } from './client-view';
 import { DataPointer, type FetchedLists } from './data-pointer';
 import type { FeatureSet } from './feature-set';
 import { NAMESPACE_ID, type Namespace } from './namespace';
-import { Outcome, readFailure, writeFailure } from './outcome';
+import { type Deferred, Outcome, readFailure, writeFailure } from './outcome';
 import type { Counters } from './statistics';
-import { type Alive, type Parts, readParts, resolveParts, writeParts } from './transfer';
+import { type Alive, type Parts, commandBytes, readParts, resolveParts, writeParts } from './transfer';
 
-/** Returned by {@link IoCommands.execute} when the command needs {@link IoCommands.executeSlowly}. */
+/** Returned by {@link IoCommands.execute} when the command is to be executed by {@link IoCommands.deferred}. */
 export const DEFERRED = -1;
 
 /** Bytes that are zeroed without giving the event loop a turn. */
 const ZERO_AT_ONCE = 2 ** 20;
+/** Memory of a command that moves no data while it waits for the backend. */
+const BYTES_WITHOUT_DATA = 2048;
 
 const TWO_32 = 0x1_0000_0000;
 /** FUA, bit 30 of CDW12. */
@@ -30,7 +32,7 @@ export interface IoContext {
   /** Greatest transfer of a command in bytes. */
   readonly maxTransfer: number;
   readonly view: ClientView;
-  readonly features: FeatureSet;
+  readonly features: Pick<FeatureSet, 'writeThrough'>;
   readonly counters: Counters;
 }
 
@@ -41,7 +43,7 @@ export class IoCommands {
   readonly #blocks: number;
   readonly #maxTransfer: number;
   readonly #view: ClientView;
-  readonly #features: FeatureSet;
+  readonly #features: IoContext['features'];
   readonly #counters: Counters;
   readonly #pointer: DataPointer;
   #scratch: Uint8Array | undefined;
@@ -78,13 +80,25 @@ export class IoCommands {
   }
 
   /**
-   * Executes a command that was deferred. It is checked again: the host may have changed it before the copy was made.
+   * A command for which {@link execute} has returned {@link DEFERRED}. It is checked again: the host may have changed it before
+   * the copy was made.
    * @param words a copy of the command
    * @param alive whether the command still matters
-   * @returns an {@link Outcome}
    */
-  async executeSlowly(words: Int32Array, alive: Alive): Promise<number> {
+  deferred(words: Int32Array, alive: Alive): Deferred {
+    const opcode = (words[0] as number) & 0xff;
+    const hasData = opcode !== NvmOpcode.flush && opcode !== NvmOpcode.writeZeroes;
+    const length = (((words[SqeWord.cdw12] as number) & 0xffff) + 1) * this.#blockSize;
+    return {
+      // A longer transfer is refused.
+      bytes: hasData ? commandBytes(Math.min(length, this.#maxTransfer)) : BYTES_WITHOUT_DATA,
+      run: async () => ({ outcome: await this.#executeSlowly(words, alive) }),
+    };
+  }
+
+  async #executeSlowly(words: Int32Array, alive: Alive): Promise<number> {
     this.#counters.slowCommands++;
+    if (!alive()) return Outcome.internalError;
     const cdw0 = words[0] as number;
     const opcode = cdw0 & 0xff;
     if (opcode === NvmOpcode.flush) return this.#makeDurable();
@@ -197,6 +211,7 @@ export class IoCommands {
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
     const result = this.#backend.zero(offset, length);
+    this.#counters.bytesZeroed += length;
     return result === BackendResult.success ? Outcome.success : writeFailure(result);
   }
 
@@ -242,6 +257,7 @@ export class IoCommands {
       if (!alive()) return Outcome.internalError;
       const part = Math.min(ZERO_AT_ONCE, length - done);
       const result = this.#backend.zero(offset + done, part);
+      this.#counters.bytesZeroed += part;
       if (result !== BackendResult.success) return writeFailure(result);
       await new Promise(setImmediate);
     }

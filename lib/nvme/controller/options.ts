@@ -13,7 +13,8 @@ export interface NvmeControllerOptions {
   readonly blockSize?: 512 | 4096;
   /**
    * Serial number, at most 20 printable ASCII characters. The identifiers of the namespace follow from it, so that
-   * a drive that shall stay the same one across restarts needs one. Default: random.
+   * a drive that shall stay the same one across restarts needs one. Default: follows from the identity of the backend, random
+   * of one that has none.
    */
   readonly serial?: string;
   /** Model number, at most 40 printable ASCII characters. Default: `vfio-user`, the kind of the backend, and `drive`. */
@@ -64,6 +65,12 @@ function checkText(name: string, value: string, length: number): string {
   return value;
 }
 
+/** Twelve digits that follow from what the backend is known by; by chance when nothing of it outlives the process. */
+function serialOf({ identity }: Backend): string {
+  const bytes = identity === undefined ? randomBytes(6) : createHash('sha256').update(identity).digest();
+  return bytes.subarray(0, 6).toString('hex');
+}
+
 /** A UUID that follows from a serial number. Version 8 leaves its bits to the maker (RFC 9562, 5.8). */
 export function derivedUuid(purpose: string, serial: string): string {
   const bytes = createHash('sha256').update(`vfio-user ${purpose} ${serial}`).digest().subarray(0, 16);
@@ -75,7 +82,7 @@ export function derivedUuid(purpose: string, serial: string): string {
 /** @throws TypeError or RangeError when an option makes no sense */
 export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions {
   const { backend, blockSize = 512, maxTransfer = 131072, idleAfter = 10, pollSlice = 0.1 } = options;
-  const serial = checkText('serial', options.serial ?? `VFU${randomBytes(6).toString('hex')}`, 20);
+  const serial = checkText('serial', options.serial ?? `VFU${serialOf(backend)}`, 20);
   const queuePairs = checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64);
   if (![512, 4096].includes(blockSize)) throw outOfRange(`blockSize is 512 or 4096, got ${blockSize}`);
   checkInteger('maxTransfer', maxTransfer, 4096, 2 ** 20);

@@ -22,6 +22,7 @@ export const Outcome = {
   /** The client's memory may come back: QEMU takes away and brings back all of it while a guest boots. */
   dataTransferError: passing(GenericStatus.dataTransferError),
   internalError: passing(GenericStatus.internalError),
+  abortedQueueDeletion: passing(GenericStatus.abortedSqDeletion),
   abortRequested: passing(GenericStatus.abortRequested),
   invalidNamespace: permanent(GenericStatus.invalidNamespace),
   commandSequenceError: permanent(GenericStatus.commandSequenceError),
@@ -49,6 +50,14 @@ export interface Reply {
   readonly outcome: number;
   /** Dword 0 of the completion. Default 0. */
   readonly dw0?: number;
+}
+
+/** A command that has not begun, since it needs messages or has to wait for the backend. */
+export interface Deferred {
+  /** Most memory that it needs while it runs. */
+  readonly bytes: number;
+  /** Runs it. Resolves with what its completion tells. */
+  readonly run: () => Promise<Reply>;
 }
 
 /** The outcome for a generic status code of `walkPrp` or `walkSgl`. */

@@ -26,7 +26,8 @@ export class Poller {
   };
 
   /**
-   * @param round looks at all doorbells once, and returns the number of commands that it found. It does not throw
+   * @param round looks at all doorbells once, and returns the number of commands that it found, Infinity for more than
+   *   should be done without a look at the clock. It does not throw
    * @param slice milliseconds between turns of the event loop
    * @param idleAfter milliseconds without work after which the loop sleeps; Infinity for never
    */

@@ -22,6 +22,8 @@ export class QueueSet {
   readonly #view: ClientView;
   readonly #interrupts: Interrupts;
   readonly #counters: Counters;
+  /** Whether any queue may know where it is in memory. A client may unmap thousands of ranges one after the other. */
+  #resolved = false;
 
   constructor(view: ClientView, doorbells: Doorbells, interrupts: Interrupts, counters: Counters) {
     this.#view = view;
@@ -53,7 +55,7 @@ export class QueueSet {
   createCompletionQueue(id: number, iova: number, entries: number, vector: number): CompletionQueue | null {
     const queue = new CompletionQueue(id, iova, entries, vector, this.doorbells.headWord(id));
     this.refresh();
-    if (this.reachable && !queue.resolve(this.#view)) return null;
+    if (this.reachable && !this.#find(queue)) return null;
     Atomics.store(this.doorbells.words, queue.doorbell, 0);
     this.completions.set(id, queue);
     return queue;
@@ -68,7 +70,7 @@ export class QueueSet {
   ): SubmissionQueue | null {
     const queue = new SubmissionQueue(id, iova, entries, completions, this.doorbells.tailWord(id));
     this.refresh();
-    if (this.reachable && !queue.resolve(this.#view)) return null;
+    if (this.reachable && !this.#find(queue)) return null;
     Atomics.store(this.doorbells.words, queue.doorbell, 0);
     this.submissions.set(id, queue);
     completions.users++;
@@ -77,12 +79,13 @@ export class QueueSet {
   }
 
   /**
-   * Takes no more commands of a queue.
+   * Takes no more commands of a queue. One that waits for room to run is aborted.
    * @returns success, with the last of its commands when some run
    */
   deleteSubmissionQueue(queue: SubmissionQueue): Reply | Promise<Reply> {
     const success: Reply = { outcome: Outcome.success };
     queue.live = false;
+    queue.claim?.cancel();
     this.submissions.delete(queue.id);
     this.polled = [...this.submissions.values()];
     if (queue.inflight === 0) {
@@ -122,19 +125,21 @@ export class QueueSet {
 
   /** Forgets where the queues are in memory: they are looked up again when they are used. */
   unmap(): void {
+    if (!this.#resolved) return;
+    this.#resolved = false;
     for (const queue of this.submissions.values()) queue.words = null;
     for (const queue of this.completions.values()) queue.words = null;
   }
 
   /** Whether a queue and its completion queue are in mapped memory; looks them up after {@link unmap}. */
   resolve(queue: SubmissionQueue): boolean {
-    return queue.resolve(this.#view) && queue.completions.resolve(this.#view);
+    return this.#find(queue) && this.#find(queue.completions);
   }
 
   /** Completes a command outside of the loop, and interrupts the host. It is kept while the queue cannot be reached. */
   complete(queue: SubmissionQueue, cid: number, outcome: number, dw0: number): void {
     this.refresh();
-    if (this.reachable) queue.completions.resolve(this.#view);
+    if (this.reachable) this.#find(queue.completions);
     queue.completions.post(queue.id, queue.head, cid, outcome, dw0);
     this.interrupt(queue.completions);
   }
@@ -147,7 +152,7 @@ export class QueueSet {
 
   /** Writes completions that waited for a free entry. */
   drain(queue: CompletionQueue): void {
-    if (!queue.resolve(this.#view)) return;
+    if (!this.#find(queue)) return;
     queue.drain(this.doorbells.words);
     this.interrupt(queue);
   }
@@ -165,5 +170,11 @@ export class QueueSet {
     if (!queue.posted) return;
     queue.posted = false;
     if (queue.vector >= 0 && this.#interrupts.trigger(queue.vector)) this.#counters.interrupts++;
+  }
+
+  /** Whether a queue is in mapped memory. */
+  #find(queue: SubmissionQueue | CompletionQueue): boolean {
+    this.#resolved = true;
+    return queue.resolve(this.#view);
   }
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import type { Claim } from '../../async';
 import { CQE_BYTES, CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord } from '../spec/completion-entry';
 import { SQE_BYTES } from '../spec/submission-entry';
 import type { ClientView } from './client-view';
@@ -155,8 +156,10 @@ export class SubmissionQueue {
   head = 0;
   /** False once the queue is deleted or dropped: no more commands are taken. */
   live = true;
-  /** Number of commands that run. */
+  /** Number of commands that run, or wait to. */
   inflight = 0;
+  /** How the command that was taken last waits for room to run. No command is taken meanwhile. */
+  claim: Claim | null = null;
   /** Set while the queue is being deleted: called when the last of its commands has ended, or is void. */
   ended: (() => void) | null = null;
   /** The last tail that makes no sense. It has been reported. */

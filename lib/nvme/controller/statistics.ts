@@ -9,6 +9,8 @@ export interface ControllerStatistics {
   readonly bytesRead: number;
   /** Bytes that Write has written. */
   readonly bytesWritten: number;
+  /** Bytes that Write Zeroes has written. */
+  readonly bytesZeroed: number;
   /** I/O commands other than Read and Write. */
   readonly otherCommands: number;
   /** Commands of the admin queue. */
@@ -35,6 +37,7 @@ export function newCounters(): Counters {
     writeCommands: 0,
     bytesRead: 0,
     bytesWritten: 0,
+    bytesZeroed: 0,
     otherCommands: 0,
     adminCommands: 0,
     errors: 0,

@@ -7,6 +7,14 @@ import { Outcome } from './outcome';
 /** Tells whether a command still matters: false after a reset, or when the client is gone. */
 export type Alive = () => boolean;
 
+/** Memory of a command that runs, beside its data: its parts, the lists that tell of them, and promises. */
+const BESIDE_DATA = 32 << 10;
+
+/** Most memory that a command with so many bytes of data needs while it runs: data comes in pieces, and is then put together. */
+export function commandBytes(length: number): number {
+  return 2 * length + BESIDE_DATA;
+}
+
 /** The parts of the client's memory that hold the data of a command, in order. */
 export interface Parts {
   /** An {@link Outcome}. There are no parts unless it is success. */

@@ -14,7 +14,7 @@ import {
   type Command,
 } from '../spec';
 import { NVME_PAGE, type DmaArena } from './dma-arena';
-import { NvmeStatusError } from './nvme-error';
+import { NvmeStatusError, isOver } from './nvme-error';
 import type { QueuePair } from './queue-pair';
 
 /** A command of the admin queue, which chooses the command id. */
@@ -66,7 +66,8 @@ const NO_DATA = new Uint8Array(0);
 
 /** The admin queue: commands as promises, completions polled while any is outstanding. */
 export class AdminQueue {
-  readonly #queue: QueuePair;
+  readonly #name: string;
+  #queue: QueuePair | null = null;
   readonly #arena: DmaArena;
   readonly #waiting = new Map<number, Waiting>();
   readonly #turns: (() => void)[] = [];
@@ -75,15 +76,30 @@ export class AdminQueue {
   #polling = false;
   #eagerUntil = 0;
   #failure: Error | null = null;
+  /** Why commands fail as long as the device is waited for. */
+  #lost: Error | null = null;
 
   /**
+   * @param name of the device, for messages
    * @param arena memory for the data of commands
    * @param timeout of a command that names none, in milliseconds
    */
-  constructor(queue: QueuePair, arena: DmaArena, timeout: number) {
-    this.#queue = queue;
+  constructor(name: string, arena: DmaArena, timeout: number) {
+    this.#name = name;
     this.#arena = arena;
     this.#timeout = timeout;
+  }
+
+  /** Sends commands by this queue pair from now on. */
+  start(queue: QueuePair): void {
+    this.#queue = queue;
+    this.#lost = null;
+  }
+
+  /** Fails every command, now and until {@link start}: the connection is lost, and the device waited for. */
+  suspend(lost: Error): void {
+    this.#lost = lost;
+    this.#rejectAll(lost);
   }
 
   /**
@@ -93,13 +109,14 @@ export class AdminQueue {
    * @throws NvmeStatusError; VfioUserError TIMEOUT, or why the controller failed
    */
   async run(command: QueuedCommand, { timeout = this.#timeout, signal }: AdminWait = {}): Promise<number> {
-    while (this.#waiting.size >= Math.min(this.#queue.capacity, MAX_OUTSTANDING)) {
+    while (this.#waiting.size >= Math.min(this.#queue?.capacity ?? 1, MAX_OUTSTANDING)) {
       await new Promise<void>((resolve) => this.#turns.push(resolve));
     }
     signal?.throwIfAborted();
-    if (this.#failure !== null) throw this.#failure;
+    const failure = this.#failure ?? this.#lost;
+    if (failure !== null) throw failure;
     const cid = this.#takeCid();
-    const completion = this.#submit(cid, command, timeout);
+    const completion = this.#submit(this.#queue as QueuePair, cid, command, timeout);
     if (signal === undefined) return completion;
     const onAbort = (): void => {
       // A controller that declines, or is gone, leaves it to the command itself how it ends.
@@ -138,8 +155,7 @@ export class AdminQueue {
       return { result, data };
     } catch (error) {
       // Not given back otherwise: the controller may still be at a command that timed out, and access the memory.
-      const ended = error instanceof NvmeStatusError || !(error instanceof VfioUserError);
-      if (ended) this.#arena.release(memory);
+      if (isOver(error) || !(error instanceof VfioUserError)) this.#arena.release(memory);
       throw error;
     }
   }
@@ -153,22 +169,26 @@ export class AdminQueue {
   /** Fails every command, now and later. */
   fail(error: Error): void {
     this.#failure ??= error;
+    this.#rejectAll(error);
+  }
+
+  #rejectAll(error: Error): void {
     const all = [...this.#waiting.values()];
     this.#waiting.clear();
     for (const waiting of all) waiting.reject(error);
     this.#wake();
   }
 
-  #submit(cid: number, command: QueuedCommand, timeout: number): Promise<number> {
+  #submit(queue: QueuePair, cid: number, command: QueuedCommand, timeout: number): Promise<number> {
     return new Promise<number>((resolve, reject) => {
       const deadline = performance.now() + timeout;
       // Encoded aside: an entry that is claimed is submitted, also when the command turns out not to be valid.
       const entry = new Uint32Array(SQE_WORDS);
       encodeCommand(entry, 0, { ...command, cid });
-      this.#queue.submissions.set(entry, this.#queue.claim());
+      queue.submissions.set(entry, queue.claim());
       this.#waiting.set(cid, { command, deadline, timeout, resolve, reject });
       this.#touch(() => {
-        this.#queue.ring();
+        queue.ring();
       });
       this.#eagerUntil = performance.now() + EAGER_MILLISECONDS;
       if (this.#polling) return;
@@ -179,7 +199,7 @@ export class AdminQueue {
 
   readonly #poll = (): void => {
     this.#touch(() => {
-      this.#queue.poll(this.#queue.capacity, this.#complete);
+      this.#queue?.poll(this.#queue.capacity, this.#complete);
     });
     const now = performance.now();
     for (const [cid, waiting] of this.#waiting) {
@@ -188,7 +208,8 @@ export class AdminQueue {
       waiting.reject(
         new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
-          `the controller did not complete ${adminOpcodeName(waiting.command.opcode)} within ${waiting.timeout} ms`,
+          `${this.#name} did not complete ${adminOpcodeName(waiting.command.opcode)} within ${waiting.timeout} ms; ` +
+            'look at its server, or attach with a longer adminTimeout',
         ),
       );
     }
@@ -209,13 +230,17 @@ export class AdminQueue {
     else waiting.reject(new NvmeStatusError(command.opcode, true, status, detailOf(command)));
   };
 
-  /** Doorbells that are messages fail when the device is gone, and nobody waits for the error here. */
+  /**
+   * Doorbells that are messages fail when the device is gone, and nobody waits for the error here. Of a device that comes back
+   * it is known by then.
+   */
   #touch(action: () => void): void {
-    if (this.#failure !== null) return;
+    if (this.#failure !== null || this.#lost !== null) return;
     try {
       action();
     } catch (error) {
-      this.fail(error as Error);
+      // The action may have called suspend().
+      if ((this.#lost as Error | null) === null) this.fail(error as Error);
     }
   }
 

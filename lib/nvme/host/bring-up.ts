@@ -32,8 +32,15 @@ import { NvmeAdmin } from './admin';
 import { AdminQueue } from './admin-queue';
 import { DmaArena, NVME_PAGE } from './dma-arena';
 import { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
-import type { QueuePairPlacement } from './queue-pair';
-import { QueuePairs, placeQueue, type VectorHandler } from './queue-pairs';
+import { QueuePair, type QueuePairPlacement } from './queue-pair';
+import {
+  QueuePairs,
+  placeQueue,
+  type DoorbellAccess,
+  type QueuePlace,
+  type VectorHandler,
+} from './queue-pairs';
+import type { ResubmitPolicy } from './resubmission';
 
 /** How to attach to a controller. */
 export interface NvmeAttachOptions {
@@ -50,22 +57,34 @@ export interface NvmeAttachOptions {
    * event loops to wait for.
    */
   readonly vectorTarget?: 'function' | 'eventfd';
+  /**
+   * What becomes of I/O commands in flight when the connection of a device that comes back is lost
+   * (`connect(path, { reconnect: true })`). Default `reads`.
+   */
+  readonly resubmit?: ResubmitPolicy;
 }
 
-/** What a controller that is up is made of. */
+/** What a controller is made of, for as long as it is attached. */
 export interface ControllerParts {
   readonly device: Device;
   /** BAR 0, the registers. */
   readonly bar: DeviceRegion;
+  /** The register CAP, and what it says. */
+  readonly cap: bigint;
   readonly capabilities: ControllerCapabilities;
   readonly arena: DmaArena;
   readonly queue: AdminQueue;
+  /** Where the admin queue lies. */
+  readonly adminPlace: QueuePlace;
   readonly admin: NvmeAdmin;
-  /** The doorbells, null when they can only be written by message. */
-  readonly doorbellArea: MappedArea | null;
-  readonly doorbells: Doorbells;
   readonly msix: DeviceIrq | null;
   readonly queuePairs: QueuePairs;
+}
+
+/** What belongs to one start of a controller. */
+export interface StartedController extends DoorbellAccess {
+  /** The doorbells, null when they can only be written by message. */
+  readonly doorbellArea: MappedArea | null;
 }
 
 /** A step that undoes a part of bringing a controller up. */
@@ -95,12 +114,54 @@ export async function bringUp(
   device: Device,
   options: NvmeAttachOptions,
   undo: UndoStep[],
-): Promise<ControllerParts> {
+): Promise<{ parts: ControllerParts; started: StartedController }> {
   const { arenaSize = 2 << 20, adminEntries = 32, adminTimeout = 15_000 } = options;
   if (!Number.isInteger(adminEntries) || adminEntries < 2 || adminEntries > 4096) {
     throw outOfRange(`adminEntries is ${adminEntries}; the admin queue has 2 to 4096 entries`);
   }
-  const { msixCapability, untouched } = await preparePci(device);
+  const found = await examine(device);
+  const { bar, cap, capabilities } = found;
+  const arena = new DmaArena(await device.dma.allocate(arenaSize));
+  undo.push({ asksDevice: true, run: () => arena.memory.close() });
+  const vectorHandlers: (VectorHandler | undefined)[] = [];
+  const msix = await enableVectors(device, found.msixCapability, options, vectorHandlers);
+  undo.push({ asksDevice: true, run: () => msix?.disable() });
+  const adminPlace = placeQueue(arena, 0, adminEntries);
+  const queue = new AdminQueue(device.name, arena, adminTimeout);
+  const admin = new NvmeAdmin(queue);
+  const queuePairs = new QueuePairs({ name: device.name, capabilities, arena, admin, msix, vectorHandlers });
+  const parts = { device, bar, cap, capabilities, arena, queue, adminPlace, admin, msix, queuePairs };
+  return { parts, started: await start(parts, found, undo) };
+}
+
+/**
+ * Brings a controller up again, whose device has come back. Its memory is used again: the controller that had it is gone.
+ *
+ * @param undo takes the steps that undo what was done
+ * @throws VfioUserError ERR_VFIO_USER_IDENTITY when it has other capabilities; others as {@link bringUp}
+ */
+export async function bringUpAgain(parts: ControllerParts, undo: UndoStep[]): Promise<StartedController> {
+  const { device, cap } = parts;
+  const found = await examine(device);
+  if (found.cap !== cap) {
+    throw new VfioUserError(
+      'ERR_VFIO_USER_IDENTITY',
+      `${device.name} came back as another controller: CAP is 0x${found.cap.toString(16)} and was 0x${cap.toString(16)}`,
+    );
+  }
+  return start(parts, found, undo);
+}
+
+/** What {@link examine} found. */
+interface ExaminedController extends PreparedFunction {
+  readonly bar: DeviceRegion;
+  readonly cap: bigint;
+  readonly capabilities: ControllerCapabilities;
+}
+
+/** Sets up configuration space, and checks that this driver can drive the controller. */
+async function examine(device: Device): Promise<ExaminedController> {
+  const prepared = await preparePci(device);
   const bar = await device.region('bar0');
   const cap = await bar.read64(Register.cap);
   const capabilities = decodeCapabilities(cap);
@@ -118,37 +179,35 @@ export async function bringUp(
         `(CAP.DSTRD ${capabilities.dstrd}), and its BAR 0 has ${bar.size} bytes`,
     );
   }
+  return { ...prepared, bar, cap, capabilities };
+}
 
-  const arena = new DmaArena(await device.dma.allocate(arenaSize));
-  undo.push({ asksDevice: true, run: () => arena.memory.close() });
-  const doorbellArea = mapDoorbells(bar, leastDoorbells);
+/** Doorbells, MSI-X Enable, admin queue, enable: what each start of the controller needs. */
+async function start(
+  { device, bar, capabilities, arena, adminPlace, msix, queue, queuePairs }: ControllerParts,
+  { msixCapability, untouched }: PreparedFunction,
+  undo: UndoStep[],
+): Promise<StartedController> {
+  const { dstrd } = capabilities;
+  const doorbellArea = mapDoorbells(bar, LEAST_DOORBELLS * (4 << dstrd));
   undo.push({ asksDevice: false, run: () => doorbellArea?.close() });
-  const doorbells =
+  const doorbells: Doorbells =
     doorbellArea === null
-      ? new MessageDoorbells(bar, capabilities.dstrd)
-      : new MappedDoorbells(new Uint32Array(doorbellArea.buffer), capabilities.dstrd);
-  const vectorHandlers: (VectorHandler | undefined)[] = [];
-  const msix = await enableVectors(device, msixCapability, options, vectorHandlers);
-  undo.push({ asksDevice: true, run: () => msix?.disable() });
+      ? new MessageDoorbells(bar, dstrd)
+      : new MappedDoorbells(new Uint32Array(doorbellArea.buffer), dstrd);
+  const doorbellBytes = doorbellArea?.size ?? bar.size - Register.doorbells;
+  if (msix !== null && msixCapability !== undefined)
+    await writeMsixEnable(device.config, msixCapability, true);
 
   const ready = Math.max(capabilities.timeout, MIN_READY_TIMEOUT);
   if (!untouched) await disable(device, bar, ready);
-  const { queue: pair, placement } = placeQueue(arena, 0, adminEntries, doorbells);
+  // An entry of the start before would be taken for a completion.
+  arena.bytes(adminPlace.chunk).fill(0);
   undo.push({ asksDevice: true, run: () => bar.write32(Register.cc, 0) });
-  await enable(device, bar, arena.memory.iova, placement, ready);
-  const queue = new AdminQueue(pair, arena, adminTimeout);
-  const admin = new NvmeAdmin(queue);
-  const queuePairs = new QueuePairs({
-    name: device.name,
-    capabilities,
-    arena,
-    admin,
-    doorbells,
-    doorbellBytes: doorbellArea?.size ?? bar.size - Register.doorbells,
-    msix,
-    vectorHandlers,
-  });
-  return { device, bar, capabilities, arena, queue, admin, doorbellArea, doorbells, msix, queuePairs };
+  await enable(device, bar, arena.memory.iova, adminPlace.placement, ready);
+  queue.start(new QueuePair(adminPlace.placement, arena.memory.buffer, doorbells));
+  queuePairs.start({ doorbells, doorbellBytes });
+  return { doorbellArea, doorbells, doorbellBytes };
 }
 
 /** What {@link preparePci} found. */
@@ -233,7 +292,6 @@ async function enableVectors(
           call(vector, signals);
         }),
   );
-  await writeMsixEnable(device.config, capability, true);
   return irq;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, outOfRange } from '../../errors';
-import type { Device, MappedArea } from '../../pci';
+import { EventEmitter } from 'node:events';
+import { VfioUserError, asError, outOfRange } from '../../errors';
+import type { Device, DeviceReconnected, MappedArea } from '../../pci';
 import {
   Register,
   formatVersion,
@@ -8,32 +9,48 @@ import {
   takesSgl,
   type ControllerCapabilities,
   type IdentifyController,
+  type IdentifyNamespace,
 } from '../spec';
 import type { NvmeAdmin } from './admin';
 import {
   bringUp,
+  bringUpAgain,
   shutDown,
   shutDownSync,
   type NvmeAttachOptions,
   type ControllerParts,
+  type StartedController,
   type UndoStep,
 } from './bring-up';
 import { NVME_PAGE, type DmaArena } from './dma-arena';
-import type { Doorbells } from './doorbells';
-import { IoQueue } from './io-queue';
+import type { IoQueue, QueueLoss } from './io-queue';
+import { IoQueues } from './io-queues';
 import { NO_LIMITS, NvmeNamespace, type CommandLimits } from './namespace';
 import type { CreatedQueuePair, VectorHandler } from './queue-pairs';
+import { assertSameDrive, type DriveIdentity } from './same-drive';
 
-/** Commands outstanding in an I/O queue, unless another number is wanted. */
-const DEFAULT_DEPTH = 64;
 /** VER of version 2.0. */
 const VERSION_2 = 0x20000;
 /** Controllers that are up, to be shut down when the process exits. */
 const live = new Set<NvmeController>();
 
+/** Events of an {@link NvmeController}, by name. The first two are those of a device that comes back. */
+export interface NvmeControllerEvents {
+  /**
+   * The connection was lost, and the device is waited for: commands of I/O queues wait, admin commands fail, and queue pairs are
+   * gone. With what became of the commands in flight of the I/O queues.
+   */
+  disconnect: [error: Error, loss: QueueLoss];
+  /** The controller is up again, with its I/O queues. `gap` is the time since the connection was lost, in milliseconds. */
+  reconnect: [restarted: { readonly gap: number }];
+  /** Nothing can be done with the controller any more: with null after `close()`, else with why. Emitted once. */
+  close: [error: Error | null];
+}
+
 /**
  * An NVMe controller, driven from this process: brought up by {@link NvmeController.attach}, shut down by
- * {@link close} and, as far as that is possible, when the process exits.
+ * {@link close} and, as far as that is possible, when the process exits. Over a device that comes back
+ * (`connect(path, { reconnect: true })`) it comes back too: it is brought up again, the I/O queues go on, and namespaces stay.
  *
  * @example
  * await using device = await connect('/var/run/vfio-user/1/cntrl');
@@ -42,7 +59,7 @@ const live = new Set<NvmeController>();
  * const memory = await device.dma.allocate(4096);
  * await ns.read(memory, { lba: 0, blocks: 8 });
  */
-export class NvmeController {
+export class NvmeController extends EventEmitter<NvmeControllerEvents> {
   /** The device. It stays the caller's. */
   readonly device: Device;
   /** CAP, the Controller Capabilities register (NVMe base 2.0, 3.1.3.1). */
@@ -51,12 +68,8 @@ export class NvmeController {
   readonly admin: NvmeAdmin;
   /** Memory shared with the controller, for queues and the data of admin commands. @internal */
   readonly arena: DmaArena;
-  /** The doorbells in BAR 0, null when they can only be written by message. @internal */
-  readonly doorbellArea: MappedArea | null;
-  /** How this thread rings doorbells. @internal */
-  readonly doorbells: Doorbells;
   readonly #parts: ControllerParts;
-  readonly #ioQueues = new Set<IoQueue>();
+  readonly #ioQueues: IoQueues;
   readonly #onDeviceClose = (error: Error | null): void => {
     this.#fail(
       error ??
@@ -66,24 +79,45 @@ export class NvmeController {
         ),
     );
   };
-  #identify: IdentifyController | undefined;
+  readonly #onDisconnect = (error: Error): void => {
+    this.#suspend(error);
+  };
+  readonly #onReconnect = ({ gap }: DeviceReconnected): void => {
+    this.#comingBack = this.#comeBack(performance.now() - gap);
+  };
+  #started: StartedController;
+  #drive: DriveIdentity | undefined;
   #version = 0;
   #limits: CommandLimits | undefined;
   #namespaces: NvmeNamespace[] = [];
-  #defaultQueue: Promise<IoQueue> | undefined;
+  /** Number of connections that were lost. */
+  #losses = 0;
+  /** Never rejects. */
+  #comingBack: Promise<void> = Promise.resolve();
+  #failed = false;
   #closed = false;
 
-  private constructor(parts: ControllerParts) {
+  private constructor(parts: ControllerParts, started: StartedController, options: NvmeAttachOptions) {
+    super();
+    const { device, arena, queuePairs, capabilities } = parts;
     this.#parts = parts;
-    this.device = parts.device;
-    this.capabilities = parts.capabilities;
+    this.#started = started;
+    this.device = device;
+    this.capabilities = capabilities;
     this.admin = parts.admin;
-    this.arena = parts.arena;
-    this.doorbellArea = parts.doorbellArea;
-    this.doorbells = parts.doorbells;
+    this.arena = arena;
+    this.#ioQueues = new IoQueues({
+      name: device.name,
+      arena,
+      queuePairs,
+      maxEntries: capabilities.maxQueueEntries,
+      resubmit: options.resubmit ?? 'reads',
+    });
     if (live.size === 0) process.on('exit', NvmeController.#onExit);
     live.add(this);
-    this.device.once('close', this.#onDeviceClose);
+    device.once('close', this.#onDeviceClose);
+    device.on('disconnect', this.#onDisconnect);
+    device.on('reconnect', this.#onReconnect);
   }
 
   /**
@@ -97,7 +131,8 @@ export class NvmeController {
     const undo: UndoStep[] = [];
     let controller: NvmeController | undefined;
     try {
-      controller = new NvmeController(await bringUp(device, options, undo));
+      const { parts, started } = await bringUp(device, options, undo);
+      controller = new NvmeController(parts, started, options);
       await controller.#identifyAll();
       return controller;
     } catch (error) {
@@ -109,9 +144,9 @@ export class NvmeController {
 
   /** What Identify Controller returned when the controller was attached (NVMe base 2.0, 5.17.2.1). */
   get identify(): IdentifyController {
-    if (this.#identify === undefined)
+    if (this.#drive === undefined)
       throw new VfioUserError('ERR_VFIO_USER_CLOSED', 'the controller was not identified');
-    return this.#identify;
+    return this.#drive.controller;
   }
 
   /** NVMe version, such as `1.4`. */
@@ -152,6 +187,11 @@ export class NvmeController {
   /** True when data may be described by SGL descriptors, as long as it begins at a multiple of 4. */
   get takesSgl(): boolean {
     return takesSgl(this.identify.sgls);
+  }
+
+  /** The doorbells in BAR 0, null when they can only be written by message. Others after a reconnection. @internal */
+  get doorbellArea(): MappedArea | null {
+    return this.#started.doorbellArea;
   }
 
   /** True when doorbells are plain stores; false when each needs a message. */
@@ -197,22 +237,16 @@ export class NvmeController {
   /**
    * Creates an I/O queue for the promise API. Completions come by MSI-X when the controller was attached with vectors.
    *
-   * @param depth most commands outstanding, from 1 on; fewer where the controller's queues are shorter
+   * @param depth most commands outstanding, from 1 on, default 64; fewer where the controller's queues are shorter
    * @throws as {@link createQueuePair}
    */
-  createIoQueue(depth = DEFAULT_DEPTH): Promise<IoQueue> {
-    return this.#openQueue(depth, () => undefined);
+  createIoQueue(depth?: number): Promise<IoQueue> {
+    return this.#ioQueues.create(depth, this);
   }
 
   /** The queue that namespaces use unless they are given another. When it was closed, a new one. */
   defaultQueue(): Promise<IoQueue> {
-    const forget = (): void => {
-      this.#defaultQueue = undefined;
-    };
-    return (this.#defaultQueue ??= this.#openQueue(DEFAULT_DEPTH, forget).catch((error: unknown) => {
-      forget();
-      throw error;
-    }));
+    return this.#ioQueues.default(this);
   }
 
   /**
@@ -228,6 +262,7 @@ export class NvmeController {
   async #shutDown(before?: unknown): Promise<void> {
     if (this.#closed) return;
     this.#release();
+    await this.#comingBack;
     const steps = [
       { asksDevice: true, run: () => shutDown(this.device, this.#parts.bar) },
       { asksDevice: true, run: () => this.#parts.msix?.disable() },
@@ -248,48 +283,75 @@ export class NvmeController {
     live.delete(this);
     if (live.size === 0) process.off('exit', NvmeController.#onExit);
     this.device.off('close', this.#onDeviceClose);
-    this.#fail(
-      new VfioUserError('ERR_VFIO_USER_CLOSED', `the NVMe controller ${this.device.name} was closed`),
+    this.device.off('disconnect', this.#onDisconnect);
+    this.device.off('reconnect', this.#onReconnect);
+    const error = new VfioUserError(
+      'ERR_VFIO_USER_CLOSED',
+      `the NVMe controller ${this.device.name} was closed`,
     );
+    this.#fail(error, null);
   }
 
-  async #openQueue(depth: number, onClose: () => void): Promise<IoQueue> {
-    const entries = Math.min(depth + 1, this.capabilities.maxQueueEntries);
-    const { queuePairs } = this.#parts;
-    let queue: IoQueue | undefined;
-    const pair = await queuePairs.create(entries, queuePairs.interrupts ? () => queue?.poll() : undefined);
-    try {
-      queue = new IoQueue({
-        pair,
-        arena: this.arena,
-        maxTransfer: this.maxTransferSize,
-        sgl: this.takesSgl,
-        name: this.device.name,
-        onClose: (closed) => {
-          this.#ioQueues.delete(closed);
-          onClose();
-        },
-      });
-    } catch (error) {
-      await pair.delete();
-      throw error;
-    }
-    this.#ioQueues.add(queue);
-    return queue;
-  }
-
-  #fail(error: Error): void {
+  /** Fails every command, now and later. */
+  #fail(error: Error, told: Error | null = error): void {
     this.#parts.queue.fail(error);
-    for (const queue of this.#ioQueues) queue.fail(error);
+    this.#ioQueues.fail(error);
+    if (this.#failed) return;
+    this.#failed = true;
+    this.emit('close', told);
+  }
+
+  /** The connection is lost, and the device waited for. */
+  #suspend(cause: Error): void {
+    this.#losses++;
+    const error = new VfioUserError(
+      'ERR_VFIO_USER_DISCONNECTED',
+      `${this.device.name} has gone, and is waited for (${cause.message}); a command that was in flight may or may not have been carried out`,
+      { cause },
+    );
+    // First of all: who learns that a command has failed may delete a queue pair at once.
+    this.#parts.queuePairs.suspend();
+    this.#parts.queue.suspend(error);
+    this.emit('disconnect', error, this.#ioQueues.suspend(error));
+  }
+
+  /**
+   * Brings the controller up again when its device has come back.
+   *
+   * @param lostAt when the connection was lost, by `performance.now()`
+   */
+  async #comeBack(lostAt: number): Promise<void> {
+    const losses = this.#losses;
+    const undo: UndoStep[] = [];
+    try {
+      this.#started = await bringUpAgain(this.#parts, undo);
+      assertSameDrive(this.device.name, this.#drive as DriveIdentity, await this.#identifyDrive());
+      await this.#ioQueues.resume();
+      this.emit('reconnect', { gap: performance.now() - lostAt });
+    } catch (error) {
+      // Lost once more: the next event `reconnect` begins anew.
+      if (losses !== this.#losses) return;
+      await runAll(undo.reverse(), error);
+      if (!this.#closed) this.#fail(asError(error));
+    }
   }
 
   async #identifyAll(): Promise<void> {
-    this.#identify = await this.admin.identifyController();
+    this.#drive = await this.#identifyDrive();
+    const { controller, namespaces } = this.#drive;
     // Identify tells the version since 1.2, and costs no message.
-    this.#version = this.#identify.ver || (await this.#parts.bar.read32(Register.vs));
+    this.#version = controller.ver || (await this.#parts.bar.read32(Register.vs));
+    this.#ioQueues.cache.volatile = (controller.vwc & 1) !== 0;
+    for (const [id, identify] of namespaces) this.#namespaces.push(new NvmeNamespace(this, id, identify));
+  }
+
+  async #identifyDrive(): Promise<DriveIdentity> {
+    const controller = await this.admin.identifyController();
+    const namespaces = new Map<number, IdentifyNamespace>();
     for (const id of await this.admin.activeNamespaces()) {
-      this.#namespaces.push(new NvmeNamespace(this, id, await this.admin.identifyNamespace(id)));
+      namespaces.set(id, await this.admin.identifyNamespace(id));
     }
+    return { controller, namespaces };
   }
 
   /** The process is about to end: leave the devices as an orderly user would, with blocking messages. */

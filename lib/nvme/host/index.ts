@@ -8,9 +8,9 @@ export {
 } from './admin';
 export type { AdminCommand, AdminCompletion, AdminWait } from './admin-queue';
 export { type NvmeAttachOptions } from './bring-up';
-export { NvmeController } from './controller';
+export { NvmeController, type NvmeControllerEvents } from './controller';
 export type { Doorbells } from './doorbells';
-export { IoQueue } from './io-queue';
+export { IoQueue, type QueueLoss } from './io-queue';
 export {
   NvmeNamespace,
   type BlockRange,
@@ -21,3 +21,4 @@ export {
 export { NvmeStatusError } from './nvme-error';
 export { QueuePair, type CompletionHandler } from './queue-pair';
 export { type CreatedQueuePair, type VectorHandler } from './queue-pairs';
+export type { ResubmitPolicy } from './resubmission';

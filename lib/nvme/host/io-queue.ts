@@ -8,8 +8,9 @@ import { storeSglDataBlock } from '../spec/sgl';
 import { Psdt, SqeWord } from '../spec/submission-entry';
 import type { CreatedQueuePair } from './queue-pairs';
 import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
-import { NvmeStatusError } from './nvme-error';
-import type { QueuePair } from './queue-pair';
+import { NvmeStatusError, isOver } from './nvme-error';
+import { NOTHING, type QueuePair } from './queue-pair';
+import type { WriteCache } from './write-cache';
 
 /** What an {@link IoQueue} is made of. */
 interface IoQueueParts {
@@ -22,7 +23,18 @@ interface IoQueueParts {
   readonly sgl: boolean;
   /** Name of the device, for messages. */
   readonly name: string;
+  /** Opcodes of the commands that are submitted again when the connection was lost. */
+  readonly repeated: ReadonlySet<number>;
+  readonly cache: WriteCache;
   readonly onClose: (queue: IoQueue) => void;
+}
+
+/** What a queue lost with its connection. */
+export interface QueueLoss {
+  /** Commands that failed. */
+  readonly failed: number;
+  /** Commands in flight that are submitted again. */
+  readonly resubmitted: number;
 }
 
 interface Waiting {
@@ -34,6 +46,8 @@ interface Waiting {
   readonly length: number;
   /** When it was sent, by the seconds of the watchdog. */
   since: number;
+  /** Of a Flush: the acknowledged writes that it covers. */
+  covered: number;
   resolve(): void;
   reject(error: Error): void;
 }
@@ -64,14 +78,16 @@ const SGL = Psdt.sglContiguousMetadata << 14;
 export class IoQueue {
   /** Most commands outstanding; more wait for their turn. */
   readonly depth: number;
-  readonly #pair: CreatedQueuePair;
-  readonly #queue: QueuePair;
+  /** Another one after the connection was lost. */
+  #pair: CreatedQueuePair;
+  #queue: QueuePair;
   readonly #arena: DmaArena;
   readonly #lists: DmaChunk;
   readonly #listBytes: number;
   readonly #listWords: Uint32Array;
   readonly #waiting: (Waiting | undefined)[];
-  readonly #freeCids: number[];
+  /** Empty while there is no connection, so that commands wait. */
+  #freeCids: number[];
   /** Commands that wait for a free command id. */
   readonly #turns: Waiting[] = [];
   /** Seconds that the watchdog has counted. */
@@ -79,7 +95,11 @@ export class IoQueue {
   #turnEnd = 0;
   readonly #name: string;
   readonly #sgl: boolean;
+  readonly #repeated: ReadonlySet<number>;
+  readonly #cache: WriteCache;
   readonly #onClose: (queue: IoQueue) => void;
+  /** Whether the connection is lost, and the queue waits for {@link resume}. */
+  #suspended = false;
   #ringScheduled = false;
   #polling = false;
   #watchdog: NodeJS.Timeout | undefined;
@@ -87,12 +107,14 @@ export class IoQueue {
   #closing: Promise<void> | undefined;
 
   /** @internal */
-  constructor({ pair, arena, maxTransfer, sgl, name, onClose }: IoQueueParts) {
+  constructor({ pair, arena, maxTransfer, sgl, name, repeated, cache, onClose }: IoQueueParts) {
     this.#pair = pair;
     this.#queue = pair.queue;
     this.#arena = arena;
     this.#sgl = sgl;
     this.#name = name;
+    this.#repeated = repeated;
+    this.#cache = cache;
     this.#onClose = onClose;
     this.depth = pair.queue.capacity;
     // One list per command id; a list must not leave its page.
@@ -100,11 +122,12 @@ export class IoQueue {
     this.#lists = arena.allocate(this.depth * this.#listBytes);
     this.#listWords = arena.words(this.#lists);
     this.#waiting = new Array<Waiting | undefined>(this.depth);
-    this.#freeCids = Array.from({ length: this.depth }, (_, index) => this.depth - 1 - index);
+    this.#freeCids = this.#allCids();
   }
 
   /** Commands in flight. */
   get outstanding(): number {
+    if (this.#suspended) return 0;
     // Not the queue's own count, which a controller that completes what was never sent brings out of step.
     return this.depth - this.#freeCids.length;
   }
@@ -118,8 +141,11 @@ export class IoQueue {
    * @param cdw12 CDW12: the number of blocks less one in bits 15:0, and flags, where the command has them
    * @param address device address of the data, a multiple of 4; ignored when `length` is 0
    * @param length bytes of data, at most the controller's maximum
+   * While a device that comes back is waited for, commands wait too; `resubmit` of `NvmeController.attach` tells what becomes of
+   * those in flight.
+   *
    * @throws NvmeStatusError; VfioUserError when the controller or its connection failed, when it did not complete a command for
-   *   60 s, and when the queue was closed
+   *   60 s, and when the queue was closed; DISCONNECTED for a Flush when acknowledged writes may have been lost with a connection
    */
   submit(
     opcode: number,
@@ -131,7 +157,7 @@ export class IoQueue {
   ): Promise<void> {
     // Not an async function: that would make two more promises for each command.
     return new Promise<void>((resolve, reject) => {
-      const command = { opcode, nsid, lba, cdw12, address, length, since: 0, resolve, reject };
+      const command = { opcode, nsid, lba, cdw12, address, length, since: 0, covered: 0, resolve, reject };
       if (this.#failure !== null) reject(this.#failure);
       else if (this.#freeCids.length === 0) this.#turns.push(command);
       else this.#send(command);
@@ -151,15 +177,42 @@ export class IoQueue {
       await this.submit(NvmOpcode.datasetManagement, nsid, words, 0, memory.iova, data.length);
     } catch (error) {
       // Not given back otherwise: the controller may still read it.
-      if (error instanceof NvmeStatusError) this.#arena.release(memory);
+      if (isOver(error)) this.#arena.release(memory);
       throw error;
     }
     this.#arena.release(memory);
   }
 
+  #allCids(): number[] {
+    return Array.from({ length: this.depth }, (_, index) => this.depth - 1 - index);
+  }
+
+  /** Sends commands that wait, as long as there are command ids. */
+  #sendNext(): void {
+    while (this.#freeCids.length > 0) {
+      const next = this.#turns.shift();
+      if (next === undefined) return;
+      this.#send(next);
+    }
+  }
+
+  /**
+   * Doorbells that are messages fail when the device is gone, and nobody waits for the error there. Of a device that comes back
+   * it is known by then.
+   */
+  #doorbellFailed(error: Error): void {
+    if (!this.#suspended) this.fail(error);
+  }
+
   #send(command: Waiting): void {
+    const loss = command.opcode === NvmOpcode.flush ? this.#cache.takeLoss() : null;
+    if (loss !== null) {
+      command.reject(loss);
+      return;
+    }
     const cid = this.#freeCids.pop() as number;
     command.since = this.#seconds;
+    command.covered = this.#cache.covered;
     this.#waiting[cid] = command;
     this.#fill(cid, command);
     if (this.#watchdog === undefined) this.#startWatching();
@@ -170,18 +223,59 @@ export class IoQueue {
 
   /** Takes the completions that are there. The queue does so by itself; call it to have them sooner. */
   poll(): void {
-    if (this.#failure !== null) return;
+    if (this.#failure !== null || this.#suspended) return;
     try {
-      if (this.#queue.poll(this.depth, this.#complete) === 0) return;
-      while (this.#freeCids.length > 0) {
-        const next = this.#turns.shift();
-        if (next === undefined) return;
-        this.#send(next);
-      }
+      if (this.#queue.poll(this.depth, this.#complete) > 0) this.#sendNext();
     } catch (error) {
-      // Doorbells that are messages fail when the device is gone, and nobody waits for the error here.
-      this.fail(error as Error);
+      this.#doorbellFailed(error as Error);
     }
+  }
+
+  /**
+   * The connection is lost, and the device waited for: commands in flight wait for {@link resume}, or fail, by their opcode.
+   *
+   * @internal
+   */
+  suspend(lost: Error): QueueLoss {
+    if (this.#failure !== null) return { failed: 0, resubmitted: 0 };
+    // What the controller had completed is in shared memory, and holds.
+    for (let taken; (taken = this.#queue.reap()) !== NOTHING;) this.#complete(taken & 0xffff, taken >>> 16);
+    this.#suspended = true;
+    clearInterval(this.#watchdog);
+    this.#watchdog = undefined;
+    const again: Waiting[] = [];
+    let failed = 0;
+    this.#waiting.forEach((waiting, cid) => {
+      this.#waiting[cid] = undefined;
+      if (waiting === undefined) return;
+      if (this.#repeated.has(waiting.opcode)) again.push(waiting);
+      else {
+        failed++;
+        waiting.reject(lost);
+      }
+    });
+    this.#freeCids = [];
+    this.#turns.unshift(...again);
+    return { failed, resubmitted: again.length };
+  }
+
+  /** Goes on over a new queue pair, with the commands that waited. @internal */
+  resume(pair: CreatedQueuePair): void {
+    this.#pair = pair;
+    this.#queue = pair.queue;
+    this.#freeCids = this.#allCids();
+    this.#suspended = false;
+    this.#sendNext();
+  }
+
+  /** Whether {@link close} was called. @internal */
+  get closing(): boolean {
+    return this.#closing !== undefined;
+  }
+
+  /** Entries of the queue pair. @internal */
+  get entries(): number {
+    return this.#queue.entries;
   }
 
   /** Fails every command, now and later. @internal */
@@ -239,11 +333,11 @@ export class IoQueue {
 
   readonly #ring = (): void => {
     this.#ringScheduled = false;
-    if (this.#failure !== null) return;
+    if (this.#failure !== null || this.#suspended) return;
     try {
       this.#queue.ring();
     } catch (error) {
-      this.fail(error as Error);
+      this.#doorbellFailed(error as Error);
     }
     if (this.#pair.vector === undefined && !this.#polling) {
       this.#polling = true;
@@ -275,8 +369,11 @@ export class IoQueue {
     if (waiting === undefined) return;
     this.#waiting[cid] = undefined;
     this.#freeCids.push(cid);
-    if (status === 0) waiting.resolve();
-    else waiting.reject(new NvmeStatusError(waiting.opcode, false, status, detailOf(waiting)));
+    if (status === 0) {
+      if (waiting.opcode === NvmOpcode.flush) this.#cache.flushed(waiting.covered);
+      else if (waiting.opcode !== NvmOpcode.read) this.#cache.acknowledge();
+      waiting.resolve();
+    } else waiting.reject(new NvmeStatusError(waiting.opcode, false, status, detailOf(waiting)));
   };
 
   #startWatching(): void {

@@ -34,3 +34,11 @@ export class NvmeStatusError extends VfioUserError {
     return VfioUserError[Symbol.hasInstance](value) && 'sct' in (value as object);
   }
 }
+
+/** Whether the device has let go of a command's memory: it completed the command, or is gone. After a time-out it may not have. */
+export function isOver(error: unknown): boolean {
+  return (
+    error instanceof NvmeStatusError ||
+    (error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_DISCONNECTED')
+  );
+}

@@ -11,7 +11,8 @@ const STATUS_SHIFT = CQE_STATUS_SHIFT;
 const ENTRY_WORDS = CQE_WORDS;
 const COMMAND_WORDS = SQE_WORDS;
 
-const NOTHING = -1;
+/** What `QueuePair.reap` returns when there is no completion. */
+export const NOTHING = -1;
 
 /** Where a queue pair lies. Plain data, so that a worker thread that maps the same memory can drive the queue. */
 export interface QueuePairPlacement {

@@ -31,7 +31,10 @@ export interface CreatedQueuePair {
   readonly vector: number | undefined;
   /** Eventfd of that vector, when the controller was attached with `vectorTarget: 'eventfd'`. Stays the device's. */
   readonly interruptFd: number | undefined;
-  /** Deletes the queues in the controller and frees their memory. Commands in flight are never completed. Idempotent. */
+  /**
+   * Deletes the queues in the controller and frees their memory. Commands in flight are never completed. Idempotent. When the
+   * connection was lost the controller has no such queues any more, also when it is back: delete the pair and create another.
+   */
   delete(): Promise<void>;
 }
 
@@ -42,17 +45,20 @@ export interface QueuePairParts {
   readonly capabilities: ControllerCapabilities;
   readonly arena: DmaArena;
   readonly admin: NvmeAdmin;
-  readonly doorbells: Doorbells;
-  /** Bytes of doorbells that can be reached. */
-  readonly doorbellBytes: number;
   readonly msix: DeviceIrq | null;
   /** By vector, who takes its signals; vector 0 is the admin queue's. */
   readonly vectorHandlers: (VectorHandler | undefined)[];
 }
 
-/** A pair of queues in the arena. */
-interface PlacedQueue {
-  readonly queue: QueuePair;
+/** How the doorbells are reached. */
+export interface DoorbellAccess {
+  readonly doorbells: Doorbells;
+  /** Bytes of doorbells that can be reached. */
+  readonly doorbellBytes: number;
+}
+
+/** Memory of a pair of queues in the arena. */
+export interface QueuePlace {
   readonly placement: QueuePairPlacement;
   readonly chunk: DmaChunk;
 }
@@ -62,6 +68,9 @@ export class QueuePairs {
   readonly #parts: QueuePairParts;
   readonly #ids = new Set<number>();
   #limit: number | undefined;
+  #doorbells: DoorbellAccess | null = null;
+  /** Number of times that the controller lost all its queues. */
+  #losses = 0;
 
   constructor(parts: QueuePairParts) {
     this.#parts = parts;
@@ -72,13 +81,26 @@ export class QueuePairs {
     return this.#parts.vectorHandlers.length > 1;
   }
 
+  /** Queues are created from now on, in a controller that has none. */
+  start(access: DoorbellAccess): void {
+    this.#doorbells = access;
+  }
+
+  /** The controller has lost all queues. Their memory stays in use until they are deleted. */
+  suspend(): void {
+    this.#losses++;
+    this.#ids.clear();
+    this.#limit = undefined;
+    this.#parts.vectorHandlers.fill(undefined);
+  }
+
   /** Number of I/O queue pairs that can be created. */
   async limit(): Promise<number> {
     if (this.#limit === undefined) {
-      const { admin, doorbellBytes, capabilities } = this.#parts;
+      const { admin, capabilities } = this.#parts;
       const wanted = { submission: 128, completion: 128 };
       const granted = numberOfQueues.decode(await admin.setFeature('numberOfQueues', wanted));
-      const reachable = Math.floor(doorbellBytes / (8 << capabilities.dstrd)) - 1;
+      const reachable = Math.floor(this.#access.doorbellBytes / (8 << capabilities.dstrd)) - 1;
       this.#limit = Math.min(granted.submission, granted.completion, reachable);
     }
     return this.#limit;
@@ -86,40 +108,64 @@ export class QueuePairs {
 
   /** Creates a queue pair, as `NvmeController.createQueuePair`. */
   async create(entries: number, onInterrupt?: VectorHandler): Promise<CreatedQueuePair> {
-    const { name, capabilities, arena, doorbells, msix, vectorHandlers } = this.#parts;
+    const { name, capabilities, arena, msix, vectorHandlers } = this.#parts;
     const most = capabilities.maxQueueEntries;
     if (!Number.isInteger(entries) || entries < 2 || entries > most) {
       throw outOfRange(`a queue of ${entries} entries is not possible; ${name} takes 2 to ${most}`);
     }
     const limit = await this.limit();
+    const losses = this.#losses;
     let id = 1;
     while (this.#ids.has(id)) id++;
-    if (id > limit) throw outOfRange(`${name} grants ${limit} I/O queue pairs, and all are in use`);
+    if (id > limit)
+      throw outOfRange(`${name} grants ${limit} I/O queue pairs, and all are in use; close one first`);
     const vector = onInterrupt === undefined ? undefined : this.#takeVector(onInterrupt);
     this.#ids.add(id);
-    let placed: PlacedQueue | undefined;
+    let place: QueuePlace | undefined;
     const forget = (): void => {
-      this.#ids.delete(id);
-      if (vector !== undefined) vectorHandlers[vector] = undefined;
-      if (placed !== undefined) arena.release(placed.chunk);
+      // Another pair may have the id and the vector since.
+      if (losses === this.#losses) {
+        this.#ids.delete(id);
+        if (vector !== undefined) vectorHandlers[vector] = undefined;
+      }
+      if (place !== undefined) arena.release(place.chunk);
     };
     try {
-      placed = placeQueue(arena, id, entries, doorbells);
-      await this.#createQueues(placed.placement, vector);
+      place = placeQueue(arena, id, entries);
+      await this.#createQueues(place.placement, vector);
     } catch (error) {
       // After anything but a refusal the controller may still hold the queues: then id and memory are not used again.
-      if (error instanceof NvmeStatusError || placed === undefined) forget();
+      if (error instanceof NvmeStatusError || place === undefined || losses !== this.#losses) forget();
       throw error;
     }
-    const { queue, placement } = placed;
+    const { placement } = place;
+    const queue = new QueuePair(placement, arena.memory.buffer, this.#access.doorbells);
     const interruptFd = vector === undefined ? undefined : (msix?.fd(vector) ?? undefined);
     const remove = async (): Promise<void> => {
-      if (!this.#ids.has(id)) return;
-      await this.#deleteQueue(AdminOpcode.deleteIoSubmissionQueue, id);
-      await this.#deleteQueue(AdminOpcode.deleteIoCompletionQueue, id);
+      try {
+        if (losses === this.#losses) {
+          await this.#deleteQueue(AdminOpcode.deleteIoSubmissionQueue, id);
+          await this.#deleteQueue(AdminOpcode.deleteIoCompletionQueue, id);
+        }
+      } catch (error) {
+        // A controller that was lost meanwhile has no queues either.
+        if (losses === this.#losses) throw error;
+      }
       forget();
     };
-    return { queue, placement, vector, interruptFd, delete: remove };
+    let removal: Promise<void> | undefined;
+    const removeOnce = (): Promise<void> =>
+      (removal ??= remove().catch((error: unknown) => {
+        removal = undefined;
+        throw error;
+      }));
+    return { queue, placement, vector, interruptFd, delete: removeOnce };
+  }
+
+  get #access(): DoorbellAccess {
+    if (this.#doorbells === null)
+      throw new Error('unreachable: queues are created before the controller is up');
+    return this.#doorbells;
   }
 
   async #createQueues(placement: QueuePairPlacement, vector: number | undefined): Promise<void> {
@@ -167,8 +213,8 @@ export class QueuePairs {
   }
 }
 
-/** Places the queues of an id in the arena: the submission queue, and at the next page the completion queue. */
-export function placeQueue(arena: DmaArena, id: number, entries: number, doorbells: Doorbells): PlacedQueue {
+/** Finds room in the arena for the queues of an id: the submission queue, and at the next page the completion queue. */
+export function placeQueue(arena: DmaArena, id: number, entries: number): QueuePlace {
   const completions = Math.ceil((entries * SQE_BYTES) / NVME_PAGE) * NVME_PAGE;
   const chunk = arena.allocate(completions + entries * CQE_BYTES);
   const placement = {
@@ -177,5 +223,5 @@ export function placeQueue(arena: DmaArena, id: number, entries: number, doorbel
     submissionOffset: chunk.offset,
     completionOffset: chunk.offset + completions,
   };
-  return { queue: new QueuePair(placement, arena.memory.buffer, doorbells), placement, chunk };
+  return { placement, chunk };
 }

@@ -50,7 +50,8 @@ function world(answer: Answer = () => ({})) {
   arena.allocate(4096);
   const placement = { id: 0, entries: ENTRIES, submissionOffset: 0, completionOffset: 1024 };
   const pair = new QueuePair(placement, buffer, { tail, head: () => undefined });
-  const queue = new AdminQueue(pair, arena, 1000);
+  const queue = new AdminQueue('drive', arena, 1000);
+  queue.start(pair);
   return { admin: new NvmeAdmin(queue), queue, arena, seen, complete };
 }
 

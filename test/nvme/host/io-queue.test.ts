@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { IoQueue, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
 import { DmaArena } from '../../../lib/nvme/host/dma-arena';
+import { repeatedOpcodes } from '../../../lib/nvme/host/resubmission';
+import { WriteCache } from '../../../lib/nvme/host/write-cache';
 import { VfioUserError } from '../../../lib/errors';
 import { turns, until } from '../../client/support';
 
@@ -54,6 +56,8 @@ function world(depth = 3, maxTransfer = 131072, sgl = false) {
     maxTransfer,
     sgl,
     name: 'the device',
+    repeated: repeatedOpcodes('reads'),
+    cache: new WriteCache('the device'),
     onClose: (one) => closed.push(one),
   });
   let head = 0;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Moves a device, state and all, from one server to another: node examples/migrate.mts /tmp/source.sock /tmp/target.sock
+// Moves a device, state and all, from one server to another: node examples/migrate.mjs /tmp/source.sock /tmp/target.sock
 import { pipeline } from 'node:stream/promises';
 import { connect } from 'vfio-user';
 
 const [from = '/tmp/source.sock', to = '/tmp/target.sock'] = process.argv.slice(2);
-await using source = await connect(from);
-await using target = await connect(to);
+const source = await connect(from);
+const target = await connect(to);
 const { preCopy } = await source.migration.supported();
 const state = source.migration.createReadStream({ preCopy });
 try {
@@ -17,4 +17,7 @@ try {
   // The stream has brought the source back unless the target failed at the very end.
   if (!source.closed) await source.migration.setState('running');
   throw error;
+} finally {
+  await source.close();
+  await target.close();
 }
