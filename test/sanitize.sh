@@ -43,11 +43,11 @@ sanitize='-fsanitize=address,undefined'
     ../../node_modules/.bin/node-gyp configure build --jobs=max --loglevel=error
 )
 
-# Node.js itself is not instrumented, so the runtimes have to come first. SIGBUS is the addon's. V8 leaves some memory to the
-# end of the process: leaks change no exit code, and only those of the addon count, below.
+# Node.js itself is not instrumented, so the runtimes have to come first. SIGBUS is the addon's. LeakSanitizer does not know the
+# heap of V8: what only that refers to at the end of a process would be a leak.
 sanitized() {
   env LD_PRELOAD="$(gcc -print-file-name=libasan.so):$(gcc -print-file-name=libubsan.so)" \
-    ASAN_OPTIONS="handle_sigbus=0:abort_on_error=1:log_path=$work/report" LSAN_OPTIONS=exitcode=0 \
+    ASAN_OPTIONS="detect_leaks=0:handle_sigbus=0:abort_on_error=1:log_path=$work/report" \
     UBSAN_OPTIONS="print_stacktrace=1:log_path=$work/report" \
     VFIO_USER_PREBUILD="$PWD/build/sanitize" "$@"
 }
@@ -74,7 +74,6 @@ done
 # A report fails the run also where the process that made it was meant to fail.
 for report in "$work"/report.*; do
   [ -e "$report" ] || continue
-  if grep -q 'LeakSanitizer: detected' "$report" && ! grep -q ' native/\|/native/' "$report"; then continue; fi
   cat "$report"
   status=1
 done

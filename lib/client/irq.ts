@@ -34,6 +34,8 @@ export type VectorSelection =
 
 /** libvfio-user and QEMU take at most this many descriptors with one message, whatever they announce. */
 const MAX_FDS = 16;
+/** Most vectors of an index, far more than the 2048 of MSI-X. What a server announces beyond that is left out. */
+const MAX_VECTORS = 65_535;
 /** Default of `spin` in microseconds: as long as KVM looks for work before a processor sleeps (`halt_poll_ns`). */
 const DEFAULT_SPIN = 200;
 
@@ -61,7 +63,7 @@ export class VfioUserIrq implements DeviceIrq {
     this.#link = link;
     this.#connection = link.connection;
     this.index = description.index;
-    this.count = description.count;
+    this.count = Math.min(description.count, MAX_VECTORS);
     this.flags = description.flags;
     this.#fdsPerMessage = Math.max(1, Math.min(maxMsgFds, MAX_FDS));
     this.#exclusion = exclusion;

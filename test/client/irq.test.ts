@@ -50,6 +50,15 @@ test('an index is asked for once', async () => {
   expect(server.payloads(GET_IRQ_INFO)).toEqual([bare('10000000 00000000 02000000 00000000')]);
 });
 
+test('vectors by the billion are no more than a device can have', async () => {
+  const { device, server } = await fakeDevice(msix(0xffff_ffff));
+  const irq = await device.irq('msix');
+  expect(irq.count).toBe(65_535);
+  await irq.mask();
+  // `struct vfio_irq_set`: argsz, flags (1 is DATA_NONE, 8 ACTION_MASK), index, start, count.
+  expect(server.payloads(SET_IRQS)).toEqual([bare('14000000 09000000 02000000 00000000 ffff0000')]);
+});
+
 test.each([
   ['another index', info(1, 4)],
   ['12 bytes', u32(16, 1, 2)],
