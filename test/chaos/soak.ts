@@ -205,15 +205,14 @@ function sampleLines({ minute, ios, p50, p999, client, server }: Sample): string
 
 function judge(samples: readonly Sample[], tally: Tally): void {
   const counting = afterWarmUp(samples);
+  tally.now = `over ${counting.length} samples`;
   for (const who of ['client', 'server'] as const) {
     for (const [name, most] of Object.entries(MOST_GROWTH) as [keyof typeof MOST_GROWTH, number][]) {
       const rise = growth(counting.map((sample) => sample[who][name]));
-      const unit = name === 'mappings' ? 1 : MIB;
-      console.log(
-        `${who} ${name}: rises by ${(rise / unit).toFixed(2)}${unit === MIB ? ' MiB' : ''}, at most ${most / unit}`,
-      );
-      if (rise > most)
-        tally.mistake('leaks', `${who}: ${name} rises by ${rise} over ${counting.length} samples`);
+      const [unit, of] = name === 'mappings' ? [1, ''] : [MIB, ' MiB'];
+      const text = `${who}: ${name} rises by ${(rise / unit).toFixed(2)}${of}, at most by ${most / unit}`;
+      console.log(text);
+      if (rise > most) tally.mistake('leaks', text);
     }
     for (const name of CONSTANT) {
       const found = [...new Set(counting.map((sample) => sample[who][name]))];
