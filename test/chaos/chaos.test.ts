@@ -24,7 +24,7 @@ function run(
 ): { status: number | null; stdout: string; stderr: string } {
   const { status, stdout, stderr } = spawnSync(
     process.execPath,
-    ['--expose-gc', join(built, 'test/chaos', `${script}.js`), ...args],
+    ['--expose-gc', '--max-semi-space-size=1', join(built, 'test/chaos', `${script}.js`), ...args],
     { encoding: 'utf8', timeout: 3 * MINUTE, env: { ...process.env, NODE_DEBUG: '', TMPDIR: scratch } },
   );
   return { status, stdout, stderr };

@@ -37,6 +37,8 @@ const MOST_GROWTH = { rss: 16 * MIB, heap: 4 * MIB, external: MIB, mappings: 64 
 const CONSTANT = ['fds', 'eventfds', 'shared'] as const;
 /** By what factor the median latency of the last third may be longer than that of the first. */
 const MOST_SLOWING = 3;
+/** Samples without which latency is not judged: in few of them it is other work on the machine that shows. */
+const LEAST_FOR_LATENCY = 9;
 
 const HELP = `Drives the emulated controller for long, and judges whether memory, descriptors, mappings and latency stay flat.
 
@@ -205,26 +207,28 @@ function sampleLines({ minute, ios, p50, p999, client, server }: Sample): string
 
 function judge(samples: readonly Sample[], tally: Tally): void {
   const counting = afterWarmUp(samples);
+  tally.now = `over ${counting.length} samples`;
   for (const who of ['client', 'server'] as const) {
     for (const [name, most] of Object.entries(MOST_GROWTH) as [keyof typeof MOST_GROWTH, number][]) {
       const rise = growth(counting.map((sample) => sample[who][name]));
-      const unit = name === 'mappings' ? 1 : MIB;
-      console.log(
-        `${who} ${name}: rises by ${(rise / unit).toFixed(2)}${unit === MIB ? ' MiB' : ''}, at most ${most / unit}`,
-      );
-      if (rise > most)
-        tally.mistake('leaks', `${who}: ${name} rises by ${rise} over ${counting.length} samples`);
+      const [unit, of] = name === 'mappings' ? [1, ''] : [MIB, ' MiB'];
+      const text = `${who}: ${name} rises by ${(rise / unit).toFixed(2)}${of}, at most by ${most / unit}`;
+      console.log(text);
+      if (rise > most) tally.mistake('leaks', text);
     }
     for (const name of CONSTANT) {
       const found = [...new Set(counting.map((sample) => sample[who][name]))];
       if (found.length > 1) tally.mistake('leaks', `${who}: ${name} is not constant: ${found.join(', ')}`);
     }
   }
+  if (counting.length < LEAST_FOR_LATENCY) {
+    console.log(`median latency: not judged, since that takes ${LEAST_FOR_LATENCY} samples that count`);
+    return;
+  }
   const factor = slowing(counting.map(({ p50 }) => p50));
-  console.log(
-    `median latency: the last third is ${factor.toFixed(2)} times the first, at most ${MOST_SLOWING}`,
-  );
-  if (factor > MOST_SLOWING) tally.mistake('leaks', `latency: ${factor.toFixed(2)} times longer at the end`);
+  const text = `median latency: the last third is ${factor.toFixed(2)} times the first, at most ${MOST_SLOWING}`;
+  console.log(text);
+  if (factor > MOST_SLOWING) tally.mistake('leaks', text);
 }
 
 async function main(): Promise<number> {
