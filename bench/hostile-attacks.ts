@@ -34,7 +34,7 @@ const RANGES = 65535;
 const WHILE = 3000;
 /** Descriptors that a message brings, as many as the server announces. */
 const FDS = 16;
-const MSIX = 2;
+const REQ = 4;
 const VECTORS = 4096;
 /** DATA_EVENTFD and ACTION_TRIGGER of `struct vfio_irq_set`; DATA_NONE and ACTION_TRIGGER. */
 const SET_EVENTFDS = 4 | 32;
@@ -112,14 +112,14 @@ const vectors: Attack = {
       for (let start = 0; start < VECTORS; start += FDS)
         client.ask(
           Code.setIrqs,
-          setIrqs(SET_EVENTFDS, MSIX, start, FDS),
+          setIrqs(SET_EVENTFDS, REQ, start, FDS),
           new Array<number>(FDS).fill(event.fd),
         );
     };
     yield `${VECTORS} vectors with an eventfd each`;
     setAll();
     yield 'DEVICE_SET_IRQS that disables all of them';
-    client.ask(Code.setIrqs, setIrqs(DISABLE, MSIX, 0, 0));
+    client.ask(Code.setIrqs, setIrqs(DISABLE, REQ, 0, 0));
     setAll();
     yield 'the client goes away with its vectors';
     client.close();
@@ -136,7 +136,7 @@ const waiting: Attack = {
     yield 'commands with descriptors behind one that never ends';
     client.send(Code.deviceReset, Buffer.alloc(0));
     const fds = new Array<number>(FDS).fill(event.fd);
-    while (client.send(Code.setIrqs, setIrqs(SET_EVENTFDS, MSIX, 0, FDS), fds, { patience: 1000 }));
+    while (client.send(Code.setIrqs, setIrqs(SET_EVENTFDS, REQ, 0, FDS), fds, { patience: 1000 }));
     client.close();
     event.close();
   },

@@ -4,8 +4,8 @@
 import { openSync, readFileSync, readSync, writeFileSync } from 'node:fs';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { NvmeControllerModel, createBackend } from 'vfio-user/nvme';
-import { ConfigSpace, PciIrq, PciRegion } from 'vfio-user/pci';
-import { configRegion, serve, type PciDeviceModel } from 'vfio-user/server';
+import { PciIrq } from 'vfio-user/pci';
+import { serve, type PciDeviceModel } from 'vfio-user/server';
 
 /** What is served: the emulated controller, or a device that never ends a reset, nor a write to BAR 0. */
 export type ServedKind = 'nvme' | 'stuck device';
@@ -75,20 +75,19 @@ function status(field: string): number {
 }
 
 function stuckDevice(): PciDeviceModel {
-  const config = new ConfigSpace({
-    vendorId: 0x1234,
-    deviceId: 0x5678,
-    classCode: 0xff0000,
-    bars: { 0: { kind: 'memory32', size: 1 << 20 }, 2: { kind: 'memory32', size: 1 << 20 } },
-  });
+  const size = 1 << 20;
   return {
     name: 'stuck device',
-    regions: new Map([
-      [PciRegion.config, configRegion(config)],
-      [PciRegion.bar0, { size: 1 << 20, write: () => new Promise<void>(() => undefined) }],
-      [PciRegion.bar2, { size: 1 << 20, read: () => undefined, write: () => undefined }],
-    ]),
-    irqs: new Map([[PciIrq.msix, VECTORS]]),
+    pci: {
+      vendorId: 0x1234,
+      deviceId: 0x5678,
+      classCode: 0xff0000,
+      bars: {
+        0: { kind: 'memory32', size, write: () => new Promise<void>(() => undefined) },
+        2: { kind: 'memory32', size, read: () => undefined, write: () => undefined },
+      },
+    },
+    irqs: new Map([[PciIrq.req, VECTORS]]),
     reset: () => new Promise<void>(() => undefined),
   };
 }

@@ -16,11 +16,14 @@ export interface FioLog {
 /** fio's numbers of directions (fio(1), "LOG FILE FORMATS"). */
 const DIRECTION_NUMBERS: Readonly<Record<Direction, number>> = { read: 0, write: 1, trim: 2 };
 
-/** What is appended to the prefix for each kind. Submission is part of the latency here, so clat and lat are the same. */
+/**
+ * What is appended to the prefix for each kind. Latency counts from submission on, so that lat and clat are the same and slat is 0;
+ * fio's tools stop where one of the three is missing.
+ */
 const NAMES: Readonly<Record<LogKind, readonly string[]>> = {
   bw: ['bw'],
   iops: ['iops'],
-  lat: ['lat', 'clat'],
+  lat: ['lat', 'slat', 'clat'],
 };
 
 /**
@@ -30,7 +33,10 @@ const NAMES: Readonly<Record<LogKind, readonly string[]>> = {
 export function fioLogs(kind: LogKind, jobs: readonly JobResult[], largest: boolean): FioLog[] {
   return jobs.flatMap((job, index) => {
     const text = logText(kind, job, largest);
-    return NAMES[kind].map((name) => ({ suffix: `${name}.${index + 1}.log`, text }));
+    return NAMES[kind].map((name) => ({
+      suffix: `${name}.${index + 1}.log`,
+      text: name === 'slat' ? text.replace(/^(\d+), \d+/gm, '$1, 0') : text,
+    }));
   });
 }
 

@@ -329,7 +329,7 @@ export const OUTPUT_OPTIONS = {
     type: 'string',
     group: LOGS,
     placeholder: 'prefix',
-    help: 'Write the latency over time of each job into <prefix>_lat.<job>.log and <prefix>_clat.<job>.log.',
+    help: 'Write the latency over time of each job into <prefix>_lat.<job>.log, and _clat and _slat beside it.',
   },
   log_avg_msec: {
     type: 'count',

@@ -116,7 +116,9 @@ export function readJobFile(path: string): JobFile {
     takeOption(where, line, current, current === global, ignored);
   });
   if (sections.length === 0)
-    throw new UsageError(`${path}: there is no job; a job is a section, such as [reads]`);
+    throw new UsageError(
+      `${path} is neither a socket nor a job file with a job, which is a section, such as [reads]`,
+    );
   const defaults = new Map(FIO_DEFAULTS.map(([name, text]) => [name, { text, subject: `${path}: ${name}` }]));
   return { global, sections, defaults, ignored: [...ignored] };
 }

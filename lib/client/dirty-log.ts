@@ -160,7 +160,7 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
     const unit = pageSize ?? this.#pageSize;
     // Throws for a page size that makes no sense, before anything is asked.
     dirtyBitmapSize(length, unit);
-    for (const range of this.#devices.ranges.overlapping(BigInt(iova), length)) {
+    for (const range of this.#devices.ranges.overlapping(BigInt(iova), BigInt(length))) {
       // Memory that the device cannot map is written by message only, and our own account is complete.
       if (range.fd !== null) await this.#fetch(pages, range);
     }

@@ -3,9 +3,9 @@ import { VfioUserError } from '../errors';
 import { pageSize } from '../native';
 import { BorrowedFiles, MappedRange, checkPages, type DmaMapOptions, type DmaMapping } from './memory';
 import { IovaTable, formatRange } from './table';
-import { RangeChange, type DmaDevices } from './target';
+import { RangeChange, mappingsWithin, type DmaDevices } from './target';
 
-/** What became of one operation of a batch. */
+/** What became of a map of a batch, or of one of the mappings that it unmaps. */
 export interface DmaBatchOutcome {
   /** What was to be done. */
   readonly operation: 'map' | 'unmap';
@@ -19,7 +19,7 @@ export interface DmaBatchOutcome {
 
 /** A batch was not done as a whole (code `ERR_VFIO_USER_DMA`). The container's `ranges` are what is mapped now. */
 export class DmaBatchError extends VfioUserError {
-  /** By operation, in the order in which they were added. */
+  /** In the order of the operations; an unmap has one for each mapping. */
   readonly outcomes: readonly DmaBatchOutcome[];
 
   /** @internal */
@@ -46,7 +46,7 @@ export class DmaBatchError extends VfioUserError {
 /** One operation of a {@link DmaBatch}. */
 type Operation =
   | { readonly kind: 'map'; readonly options: DmaMapOptions }
-  | { readonly kind: 'unmap'; readonly iova: bigint; readonly size: number };
+  | { readonly kind: 'unmap'; readonly iova: bigint; readonly size: bigint };
 
 /**
  * Maps and unmaps that are done together, as between QEMU's memory listener `begin` and `commit`: nothing is sent before
@@ -80,9 +80,9 @@ export class DmaBatch {
     return this;
   }
 
-  /** Adds an unmap. Address and size must be those of one mapping, which may be one of this batch. */
-  unmap(iova: number | bigint, size: number): this {
-    this.#operations.push({ kind: 'unmap', iova: BigInt(iova), size });
+  /** Adds an unmap of all mappings that lie within a range, as the container's `unmap`. They may be of this batch. */
+  unmap(iova: number | bigint, size: number | bigint): this {
+    this.#operations.push({ kind: 'unmap', iova: BigInt(iova), size: BigInt(size) });
     return this;
   }
 
@@ -127,11 +127,10 @@ export function assertDone(changes: readonly RangeChange[], devices: DmaDevices)
 
 /** Checks the operations of a batch, each as if those before it were done, and makes the changes that they ask for. */
 class BatchPlan {
-  /** By operation; the ranges of maps are without memory still. */
+  /** In the order of the operations; the ranges of maps are without memory still. */
   readonly changes: RangeChange[] = [];
   /** The changes in runs, see {@link DmaDevices.change}: a map that takes the place of what a run unmaps begins a new run. */
   readonly runs: RangeChange[][] = [[]];
-  readonly #count: number;
   readonly #devices: DmaDevices;
   readonly #directDma: boolean;
   readonly #limits: { readonly maxDmaMaps: number; readonly pageSize: number };
@@ -141,22 +140,26 @@ class BatchPlan {
 
   /** @throws VfioUserError ERR_VFIO_USER_DMA; TypeError ERR_INVALID_ARG_VALUE */
   constructor(operations: readonly Operation[], devices: DmaDevices, directDma: boolean) {
-    this.#count = operations.length;
     this.#devices = devices;
     this.#directDma = directDma;
     this.#limits = { maxDmaMaps: devices.maxDmaMaps, pageSize: devices.pageSize };
     this.#table = devices.ranges.copy();
-    for (const operation of operations) {
-      if (operation.kind === 'map') this.#map(operation.options);
-      else this.#unmap(operation.iova, operation.size);
+    for (const [index, operation] of operations.entries()) {
+      const which = `operation ${index + 1} of ${operations.length}: `;
+      if (operation.kind === 'map') this.#map(operation.options, which);
+      else this.#unmap(operation.iova, operation.size, which);
     }
   }
 
-  #map(options: DmaMapOptions): void {
+  #map(options: DmaMapOptions, which: string): void {
     const { maxDmaMaps, pageSize: unit } = this.#limits;
     checkPages(options, options.fd === undefined ? unit : Math.max(pageSize, unit));
-    if (this.#table.size >= maxDmaMaps)
-      throw this.#error(`${this.#table.size} ranges would be mapped, no more are taken`);
+    if (this.#table.size >= maxDmaMaps) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_DMA',
+        `${which}${this.#table.size} ranges would be mapped, no more are taken`,
+      );
+    }
     const range = new MappedRange(options, this.#directDma, this.#devices);
     this.#table.add(range);
     if (this.#left.overlap(range.iova, range.size) !== undefined) {
@@ -166,41 +169,32 @@ class BatchPlan {
     this.#add(new RangeChange('map', range));
   }
 
-  #unmap(iova: bigint, size: number): void {
-    const range = this.#table.get(iova, size);
-    if (range === undefined) {
-      throw this.#error(
-        `${formatRange({ iova, size })} would not be mapped; address and size must be those of one mapping. Mapped: ${this.#table.dump()}`,
-      );
+  #unmap(iova: bigint, size: bigint, which: string): void {
+    for (const range of mappingsWithin(this.#table, iova, size, which)) {
+      this.#table.delete(range);
+      this.#left.add(range);
+      this.#add(new RangeChange('unmap', range));
     }
-    this.#table.delete(range);
-    this.#left.add(range);
-    this.#add(new RangeChange('unmap', range));
   }
 
   #add(change: RangeChange): void {
     this.changes.push(change);
     this.runs.at(-1)?.push(change);
   }
-
-  #error(text: string): VfioUserError {
-    const number = this.changes.length + 1;
-    return new VfioUserError('ERR_VFIO_USER_DMA', `operation ${number} of ${this.#count}: ${text}`);
-  }
 }
 
 /** Takes the memory of all maps. When that of one cannot be had, none is kept. */
 function takeMemory(operations: readonly Operation[], changes: readonly RangeChange[]): void {
   const files = new BorrowedFiles();
+  const ranges = changes.filter(({ kind }) => kind === 'map').map(({ range }) => range);
+  const maps = operations.filter((operation) => operation.kind === 'map');
   try {
-    for (const [index, { range }] of changes.entries()) {
-      const operation = operations[index];
-      if (operation?.kind !== 'map') continue;
-      const { fd, offset = 0 } = operation.options;
+    for (const [index, range] of ranges.entries()) {
+      const { fd, offset = 0 } = maps[index]?.options ?? {};
       if (fd !== undefined) files.back(range, fd, offset);
     }
   } catch (error) {
-    for (const { kind, range } of changes) if (kind === 'map') range.release();
+    for (const range of ranges) range.release();
     throw error;
   }
 }

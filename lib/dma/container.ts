@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, outOfRange } from '../errors';
+import { VfioUserError, asError, outOfRange } from '../errors';
 import { pageSize } from '../native';
 import type { DeviceDma, DmaMemory } from '../pci/device';
 import type { DirtyBitmap } from '../protocol/dirty-pages';
@@ -13,7 +13,7 @@ import {
   type DmaMapping,
   type HugePages,
 } from './memory';
-import { DmaDevices, notMapped } from './target';
+import { DmaDevices, mappingsWithin, notMapped } from './target';
 
 /** How a {@link DmaContainer} allocates and shares. */
 export interface DmaContainerOptions {
@@ -128,14 +128,22 @@ export class DmaContainer implements DeviceDma {
   }
 
   /**
-   * Takes a range from the devices. Address and size must be those of one mapping (vfio-user, VFIO_USER_DMA_UNMAP).
-   * The range stays when a device that is still there refuses or does not answer, as the device may still use it. Try again,
-   * or close the device.
+   * Takes all mappings that lie within a range from the devices; there may be none. Each device gets a message for each of them:
+   * not every server takes one for several (vfio-user, VFIO_USER_DMA_UNMAP). A mapping stays when a device that is still there
+   * refuses or does not answer, as the device may still use it. Try again, or close the device.
    *
-   * @throws VfioUserError ERR_VFIO_USER_DMA when there is no such mapping; REMOTE and others of a message
+   * @param size bytes, 1 to 2^64
+   * @returns the bytes that were unmapped
+   * @throws VfioUserError ERR_VFIO_USER_DMA when the range cuts through a mapping, or is none; nothing has been sent then
+   * @throws VfioUserError ERR_VFIO_USER_REMOTE and others of a message: the first that failed. The others were done
    */
-  async unmap(iova: number | bigint, size: number): Promise<void> {
-    return this.#devices.shared(() => this.#devices.leave(this.#get(BigInt(iova), size)));
+  async unmap(iova: number | bigint, size: number | bigint): Promise<number> {
+    return this.#devices.shared(async () => {
+      const ranges = mappingsWithin(this.#devices.ranges, BigInt(iova), BigInt(size));
+      const results = await Promise.allSettled(ranges.map((range) => this.#devices.leave(range)));
+      for (const result of results) if (result.status === 'rejected') throw asError(result.reason);
+      return ranges.reduce((sum, range) => sum + range.size, 0);
+    });
   }
 
   /**

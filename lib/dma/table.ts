@@ -132,10 +132,24 @@ export class IovaTable<Range extends IovaRange> {
     return range !== undefined && range.iova < iova + BigInt(size) ? range : undefined;
   }
 
+  /**
+   * The ranges that lie within `iova … iova+size`, by address.
+   *
+   * @returns the ranges, and one that is within it in part only, if any
+   */
+  within(iova: bigint, size: bigint): { ranges: Range[]; cut: Range | undefined } {
+    const ranges = this.overlapping(iova, size);
+    // Only the outermost can be beyond it.
+    const cut = [ranges[0], ranges.at(-1)].find(
+      (range) => range !== undefined && (range.iova < iova || range.iova + BigInt(range.size) > iova + size),
+    );
+    return { ranges, cut };
+  }
+
   /** The ranges that overlap `iova … iova+size`, by address. The first and the last may be beyond it in part. */
-  overlapping(iova: bigint, size: number): Range[] {
+  overlapping(iova: bigint, size: bigint): Range[] {
     const found: Range[] = [];
-    const end = iova + BigInt(size);
+    const end = iova + size;
     for (let range = this.#after(iova); range !== undefined && range.iova < end;) {
       found.push(range);
       range = this.#after(range.iova + BigInt(range.size));

@@ -356,6 +356,29 @@ async function outcomeOf(unmap: Promise<void>): Promise<[Error | null]> {
   }
 }
 
+/**
+ * The mappings that lie within a range, by address.
+ *
+ * @param which begins the message of an error
+ * @throws VfioUserError ERR_VFIO_USER_DMA when the range cuts through one, is empty, or leaves the 64-bit address space
+ */
+export function mappingsWithin(
+  mapped: IovaTable<MappedRange>,
+  iova: bigint,
+  size: bigint,
+  which = '',
+): readonly MappedRange[] {
+  const where = `${which}0x${iova.toString(16)}+0x${size.toString(16)}`;
+  if (iova < 0n || size < 1n || iova + size > 1n << 64n)
+    throw new VfioUserError('ERR_VFIO_USER_DMA', `${where} is empty or not within 64 bits of address`);
+  const { ranges, cut } = mapped.within(iova, size);
+  if (cut === undefined) return ranges;
+  throw new VfioUserError(
+    'ERR_VFIO_USER_DMA',
+    `${where} cuts through the mapping ${formatRange(cut)}; a mapping is unmapped as a whole. Mapped: ${mapped.dump()}`,
+  );
+}
+
 /** The error for a range that is no mapping. */
 export function notMapped(range: IovaRange, mapped: IovaTable<MappedRange>): VfioUserError {
   return new VfioUserError(

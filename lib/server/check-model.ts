@@ -2,9 +2,17 @@
 import { inspect } from 'node:util';
 import { invalidArgument } from '../errors';
 import { pageSize } from '../native';
-import { checkKeys, type Keys } from '../pci/check-keys';
-import { PciRegion, type SparseArea } from '../pci/device';
-import type { MigrationModel, PciDeviceModel, RegionType, ServedRegion, SharedFile } from './device-model';
+import { checkKeys, checkKind, type Keys, type KeysByKind } from '../pci/check-keys';
+import { PciIrq, type SparseArea } from '../pci/device';
+import type {
+  MigrationModel,
+  PciDeviceModel,
+  RegionType,
+  ServedBar,
+  ServedFunction,
+  ServedRegion,
+  SharedFile,
+} from './device-model';
 import { checkIoFds } from './served-io-fds';
 
 /** Indexes of regions and interrupts that are served. */
@@ -14,25 +22,30 @@ const MAX_VECTORS = 65535;
 
 const MODEL: Keys<PciDeviceModel> = {
   name: 'required',
-  regions: 'required',
-  irqs: 'required',
+  pci: 'required',
+  regions: 'optional',
+  irqs: 'optional',
   migration: 'optional',
   reset: 'optional',
+  configured: 'optional',
   attach: 'optional',
   mapped: 'optional',
   unmapping: 'optional',
   activity: 'optional',
   detach: 'optional',
 };
-const REGION: Keys<ServedRegion> = {
+const ACCESS = {
   size: 'required',
-  type: 'optional',
   shared: 'optional',
   ioFds: 'optional',
   concurrent: 'optional',
   read: 'optional',
   write: 'optional',
-};
+} as const;
+const REGION: Keys<ServedRegion> = { ...ACCESS, type: 'optional' };
+const IO_BAR = { ...ACCESS, kind: 'required' } as const;
+const MEMORY_BAR = { ...IO_BAR, prefetchable: 'optional' } as const;
+const BARS: KeysByKind<ServedBar> = { memory32: MEMORY_BAR, memory64: MEMORY_BAR, io: IO_BAR };
 const REGION_TYPE: Keys<RegionType> = { type: 'required', subtype: 'required' };
 const SHARED_FILE: Keys<SharedFile> = { fd: 'required', offset: 'required', areas: 'required' };
 const AREA: Keys<SparseArea> = { offset: 'required', size: 'required' };
@@ -51,15 +64,15 @@ const MIGRATION: Keys<MigrationModel> = {
  */
 export function checkModel(model: PciDeviceModel): void {
   checkKeys('device model', model, MODEL);
-  const { name, regions, irqs, migration } = model;
+  const { name, pci, regions = new Map<number, ServedRegion>(), irqs = new Map<number, number>() } = model;
+  const { migration } = model;
   for (const [key, map] of [
     ['regions', regions],
     ['irqs', irqs],
   ] as const) {
     if (typeof map.entries !== 'function') throw invalidArgument(`${key} of device model ${name} is no Map`);
   }
-  if (!regions.has(PciRegion.config))
-    throw invalidArgument(`device model ${name} has no configuration space (region ${PciRegion.config})`);
+  checkFunction(pci, model);
   if (migration !== undefined) {
     checkKeys(`migration of device model ${name}`, migration, MIGRATION);
     if (model.reset === undefined) {
@@ -71,6 +84,8 @@ export function checkModel(model: PciDeviceModel): void {
   for (const [index, region] of regions) {
     const where = `region ${index} of device model ${name}`;
     if (!isIndex(index)) throw invalidArgument(`${where}: an index is an integer from 0 to ${MAX_INDEX}`);
+    if (pci.bars?.[index as 0] !== undefined) throw invalidArgument(`${where} is declared by pci already`);
+    checkKeys(where, region, REGION);
     checkRegion(region, where);
   }
   for (const [index, count] of irqs) {
@@ -80,7 +95,27 @@ export function checkModel(model: PciDeviceModel): void {
           `give integers, at most ${MAX_VECTORS} vectors`,
       );
     }
+    if (index <= PciIrq.msix) {
+      throw invalidArgument(
+        `interrupt index ${index} of device model ${name}: INTx, MSI and MSI-X are declared by pci, with interruptPin and capabilities`,
+      );
+    }
   }
+}
+
+/** Checks what a device has behind its BARs; `ConfigSpace` checks what it says of them. */
+function checkFunction({ bars = {}, capabilities = [] }: ServedFunction, model: PciDeviceModel): void {
+  for (const [index, bar] of Object.entries(bars)) {
+    if (bar === undefined) continue;
+    const where = `BAR ${index} of device model ${model.name}`;
+    checkKind(where, bar, BARS);
+    checkRegion(bar, where);
+  }
+  const resettable = capabilities.some(
+    (capability) => capability.kind === 'express' && capability.functionLevelReset === true,
+  );
+  if (resettable && model.reset === undefined)
+    throw invalidArgument(`device model ${model.name} offers a function level reset, but has no reset`);
 }
 
 function isIndex(index: number): boolean {
@@ -88,7 +123,6 @@ function isIndex(index: number): boolean {
 }
 
 function checkRegion(region: ServedRegion, where: string): void {
-  checkKeys(where, region, REGION);
   const { size, type, shared, ioFds = [] } = region;
   if (!Number.isSafeInteger(size) || size < 0) {
     throw invalidArgument(`${where} has ${size} bytes; give an integer from 0 to 2^53 - 1`);

@@ -1,49 +1,93 @@
 // SPDX-License-Identifier: MIT
+import { invalidArgument } from '../errors';
 import { EventFd, closeFd } from '../native';
 import { PciIrq } from '../pci/device';
 import type { IrqAction, SetIrqsRequest } from '../protocol';
 import { CommandError, Errno, type FdList } from '../transport';
-import type { Eventually } from './model-calls';
+import type { FunctionState } from './function-state';
+import { IntxLine, MessageVector, type IrqVector } from './irq-vector';
+import { after, type Eventually } from './model-calls';
 import { inSlices } from './time-slice';
 
-/** An interrupt vector, as the client has set it. */
-interface Vector {
-  /** What the client set: the eventfd that we signal, and those with which it masks and unmasks. */
-  readonly eventFds: Record<IrqAction, EventFd | null>;
-  masked: boolean;
-  /** Triggered while masked. */
-  pending: boolean;
-  /** Signals since the client last unmasked. */
-  signals: number;
-}
-
-/** The interrupts of one client (vfio-user, VFIO_USER_DEVICE_SET_IRQS). Owns the eventfds that the client sends. */
+/**
+ * The interrupts of one client: what it has set (vfio-user, VFIO_USER_DEVICE_SET_IRQS), and which of INTx, MSI and MSI-X the
+ * device's interrupts become. Owns the eventfds that the client sends.
+ */
 export class ClientInterrupts {
-  /** By interrupt index. */
-  readonly #vectors: ReadonlyMap<number, readonly Vector[]>;
+  readonly #function: FunctionState;
   readonly #maxDescriptor: number;
+  readonly #line = new IntxLine();
+  /** By interrupt index, for all but INTx. */
+  readonly #messages: ReadonlyMap<number, readonly MessageVector[]>;
+  /** What the device's interrupts become. */
+  #kind: number = PciIrq.intx;
+  /** MSI vectors that have eventfds. */
+  #granted = 0;
+  /** Vectors of the device that hold the line high. */
+  readonly #high = new Set<number>();
+  /** MSI vectors that are masked in configuration space, or held, and have been signalled since; one bit each. */
+  #pending = 0;
   #closed = false;
 
-  /**
-   * @param irqs number of vectors by interrupt index
-   * @param maxDescriptor see `ProcessLimits`
-   */
-  constructor(irqs: ReadonlyMap<number, number>, maxDescriptor: number) {
+  /** @param maxDescriptor see `ProcessLimits` */
+  constructor(state: FunctionState, maxDescriptor: number) {
+    this.#function = state;
     this.#maxDescriptor = maxDescriptor;
-    this.#vectors = new Map(
-      [...irqs].map(([index, count]) => [index, Array.from({ length: count }, newVector)]),
+    this.#messages = new Map(
+      [...state.irqs]
+        .filter(([index]) => index !== PciIrq.intx)
+        .map(([index, count]) => [index, Array.from({ length: count }, () => new MessageVector())]),
     );
+    const msix = this.#messages.get(PciIrq.msix) ?? [];
+    if (state.msix !== null) {
+      state.msix.port = {
+        send: (vector) => msix[vector]?.send() ?? false,
+        pending: (vector) => msix[vector]?.pending ?? false,
+      };
+    }
+    this.configured();
   }
 
-  /** Signals a vector; false when it has no eventfd or is masked. Never throws. */
+  /** See `Client.setInterrupt`. */
+  set(high: boolean, vector: number): boolean {
+    if (this.#closed) return false;
+    if (this.#function.hasPin) {
+      if (high) this.#high.add(vector);
+      else this.#high.delete(vector);
+      if (this.#kind === PciIrq.intx) return this.#drive();
+    }
+    if (!high) return false;
+    if (this.#kind === PciIrq.msix) return this.#function.msix?.trigger(vector) ?? false;
+    return this.#kind === PciIrq.msi && this.#sendMsi(vector);
+  }
+
+  /** See `Client.trigger`. */
   trigger(irqIndex: number, vector: number): boolean {
-    const target = this.#vectors.get(irqIndex)?.[vector];
-    return target !== undefined && !this.#closed && signal(target);
+    if (irqIndex === PciIrq.intx || irqIndex === PciIrq.msi || irqIndex === PciIrq.msix)
+      throw invalidArgument('INTx, MSI and MSI-X are signalled with setInterrupt, not with trigger');
+    return !this.#closed && (this.#messages.get(irqIndex)?.[vector]?.send() ?? false);
   }
 
-  /** Whether a vector was triggered while it was masked, and has not been signalled since. */
-  pending(irqIndex: number, vector: number): boolean {
-    return this.#vectors.get(irqIndex)?.[vector]?.pending ?? false;
+  /** Configuration space has changed, or what the client has set: follows masks, and sends what they have held back. */
+  configured(): void {
+    const { config, msix, busMaster } = this.#function;
+    const state = config.msix;
+    this.#granted = this.#vectors(PciIrq.msi).filter(({ enabled }) => enabled).length;
+    // As with the kernel's VFIO, a client enables an interrupt by its eventfds. One that drives the function itself may do so in
+    // configuration space before.
+    if (state?.enabled === true || this.#vectors(PciIrq.msix).some(({ enabled }) => enabled))
+      this.#kind = PciIrq.msix;
+    else this.#kind = config.msi?.enabled === true || this.#granted > 0 ? PciIrq.msi : PciIrq.intx;
+    if (msix !== null) msix.held = !busMaster || state?.functionMask === true;
+    this.#deliverMsi();
+    this.#drive();
+  }
+
+  /** The device is reset: its interrupts are low, and none is pending. */
+  reset(): void {
+    this.#high.clear();
+    this.#pending = 0;
+    this.configured();
   }
 
   /**
@@ -51,9 +95,9 @@ export class ClientInterrupts {
    *
    * @throws CommandError EINVAL, or EMFILE when too many descriptors are open; nothing has changed then
    */
-  set(request: Readonly<SetIrqsRequest>, fds: FdList): Eventually<void> {
-    const { index, data, action, start, count, booleans } = request;
-    const vectors = this.#vectors.get(index) ?? [];
+  setIrqs(request: Readonly<SetIrqsRequest>, fds: FdList): Eventually<void> {
+    const { index, data, action, start, count } = request;
+    const vectors = this.#vectors(index);
     if (fds.length > 0 && data !== 'eventfd')
       throw new CommandError(Errno.EINVAL, `${fds.length} file descriptors, but data are not eventfds`);
     if (start >= vectors.length || start + count > vectors.length) {
@@ -65,85 +109,86 @@ export class ClientInterrupts {
     if (count === 0) {
       if (data !== 'none' || action !== 'trigger' || start !== 0)
         throw new CommandError(Errno.EINVAL, 'no vectors, but not the form that disables an interrupt index');
-      return inSlices(vectors, disable);
     }
-    const chosen = vectors.slice(start, start + count);
-    if (data === 'eventfd') {
-      this.#assign(chosen, action, fds, index === PciIrq.intx);
-      return;
-    }
-    return inSlices(chosen, (vector, i) => {
-      if (booleans?.[i] !== 0) act(vector, action, index === PciIrq.intx);
+    return after(this.#apply(vectors.slice(start, start + count), request, fds), () => {
+      this.configured();
     });
   }
 
   /** Signals nothing any more, and closes all eventfds. Resolves when that is done. */
   async close(): Promise<void> {
     this.#closed = true;
-    await inSlices([...this.#vectors.values()].flat(), disable);
+    if (this.#function.msix !== null) this.#function.msix.port = null;
+    this.#line.disable();
+    await inSlices([...this.#messages.values()].flat(), (vector) => {
+      vector.disable();
+    });
   }
 
-  #assign(vectors: readonly Vector[], action: IrqAction, fds: FdList, level: boolean): void {
+  #vectors(index: number): readonly IrqVector[] {
+    if (index !== PciIrq.intx) return this.#messages.get(index) ?? [];
+    return this.#function.hasPin ? [this.#line] : [];
+  }
+
+  #apply(
+    chosen: readonly IrqVector[],
+    { index, data, action, booleans }: Readonly<SetIrqsRequest>,
+    fds: FdList,
+  ): Eventually<void> {
+    if (chosen.length === 0) {
+      return inSlices(this.#vectors(index), (vector) => {
+        vector.disable();
+      });
+    }
+    if (data !== 'eventfd') {
+      return inSlices(chosen, (vector, i) => {
+        if (booleans?.[i] !== 0) vector.act(action);
+      });
+    }
+    this.#assign(chosen, action, fds);
+    return undefined;
+  }
+
+  #assign(vectors: readonly IrqVector[], action: IrqAction, fds: FdList): void {
     if (fds.length !== 0 && fds.length !== vectors.length) {
       throw new CommandError(Errno.EINVAL, `${fds.length} eventfds for ${vectors.length} vectors`);
     }
     const eventFds = fds.length === 0 ? [] : adopt(fds, this.#maxDescriptor);
     vectors.forEach((vector, i) => {
-      vector.eventFds[action]?.close();
-      const eventFd = eventFds[i] ?? null;
-      vector.eventFds[action] = eventFd;
-      if (action !== 'trigger') {
-        eventFd?.watch(() => {
-          act(vector, action, level);
-        });
-      } else if (eventFd === null) vector.pending = false;
+      vector.assign(action, eventFds[i] ?? null);
     });
   }
-}
 
-function newVector(): Vector {
-  return { eventFds: { trigger: null, mask: null, unmask: null }, masked: false, pending: false, signals: 0 };
-}
-
-function disable(vector: Vector): void {
-  for (const action of ['trigger', 'mask', 'unmask'] as const) {
-    vector.eventFds[action]?.close();
-    vector.eventFds[action] = null;
+  /** The line is low while messages are enabled (PCI Local Bus 3.0, 6.8.3.3); Interrupt Status tells of it even if it is disabled. */
+  #drive(): boolean {
+    if (!this.#function.hasPin) return false;
+    const high = this.#kind === PciIrq.intx && this.#high.size > 0;
+    this.#function.config.setInterruptStatus(high);
+    return this.#line.drive(high, this.#function.interruptDisabled);
   }
-  vector.masked = false;
-  vector.pending = false;
-  vector.signals = 0;
-}
 
-/** @param level the interrupt is level-triggered, as INTx is */
-function act(vector: Vector, action: IrqAction, level: boolean): void {
-  if (action === 'trigger') signal(vector);
-  else if (action === 'mask') vector.masked = true;
-  else {
-    // The client unmasks INTx when the guest is done with it. A signal that came while the line was up was not seen as
-    // another interrupt, so it is given again: once too often is harmless, once too little hangs the guest.
-    const again = vector.pending || (level && vector.signals > 1);
-    vector.masked = false;
-    vector.pending = false;
-    vector.signals = 0;
-    if (again) signal(vector);
-  }
-}
-
-function signal(vector: Vector): boolean {
-  const eventFd = vector.eventFds.trigger;
-  if (eventFd === null) return false;
-  if (vector.masked) {
-    vector.pending = true;
+  #sendMsi(vector: number): boolean {
+    const vectors = this.#messages.get(PciIrq.msi) ?? [];
+    const target = vector % (this.#granted > 0 ? this.#granted : vectors.length);
+    if (!this.#msiHeld(target)) return vectors[target]?.send() ?? false;
+    this.#pending |= 1 << target;
+    this.#function.config.setMsiPending(target, true);
     return false;
   }
-  try {
-    eventFd.signal();
-  } catch {
-    return false;
+
+  #msiHeld(vector: number): boolean {
+    const { config, busMaster } = this.#function;
+    return !busMaster || (((config.msi?.mask ?? 0) >>> vector) & 1) !== 0;
   }
-  vector.signals++;
-  return true;
+
+  #deliverMsi(): void {
+    for (let vector = 0; vector < 32 && this.#pending !== 0; vector++) {
+      if (((this.#pending >>> vector) & 1) === 0 || this.#msiHeld(vector)) continue;
+      this.#pending &= ~(1 << vector);
+      this.#function.config.setMsiPending(vector, false);
+      this.#sendMsi(vector);
+    }
+  }
 }
 
 /** Takes all descriptors, or none of them when there are too many or one is no eventfd. */

@@ -44,6 +44,7 @@ export class ClientMemoryMap implements ClientMemory {
   readonly #limits: ClientMemoryLimits;
   readonly #report: (error: unknown) => void;
   #generation = 0;
+  #busMaster = true;
   #closed = false;
   /** Ranges whose memory the client has truncated. */
   #lost = 0;
@@ -70,11 +71,22 @@ export class ClientMemoryMap implements ClientMemory {
     return this.#generation;
   }
 
+  get busMaster(): boolean {
+    return this.#busMaster;
+  }
+
+  set busMaster(value: boolean) {
+    if (value === this.#busMaster) return;
+    this.#busMaster = value;
+    this.#changed();
+  }
+
   get ranges(): readonly ClientRange[] {
     return [...this.#ranges];
   }
 
   place(iova: number | bigint, length: number, access: Access): MappedPlace | null {
+    if (!this.#busMaster) return null;
     const range = this.#find(iova, length);
     const buffer = range?.buffer ?? null;
     if (range === null || buffer === null || !range.allows(access)) return null;
@@ -110,7 +122,7 @@ export class ClientMemoryMap implements ClientMemory {
   }
 
   markDirty(iova: number | bigint, length: number): void {
-    this.#accessible(iova, length, 'write');
+    this.#allowed(iova, length, 'write');
     this.dirtyLog.mark(iova, length);
   }
 
@@ -139,7 +151,23 @@ export class ClientMemoryMap implements ClientMemory {
     return range;
   }
 
-  /** The range with exactly this address and size, which a DMA_UNMAP must name; undefined when there is none. */
+  /**
+   * The ranges that a DMA_UNMAP names, by address: all that lie within it. There may be none: QEMU with a virtual IOMMU unmaps
+   * whole address spaces.
+   *
+   * @throws CommandError EINVAL when it cuts through a range, or names no bytes
+   */
+  within(address: U64, size: U64): ClientRange[] {
+    if (BigInt(size) === 0n) throw new CommandError(Errno.EINVAL, 'a DMA_UNMAP of 0 bytes');
+    const { ranges, cut } = this.#ranges.within(BigInt(address), BigInt(size));
+    if (cut === undefined) return ranges;
+    throw new CommandError(
+      Errno.EINVAL,
+      `a DMA_UNMAP of 0x${size.toString(16)} bytes at 0x${address.toString(16)} cuts through ${formatRange(cut)}`,
+    );
+  }
+
+  /** The range with exactly this address and size; undefined when there is none. */
   get(address: U64, size: U64): ClientRange | undefined {
     return this.#ranges.get(BigInt(address), Number(size));
   }
@@ -154,8 +182,11 @@ export class ClientMemoryMap implements ClientMemory {
     this.#unmap(own);
   }
 
-  /** Takes all ranges away at once, then unmaps them, in a time that is proportional to their number. */
-  async removeAll(): Promise<void> {
+  /** Takes everything away, for good. Resolves when all is unmapped, in a time that is proportional to the number of ranges. */
+  async close(): Promise<void> {
+    this.#closed = true;
+    this.#budget.cancelAll();
+    if (this.#lost > 1) this.#report(lostError(`in ${this.#lost} ranges`));
     const ranges = [...this.#ranges];
     this.#ranges.clear();
     this.dirtyLog.clearAll();
@@ -163,14 +194,6 @@ export class ClientMemoryMap implements ClientMemory {
     await inSlices(ranges, (range) => {
       this.#unmap(range);
     });
-  }
-
-  /** Takes everything away, for good. Resolves when all is unmapped. */
-  async close(): Promise<void> {
-    this.#closed = true;
-    this.#budget.cancelAll();
-    if (this.#lost > 1) this.#report(lostError(`in ${this.#lost} ranges`));
-    await this.removeAll();
   }
 
   /** The first range is told at once, the others when the client is gone: there may be thousands. */
@@ -246,7 +269,16 @@ export class ClientMemoryMap implements ClientMemory {
     return (this.#recent = segment.range);
   }
 
+  /** The segments of an access, if it is allowed now. */
   #accessible(iova: number | bigint, length: number, access: 'read' | 'write'): IovaSegment<MappedRange>[] {
+    if (this.#busMaster) return this.#allowed(iova, length, access);
+    throw new VfioUserError(
+      'ERR_VFIO_USER_DMA',
+      'the client does not let the device reach memory: Bus Master Enable of its command register is clear',
+    );
+  }
+
+  #allowed(iova: number | bigint, length: number, access: 'read' | 'write'): IovaSegment<MappedRange>[] {
     const valid = typeof iova === 'bigint' || Number.isSafeInteger(iova);
     const segments = valid ? this.#ranges.lookup(BigInt(iova), length) : undefined;
     if (segments?.every(({ range }) => range.allows(access)) === true) return segments;

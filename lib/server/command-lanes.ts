@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { Command, commandRow } from '../protocol';
 import type { Lane } from '../transport';
-import type { PciDeviceModel } from './device-model';
+import type { FunctionState } from './function-state';
 
-type Regions = PciDeviceModel['regions'];
+type Regions = FunctionState['regions'];
 
 /** Commands in which the device model has no part overlap with each other and with all accesses. */
 const APART: Lane = { key: 'apart', shared: true };

@@ -15,8 +15,8 @@ import {
   type RegionCapability,
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
-import { checkModel } from './check-model';
-import type { PciDeviceModel, ServedRegion, SharedFile } from './device-model';
+import type { ServedRegion, SharedFile } from './device-model';
+import type { FunctionState } from './function-state';
 import { answerIoFds } from './served-io-fds';
 
 /** How many regions VFIO defines for PCI. Clients take a smaller number for a mistake. */
@@ -28,22 +28,23 @@ const PCI_IRQS = PciIrq.req + 1;
  * question that cannot be decoded.
  */
 export class DeviceDescription {
-  readonly #model: PciDeviceModel;
+  readonly #function: FunctionState;
+  readonly #resettable: boolean;
   readonly #regionCount: number;
   readonly #irqCount: number;
 
-  /** @throws TypeError ERR_INVALID_ARG_VALUE when the model contradicts itself */
-  constructor(model: PciDeviceModel) {
-    checkModel(model);
-    this.#model = model;
-    this.#regionCount = Math.max(PCI_REGIONS, ...[...model.regions.keys()].map((index) => index + 1));
-    this.#irqCount = Math.max(PCI_IRQS, ...[...model.irqs.keys()].map((index) => index + 1));
+  /** @param resettable the device offers a reset */
+  constructor(state: FunctionState, resettable: boolean) {
+    this.#function = state;
+    this.#resettable = resettable;
+    this.#regionCount = Math.max(PCI_REGIONS, state.regionCount);
+    this.#irqCount = Math.max(PCI_IRQS, ...[...state.irqs.keys()].map((index) => index + 1));
   }
 
   /** Answers a DEVICE_GET_INFO (vfio-user, VFIO_USER_DEVICE_GET_INFO). */
   device(payload: Uint8Array): CommandReply {
     decodeDeviceInfoRequest(payload);
-    const reset = this.#model.reset === undefined ? 0 : DeviceFlag.reset;
+    const reset = this.#resettable ? DeviceFlag.reset : 0;
     return {
       payload: encodeDeviceInfoReply({
         flags: DeviceFlag.pci | reset,
@@ -63,7 +64,7 @@ export class DeviceDescription {
   region(payload: Uint8Array, maxMsgFds: number, fdOf: (shared: SharedFile) => number): CommandReply {
     const { argsz, index } = decodeRegionInfoRequest(payload);
     this.#checkRegion(index);
-    const region = this.#model.regions.get(index);
+    const region = this.#function.regions.get(index);
     const { shared } = region ?? {};
     const areas = maxMsgFds > 0 ? (shared?.areas ?? []) : [];
     const capabilities: RegionCapability[] = [];
@@ -94,22 +95,22 @@ export class DeviceDescription {
   regionIoFds(payload: Uint8Array, maxMsgFds: number, openSocket: (index: number) => Socket): CommandReply {
     const { argsz, index } = decodeRegionIoFdsRequest(payload);
     this.#checkRegion(index);
-    return answerIoFds(index, this.#model.regions.get(index)?.ioFds ?? [], argsz, maxMsgFds, () =>
+    return answerIoFds(index, this.#function.regions.get(index)?.ioFds ?? [], argsz, maxMsgFds, () =>
       openSocket(index),
     );
   }
 
   /**
    * Answers a DEVICE_GET_IRQ_INFO (vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO). Vectors can be added one by one, so NORESIZE
-   * is not set. Only INTx is announced as maskable, as the kernel does: MSI-X is masked in its table.
+   * is not set. INTx is announced as the kernel does, see `IntxLine`: MSI-X is masked in its table.
    */
   irq(payload: Uint8Array): CommandReply {
     const { index } = decodeIrqInfoRequest(payload);
     if (index >= this.#irqCount)
       throw new CommandError(Errno.EINVAL, `interrupt index ${index} of ${this.#irqCount}`);
-    const count = this.#model.irqs.get(index) ?? 0;
-    const maskable = index === PciIrq.intx ? IrqInfoFlag.maskable : 0;
-    return { payload: encodeIrqInfoReply({ index, flags: IrqInfoFlag.eventfd | maskable, count }) };
+    const count = this.#function.irqs.get(index) ?? 0;
+    const level = index === PciIrq.intx ? IrqInfoFlag.maskable | IrqInfoFlag.automasked : 0;
+    return { payload: encodeIrqInfoReply({ index, flags: IrqInfoFlag.eventfd | level, count }) };
   }
 
   #checkRegion(index: number): void {

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+import type { ConfigEffect } from '../pci/config-space';
+import type { BarDeclaration, ConfigSpaceDeclaration } from '../pci/declaration';
 import type { SparseArea } from '../pci/device';
 import type { MigrationStateName } from '../protocol';
 import type { ServedIoFd } from './served-io-fds';
@@ -95,25 +97,37 @@ export interface MappedPlace {
  * awaits of {@link ClientMemory.read} or {@link ClientMemory.write} comes too late when it goes by message. Answer first.
  */
 export interface ClientMemory {
-  /** Changes whenever a range is mapped or unmapped; a model that keeps {@link MappedPlace}s compares it. */
+  /**
+   * Changes whenever a range is mapped or unmapped, and with {@link busMaster}; a model that keeps {@link MappedPlace}s
+   * compares it.
+   */
   readonly generation: number;
+  /**
+   * Whether the client lets the device reach memory: Bus Master Enable (PCI Local Bus 3.0, 6.2.2). While it does not, there are no
+   * places, and nothing can be read or written. `configured` of the model is told when the command register changes.
+   *
+   * True until the client changes its command register for the first time: some clients never write it.
+   */
+  readonly busMaster: boolean;
   /** What is mapped, by ascending address. A new array each time. */
   readonly ranges: readonly ClientRange[];
   /**
    * Finds `length` bytes at `iova` in one mapped range; null when they are not mapped here, not within one range,
-   * or not allowed for `access`.
+   * not allowed for `access`, or the device is no bus master.
    */
   place(iova: number | bigint, length: number, access: 'read' | 'write' | 'readwrite'): MappedPlace | null;
   /**
    * Reads the client's memory, from mappings where there are, by DMA_READ messages otherwise.
    *
-   * @throws VfioUserError ERR_VFIO_USER_DMA when bytes are not mapped, or may not be read; what a message may fail with
+   * @throws VfioUserError ERR_VFIO_USER_DMA when bytes are not mapped or may not be read, or the device is no bus master; what a
+   *   message may fail with
    */
   read(iova: number | bigint, length: number): Promise<Uint8Array>;
   /**
    * Writes the client's memory, to mappings where there are, by DMA_WRITE messages otherwise.
    *
-   * @throws VfioUserError ERR_VFIO_USER_DMA when bytes are not mapped, or may not be written; what a message may fail with
+   * @throws VfioUserError ERR_VFIO_USER_DMA when bytes are not mapped or may not be written, or the device is no bus master; what a
+   *   message may fail with
    */
   write(iova: number | bigint, data: Uint8Array): Promise<void>;
   /**
@@ -132,14 +146,42 @@ export interface Client {
   /** What the client shows of its memory. */
   readonly memory: ClientMemory;
   /**
-   * Signals an interrupt vector; false when the client has not set an eventfd for it, or masks it (then it becomes
-   * pending). Never throws: a client without an eventfd polls.
+   * Sets the state of an interrupt, whether it is INTx, MSI or MSI-X, whichever the client has enabled:
+   *
+   * - INTx is a level (PCI Local Bus 3.0, 2.2.6): the line is high while any vector is. The client is signalled while it is high, once
+   *   for each time that it says that it has served the interrupt. Interrupt Status and Interrupt Disable are looked after.
+   * - MSI and MSI-X are messages: each call with `high` sends one. One that is masked, or that comes while the device is no bus master,
+   *   becomes pending, and is sent once when it may be. When the client has granted fewer MSI vectors than the device has, several
+   *   share one.
+   *
+   * A device with one interrupt calls `client.setInterrupt((status & enabled) !== 0)` whenever that may have changed.
+   *
+   * @param vector of the device, from 0, default 0
+   * @returns whether the client has been signalled now. It may poll instead, and set no eventfd
+   * @throws RangeError for a vector that MSI-X does not have
+   */
+  setInterrupt(high: boolean, vector?: number): boolean;
+  /**
+   * Signals a vector of another interrupt: ERR, REQ, one of the device's own.
    *
    * @param irqIndex see `PciIrq`
+   * @param vector default 0
+   * @returns false when the client has not set an eventfd for it, or masks it; then it becomes pending
+   * @throws TypeError ERR_INVALID_ARG_VALUE for INTx, MSI and MSI-X, see {@link setInterrupt}
    */
-  trigger(irqIndex: number, vector: number): boolean;
-  /** Whether a vector was triggered while the client masked it with a message, and still waits for the mask to go. */
-  pending(irqIndex: number, vector: number): boolean;
+  trigger(irqIndex: number, vector?: number): boolean;
+}
+
+/** A BAR of a served device: what configuration space says of it, and what is behind it. */
+export type ServedBar = BarDeclaration & Omit<ServedRegion, 'type'>;
+
+/** The PCI function of a served device: identity, BARs and capabilities. Everything that clients see of them follows from it. */
+export interface ServedFunction extends Omit<ConfigSpaceDeclaration, 'bars'> {
+  /**
+   * The BARs by index, as `{ 0: { kind: 'memory32', size: 0x1000, read, write }, … }`. The server itself serves the MSI-X table
+   * and the pending bits in the BARs that they are in.
+   */
+  readonly bars?: Readonly<Partial<Record<0 | 1 | 2 | 3 | 4 | 5, ServedBar | undefined>>>;
 }
 
 /**
@@ -151,17 +193,34 @@ export interface Client {
 export interface PciDeviceModel {
   /** For messages. */
   readonly name: string;
-  /** By region index (`PciRegion`), 0 to 255; configuration space (7) is required. */
-  readonly regions: ReadonlyMap<number, ServedRegion>;
-  /** Number of vectors, 0 to 65535, by interrupt index (`PciIrq`). */
-  readonly irqs: ReadonlyMap<number, number>;
+  /**
+   * Identity, BARs and capabilities. The server makes configuration space of it (which is reset with the device, and for each
+   * client) and the vectors of INTx, MSI and MSI-X.
+   */
+  readonly pci: ServedFunction;
+  /**
+   * More regions by index (`PciRegion`), 0 to 255: the ROM, those of the device's own, and BARs of which configuration space does not
+   * tell, as their size is no power of two. One for configuration space takes the place of that of the server, for a device that
+   * has its own, or a wrong one; the server does not see then what clients write there.
+   */
+  readonly regions?: ReadonlyMap<number, ServedRegion>;
+  /** Vectors of more interrupts, 0 to 65535, by interrupt index (`PciIrq`): REQ, those of the device's own. ERR has one by default. */
+  readonly irqs?: ReadonlyMap<number, number>;
   /**
    * How the device saves and loads its state; without it, it cannot migrate. It needs {@link reset} too, the only way out
    * of a failed migration.
    */
   readonly migration?: MigrationModel;
-  /** Resets the device. Without this function the device offers no reset. */
+  /**
+   * Resets the device, for DEVICE_RESET and a function level reset. Its configuration space has been reset, and its interrupts are
+   * low. Without this function the device offers no reset.
+   */
   reset?(): void | Promise<void>;
+  /**
+   * A write of the client's has changed configuration space. Called once for each change, in the order in which a device should
+   * act, and not for a function level reset, which calls {@link reset}.
+   */
+  configured?(effect: ConfigEffect): void | Promise<void>;
   /** A client has negotiated. */
   attach?(client: Client): void;
   /** A range of the client's memory has become available. */

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** The server: a PCI device that is implemented in TypeScript, served to vfio-user clients. */
 export { CommandError, Errno } from '../transport';
-export { configRegion } from './config-region';
 export type {
   Client,
   ClientMemory,
@@ -11,6 +10,8 @@ export type {
   MigrationSink,
   PciDeviceModel,
   RegionType,
+  ServedBar,
+  ServedFunction,
   ServedRegion,
   SharedFile,
 } from './device-model';
@@ -27,7 +28,6 @@ export {
   type SharedMemoryOptions,
   type SocketOwner,
 } from '../native';
-export { MsixTable, type MsixLayout } from './msix-table';
 export type {
   ModelIoRegionFd,
   ServedIoEventFd,
@@ -45,4 +45,11 @@ export {
   type MigrationStateName,
   type U64,
 } from '../protocol';
+export {
+  RegisterFile,
+  type RegisterDeclaration,
+  type RegisterFileDeclaration,
+  type RegisterOf,
+  type RegisterValue,
+} from './register-file';
 export { serve, type Server, type ServeOptions, type ServerCapabilities } from './server';

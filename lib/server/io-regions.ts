@@ -3,7 +3,7 @@ import type { VfioUserError } from '../errors';
 import { Socket } from '../native';
 import type { LaneQueue } from '../transport';
 import { regionLane } from './command-lanes';
-import type { PciDeviceModel } from './device-model';
+import type { FunctionState } from './function-state';
 import { IoRegionService } from './io-region-service';
 import type { Eventually } from './model-calls';
 import { ownIoRegions } from './served-io-fds';
@@ -20,11 +20,11 @@ export interface IoRegionAccess {
 
 /** The ioregionfds of one client that the server itself serves: one socket for each region. */
 export class IoRegions {
-  readonly #regions: PciDeviceModel['regions'];
+  readonly #regions: FunctionState['regions'];
   readonly #access: IoRegionAccess;
   readonly #services = new Map<number, IoRegionService>();
 
-  constructor(regions: PciDeviceModel['regions'], access: IoRegionAccess) {
+  constructor(regions: FunctionState['regions'], access: IoRegionAccess) {
     this.#regions = regions;
     this.#access = access;
   }

@@ -11,7 +11,7 @@ export type Eventually<T> = T | Promise<T>;
 export type ModelCall = <T>(call: () => Eventually<T>) => Eventually<T>;
 
 /** `value` once `before` is done; at once when it is no promise, so that plain models stay synchronous. */
-export function after<T>(before: Eventually<unknown>, value: () => T): Eventually<T> {
+export function after<T>(before: Eventually<unknown>, value: () => Eventually<T>): Eventually<T> {
   return before instanceof Promise ? before.then(value) : value();
 }
 

@@ -8,7 +8,8 @@ import {
   encodeRegionWriteReply,
 } from '../protocol';
 import { CommandError, Errno, type CommandReply } from '../transport';
-import type { PciDeviceModel, ServedRegion } from './device-model';
+import type { ServedRegion } from './device-model';
+import type { FunctionState } from './function-state';
 import { after, type Eventually, type ModelCall } from './model-calls';
 
 /**
@@ -16,12 +17,12 @@ import { after, type Eventually, type ModelCall } from './model-calls';
  * cannot be decoded.
  */
 export class RegionAccessor {
-  readonly #regions: PciDeviceModel['regions'];
+  readonly #regions: FunctionState['regions'];
   readonly #call: ModelCall;
   readonly #maxTransfer: number;
 
   /** @param maxTransfer largest `count` that is served, in bytes */
-  constructor(regions: PciDeviceModel['regions'], call: ModelCall, maxTransfer: number) {
+  constructor(regions: FunctionState['regions'], call: ModelCall, maxTransfer: number) {
     this.#regions = regions;
     this.#call = call;
     this.#maxTransfer = maxTransfer;

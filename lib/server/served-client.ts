@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { fileSize } from '../native';
+import type { ConfigEffect } from '../pci/config-space';
 import {
   Command,
   DmaUnmapFlag,
@@ -8,6 +9,8 @@ import {
   decodeDmaUnmapRequest,
   decodeSetIrqsRequest,
   encodeDmaUnmapReply,
+  type DirtyBitmapInfo,
+  type DmaUnmapRequest,
 } from '../protocol';
 import {
   CommandError,
@@ -23,17 +26,20 @@ import { ClientMemoryMap } from './client-memory';
 import type { DeviceDescription } from './device-description';
 import { answerDeviceFeature } from './device-feature';
 import type { Client, ClientRange, PciDeviceModel, SharedFile } from './device-model';
+import type { FunctionState } from './function-state';
 import { IoRegions } from './io-regions';
 import type { Migration } from './migration';
 import { after, type Eventually, type ModelCalls } from './model-calls';
 import type { Agreement } from './negotiation';
 import type { ProcessLimits } from './process-limits';
+import { RefusedMaps } from './refused-maps';
 import { RegionAccessor } from './region-access';
 import { TimeSlice } from './time-slice';
 
 /** A device as it is served: its model, and what the server keeps for it from client to client. */
 export interface ServedDevice {
   readonly model: PciDeviceModel;
+  readonly function: FunctionState;
   readonly description: DeviceDescription;
   /** Null when the device cannot migrate. */
   readonly migration: Migration | null;
@@ -70,10 +76,10 @@ export class ServedClient implements Client {
   readonly #interrupts: ClientInterrupts;
   readonly #regions: RegionAccessor;
   readonly #ioRegions: IoRegions;
+  readonly #refusedMaps: RefusedMaps;
 
   constructor(options: ServedClientOptions) {
     const { name, device, agreement, processLimits, connection, turns, calls, report } = options;
-    const { model } = device;
     const { ours, limits } = agreement;
     this.name = name;
     this.#device = device;
@@ -89,9 +95,10 @@ export class ServedClient implements Client {
       },
       report,
     );
-    this.#interrupts = new ClientInterrupts(model.irqs, processLimits.descriptors);
-    this.#regions = new RegionAccessor(model.regions, calls.call, ours.maxDataXferSize);
-    this.#ioRegions = new IoRegions(model.regions, {
+    this.#refusedMaps = new RefusedMaps(report);
+    this.#interrupts = new ClientInterrupts(device.function, processLimits.descriptors);
+    this.#regions = new RegionAccessor(device.function.regions, calls.call, ours.maxDataXferSize);
+    this.#ioRegions = new IoRegions(device.function.regions, {
       turns,
       report,
       read: (region, offset, data) => {
@@ -103,14 +110,15 @@ export class ServedClient implements Client {
         return calls.track(this.#regions.store(region, offset, data, posted));
       },
     });
+    device.function.onConfigured = (effects) => this.#configured(effects);
   }
 
-  trigger(irqIndex: number, vector: number): boolean {
+  setInterrupt(high: boolean, vector = 0): boolean {
+    return this.#interrupts.set(high, vector);
+  }
+
+  trigger(irqIndex: number, vector = 0): boolean {
     return this.#interrupts.trigger(irqIndex, vector);
-  }
-
-  pending(irqIndex: number, vector: number): boolean {
-    return this.#interrupts.pending(irqIndex, vector);
   }
 
   /** @throws CommandError or VfioUserError ERR_VFIO_USER_PROTOCOL, which becomes the errno of the reply */
@@ -134,7 +142,7 @@ export class ServedClient implements Client {
       case Command.deviceGetIrqInfo:
         return description.irq(payload);
       case Command.deviceSetIrqs:
-        return after(this.#interrupts.set(decodeSetIrqsRequest(payload), fds), () => EMPTY);
+        return after(this.#interrupts.setIrqs(decodeSetIrqsRequest(payload), fds), () => EMPTY);
       case Command.regionRead:
         return this.#regions.read(payload);
       case Command.regionWrite:
@@ -159,6 +167,8 @@ export class ServedClient implements Client {
 
   /** Releases what the client had. The device model must have let go. Resolves when nothing is left. */
   async close(): Promise<void> {
+    this.#device.function.detach();
+    this.#refusedMaps.close();
     this.#ioRegions.close();
     await Promise.all([this.#interrupts.close(), this.memory.close()]);
   }
@@ -187,7 +197,7 @@ export class ServedClient implements Client {
   }
 
   #map(payload: Uint8Array, fds: FdList): CommandReply {
-    const range = this.memory.map(decodeDmaMapRequest(payload), fds);
+    const range = this.#enter(payload, fds);
     try {
       this.#calls.tell(() => this.#device.model.mapped?.(range));
     } catch (error) {
@@ -197,14 +207,33 @@ export class ServedClient implements Client {
     return EMPTY;
   }
 
+  #enter(payload: Uint8Array, fds: FdList): ClientRange {
+    try {
+      return this.memory.map(decodeDmaMapRequest(payload), fds);
+    } catch (error) {
+      this.#refusedMaps.note(error);
+      throw error;
+    }
+  }
+
   #unmap(payload: Uint8Array): Eventually<CommandReply> {
     const request = decodeDmaUnmapRequest(payload);
     const { flags, address, size, bitmap } = request;
     if (flags !== 0 && flags !== DmaUnmapFlag.all && flags !== DmaUnmapFlag.getDirtyBitmap)
       throw new CommandError(Errno.EINVAL, `DMA_UNMAP flags are 0x${flags.toString(16)}`);
     const { memory } = this;
-    if (flags === DmaUnmapFlag.all)
-      return after(this.#unmapAll(), () => ({ payload: encodeDmaUnmapReply(request) }));
+    if (bitmap !== undefined) return this.#unmapReporting(request, bitmap);
+    const ranges = flags === DmaUnmapFlag.all ? memory.ranges : memory.within(address, size);
+    return after(this.#takeAway(ranges), () => ({ payload: encodeDmaUnmapReply(request) }));
+  }
+
+  /** Unmaps one range, and tells what the device has written of it (libvfio-user, `struct vfio_user_bitmap`). */
+  #unmapReporting(
+    request: Readonly<DmaUnmapRequest>,
+    { pageSize, size: bytes }: DirtyBitmapInfo,
+  ): Eventually<CommandReply> {
+    const { memory } = this;
+    const { address, size } = request;
     const range = memory.get(address, size);
     if (range === undefined) {
       throw new CommandError(
@@ -212,19 +241,27 @@ export class ServedClient implements Client {
         `no DMA_MAP had address 0x${address.toString(16)} and size 0x${size.toString(16)}`,
       );
     }
-    if (bitmap !== undefined) memory.dirtyLog.checkUnmapBitmap(size, bitmap);
+    memory.dirtyLog.checkUnmapBitmap(size, { pageSize, size: bytes });
     return after(this.#letGo(range), () => {
-      const data =
-        bitmap === undefined ? undefined : memory.dirtyLog.unmapBitmap(address, size, bitmap.pageSize);
+      const data = memory.dirtyLog.unmapBitmap(address, size, pageSize);
       memory.remove(range);
       return { payload: encodeDmaUnmapReply(request), data };
     });
   }
 
-  /** The device lets go of all ranges, then they are unmapped. When it fails, those that it has let go of are. */
-  async #unmapAll(): Promise<void> {
+  /** The device lets go of ranges, then they are unmapped. */
+  #takeAway(ranges: readonly ClientRange[]): Eventually<void> {
+    const [range] = ranges;
+    if (range === undefined) return undefined;
+    if (ranges.length > 1) return this.#takeAwayMany(ranges);
+    return after(this.#letGo(range), () => {
+      this.memory.remove(range);
+    });
+  }
+
+  /** As {@link #takeAway}, with turns for others between them. When the device fails, those that it has let go of are unmapped. */
+  async #takeAwayMany(ranges: readonly ClientRange[]): Promise<void> {
     const { memory } = this;
-    const { ranges } = memory;
     const slice = new TimeSlice();
     let free = 0;
     try {
@@ -236,30 +273,58 @@ export class ServedClient implements Client {
         // A client that leaves meanwhile takes all with it.
         if (memory.closed) return;
       }
-    } catch (error) {
+    } finally {
       for (const range of ranges.slice(0, free)) {
         memory.remove(range);
         if (slice.over) await slice.next();
       }
-      throw error;
     }
-    await memory.removeAll();
   }
 
   #letGo(range: ClientRange): Eventually<void> {
     return this.#calls.call(() => this.#device.model.unmapping?.(range));
   }
 
+  /** The client has written to configuration space. The server follows all of it before the device is told of any. */
+  #configured(effects: readonly ConfigEffect[]): Eventually<void> {
+    this.#follow();
+    let done: Eventually<void> = undefined;
+    for (const effect of effects) {
+      if (effect.kind === 'function-level-reset') this.#resetFunction();
+      else done = after(done, () => this.#device.model.configured?.(effect));
+    }
+    return done;
+  }
+
+  #follow(): void {
+    this.memory.busMaster = this.#device.function.busMaster;
+    this.#interrupts.configured();
+  }
+
   #reset(): Eventually<CommandReply> {
-    const { model, migration } = this.#device;
+    const { model } = this.#device;
     if (model.reset === undefined) throw new CommandError(Errno.ENOTSUP, `${model.name} offers no reset`);
+    return after(this.#resetDevice(), () => EMPTY);
+  }
+
+  /** A function level reset. The client waits for a time, not for the answer to its write (PCI Express base 5.0, 6.6.2). */
+  #resetFunction(): void {
+    const done = this.#calls.track(this.#resetDevice());
+    if (done instanceof Promise) done.catch(() => undefined);
+  }
+
+  /** Resets configuration space and interrupts, and has the device reset itself. */
+  #resetDevice(): Eventually<void> {
+    const { model, migration } = this.#device;
     const { call } = this.#calls;
+    this.#device.function.reset();
+    this.#interrupts.reset();
+    this.#follow();
     const done = call(() => model.reset?.());
-    if (migration === null) return after(done, () => EMPTY);
+    if (migration === null) return done;
     return (async () => {
       await done;
       await migration.wasReset(call);
-      return EMPTY;
     })();
   }
 }

@@ -11,8 +11,10 @@ import {
 import { PROTOCOL_MAJOR, PROTOCOL_MINOR, encodeVersion, type Capabilities } from '../protocol';
 import { checkKeys, type Keys } from '../pci/check-keys';
 import { Admission } from './admission';
+import { checkModel } from './check-model';
 import { DeviceDescription } from './device-description';
 import type { Client, PciDeviceModel } from './device-model';
+import { FunctionState } from './function-state';
 import { Migration } from './migration';
 import { serverCapabilities } from './negotiation';
 import { readProcessLimits } from './process-limits';
@@ -175,9 +177,12 @@ export class Server {
     };
     encodeVersion(PROTOCOL_MAJOR, PROTOCOL_MINOR, this.#capabilities);
     this.#options = options;
+    checkModel(model);
+    const state = new FunctionState(model);
     this.#device = {
       model,
-      description: new DeviceDescription(model),
+      function: state,
+      description: new DeviceDescription(state, model.reset !== undefined),
       migration: model.migration === undefined ? null : new Migration(model.migration),
     };
     this.path = typeof endpoint === 'string' ? endpoint : `fd ${endpoint.fd}`;

@@ -91,7 +91,7 @@ export class Session {
         maxMessageSize: MAX_FIRST_MESSAGE,
         maxDescriptor: options.processLimits.descriptors,
         onCommand: (command) => this.#calls.track(this.#dispatch(command)),
-        lane: (command, payload) => commandLane(device.model.regions, command, payload),
+        lane: (command, payload) => commandLane(device.function.regions, command, payload),
         onClose: (error) => {
           void this.#release(error).finally(end);
         },

@@ -94,7 +94,7 @@ test('a run that is aborted tells what it measured', async () => {
     [{ runtime: 600 }],
     `const controller = new AbortController();
      options.signal = controller.signal;
-     options.onProgress = ({ readIops }) => { one.progress++; if (readIops > 0) controller.abort(); };`,
+     options.onProgress = ({ rates }) => { one.progress++; if (rates.read.iops > 0) controller.abort(); };`,
   );
   expect(told!.progress).toBeGreaterThanOrEqual(1);
   expect(told!.result).toMatchObject({ interrupted: true });
@@ -114,9 +114,9 @@ test.each([
     const [told] = await run(
       server,
       [{ runtime: 600, jobs: 1, completion }],
-      `options.onProgress = ({ readIops }) => {
+      `options.onProgress = ({ rates }) => {
          one.progress++;
-         if (readIops > 0) process.kill(${server.process.pid}, 'SIGKILL');
+         if (rates.read.iops > 0) process.kill(${server.process.pid}, 'SIGKILL');
        };`,
     );
     expect(told!.error).toBeUndefined();

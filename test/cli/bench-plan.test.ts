@@ -269,8 +269,11 @@ describe('a job file', () => {
     ['[a]\n\n# x\nrw=reed\n', /^\/job.fio:4: rw does not accept 'reed'; .*; did you mean read\?/.source],
     ['[a]\nbs=4k\nblocksize=8k\n', "/job.fio:3: 'blocksize' is given twice in this section"],
     ['bs=4k\n', "/job.fio:1: 'bs=4k' stands before the first section, such as [global]"],
-    ['', '/job.fio: there is no job; a job is a section, such as [reads]'],
-    ['[global]\nbs=4k\n', '/job.fio: there is no job; a job is a section, such as [reads]'],
+    ['', '/job.fio is neither a socket nor a job file with a job, which is a section, such as [reads]'],
+    [
+      '[global]\nbs=4k\n',
+      '/job.fio is neither a socket nor a job file with a job, which is a section, such as [reads]',
+    ],
     ['[a]\n[a]\n', '/job.fio:2: there is a section [a] already'],
     ['[a]\n[global]\n', '/job.fio:2: [global] comes before the jobs, for all of which it holds'],
     ['[a]\nss=iops:1%\n', "/job.fio:2: 'ss' holds for the whole run; move it to [global]"],

@@ -2,8 +2,7 @@
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
 import { processorUse } from '../../lib/bench/processors';
-import { ConfigSpace, PciRegion } from '../../lib/pci';
-import { configRegion, serve } from '../../lib/server';
+import { serve } from '../../lib/server';
 import { MAIN, Scratch, cli, failure, startCli, type Running } from './run-cli';
 
 const QUICK = ['--runtime', '200ms', '--size', '16m'];
@@ -217,12 +216,10 @@ describe('with an endpoint', () => {
   }, 30_000);
 
   test('a device that is no NVMe controller', async () => {
-    const space = new ConfigSpace({ vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0x020000 });
     const socket = scratch.file('nic');
     const server = await serve(socket, {
       name: 'nic',
-      regions: new Map([[PciRegion.config, configRegion(space)]]),
-      irqs: new Map(),
+      pci: { vendorId: 0x494f, deviceId: 0x0dc8, classCode: 0x020000 },
     });
     const line =
       `${socket} is not an NVMe controller: its class code is 0x020000 (Ethernet controller), NVMe has 0x010802. ` +

@@ -27,7 +27,15 @@ describe.each(['info', 'bench'])('%s', (command) => {
   test('not a socket', async () => {
     writeFileSync(plainFile, '');
     const line = `${plainFile} is not a socket; name the socket that the device's server listens on`;
-    expect(await cli(scratch, command, plainFile)).toEqual(failure(3, line));
+    // To bench a regular file is a job file.
+    const wanted =
+      command === 'bench'
+        ? failure(
+            2,
+            `${plainFile} is neither a socket nor a job file with a job, which is a section, such as [reads]`,
+          )
+        : failure(3, line);
+    expect(await cli(scratch, command, plainFile)).toEqual(wanted);
   });
 
   test('a directory without socket', async () => {

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
+import { ConfigSpace, PciRegion } from '../../lib/pci';
 import {
   CommandError,
   Errno,
-  configRegion,
   serve,
   type PciDeviceModel,
   type ServedRegion,
@@ -26,30 +25,24 @@ afterAll(() => {
 const memory = (size: number): ServedRegion => ({ size, read: () => undefined, write: () => undefined });
 
 /** ACCES PCI-IDIO-16, as libvfio-user's sample models it. */
-const gpio = (config: ServedRegion): PciDeviceModel => ({
+const gpio = (config?: ServedRegion): PciDeviceModel => ({
   name: 'gpio',
-  regions: new Map([
-    [PciRegion.config, config],
-    [PciRegion.bar2, memory(256)],
-  ]),
-  irqs: new Map([[PciIrq.intx, 1]]),
-});
-
-const gpioConfig = (): ConfigSpace =>
-  new ConfigSpace({
+  pci: {
     vendorId: 0x494f,
     deviceId: 0x0dc8,
     classCode: 0xff0000,
     interruptPin: 1,
-    bars: { 2: { kind: 'io', size: 256 } },
+    bars: { 2: { kind: 'io', ...memory(256) } },
     capabilities: [
       { kind: 'power-management' },
       { kind: 'serial-number', serialNumber: 0xfedc_ba98_7654_3210n },
     ],
-  });
+  },
+  ...(config && { regions: new Map([[PciRegion.config, config]]) }),
+});
 
 test('a device of any class, as text', async () => {
-  server = await serve(socket, gpio(configRegion(gpioConfig())));
+  server = await serve(socket, gpio());
   const { stdout, ...rest } = await cli(scratch, 'info', socket);
   expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
   expect(stdout.split('\n')).toEqual(
@@ -71,7 +64,7 @@ test('a device of any class, as text', async () => {
 });
 
 test('a device of any class, as JSON', async () => {
-  server = await serve(socket, gpio(configRegion(gpioConfig())));
+  server = await serve(socket, gpio());
   const { stdout, ...rest } = await cli(scratch, 'info', socket, '--json');
   expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
   const report: unknown = JSON.parse(stdout);
@@ -108,7 +101,7 @@ test('a device of any class, as JSON', async () => {
 });
 
 test('configuration space that is read by registers only, with a capability list in a loop', async () => {
-  const bytes = gpioConfig().read(0, 256);
+  const bytes = new ConfigSpace({ ...gpio().pci, bars: { 2: { kind: 'io', size: 256 } } }).read(0, 256);
   bytes[0x41] = 0x48; // the next of the capability at 40h
   bytes.set([0x09, 0x40, 0x04, 0xaa], 0x48); // vendor specific, next is 40h again
   const config: ServedRegion = {
@@ -137,23 +130,18 @@ test('configuration space that cannot be read at all is a problem, and no failur
 });
 
 test('an NVMe controller, whose registers refuse', async () => {
-  const space = new ConfigSpace({
-    vendorId: 0x1234,
-    deviceId: 1,
-    classCode: 0x010802,
-    bars: { 0: { kind: 'memory64', size: 0x2000 } },
-  });
-  const bar: ServedRegion = {
-    size: 0x2000,
-    read: () => {
-      throw new CommandError(Errno.EIO, 'broken');
-    },
+  const read = (): void => {
+    throw new CommandError(Errno.EIO, 'broken');
   };
-  const regions = new Map([
-    [PciRegion.config, configRegion(space)],
-    [PciRegion.bar0, bar],
-  ]);
-  server = await serve(socket, { name: 'broken', regions, irqs: new Map() });
+  server = await serve(socket, {
+    name: 'broken',
+    pci: {
+      vendorId: 0x1234,
+      deviceId: 1,
+      classCode: 0x010802,
+      bars: { 0: { kind: 'memory64', size: 0x2000, read } },
+    },
+  });
   const { stdout, ...rest } = await cli(scratch, 'info', socket);
   expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
   expect(stdout).toContain('\nPCI: Non-volatile memory controller (NVM Express), 1234:0001\n');
@@ -161,9 +149,8 @@ test('an NVMe controller, whose registers refuse', async () => {
 });
 
 test('a device that stops answering in the middle', async () => {
-  const config = configRegion(gpioConfig());
   const stuck = gate();
-  server = await serve(socket, gpio({ ...config, read: () => stuck.opened }));
+  server = await serve(socket, gpio({ size: 4096, read: () => stuck.opened }));
   const { stderr, ...rest } = await cli(scratch, 'info', socket, '--timeout', '200ms');
   stuck.open();
   expect(rest).toEqual({ status: 3, signal: null, stdout: '' });
@@ -177,7 +164,7 @@ test('a time-out of 0 is wrong usage', async () => {
 });
 
 test('a reader that closes the pipe is no error', async () => {
-  server = await serve(socket, gpio(configRegion(gpioConfig())));
+  server = await serve(socket, gpio());
   const running = startCli(scratch, 'info', socket);
   running.closeStdout();
   expect(await running.ended).toMatchObject({ status: 0, signal: null, stderr: '' });

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { connect } from '../../lib/client';
+import { closeFd, createSharedMemory } from '../../lib/native';
+import { RawClient, dmaMap } from '../server/support';
 import { fakeServer } from './fake-server';
 import { Scratch, cli, failure, startCli } from './run-cli';
 
@@ -71,6 +73,23 @@ test('a controller that its client has stopped says why', async () => {
   running.kill('SIGTERM');
   const { stderr } = await running.ended;
   expect(stderr).toMatch(/^vfio-user: The controller stopped .*CSTS\.CFS.*share=on\n$/);
+});
+
+test('maps that are refused are told once for each cause, and counted', async () => {
+  const socket = scratch.file('nvme.sock');
+  const running = startCli(scratch, ...serveNvme('--socket', socket, '--size', '1m'));
+  await running.said('Ctrl-C ends it.');
+  const raw = await RawClient.connect(socket);
+  const fd = createSharedMemory(0x1000);
+  // As SPDK's tools do without -g: the range has more bytes than the file.
+  for (let i = 0; i < 50; i++) expect(await raw.errnoOf(2, dmaMap(0, 0x2000), [fd])).toBe(6);
+  raw.close();
+  closeFd(fd);
+  running.kill('SIGTERM');
+  const { stderr } = await running.ended;
+  expect(stderr).toMatch(
+    /^vfio-user: a DMA_MAP was refused[^\n]*ENXIO[^\n]*without -g\nvfio-user: 50 DMA_MAPs were refused with ENXIO\n$/,
+  );
 });
 
 test('a socket of another name is not for SPDK, and that is said', async () => {

@@ -15,10 +15,9 @@ export interface ChildServer {
 
 const prelude = `
   const fs = require('node:fs');
-  const { serve, CommandError, Errno, configRegion } = require(${JSON.stringify(join(dist, 'server'))});
+  const { serve, CommandError, Errno } = require(${JSON.stringify(join(dist, 'server'))});
   const { BackendResult, NvmeControllerModel, createBackend } = require(${JSON.stringify(join(dist, 'nvme'))});
-  const { ConfigSpace } = require(${JSON.stringify(join(dist, 'pci'))});
-  const config = () => configRegion(new ConfigSpace({ vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000 }));
+  const pci = { vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000 };
   const path = process.env.TEST_SOCKET ?? '@vfio-user-test-' + process.pid;
   let onMessage = () => null;
   process.on('message', async (question) => process.send({ answer: await onMessage(question) }));
@@ -71,7 +70,7 @@ export function childController(options = ''): Promise<ChildServer> {
   return childServer(`
     const model = new NvmeControllerModel({ backend: createBackend({ kind: 'memory', size: 16 << 20 }), serial: 'CHILD', ${options} });
     let cc = 0;
-    const bar = model.regions.get(0);
+    const bar = model.pci.bars[0];
     const write = bar.write.bind(bar);
     bar.write = (offset, data, posted) => {
       if (offset === 0x14) cc = Buffer.from(data).readUInt32LE(0);

@@ -1,14 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { type VfioUserDevice } from '../../lib/client';
-import {
-  ConfigSpace,
-  PciCommand,
-  PciRegion,
-  type BarDeclarations,
-  type ConfigEffect,
-  type ConfigSpaceDeclaration,
-} from '../../lib/pci';
-import { configRegion } from '../../lib/server';
+import { PciCommand, type BarDeclarations, type ConfigEffect } from '../../lib/pci';
+import type { ServedFunction } from '../../lib/server';
 import { TestModel } from '../server/support';
 import {
   GET_REGION_INFO,
@@ -55,26 +48,17 @@ function config(size: number, fill: (view: DataView) => void): Uint8Array {
 }
 
 /** A device of ours with this configuration space. */
-async function servedConfig(declaration: Partial<ConfigSpaceDeclaration>): Promise<{
+async function servedConfig(declaration: Partial<ServedFunction>): Promise<{
   device: VfioUserDevice;
-  space: ConfigSpace;
+  model: TestModel;
   effects: ConfigEffect[];
-  onEffect: (effect: ConfigEffect) => void;
 }> {
   const model = new TestModel();
-  const space = new ConfigSpace({ vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000, ...declaration });
-  const fixture = {
-    effects: [] as ConfigEffect[],
-    onEffect: (() => undefined) as (effect: ConfigEffect) => void,
-  };
-  model.regions.set(
-    PciRegion.config,
-    configRegion(space, (effect) => {
-      fixture.effects.push(effect);
-      fixture.onEffect(effect);
-    }),
-  );
-  return Object.assign(fixture, { device: await servedDevice(model), space });
+  for (const index of Object.keys(declaration.bars ?? {})) model.regions.delete(Number(index));
+  model.pci = { vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000, ...declaration };
+  const effects: ConfigEffect[] = [];
+  model.configured = (effect) => void effects.push(effect);
+  return { device: await servedDevice(model), model, effects };
 }
 
 describe('reading', () => {
@@ -220,25 +204,25 @@ describe('BARs', () => {
       { index: 0, kind: 'memory64', prefetchable: true, size: 0x4000 },
       { index: 2, kind: 'memory32', size: 64 },
       { index: 3, kind: 'io', size: 64 },
-      { index: 4, kind: 'memory64', size: 0x2000 },
+      { index: 4, kind: 'memory64', size: 2 ** 36 },
     ]);
     expect(effects).toEqual([]);
   });
 
   test('sizes from the registers, which have their values again afterwards', async () => {
-    const { device, space } = await servedConfig({ bars });
+    const { device } = await servedConfig({ bars });
     const region = await device.region('config');
     await region.write32(0x10, 0xfebf_8000);
     await region.write32(0x14, 0x12);
     await device.pci.setCommand(PciCommand.memory | PciCommand.busMaster);
-    const before = space.read(0, 64);
+    const before = await device.pci.readConfig(0, 64);
     expect(await device.pci.probeBars()).toEqual([
       { index: 0, kind: 'memory64', size: 0x4000 },
       { index: 2, kind: 'memory32', size: 64 },
       { index: 3, kind: 'io', size: 64 },
       { index: 4, kind: 'memory64', size: 2 ** 36 },
     ]);
-    expect(space.read(0, 64)).toEqual(before);
+    expect(await device.pci.readConfig(0, 64)).toEqual(before);
   });
 
   test('registers that are not there, and a failure on the way', async () => {
@@ -273,24 +257,23 @@ describe('the command register', () => {
   });
 
   test('the status register', async () => {
-    const { device, space } = await servedConfig({ capabilities: [{ kind: 'power-management' }] });
-    space.setInterruptStatus(true);
+    const { device, model } = await servedConfig({
+      interruptPin: 1,
+      capabilities: [{ kind: 'power-management' }],
+    });
+    model.client?.setInterrupt(true);
     expect(await device.pci.status()).toBe(0x18);
   });
 });
 
 describe('function level reset', () => {
   test('is asked for where it is offered', async () => {
-    const fixture = await servedConfig({
+    const { device, model } = await servedConfig({
       capabilities: [{ kind: 'power-management' }, { kind: 'express', functionLevelReset: true }],
     });
-    const { device, effects, space } = fixture;
-    fixture.onEffect = (effect) => {
-      if (effect.kind === 'function-level-reset') space.reset();
-    };
     await device.pci.setCommand(PciCommand.memory);
     await device.pci.functionLevelReset();
-    expect(effects.at(-1)).toEqual({ kind: 'function-level-reset' });
+    expect(model.log.at(-1)).toBe('reset');
     expect(await device.pci.command()).toBe(0);
   });
 

@@ -23,22 +23,30 @@ function start(path: string, { vendor = 0x1234, vectors = 2 } = {}): Promise<Chi
     let client = null;
     onMessage = async (question) => {
       if (question === 'fill') bytes.fill(7);
-      if (question === 'signal') return client.trigger(2, 0);
+      if (question === 'signal') return client.setInterrupt(true);
       if (question === 'read') return [...await client.memory.read(0x10000n, 4)];
       return bytes[0x1000];
     };
     return {
       name: 'test',
-      regions: new Map([
-        [7, configRegion(new ConfigSpace({ vendorId: ${vendor}, deviceId: 1, classCode: 0xff0000 }))],
-        [0, {
-          size,
-          shared: { fd, offset: 0, areas: [{ offset: 0x1000, size: 0x1000 }] },
-          read: (offset, data) => data.set(registers.subarray(offset, offset + data.length)),
-          write: (offset, data) => registers.set(data, offset),
-        }],
-      ]),
-      irqs: new Map([[2, ${vectors}]]),
+      pci: {
+        vendorId: ${vendor},
+        deviceId: 1,
+        classCode: 0xff0000,
+        bars: {
+          0: {
+            kind: 'memory32',
+            size,
+            shared: { fd, offset: 0, areas: [{ offset: 0x1000, size: 0x1000 }] },
+            read: (offset, data) => data.set(registers.subarray(offset, offset + data.length)),
+            write: (offset, data) => registers.set(data, offset),
+          },
+          1: { kind: 'memory32', size: 0x1000 },
+        },
+        capabilities: [
+          { kind: 'msix', vectors: ${vectors}, table: { bar: 1, offset: 0 }, pba: { bar: 1, offset: 0x800 } },
+        ],
+      },
       attach: (one) => { client = one; },
       detach: () => { client = null; },
     };

@@ -13,9 +13,8 @@ beforeAll(async () => {
     let memory;
     return {
       name: 'sync',
-      irqs: new Map(),
+      pci,
       regions: new Map([
-        [7, config()],
         [0, {
           size: bytes.length,
           read: (offset, data) => data.set(bytes.subarray(offset, offset + data.length)),
@@ -94,8 +93,8 @@ test('a call that is never answered, then a server that dies', async () => {
 
   await server.kill();
   server = await childServer(`return {
-    name: 'deadly', irqs: new Map(),
-    regions: new Map([[7, config()], [3, { size: 8, read: () => process.exit() }]]),
+    name: 'deadly', pci,
+    regions: new Map([[3, { size: 8, read: () => process.exit() }]]),
   };`);
   const other = await open();
   const bar = await other.region('bar3');

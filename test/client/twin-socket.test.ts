@@ -203,9 +203,8 @@ describe('a twin socket', () => {
         let client;
         return {
           name: 'reads memory on each access',
-          irqs: new Map(),
+          pci,
           regions: new Map([
-            [7, config()],
             [0, {
               size: 4096,
               read: async (offset, data) => data.set(await client.memory.read(2 ** 32 + offset, data.length)),

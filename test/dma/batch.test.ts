@@ -133,11 +133,30 @@ describe('a batch', () => {
     expect([openFds(), mappings()]).toEqual(before);
   });
 
-  test('an unmap of what would not be mapped names the operation', async () => {
+  test('an unmap that would cut through a mapping names the operation', async () => {
     const { device, server } = await fakeDevice();
-    const batch = device.dma.batch().map({ iova: 0, size: PAGE }).unmap(0, PAGE).unmap(0, PAGE);
-    await expect(batch.commit()).rejects.toMatchObject(failure('ERR_VFIO_USER_DMA', 'operation 3 of 3'));
+    const batch = device.dma
+      .batch()
+      .map({ iova: 0, size: 2 * PAGE })
+      .unmap(0x8000, PAGE)
+      .unmap(0, PAGE);
+    await expect(batch.commit()).rejects.toMatchObject(
+      failure('ERR_VFIO_USER_DMA', /operation 3 of 3: 0x0\+0x1000 cuts through the mapping 0x0\+0x2000/),
+    );
     expect(server.count(DMA_MAP)).toBe(0);
+  });
+
+  test('one unmap of several mappings, then maps with memory in their place', async () => {
+    const { device, server } = await fakeDevice();
+    for (const iova of [0x1000, 0x2000]) await device.dma.map({ iova, size: PAGE });
+    const { fd } = sharedMemory(PAGE);
+    const [mapping] = await device.dma
+      .batch()
+      .unmap(0, 0x8000)
+      .map({ iova: 0x1000, size: PAGE, fd })
+      .commit();
+    expect(mapping?.buffer?.byteLength).toBe(PAGE);
+    expect([server.count(DMA_UNMAP), device.dma.dump()]).toEqual([2, '0x1000+0x1000']);
   });
 
   test('what a server refuses is told by operation, and the table is what the server has', async () => {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { constants } from 'node:os';
 import { connect } from '../../lib/client';
 import { DmaContainer, devicesOf } from '../../lib/dma/container';
 import { createSharedMemory, closeFd } from '../../lib/native';
@@ -198,22 +199,49 @@ describe('map', () => {
 });
 
 describe('unmap', () => {
-  test('must be exact', async () => {
+  test.each<[string, number, number]>([
+    ['the end of a mapping', 0x1000, PAGE],
+    ['the beginning of one', 0x2000, PAGE],
+    ['one of several', 0, 5 * PAGE],
+    ['the whole middle of one', 0x4000, PAGE],
+    ['nothing at all', 0x1000, 0],
+  ])('a range that cuts off %s is refused, and nothing is sent', async (_, iova, size) => {
     const { device, server } = await fakeDevice();
     await device.dma.map({ iova: 0x1000, size: 2 * PAGE });
-    for (const [iova, size] of [
-      [0x1000, PAGE],
-      [0x2000, PAGE],
-      [0, 3 * PAGE],
-      [0x8000, PAGE],
-    ] as const) {
-      await expect(device.dma.unmap(iova, size)).rejects.toMatchObject(
-        failure('ERR_VFIO_USER_DMA', 'Mapped: 0x1000+0x2000'),
-      );
-    }
+    await device.dma.map({ iova: 0x3000, size: 3 * PAGE });
+    await expect(device.dma.unmap(iova, size)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DMA' });
+    await expect(device.dma.batch().unmap(iova, size).commit()).rejects.toMatchObject({
+      code: 'ERR_VFIO_USER_DMA',
+    });
     expect(server.count(DMA_UNMAP)).toBe(0);
-    await device.dma.unmap(0x1000, 2 * PAGE);
-    expect(device.dma.dump()).toBe('nothing');
+    expect(device.dma.dump()).toBe('0x1000+0x2000, 0x3000+0x3000');
+  });
+
+  test('takes all mappings within a range, each by its own message, and tells how much it was', async () => {
+    const { device, server } = await fakeDevice();
+    for (const iova of [0x1000, 0x2000, 0x4000, 0x9000]) await device.dma.map({ iova, size: PAGE });
+    expect(await device.dma.unmap(0, 0x9000)).toBe(3 * PAGE);
+    expect(server.payloads(DMA_UNMAP)).toEqual(
+      [0x1000, 0x2000, 0x4000].map((iova) => unmapPayload(iova, PAGE)),
+    );
+    expect(device.dma.dump()).toBe('0x9000+0x1000');
+    expect(await device.dma.unmap(0, 0x9000)).toBe(0);
+    expect(await device.dma.unmap(0x9000, 2n ** 64n - 0x9000n)).toBe(PAGE);
+    await device.dma
+      .batch()
+      .map({ iova: 0x1000, size: PAGE })
+      .unmap(0, 2n ** 64n)
+      .commit();
+    expect([server.count(DMA_UNMAP), device.dma.dump()]).toEqual([5, 'nothing']);
+  });
+
+  test('of several mappings, the one that the device keeps stays, and the others go', async () => {
+    const { device } = await fakeDevice({
+      [DMA_UNMAP]: ({ payload }) => (payload[9] === 0x20 ? constants.errno.EBUSY : payload),
+    });
+    for (const iova of [0x1000, 0x2000, 0x4000]) await device.dma.map({ iova, size: PAGE });
+    await expect(device.dma.unmap(0, 0x8000)).rejects.toMatchObject({ errnoName: 'EBUSY' });
+    expect(device.dma.dump()).toBe('0x2000+0x1000');
   });
 
   test('the memory stays until the device has answered', async () => {

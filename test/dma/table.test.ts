@@ -143,7 +143,7 @@ test('any changes and questions: as a list that is searched from its start', () 
         const touched = model.filter(
           (one) => one.iova < iova + BigInt(size) && iova < one.iova + BigInt(one.size),
         );
-        expect(table.overlapping(iova, size)).toEqual(touched);
+        expect(table.overlapping(iova, BigInt(size))).toEqual(touched);
         expect(table.overlap(iova, size)).toBe(touched[0]);
         expect(table.at(iova)).toBe(
           model.find((one) => one.iova <= iova && iova < one.iova + BigInt(one.size)),

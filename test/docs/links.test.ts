@@ -42,7 +42,7 @@ test('the index leads to every page, once in its chapters', () => {
 });
 
 test.each([
-  ...['error codes', 'connect options', 'AbortSignal', 'huge pages', 'Docker', 'memlock', 'MsixTable'],
+  ...['error codes', 'connect options', 'AbortSignal', 'huge pages', 'Docker', 'memlock', 'RegisterFile'],
   ...[
     'NvmeStatusError',
     'IoQueue',

@@ -126,7 +126,7 @@ function processState(pid: number): { state: string; exitCode: number } {
       expect(output).toContain('devinfo: flags 0x3, num_regions 9, num_irqs 5');
       expect(output).toContain(`region_info[1] offset 0 flags 0xf size ${bar1Size} cap_sz 48 #FDs 1`);
       expect(output).toMatch(/area 0 offset 0 size 4096\n.*area 1 offset 0x2000 size 4096/);
-      expect(output).toContain('IRQ INTx: count=1 flags=0x3');
+      expect(output).toContain('IRQ INTx: count=1 flags=0x7');
       expect(output).toMatch(/read from BAR0: (-1|0)\n/);
       const dirty = [...output.matchAll(/get_dirty_bitmap: (\S+)-\S+\t(\S+)/g)].map(([, at, bits]) => [
         at,

@@ -25,18 +25,17 @@ function whyNot(name: string, path: string | undefined): string | undefined {
   return existsSync(path) ? undefined : `${name} is ${path}, which does not exist`;
 }
 
-/** Options that boot the guest, with its console on `console`, a file. */
-export function guestOptions(console: string): string[] {
+/** Options that boot the guest, with its console on `console`, a file, and more words for its kernel. */
+export function guestOptions(console: string, ...words: string[]): string[] {
   return [
     '-kernel',
     KERNEL ?? '',
     '-initrd',
     INITRD ?? '',
     '-append',
-    'console=ttyS0 panic=-1',
+    ['console=ttyS0 panic=-1', ...words].join(' '),
     '-serial',
     `file:${console}`,
-    '-no-reboot',
   ];
 }
 
@@ -91,8 +90,9 @@ export class QemuMachine {
     const machine = new QemuMachine([
       ...MACHINE,
       ...['-m', size, '-object', `${memory},id=mem,size=${size}`, '-machine', 'q35,memory-backend=mem'],
-      ...['-device', JSON.stringify(device)],
+      // A virtual IOMMU must be there before the devices behind it.
       ...options,
+      ...['-device', JSON.stringify(device)],
     ]);
     const { done } = await machine.#lines.next(); // the greeting
     if (done === true) throw new Error(`QEMU does not start: ${machine.stderr}`);

@@ -11,16 +11,17 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createBackend } from '../../lib/nvme/backends';
 import { NvmeControllerModel } from '../../lib/nvme/controller';
-import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
-import { configRegion, serve, type Client, type PciDeviceModel, type Server } from '../../lib/server';
+import { serve, type Client, type PciDeviceModel, type Server } from '../../lib/server';
 import type { MessageTrace } from '../../lib/transport/trace';
 import { until } from '../client/support';
 import { startCli, Scratch } from '../cli/run-cli';
+import { EduDevice } from '../server/edu-device';
+import { Qtest } from './qtest';
 import { Memory, QemuMachine, guestOptions, whyNoGuest, whyNoQemu } from './qemu-machine';
 
 const MIB = 2 ** 20;
@@ -156,23 +157,15 @@ const STOPPED = '-S';
           for (const i of data.keys()) data[i] = offset + i;
         },
       };
-      const config = new ConfigSpace({
-        vendorId: 0x494f,
-        deviceId: 0x0dc8,
-        classCode: 0x118000,
-        interruptPin: 1,
-        bars: { 2: { kind: 'memory32', size: bar2.size } },
-      });
       const card: PciDeviceModel = {
         name: 'card',
-        regions: new Map([
-          [PciRegion.config, configRegion(config)],
-          [PciRegion.bar2, bar2],
-        ]),
-        irqs: new Map([
-          [PciIrq.intx, 1],
-          [PciIrq.err, 1],
-        ]),
+        pci: {
+          vendorId: 0x494f,
+          deviceId: 0x0dc8,
+          classCode: 0x118000,
+          interruptPin: 1,
+          bars: { 2: { kind: 'memory32', ...bar2 } },
+        },
         attach: (newClient) => {
           client = newClient;
         },
@@ -228,6 +221,56 @@ const STOPPED = '-S';
   });
 });
 
+/** The device that QEMU has too, by our model. */
+(noQemu === undefined ? describe : describe.skip)(title("QEMU's edu device", noQemu), () => {
+  const BAR = 0xe000_0000;
+  const Register = { causes: BAR + 0x24, raise: BAR + 0x60, acknowledge: BAR + 0x64 };
+  let scratch: Scratch;
+  let server: Server | undefined;
+  let machine: QemuMachine | undefined;
+  let qtest: Qtest | undefined;
+
+  beforeEach(() => {
+    scratch = new Scratch();
+  });
+  afterEach(async () => {
+    qtest?.close();
+    await machine?.kill();
+    await server?.close();
+    qtest = machine = server = undefined;
+    scratch.remove();
+  });
+
+  test('is a level: of three causes, one acknowledged at each interrupt, none is lost and none storms', async () => {
+    const [socket, control] = [scratch.file('socket'), scratch.file('qtest')];
+    server = await serve(socket, new EduDevice({ msi: false }));
+    machine = await QemuMachine.start(socket, Memory.shared, STOPPED, ...Qtest.options(control));
+    qtest = await Qtest.connect(control);
+    await machine.writeConfig(0x10, BAR);
+    await machine.writeConfig(0x04, 0x2);
+    const causes: number[] = [];
+    await qtest.write32(Register.raise, 0b111);
+    // An interrupt handler of a guest: QEMU lowers the line at each access, and our server raises it while a cause is left.
+    for (let left = 0b111; left !== 0;) {
+      const { high } = qtest;
+      await until(() => high.size === 1, 'the line is high');
+      left = await qtest.read32(Register.causes);
+      const cause = left & -left;
+      if (cause !== 0) causes.push(cause);
+      await qtest.write32(Register.acknowledge, cause);
+      left &= ~cause;
+    }
+    expect(causes).toEqual([1, 2, 4]);
+    const { raised } = qtest;
+    expect(raised).toBeLessThan(8);
+    // A signal may still be on its way; nothing follows it.
+    await until(async () => {
+      expect(await qtest?.read32(Register.causes)).toBe(0);
+      return qtest?.high.size === 0;
+    }, 'the line is low');
+  });
+});
+
 const RUNNING = 120_000;
 
 (noGuest === undefined ? describe : describe.skip)(title('QEMU with Linux', noGuest), () => {
@@ -272,6 +315,54 @@ const RUNNING = 120_000;
       expect(await serving.ended).toMatchObject({ status: 0, stderr: '' });
       data.copyWithin(MIB, 0, MIB);
       expect(readFileSync(file).equals(data)).toBe(true);
+    },
+    RUNNING,
+  );
+
+  test(
+    'a guest with a virtual IOMMU that is reset while it uses the drive has it again',
+    async () => {
+      const [socket, console] = [scratch.file('socket'), scratch.file('console')];
+      const errors: unknown[] = [];
+      const controller = new NvmeControllerModel({
+        backend: createBackend({ kind: 'memory', size: 16 * MIB }),
+        serial: 'IOMMU',
+        // The queues fit a page each: the guest's pages are maps of their own.
+        maxQueueEntries: 64,
+      });
+      const server = await serve(socket, controller, { onError: (error) => errors.push(error) });
+      const refused: MessageTrace[] = [];
+      const record = (message: unknown): void => {
+        if ((message as MessageTrace).errno !== undefined) refused.push(message as MessageTrace);
+      };
+      subscribe('vfio-user:reply', record);
+      const machine = await QemuMachine.start(
+        socket,
+        Memory.shared,
+        ...['-device', 'intel-iommu,caching-mode=on'],
+        ...guestOptions(console, 'intel_iommu=on'),
+      );
+      try {
+        const said = (text: string): number =>
+          existsSync(console) ? readFileSync(console, 'latin1').split(text).length - 1 : 0;
+        await until(() => said('guest: sha256') === 1, 'the guest reads the drive', RUNNING / 2);
+        expect(said('DMAR: IOMMU enabled')).toBe(1);
+        await machine.execute('system_reset');
+        expect(await machine.ended).toBe(0);
+        expect([said('DMAR: IOMMU enabled'), said('guest: sha256')]).toEqual([2, 2]);
+        const text = readFileSync(console, 'latin1');
+        const second = text.slice(text.lastIndexOf('DMAR: IOMMU enabled'));
+        expect(second.match(/^guest: .*/gm)?.map((line) => line.trim())).toEqual(
+          expect.arrayContaining(['guest: copied', 'guest: equal']),
+        );
+        expect(refused).toEqual([]);
+        expect([controller.fault, errors]).toEqual([null, []]);
+      } finally {
+        unsubscribe('vfio-user:reply', record);
+        await machine.kill();
+        await server.close();
+        controller.close();
+      }
     },
     RUNNING,
   );

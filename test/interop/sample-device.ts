@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { Mapping, closeFd, createSharedMemory } from '../../lib/native';
-import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
+import { PciRegion } from '../../lib/pci';
 import {
   CommandError,
   Errno,
-  configRegion,
   type Client,
   type ClientRange,
   type MigrationModel,
@@ -23,7 +22,16 @@ const BAR0_SIZE = 8;
  */
 export class SampleDevice implements PciDeviceModel {
   readonly name = 'sample';
-  readonly irqs = new Map([[PciIrq.intx, 1]]);
+  // BAR 1 of the client's idea has a size that no configuration space can tell.
+  readonly pci = {
+    vendorId: 0xdead,
+    deviceId: 0xbeef,
+    subsystemVendorId: 0xcafe,
+    subsystemId: 0xbabe,
+    classCode: 0,
+    interruptPin: 1,
+    size: 256,
+  } as const;
   readonly regions: ReadonlyMap<number, ServedRegion>;
   readonly migration: MigrationModel;
   /** What happened, in words. */
@@ -42,20 +50,11 @@ export class SampleDevice implements PciDeviceModel {
     this.#fd = createSharedMemory(bar1Size);
     this.#mapping = Mapping.map(this.#fd, 0, bar1Size);
     this.#bar1 = new Uint8Array(this.#mapping.buffer);
-    const config = new ConfigSpace({
-      vendorId: 0xdead,
-      deviceId: 0xbeef,
-      subsystemVendorId: 0xcafe,
-      subsystemId: 0xbabe,
-      classCode: 0,
-      size: 256,
-    });
     const areas = [
       { offset: 0, size: PAGE },
       { offset: 2 * PAGE, size: PAGE },
     ];
     this.regions = new Map<number, ServedRegion>([
-      [PciRegion.config, configRegion(config)],
       [PciRegion.bar0, this.#timeRegion()],
       [
         PciRegion.bar1,
@@ -152,7 +151,7 @@ export class SampleDevice implements PciDeviceModel {
     const [first, second] = this.#ranges;
     const client = this.#client;
     if (client === null || first === undefined || second === undefined) throw new Error('nothing is mapped');
-    this.events.push(`INTx ${client.trigger(PciIrq.intx, 0) ? 'signalled' : 'lost'}`);
+    this.events.push(`INTx ${client.setInterrupt(true) ? 'signalled' : 'lost'}`);
     const letters = Buffer.concat(['A', 'B', 'C', 'D'].map((letter) => Buffer.alloc(PAGE / 4, letter)));
     const place = client.memory.place(second.iova, PAGE, 'readwrite');
     if (place === null) throw new Error('the second range is not mapped here');

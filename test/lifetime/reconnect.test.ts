@@ -3,14 +3,9 @@ import { cleanEnd, runScript } from './run-script';
 
 const prelude = `
   const { connect } = load('client');
-  const { serve, configRegion } = load('server');
-  const { ConfigSpace } = load('pci');
+  const { serve } = load('server');
   const path = '@vfio-user-reconnect-' + process.pid;
-  const model = {
-    name: 'test',
-    regions: new Map([[7, configRegion(new ConfigSpace({ vendorId: 1, deviceId: 2, classCode: 0 }))]]),
-    irqs: new Map(),
-  };
+  const model = { name: 'test', pci: { vendorId: 1, deviceId: 2, classCode: 0 } };
   const event = (device, name) => new Promise((resolve) => device.once(name, (...args) => resolve(args)));
 `;
 

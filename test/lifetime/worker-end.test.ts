@@ -4,19 +4,19 @@ import { cleanEnd, runScript, type Outcome } from './run-script';
 
 /** Serves a device with memory that clients may map. */
 const serve = `(path) => {
-  const { ConfigSpace, PciIrq, PciRegion } = load('pci');
-  const { configRegion, serve } = load('server');
+  const { PciIrq } = load('pci');
+  const { serve } = load('server');
   const shared = { fd: createSharedMemory(4096), offset: 0, areas: [{ offset: 0, size: 4096 }] };
-  const config = configRegion(new ConfigSpace({ vendorId: 1, deviceId: 2, classCode: 0xff0000 }));
-  const regions = new Map([[PciRegion.bar0, { size: 4096, shared }], [PciRegion.config, config]]);
-  return serve(path, { name: 'device', regions, irqs: new Map([[PciIrq.msix, 2]]) });
+  const bars = { 0: { kind: 'memory32', size: 4096, shared } };
+  const pci = { vendorId: 1, deviceId: 2, classCode: 0xff0000, bars };
+  return serve(path, { name: 'device', pci, irqs: new Map([[PciIrq.req, 2]]) });
 }`;
 
 /** Connects to it with one of everything: a mapped region, interrupts, memory for the device. */
 const drive = `async (path) => {
   const device = await load('client').connect(path);
   (await device.region('bar0')).map(0, 4096);
-  await (await device.irq('msix')).enable(2);
+  await (await device.irq('req')).enable(2);
   await device.dma.allocate(4096);
   return device;
 }`;

@@ -7,13 +7,12 @@ import { Project, tarball } from './project';
 
 const PROGRAM = `
 import { connect } from 'vfio-user';
-import { PciIrq, PciRegion, ConfigSpace } from 'vfio-user/pci';
-import { configRegion, serve } from 'vfio-user/server';
+import { PciIrq } from 'vfio-user/pci';
+import { serve } from 'vfio-user/server';
 
-const config = new ConfigSpace({ vendorId: 0x1234, deviceId: 1, classCode: 0 });
-const regions = new Map([[PciRegion.config, configRegion(config)]]);
+const pci = { vendorId: 0x1234, deviceId: 1, classCode: 0 };
 const run = async () => {
-  const server = await serve('@bundle-' + process.pid, { name: 'bundled', regions, irqs: new Map([[PciIrq.intx, 0]]) });
+  const server = await serve('@bundle-' + process.pid, { name: 'bundled', pci, irqs: new Map([[PciIrq.req, 0]]) });
   const device = await connect(server.path);
   console.log((await device.pci.header()).vendorId.toString(16));
   await device.close();

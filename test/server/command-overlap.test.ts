@@ -76,7 +76,7 @@ describe('while a region handler is at work', () => {
     t.raw.send(message(8, setIrqs(0x24, 2, 0, 1), 8), [event.fd]);
     read(2, 0, 9);
     for (const id of [2, 3, 4, 5, 6, 7, 8]) expect(await next()).toBe(id);
-    expect(t.model.client?.trigger(2, 0)).toBe(true);
+    expect(t.model.client?.setInterrupt(true, 0)).toBe(true);
     finish('read 2 0');
     expect(await next()).toBe(9);
     finish('read 1 0');

@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: MIT
-import { ConfigSpace, PciRegion } from '../../lib/pci';
-import { configRegion, serve, type PciDeviceModel } from '../../lib/server';
+import { PciRegion } from '../../lib/pci';
+import { serve, type PciDeviceModel } from '../../lib/server';
 
-const config = configRegion(new ConfigSpace({ vendorId: 0x1234, deviceId: 1, classCode: 0xff0000 }));
+const pci = { vendorId: 0x1234, deviceId: 1, classCode: 0xff0000 };
 const path = `@vfio-user-declarations-${process.pid}`;
 
 /** As a JavaScript caller writes a model, whom no compiler stops. */
 const model = (more: object = {}): PciDeviceModel => ({
   name: 'test',
-  regions: new Map([[PciRegion.config, config]]),
-  irqs: new Map(),
+  pci,
   ...more,
 });
 const withRegion = (region: unknown): PciDeviceModel =>
-  model({ regions: new Map<number, unknown>([[PciRegion.config, config]]).set(PciRegion.bar0, region) });
+  model({ regions: new Map([[PciRegion.bar0, region]]) });
 
 async function refusal(served: PciDeviceModel, options: object = {}): Promise<string> {
   const serving = serve(path, served, options);
@@ -27,8 +26,12 @@ test.each<[string, PciDeviceModel, RegExp]>([
     model({ atach: () => undefined }),
     /^device model: unknown key "atach"; known are name, .*attach/,
   ],
-  ['no irqs', model({ irqs: undefined }), /^device model: the key "irqs" is missing/],
-  ['regions that are no Map', model({ regions: { 7: config } }), /^regions of device model test is no Map/],
+  ['no function', model({ pci: undefined }), /^device model: the key "pci" is missing/],
+  [
+    'regions that are no Map',
+    model({ regions: { 0: { size: 16 } } }),
+    /^regions of device model test is no Map/,
+  ],
   [
     'a region that is undefined',
     withRegion(undefined),
@@ -112,8 +115,7 @@ test.each<[object, RegExp]>([
 test('an instance of a class may have members of its own', async () => {
   class Card implements PciDeviceModel {
     readonly name = 'card';
-    readonly irqs = new Map<number, number>();
-    readonly regions = new Map([[PciRegion.config, config]]);
+    readonly pci = pci;
     pins = 16;
   }
   await (await serve(path, new Card())).close();

@@ -166,10 +166,37 @@ describe('DMA_MAP and DMA_UNMAP', () => {
     closeFd(fd);
   });
 
+  test('refused maps are told on this side too: each cause at once, and how many there were when the client is gone', async () => {
+    const fd = createSharedMemory(0x1000);
+    for (let i = 0; i < 3; i++) expect(await t.raw.errnoOf(2, dmaMap(0, 0x2000), [fd])).toBe(ENXIO);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x800))).toBe(EINVAL);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000).subarray(0, 31))).toBe(EINVAL);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd])).toBe(0);
+    expect(await t.raw.errnoOf(2, dmaMap(0, 0x1000), [fd])).toBe(EEXIST);
+    closeFd(fd);
+    const told = (): unknown[] => t.errors.map(({ error }) => error);
+    expect(told()).toMatchObject([
+      { code: 'ERR_VFIO_USER_DMA', errnoName: 'ENXIO', command: 'DMA_MAP' },
+      { errnoName: 'EINVAL' },
+      { errnoName: 'EEXIST' },
+    ]);
+    expect(String(told()[0])).toMatch(/a DMA_MAP was refused.*ENXIO.*file ends before the range does.*-g$/);
+    t.errors.length = 0;
+    t.raw.close();
+    await until(() => told().length > 0);
+    expect(told().map((error) => (error as Error).message)).toEqual([
+      '3 DMA_MAPs were refused with ENXIO',
+      '2 DMA_MAPs were refused with EINVAL',
+    ]);
+  });
+
   test.each([
-    ['what is not mapped', dmaUnmap(0x5000, 0x1000), ENOENT],
-    ['a part', dmaUnmap(0x1000, 0x1000), ENOENT],
-    ['more than a range', dmaUnmap(0x1000, 0x4000), ENOENT],
+    ['the beginning of a map', dmaUnmap(0, 0x2000), EINVAL],
+    ['the end of a map', dmaUnmap(0x2000, 0x4000), EINVAL],
+    ['the middle of a map', dmaUnmap(0x1000, 0x1000), EINVAL],
+    ['no bytes', dmaUnmap(0x1000, 0), EINVAL],
+    ['more than the address space', dmaUnmap(0x1000, 0xffff_ffff_ffff_f001n), EINVAL],
+    ['several maps with a bitmap', join(u32(48, 1), u64(0, 0x8000), u64(4096, 8)), ENOENT],
     ['a dirty bitmap', join(u32(48, 1), u64(0x1000, 0x2000), u64(4096, 8)), ENOTSUP],
     ['an unknown flag', dmaUnmap(0x1000, 0x2000, 4), EINVAL],
     ['all, with an address', dmaUnmap(0x1000, 0x2000, 2), EINVAL],
@@ -177,6 +204,29 @@ describe('DMA_MAP and DMA_UNMAP', () => {
     expect(await t.raw.errnoOf(2, dmaMap(0x1000, 0x2000))).toBe(0);
     expect(await t.raw.errnoOf(3, payload)).toBe(errno);
     expect(t.model.client?.memory.ranges.length).toBe(1);
+  });
+
+  // QEMU 11.1.3 with `intel-iommu`, when the guest is reset: payloads of its DMA_UNMAP, in their order. The maps are
+  // pages that the guest had given to the device.
+  test('whole address spaces, as QEMU with a virtual IOMMU unmaps them', async () => {
+    const pages = [0x1000, 0x7fff_f000, 0xffe8_9000, 0xffff_d000];
+    const bytes = (hex: string): Uint8Array => Uint8Array.from(Buffer.from(hex, 'hex'));
+    for (const iova of pages) expect(await t.raw.errnoOf(2, dmaMap(iova, 0x1000))).toBe(0);
+    const left = (): (number | undefined)[] =>
+      t.model.client?.memory.ranges.map(({ iova }) => Number(iova)) ?? [];
+    for (const [hex, pagesLeft] of [
+      ['180000000000000000000000010000000000000001000000', pages], // 100000000h, 4 GiB, in which there is nothing
+      ['1800000000000000000000ff000000000000000100000000', pages.slice(0, 2)], // FF000000h, 16 MiB
+      ['180000000000000000000000000000000000008000000000', []], // 0, 2 GiB
+      ['18000000000000000000f0fe0000000000001001ffffffff', []], // FEF00000h to the last byte of 64 bits
+    ] as const) {
+      const reply = await t.raw.ask(message(3, bytes(hex)));
+      expect([reply.errno, Buffer.from(reply.payload).toString('hex')]).toEqual([0, hex]);
+      expect(left()).toEqual(pagesLeft);
+    }
+    expect(t.model.log.slice(-4)).toEqual(
+      [pages[2], pages[3], pages[0], pages[1]].map((iova) => `unmapping 0x${iova?.toString(16)}`),
+    );
   });
 
   test('everything at once', async () => {

@@ -218,8 +218,8 @@ test.each([
 });
 
 test('a model that migrates needs a reset', async () => {
-  const { name, regions, irqs, migration } = model;
-  const bad: PciDeviceModel = { name, regions, irqs, migration };
+  const { name, pci, regions, migration } = model;
+  const bad: PciDeviceModel = { name, pci, regions, migration };
   await expect(serve(path.join(directory, 'bad.sock'), bad)).rejects.toThrow('can migrate but has no reset');
 });
 

@@ -104,12 +104,12 @@ test('as many DMA ranges are announced as can be mapped, unless the server is to
 test('the eventfds of clients are bounded', async () => {
   const vectors = 60;
   const event = opens(EventFd.create());
-  model.irqs.set(PciIrq.msix, vectors);
+  model.irqs.set(PciIrq.req, vectors);
   limit({ descriptors: event.fd + 40 });
   opens(await serve(path, model));
   const raw = opens(await RawClient.connect(path));
   const assign = (start: number, count: number): Promise<number> =>
-    raw.errnoOf(8, setIrqs(4 | 32, PciIrq.msix, start, count), new Array<number>(count).fill(event.fd));
+    raw.errnoOf(8, setIrqs(4 | 32, PciIrq.req, start, count), new Array<number>(count).fill(event.fd));
   const open = openFds();
   const results: number[] = [];
   for (let vector = 0; vector < vectors; vector++) results.push(await assign(vector, 1));
@@ -120,13 +120,13 @@ test('the eventfds of clients are bounded', async () => {
   // Of a message all are kept, or none.
   expect(await assign(0, 16)).toBe(EMFILE);
   expect(openFds() - open).toBe(kept);
-  expect([model.client?.trigger(PciIrq.msix, 0), event.read()]).toEqual([true, 1]);
-  expect(model.client?.trigger(PciIrq.msix, kept)).toBe(false);
+  expect([model.client?.trigger(PciIrq.req, 0), event.read()]).toEqual([true, 1]);
+  expect(model.client?.trigger(PciIrq.req, kept)).toBe(false);
 });
 
 test('the descriptors of commands that wait are bounded, and such a command is refused in its turn', async () => {
   const event = opens(EventFd.create());
-  model.irqs.set(PciIrq.msix, 60);
+  model.irqs.set(PciIrq.req, 60);
   limit({ descriptors: event.fd + 40 });
   opens(await serve(path, model));
   const raw = opens(await RawClient.connect(path));
@@ -138,7 +138,7 @@ test('the descriptors of commands that wait are bounded, and such a command is r
   await until(() => model.log.includes('reset'));
   const fds = new Array<number>(10).fill(event.fd);
   for (let count = 0; count < 6; count++)
-    raw.send(message(8, setIrqs(4 | 32, PciIrq.msix, count * 10, 10), 100 + count), fds);
+    raw.send(message(8, setIrqs(4 | 32, PciIrq.req, count * 10, 10), 100 + count), fds);
   raw.send(message(4, u32(16, 0, 0, 0), 200));
   let most = 0;
   for (let turn = 0; turn < 50; turn++) {

@@ -5,7 +5,6 @@ import path from 'node:path';
 import fc from 'fast-check';
 import { connect } from '../../lib/client';
 import { EventFd, ListeningSocket, Socket, closeFd, createSharedMemory, duplicateFd } from '../../lib/native';
-import { PciRegion } from '../../lib/pci';
 import { serve, type Server } from '../../lib/server';
 import {
   RawClient,
@@ -76,11 +75,11 @@ describe('with our own client', () => {
       const msix = await device.irq('msix');
       const seen: number[] = [];
       await msix.enable([0, 1, 2, 3].map((vector) => () => void seen.push(vector)));
-      expect(client?.trigger(2, 3)).toBe(true);
+      expect(client?.setInterrupt(true, 3)).toBe(true);
       await until(() => seen.length > 0);
       expect(seen).toEqual([3]);
       await msix.disable();
-      expect(client?.trigger(2, 3)).toBe(false);
+      expect(client?.setInterrupt(true, 3)).toBe(false);
 
       await device.reset();
       await memory.close();
@@ -399,7 +398,6 @@ describe('serve and close', () => {
   });
 
   test.each([
-    ['no configuration space', (m: TestModel) => m.regions.delete(PciRegion.config)],
     ['a negative size', (m: TestModel) => m.regions.set(1, { size: -1 })],
     ['an index beyond reason', (m: TestModel) => m.regions.set(1e6, { size: 1 })],
     [
@@ -415,7 +413,9 @@ describe('serve and close', () => {
       (m: TestModel) =>
         m.regions.set(1, { size: 0x1000, shared: { fd: 0, offset: 0, areas: [{ offset: 0, size: 0x800 }] } }),
     ],
-    ['half a vector', (m: TestModel) => m.irqs.set(2, 0.5)],
+    ['half a vector', (m: TestModel) => m.irqs.set(4, 0.5)],
+    ['INTx that is declared twice', (m: TestModel) => m.irqs.set(0, 1)],
+    ['a BAR that is declared twice', (m: TestModel) => m.regions.set(4, { size: 0x2000 })],
   ])('a model with %s is refused', async (_name, spoil) => {
     const bad = new TestModel();
     spoil(bad);

@@ -64,7 +64,7 @@ test('several devices in one process have their own clients, registers, memory, 
   );
   expect(models.map((model) => model.ranges.length)).toEqual([0, 1, 1, 1]);
   expect(models.map((model) => model.bar0[0])).toEqual([0, 101, 102, 103]);
-  expect(models.map((model) => model.client?.trigger(2, 0))).toEqual([false, true, true, true]);
+  expect(models.map((model) => model.client?.setInterrupt(true, 0))).toEqual([false, true, true, true]);
   await until(() => signalled.join() === '0,1,1,1');
   // One that closes takes no other with it.
   await servers[2]?.close();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 import { Mapping, Socket, closeFd, createSharedMemory } from '../../lib/native';
-import { ConfigSpace, PciIrq, PciRegion } from '../../lib/pci';
+import { PciRegion, type ConfigEffect } from '../../lib/pci';
 import {
-  configRegion,
   type Client,
   type ClientRange,
   type PciDeviceModel,
+  type ServedFunction,
   type ServedRegion,
 } from '../../lib/server';
 import { hex, join, u16, u32, u64 } from '../support/bytes';
@@ -150,10 +150,8 @@ export class TestModel implements PciDeviceModel {
   readonly log: string[] = [];
   readonly bar0: Uint8Array;
   readonly regions = new Map<number, ServedRegion>();
-  readonly irqs = new Map<number, number>([
-    [PciIrq.intx, 1],
-    [PciIrq.msix, 4],
-  ]);
+  readonly irqs = new Map<number, number>();
+  pci: ServedFunction;
   client: Client | null = null;
   activity?: () => number;
   ranges: ClientRange[] = [];
@@ -168,13 +166,23 @@ export class TestModel implements PciDeviceModel {
     this.#fd = createSharedMemory(0x1000 + BAR_SIZE);
     this.#mapping = Mapping.map(this.#fd, 0x1000, BAR_SIZE);
     this.bar0 = new Uint8Array(this.#mapping.buffer);
-    this.regions.set(
-      PciRegion.config,
-      configRegion(
-        new ConfigSpace({ vendorId: 0x1234, deviceId: 0x5678, classCode: 0xff0000 }),
-        (effect) => void this.log.push(effect.kind),
-      ),
-    );
+    const msix = { bar: 4, offset: 0 };
+    this.pci = {
+      vendorId: 0x1234,
+      deviceId: 0x5678,
+      classCode: 0xff0000,
+      interruptPin: 1,
+      bars: {
+        4: {
+          kind: 'memory32',
+          size: 0x2000,
+          shared: { fd: this.#fd, offset: 0, areas: [{ offset: 0, size: 0x2000 }] },
+          read: () => undefined,
+          write: () => undefined,
+        },
+      },
+      capabilities: [{ kind: 'msix', vectors: 4, table: msix, pba: { ...msix, offset: 0x1000 } }],
+    };
     this.regions.set(PciRegion.bar0, {
       size: BAR_SIZE,
       shared: { fd: this.#fd, offset: 0x1000, areas: [AREA] },
@@ -201,18 +209,16 @@ export class TestModel implements PciDeviceModel {
       read: (_offset, data) => void data.fill(0x22),
     });
     this.regions.set(PciRegion.bar3, { size: 64, write: () => undefined });
-    this.regions.set(PciRegion.bar4, {
-      size: 0x2000,
-      shared: { fd: this.#fd, offset: 0, areas: [{ offset: 0, size: 0x2000 }] },
-      read: () => undefined,
-      write: () => undefined,
-    });
   }
 
   async reset(): Promise<void> {
     this.log.push('reset');
     await this.gate;
     this.#fail();
+  }
+
+  configured(effect: ConfigEffect): void | Promise<void> {
+    this.log.push(effect.kind);
   }
 
   attach(client: Client): void {

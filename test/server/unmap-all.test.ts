@@ -3,7 +3,7 @@ import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { EventFd, closeFd, createSharedMemory } from '../../lib/native';
 import { PciIrq } from '../../lib/pci';
-import type { ClientRange } from '../../lib/server';
+import { serve, type ClientRange } from '../../lib/server';
 import { useServer } from './fixture';
 import { RawClient, dmaMap, dmaUnmap, message, openFds, setIrqs, until } from './support';
 
@@ -86,15 +86,17 @@ test('the memory of a client that leaves goes little by little, and the next cli
 });
 
 test('the eventfds of a client that leaves are closed little by little', async () => {
-  t.model.irqs.set(PciIrq.msix, COUNT);
   t.raw.close();
+  await t.server.close();
+  t.model.irqs.set(PciIrq.req, COUNT);
+  t.server = await serve(t.endpoint, t.model);
   t.raw = await RawClient.connect(t.endpoint);
   const event = EventFd.create();
   const before = openFds();
   // VFIO_IRQ_SET_DATA_EVENTFD and _ACTION_TRIGGER, 10 vectors at a time.
   for (let start = 0; start < COUNT; start += 10) {
     const fds = new Array<number>(10).fill(event.fd);
-    expect(await t.raw.errnoOf(8, setIrqs(4 | 32, PciIrq.msix, start, 10), fds)).toBe(0);
+    expect(await t.raw.errnoOf(8, setIrqs(4 | 32, PciIrq.req, start, 10), fds)).toBe(0);
   }
   const { client } = t.model;
   expect(openFds()).toBe(before + COUNT);
@@ -103,7 +105,7 @@ test('the eventfds of a client that leaves are closed little by little', async (
   fastClock();
   t.raw.close();
   await until(() => t.model.log.filter((line) => line === 'detach').length === 2);
-  expect(client?.trigger(PciIrq.msix, COUNT - 1)).toBe(false);
+  expect(client?.trigger(PciIrq.req, COUNT - 1)).toBe(false);
   t.raw = await RawClient.connect(t.endpoint);
   stop();
   expect([event.read(), openFds()]).toEqual([0, before]);
@@ -139,14 +141,16 @@ test('a model is not asked for more ranges of a client that has left', async () 
 });
 
 test('vectors that are disabled or signalled all at once let others have their turn, and the next message waits', async () => {
-  t.model.irqs.set(PciIrq.msix, 10 * COUNT);
   t.raw.close();
+  await t.server.close();
+  t.model.irqs.set(PciIrq.req, 10 * COUNT);
+  t.server = await serve(t.endpoint, t.model);
   t.raw = await RawClient.connect(t.endpoint);
   const event = EventFd.create();
   const fds = new Array<number>(10).fill(event.fd);
   const before = openFds();
   for (let start = 0; start < COUNT; start += 10)
-    expect(await t.raw.errnoOf(8, setIrqs(4 | 32, PciIrq.msix, start, 10), fds)).toBe(0);
+    expect(await t.raw.errnoOf(8, setIrqs(4 | 32, PciIrq.req, start, 10), fds)).toBe(0);
   const counts = new Set<number>();
   let signals = 0;
   const stop = everyTurn(() => {
@@ -155,17 +159,17 @@ test('vectors that are disabled or signalled all at once let others have their t
   });
   fastClock();
   // VFIO_IRQ_SET_DATA_NONE and _ACTION_TRIGGER, for all vectors.
-  expect(await t.raw.errnoOf(8, setIrqs(1 | 32, PciIrq.msix, 0, COUNT))).toBe(0);
+  expect(await t.raw.errnoOf(8, setIrqs(1 | 32, PciIrq.req, 0, COUNT))).toBe(0);
   await until(() => signals === COUNT);
   counts.clear();
   // All are disabled, and one is enabled again without waiting for the reply.
-  t.raw.send(message(8, setIrqs(1 | 32, PciIrq.msix, 0, 0)));
-  t.raw.send(message(8, setIrqs(4 | 32, PciIrq.msix, 5, 1), 2), [event.fd]);
+  t.raw.send(message(8, setIrqs(1 | 32, PciIrq.req, 0, 0)));
+  t.raw.send(message(8, setIrqs(4 | 32, PciIrq.req, 5, 1), 2), [event.fd]);
   expect([(await t.raw.receive()).errno, (await t.raw.receive()).errno]).toEqual([0, 0]);
   stop();
   expect(counts.size).toBeGreaterThan(5);
   expect(openFds() - before).toBe(1);
-  expect([4, 5, 6].map((vector) => t.model.client?.trigger(PciIrq.msix, vector))).toEqual([
+  expect([4, 5, 6].map((vector) => t.model.client?.trigger(PciIrq.req, vector))).toEqual([
     false,
     true,
     false,

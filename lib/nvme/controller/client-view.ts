@@ -28,10 +28,26 @@ export class ClientView {
   /** The range of the last hit, which is most often the range of the next. */
   #last: ViewRange | null = null;
   #leaving = new WeakSet<ClientRange>();
+  #waiting: (() => void)[] = [];
 
   /** The client's memory as the server gave it; null without a client. */
   get memory(): ClientMemory | null {
     return this.#memory;
+  }
+
+  /** Whether the controller may reach memory now (Bus Master Enable). */
+  get reachable(): boolean {
+    return this.#memory?.busMaster === true;
+  }
+
+  /** Resolves when memory can be reached, or {@link release} is called. */
+  async untilReachable(): Promise<void> {
+    if (!this.reachable) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+  }
+
+  /** Lets go on what waits in {@link untilReachable}. */
+  release(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   attach(memory: ClientMemory): void {

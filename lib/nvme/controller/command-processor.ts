@@ -90,6 +90,10 @@ export class CommandProcessor {
   round(): number {
     if (this.#failure !== null) throw this.#failure;
     const queues = this.#queues;
+    if (!queues.reachable) {
+      this.#unmappedSince = -1;
+      return 0;
+    }
     queues.refresh();
     let commands = 0;
     this.#roundEnd = this.#moved() + BYTES_PER_ROUND;

@@ -35,6 +35,7 @@ const READY_TIMEOUT = 15_000;
  */
 export class Controller {
   readonly #options: ResolvedOptions;
+  readonly #view: ClientView;
   readonly #doorbells: Doorbells;
   readonly #registers: Registers;
   readonly #queues: QueueSet;
@@ -72,6 +73,7 @@ export class Controller {
       logs: new LogPages(errors, features, counters),
     });
     this.#options = options;
+    this.#view = view;
     this.#doorbells = doorbells;
     this.#registers = registers;
     this.#queues = queues;
@@ -112,6 +114,19 @@ export class Controller {
   /** Looks at the doorbells soon, if there are any queues. */
   wake(): void {
     if (this.#queues.submissions.size > 0) this.#poller.wake();
+  }
+
+  /**
+   * Bus Master Enable may have changed. While it is clear, commands wait where they are: in their queues, before their data is moved,
+   * before they are completed.
+   */
+  busMasterChanged(): void {
+    this.#queues.unmap();
+    if (!this.#view.reachable) return;
+    this.#view.release();
+    // A hypervisor drops messages of a function that is no bus master, also those that were sent just before.
+    this.#queues.interruptAgain();
+    this.wake();
   }
 
   /** Memory of the client's is about to go, and the view does not find it any more. */
@@ -227,6 +242,7 @@ export class Controller {
     this.#keepAlive.stop();
     this.#poller.stop();
     this.#commands.drop();
+    this.#view.release();
     this.#events.reset();
   }
 

@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { ConfigSpace, type ConfigEffect } from '../../pci/config-space';
-import { PciIrq, PciRegion } from '../../pci/device';
-import { configRegion } from '../../server/config-region';
-import type { Client, ClientRange, PciDeviceModel, ServedRegion } from '../../server/device-model';
-import { type MsixLayout, MsixTable } from '../../server/msix-table';
+import type { ConfigEffect } from '../../pci/config-space';
+import { PciRegion } from '../../pci/device';
+import type { Client, ClientRange, PciDeviceModel, ServedFunction } from '../../server/device-model';
 import type { Backend } from '../backends';
 import { ClientView } from './client-view';
 import { Controller } from './controller';
@@ -14,8 +12,8 @@ import type { ControllerStatistics } from './statistics';
 
 /** Class code of an NVMe I/O controller. */
 const CLASS_CODE = 0x010802;
-/** BAR 4. The pending bits have a page of their own, so that a hypervisor can trap it alone. */
-const MSIX_BAR: MsixLayout = { size: 0x2000, table: 0, pba: 0x1000 };
+/** BAR 4 has the MSI-X structures. The pending bits have a page of their own, so that a hypervisor can trap it alone. */
+const MSIX_BAR = { size: 0x2000, table: 0, pba: 0x1000 };
 
 /**
  * An NVMe controller with one namespace, to be served to a vfio-user client: a hypervisor, SPDK, this package.
@@ -30,17 +28,14 @@ const MSIX_BAR: MsixLayout = { size: 0x2000, table: 0, pba: 0x1000 };
 export class NvmeControllerModel implements PciDeviceModel {
   /** Names the controller in messages. */
   readonly name: string;
-  /** BAR 0 with registers and doorbells, BAR 4 with the MSI-X structures, and configuration space. */
-  readonly regions: ReadonlyMap<number, ServedRegion>;
-  /** A vector of MSI-X for the admin queue, and one for each I/O queue pair. */
-  readonly irqs: ReadonlyMap<number, number>;
+  /** BAR 0 with registers and doorbells, and a vector of MSI-X for the admin queue and each I/O queue pair. */
+  readonly pci: ServedFunction;
 
   readonly #backend: Backend;
   readonly #view = new ClientView();
   readonly #doorbells: Doorbells;
-  readonly #msix: MsixTable;
-  readonly #config: ConfigSpace;
   readonly #controller: Controller;
+  #client: Client | null = null;
   #closed = false;
 
   /**
@@ -53,24 +48,10 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.name = resolved.name;
     this.#backend = resolved.backend;
     this.#doorbells = new Doorbells(vectors, dstrd, mappableDoorbells);
-    this.#msix = new MsixTable(vectors);
-    this.#config = configSpace(vectors, this.#doorbells.barBytes);
-    this.#controller = new Controller(resolved, this.#view, this.#doorbells, this.#msix);
-    this.regions = new Map([
-      [PciRegion.bar0, this.#bar0()],
-      [PciRegion.bar4, this.#msix.region(MSIX_BAR)],
-      [
-        PciRegion.config,
-        configRegion(this.#config, (effect) => {
-          this.#configured(effect);
-        }),
-      ],
-    ]);
-    this.irqs = new Map([
-      [PciIrq.msix, vectors],
-      // Never signalled. Without it, QEMU warns that there is no error recovery.
-      [PciIrq.err, 1],
-    ]);
+    this.#controller = new Controller(resolved, this.#view, this.#doorbells, {
+      trigger: (vector) => this.#client?.setInterrupt(true, vector) ?? false,
+    });
+    this.pci = this.#function(vectors);
   }
 
   /** What the controller has done so far. */
@@ -88,10 +69,12 @@ export class NvmeControllerModel implements PciDeviceModel {
    * @returns resolves when nothing of what was stopped touches the client's memory any more
    */
   reset(): Promise<void> {
-    const drained = this.#controller.reset();
-    this.#config.reset();
-    this.#msix.reset();
-    return drained;
+    return this.#controller.reset();
+  }
+
+  /** Called by the server: configuration space has changed. */
+  configured(effect: ConfigEffect): void {
+    if (effect.kind === 'command') this.#controller.busMasterChanged();
   }
 
   /**
@@ -102,7 +85,7 @@ export class NvmeControllerModel implements PciDeviceModel {
    */
   attach(client: Client): void {
     this.#doorbells.renew();
-    this.#msix.attach(client);
+    this.#client = client;
     this.#view.attach(client.memory);
   }
 
@@ -125,7 +108,7 @@ export class NvmeControllerModel implements PciDeviceModel {
 
   /** Called by the server: the client is gone, and the next one finds a controller that was reset. */
   detach(): void {
-    this.#msix.detach();
+    this.#client = null;
     void this.reset();
     this.#view.detach();
   }
@@ -144,48 +127,38 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.close();
   }
 
-  /** The registers and the doorbells. */
-  #bar0(): ServedRegion {
+  #function(vectors: number): ServedFunction {
     const { barBytes, shared } = this.#doorbells;
     return {
-      size: barBytes,
-      ...(shared && { shared }),
-      read: (offset, data) => {
-        this.#controller.read(offset, data);
+      vendorId: PciIds.vendor,
+      deviceId: PciIds.device,
+      subsystemVendorId: PciIds.subsystemVendor,
+      subsystemId: PciIds.subsystem,
+      classCode: CLASS_CODE,
+      bars: {
+        0: {
+          kind: 'memory64',
+          size: barBytes,
+          ...(shared && { shared }),
+          read: (offset, data) => {
+            this.#controller.read(offset, data);
+          },
+          write: (offset, data) => {
+            this.#controller.write(offset, data);
+          },
+        },
+        4: { kind: 'memory32', size: MSIX_BAR.size },
       },
-      write: (offset, data) => {
-        this.#controller.write(offset, data);
-      },
+      capabilities: [
+        { kind: 'power-management' },
+        { kind: 'express', functionLevelReset: true },
+        {
+          kind: 'msix',
+          vectors,
+          table: { bar: PciRegion.bar4, offset: MSIX_BAR.table },
+          pba: { bar: PciRegion.bar4, offset: MSIX_BAR.pba },
+        },
+      ],
     };
   }
-
-  /** Does what a write to configuration space asks for. */
-  #configured(effect: ConfigEffect): void {
-    this.#msix.configure(effect);
-    if (effect.kind === 'function-level-reset') void this.reset();
-  }
-}
-
-function configSpace(vectors: number, barBytes: number): ConfigSpace {
-  return new ConfigSpace({
-    vendorId: PciIds.vendor,
-    deviceId: PciIds.device,
-    subsystemVendorId: PciIds.subsystemVendor,
-    subsystemId: PciIds.subsystem,
-    classCode: CLASS_CODE,
-    bars: {
-      0: { kind: 'memory64', size: barBytes },
-      4: { kind: 'memory32', size: MSIX_BAR.size },
-    },
-    capabilities: [
-      { kind: 'power-management' },
-      { kind: 'express', functionLevelReset: true },
-      {
-        kind: 'msix',
-        vectors,
-        table: { bar: PciRegion.bar4, offset: MSIX_BAR.table },
-        pba: { bar: PciRegion.bar4, offset: MSIX_BAR.pba },
-      },
-    ],
-  });
 }

@@ -32,6 +32,11 @@ export class QueueSet {
     this.#counters = counters;
   }
 
+  /** Whether the queues can be reached: nothing is taken or completed while the controller is no bus master. */
+  get reachable(): boolean {
+    return this.#view.reachable;
+  }
+
   /** Whether queues besides those of the admin commands exist. */
   get hasIoQueues(): boolean {
     return this.submissions.size > 1 || this.completions.size > 1;
@@ -50,7 +55,7 @@ export class QueueSet {
   createCompletionQueue(id: number, iova: number, entries: number, vector: number): CompletionQueue | null {
     const queue = new CompletionQueue(id, iova, entries, vector, this.doorbells.headWord(id));
     this.refresh();
-    if (!this.#find(queue)) return null;
+    if (this.reachable && !this.#find(queue)) return null;
     Atomics.store(this.doorbells.words, queue.doorbell, 0);
     this.completions.set(id, queue);
     return queue;
@@ -65,7 +70,7 @@ export class QueueSet {
   ): SubmissionQueue | null {
     const queue = new SubmissionQueue(id, iova, entries, completions, this.doorbells.tailWord(id));
     this.refresh();
-    if (!this.#find(queue)) return null;
+    if (this.reachable && !this.#find(queue)) return null;
     Atomics.store(this.doorbells.words, queue.doorbell, 0);
     this.submissions.set(id, queue);
     completions.users++;
@@ -131,10 +136,10 @@ export class QueueSet {
     return this.#find(queue) && this.#find(queue.completions);
   }
 
-  /** Completes a command outside of the loop, and interrupts the host. */
+  /** Completes a command outside of the loop, and interrupts the host. It is kept while the queue cannot be reached. */
   complete(queue: SubmissionQueue, cid: number, outcome: number, dw0: number): void {
     this.refresh();
-    this.#find(queue.completions);
+    if (this.reachable) this.#find(queue.completions);
     queue.completions.post(queue.id, queue.head, cid, outcome, dw0);
     this.interrupt(queue.completions);
   }
@@ -150,6 +155,14 @@ export class QueueSet {
     if (!this.#find(queue)) return;
     queue.drain(this.doorbells.words);
     this.interrupt(queue);
+  }
+
+  /** Interrupts the host for completions that it has not taken: their interrupts may have been lost on their way. */
+  interruptAgain(): void {
+    for (const queue of this.completions.values()) {
+      queue.posted ||= queue.unread(this.doorbells.words);
+      this.interrupt(queue);
+    }
   }
 
   /** Interrupts the host once for all that was posted since the last time. */

@@ -70,6 +70,12 @@ export class CompletionQueue {
     return this.words !== null;
   }
 
+  /** Whether the host has entries that it has not taken yet. */
+  unread(doorbells: Int32Array): boolean {
+    this.#readHead(doorbells);
+    return this.#head !== this.#tail;
+  }
+
   /** Entries that new commands may use. The doorbell is only read when the head that is known leaves none. */
   room(doorbells: Int32Array): number {
     const free = this.#free() - this.reserved;

@@ -54,7 +54,7 @@ export async function resolveParts(
       };
     }
     const bytes =
-      lists.size < MAX_LISTS ? await readMemory(view.memory, missingList, missingBytes) : undefined;
+      lists.size < MAX_LISTS ? await readMemory(view, missingList, missingBytes, alive) : undefined;
     if (bytes === undefined || !alive()) {
       return { outcome: Outcome.dataTransferError, addresses: [], lengths: [] };
     }
@@ -72,9 +72,10 @@ export async function writeParts(
   let at = 0;
   for (const [i, address] of parts.addresses.entries()) {
     const length = parts.lengths[i] as number;
-    if (view.memory === null || !alive()) return Outcome.dataTransferError;
+    const memory = await reach(view, alive);
+    if (memory === null) return Outcome.dataTransferError;
     try {
-      await view.memory.write(address, data.subarray(at, at + length));
+      await memory.write(address, data.subarray(at, at + length));
     } catch {
       return Outcome.dataTransferError; // Whatever the reason is, the status is all that the host can be told.
     }
@@ -93,7 +94,7 @@ export async function readParts(
   const data = new Uint8Array(length);
   let at = 0;
   for (const [i, address] of parts.addresses.entries()) {
-    const bytes = alive() ? await readMemory(view.memory, address, parts.lengths[i] as number) : undefined;
+    const bytes = await readMemory(view, address, parts.lengths[i] as number, alive);
     if (bytes === undefined) return undefined;
     data.set(bytes, at);
     at += bytes.length;
@@ -101,11 +102,19 @@ export async function readParts(
   return data;
 }
 
+/** The client's memory once it can be reached; null when the command does not matter any more. */
+async function reach(view: ClientView, alive: Alive): Promise<ClientMemory | null> {
+  await view.untilReachable();
+  return alive() ? view.memory : null;
+}
+
 async function readMemory(
-  memory: ClientMemory | null,
+  view: ClientView,
   address: number,
   length: number,
+  alive: Alive,
 ): Promise<Uint8Array | undefined> {
+  const memory = await reach(view, alive);
   if (memory === null) return undefined;
   try {
     const bytes = await memory.read(address, length);

@@ -241,6 +241,8 @@ export class IoQueue {
     // What the controller had completed is in shared memory, and holds.
     for (let taken; (taken = this.#queue.reap()) !== NOTHING;) this.#complete(taken & 0xffff, taken >>> 16);
     this.#suspended = true;
+    // The controller has no such queues any more, so that nothing is asked of it: their memory is free at once.
+    void this.#pair.delete();
     clearInterval(this.#watchdog);
     this.#watchdog = undefined;
     const again: Waiting[] = [];

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 import type { NvmeControllerModel } from '../../../lib/nvme/controller';
 import { AdminOpcode, NvmOpcode } from '../../../lib/nvme/spec';
+import { PciConfig, PciRegion } from '../../../lib/pci';
 import { CommandError } from '../../../lib/server';
+import { FunctionState } from '../../../lib/server/function-state';
 import { HostMemory, LAYOUT, QUEUES } from './memory';
 import { queuePlace } from './commands';
 import { Violation, type Tally } from '../role';
@@ -31,6 +33,7 @@ interface CompletionPlace {
 export class FuzzedHost {
   readonly memory = new HostMemory();
   readonly #model: NvmeControllerModel;
+  readonly #function: FunctionState;
   readonly #tally: Tally;
   readonly #submissions = new Map<number, HostQueue>();
   readonly #completions = new Map<number, CompletionPlace>();
@@ -43,6 +46,11 @@ export class FuzzedHost {
   constructor(model: NvmeControllerModel, tally: Tally) {
     this.#model = model;
     this.#tally = tally;
+    this.#function = new FunctionState(model);
+    this.#function.onConfigured = (effects) => {
+      this.memory.busMaster = this.#function.busMaster;
+      for (const effect of effects) model.configured(effect);
+    };
     for (const index of LAYOUT.keys()) this.memory.map(index);
   }
 
@@ -91,6 +99,7 @@ export class FuzzedHost {
   async bringUp(entries: readonly number[], careless = false): Promise<void> {
     for (const index of LAYOUT.keys()) if (this.memory.range(index) === null) this.memory.map(index);
     this.#forget();
+    this.#write(PciRegion.config, PciConfig.command, Uint8Array.of(6, 0));
     this.#write(0, 0x14, word(0));
     // Commands that were under way may take a while.
     await waitFor(() => (this.#read32(0x1c) & 1) === 0, 'the controller to become disabled');
@@ -286,7 +295,7 @@ export class FuzzedHost {
   }
 
   #access({ do: kind, region, offset, bytes }: Access): void {
-    const { size = 0 } = this.#model.regions.get(region) ?? {};
+    const { size = 0 } = this.#function.regions.get(region) ?? {};
     // The server has checked the bounds.
     if (offset + bytes.length > size) return;
     if (kind === 'write') this.#write(region, offset, bytes);
@@ -295,7 +304,7 @@ export class FuzzedHost {
 
   #write(region: number, offset: number, bytes: Uint8Array): void {
     try {
-      const done = this.#model.regions.get(region)?.write?.(offset, bytes, false);
+      const done = this.#function.regions.get(region)?.write?.(offset, bytes, false);
       void done?.catch(refused);
     } catch (error) {
       refused(error);
@@ -304,7 +313,7 @@ export class FuzzedHost {
 
   #read(region: number, offset: number, into: Uint8Array): void {
     try {
-      void this.#model.regions.get(region)?.read?.(offset, into);
+      void this.#function.regions.get(region)?.read?.(offset, into);
     } catch (error) {
       refused(error);
     }

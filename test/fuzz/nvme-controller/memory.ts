@@ -69,6 +69,7 @@ class HostRange implements ClientRange {
 /** The memory of an NVMe host, as the controller sees it. */
 export class HostMemory implements ClientMemory {
   generation = 0;
+  #busMaster = true;
   readonly #fd = createSharedMemory(LAYOUT.reduce((sum, { size }) => sum + size, 0));
   /** All of it, as the host sees it. */
   readonly #mapping = Mapping.map(
@@ -79,6 +80,15 @@ export class HostMemory implements ClientMemory {
   readonly #bytes = new Uint8Array(this.#mapping.buffer);
   readonly #ranges: (HostRange | null)[] = LAYOUT.map(() => null);
   #messages = 0;
+
+  get busMaster(): boolean {
+    return this.#busMaster;
+  }
+
+  set busMaster(value: boolean) {
+    this.#busMaster = value;
+    this.generation++;
+  }
 
   get ranges(): readonly ClientRange[] {
     return this.#ranges.filter((one) => one !== null);
@@ -157,6 +167,7 @@ export class HostMemory implements ClientMemory {
   }
 
   #find(iova: bigint, length: number, access: 'read' | 'write' | 'readwrite'): HostRange | undefined {
+    if (!this.#busMaster) return undefined;
     const found = this.#ranges
       .filter((one) => one !== null)
       .find((one) => iova >= one.iova && iova + BigInt(length) <= one.iova + BigInt(one.size));

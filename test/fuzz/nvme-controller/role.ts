@@ -40,8 +40,8 @@ class ControllerFixture implements Fixture {
     const client: Client = {
       name: 'fuzzer',
       memory: host.memory,
+      setInterrupt: () => true,
       trigger: () => true,
-      pending: () => false,
     };
     this.#model.attach(client);
     this.#tally.connections++;

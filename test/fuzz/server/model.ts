@@ -1,16 +1,15 @@
 // SPDX-License-Identifier: MIT
 import { setImmediate as turn } from 'node:timers/promises';
 import { EventFd, Socket, closeFd, createSharedMemory } from '../../../lib/native';
-import { ConfigSpace, PciIrq, PciRegion } from '../../../lib/pci';
+import { PciIrq, PciRegion } from '../../../lib/pci';
 import {
   CommandError,
   Errno,
-  MsixTable,
-  configRegion,
   type Client,
   type ClientRange,
   type MigrationModel,
   type PciDeviceModel,
+  type ServedFunction,
   type ServedRegion,
 } from '../../../lib/server';
 
@@ -25,16 +24,10 @@ export const DEVICE = 0x0f22;
 /** A device with every feature that a model can have. It outlives its clients. */
 export class EverythingModel implements PciDeviceModel {
   readonly name = 'everything';
+  readonly pci: ServedFunction;
   readonly regions = new Map<number, ServedRegion>();
-  readonly irqs = new Map<number, number>([
-    [PciIrq.intx, 1],
-    [PciIrq.msi, 4],
-    [PciIrq.msix, VECTORS],
-    [PciIrq.err, 1],
-    [PciIrq.req, 0],
-  ]);
+  readonly irqs = new Map<number, number>([[PciIrq.req, 0]]);
   readonly migration: MigrationModel;
-  readonly #msix = new MsixTable(VECTORS);
   readonly #event = EventFd.create();
   readonly #shadow = createSharedMemory(4096);
   readonly #sockets = Socket.pair();
@@ -53,14 +46,23 @@ export class EverythingModel implements PciDeviceModel {
         if (offset + data.length <= BAR_SIZE) registers.set(data, offset);
       },
     });
-    const config = new ConfigSpace({
+    this.pci = {
       vendorId: VENDOR,
       deviceId: DEVICE,
       classCode: 0xff0000,
-      bars: { 0: { kind: 'memory64', size: BAR_SIZE }, 4: { kind: 'memory32', size: 0x2000 } },
+      interruptPin: 1,
+      bars: {
+        0: {
+          kind: 'memory64',
+          ...plain(BAR_SIZE),
+          shared: { fd: () => this.#file, offset: 0, areas: [{ offset: 0x1000, size: 0x1000 }] },
+        },
+        4: { kind: 'memory32', size: 0x2000 },
+      },
       capabilities: [
         { kind: 'power-management' },
         { kind: 'express', functionLevelReset: true },
+        { kind: 'msi', vectors: 4 },
         {
           kind: 'msix',
           vectors: VECTORS,
@@ -68,11 +70,7 @@ export class EverythingModel implements PciDeviceModel {
           pba: { bar: PciRegion.bar4, offset: 0x1000 },
         },
       ],
-    });
-    this.regions.set(PciRegion.bar0, {
-      ...plain(BAR_SIZE),
-      shared: { fd: () => this.#file, offset: 0, areas: [{ offset: 0x1000, size: 0x1000 }] },
-    });
+    };
     this.regions.set(PciRegion.bar1, failing());
     this.regions.set(PciRegion.bar2, {
       size: 1 << 20,
@@ -80,7 +78,6 @@ export class EverythingModel implements PciDeviceModel {
       write: (_offset, data) => this.#obey(data),
     });
     this.regions.set(PciRegion.bar3, slow());
-    this.regions.set(PciRegion.bar4, this.#msix.region({ size: 0x2000, table: 0, pba: 0x1000 }));
     this.regions.set(PciRegion.bar5, {
       ...plain(0x1000),
       ioFds: [
@@ -99,12 +96,6 @@ export class EverythingModel implements PciDeviceModel {
       ],
     });
     this.regions.set(PciRegion.rom, { size: 0x800, read: (_offset, data) => void data.fill(0x55) });
-    this.regions.set(
-      PciRegion.config,
-      configRegion(config, (effect) => {
-        this.#msix.configure(effect);
-      }),
-    );
     this.regions.set(PciRegion.vga, { size: Number.MAX_SAFE_INTEGER, read: () => undefined });
     this.regions.set(9, { size: 64, type: { type: 0x8000_494f, subtype: 1 } });
     this.migration = {
@@ -132,13 +123,11 @@ export class EverythingModel implements PciDeviceModel {
 
   attach(client: Client): void {
     this.#client = client;
-    this.#msix.attach(client);
     this.#file = createSharedMemory(BAR_SIZE);
   }
 
   detach(): void {
     this.#client = null;
-    this.#msix.detach();
     if (this.#file >= 0) closeFd(this.#file);
     this.#file = -1;
   }
@@ -148,7 +137,6 @@ export class EverythingModel implements PciDeviceModel {
   }
 
   async reset(): Promise<void> {
-    this.#msix.reset();
     this.#state = new Uint8Array(5000);
     await turn();
   }
@@ -197,11 +185,10 @@ export class EverythingModel implements PciDeviceModel {
           break;
         }
         case 6:
-          client.trigger(vector % 6, vector >>> 3);
-          client.pending(vector % 6, vector >>> 3);
+          client.trigger(PciIrq.err + (vector % 3), vector >>> 3);
           break;
         default:
-          this.#msix.trigger(vector % VECTORS);
+          client.setInterrupt((vector & 0x8000) === 0, vector % VECTORS);
       }
     };
     const done = work();

@@ -49,6 +49,7 @@ test('a client pays for the ranges that it uses, once, and not for those that it
     get ranges(): never {
       throw new Error('all ranges were asked for');
     },
+    busMaster: true,
     place,
     read: () => Promise.reject(new Error('read')),
     write: () => Promise.reject(new Error('written')),

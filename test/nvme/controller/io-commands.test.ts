@@ -309,7 +309,7 @@ describe('memory that is not mapped here', () => {
     let done = false;
     open();
     await until(() => host.read32(0x1c) === 9);
-    void host.controller.reset().then(() => (done = true));
+    void host.reset().then(() => (done = true));
     await until(() => done);
     expect([host.read32(0x14), host.read32(0x1c), host.read32(0x28)]).toEqual([0, 0, 0]);
   });

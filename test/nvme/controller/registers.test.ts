@@ -216,7 +216,7 @@ describe('CSTS.CFS', () => {
 
 describe('doorbells', () => {
   test('lie in a file that can be mapped, and take messages of 4 bytes', () => {
-    const bar = host.controller.regions.get(0);
+    const bar = host.controller.pci.bars?.[0];
     expect(bar?.size).toBe(0x4000);
     expect(bar?.shared?.areas).toEqual([{ offset: 0x1000, size: 0x1000 }]);
     host.write32(0x1008, 0x1234);
@@ -240,7 +240,7 @@ describe('doorbells', () => {
   test('are 64 bytes apart with DSTRD 4', async () => {
     const wide = new Host({ dstrd: 4, mappableDoorbells: false });
     expect(wide.read32(4) & 0xf).toBe(4);
-    expect(wide.controller.regions.get(0)?.shared).toBeUndefined();
+    expect(wide.controller.pci.bars?.[0]?.shared).toBeUndefined();
     wide.enable();
     wide.push(wide.admin, { opcode: 6, cdw10: 1, prp1: Address.data });
     wide.write32(0x1000, 1);
@@ -270,7 +270,7 @@ describe('configuration space and MSI-X', () => {
     expect(host.read32(0x10, 7)).toBe(0xffff_c004);
     host.write32(0x20, 0xffff_ffff, 7);
     expect(host.read32(0x20, 7)).toBe(0xffff_e000);
-    expect(Object.fromEntries(host.controller.irqs)).toEqual({ 2: 65, 3: 1 });
+    expect(Object.fromEntries(host.state.irqs)).toEqual({ 0: 0, 1: 0, 2: 65, 3: 1 });
     expect(host.read(0, 4096, 7)).toHaveLength(4096);
   });
 

@@ -2,6 +2,7 @@
 import type { Client, ClientMemory, ClientRange, MappedPlace } from '../../../lib/server/device-model';
 import { createBackend } from '../../../lib/nvme/backends';
 import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
+import { FunctionState } from '../../../lib/server/function-state';
 import { type Command, encodeCommand } from '../../../lib/nvme/spec';
 
 /** A range of a {@link FakeMemory}. */
@@ -12,6 +13,7 @@ export interface FakeRange extends ClientRange {
 /** The memory of a client, in this process. Ranges that are `distant` are reached by read and write only. */
 export class FakeMemory implements ClientMemory {
   generation = 0;
+  busMaster = true;
   ranges: FakeRange[] = [];
   /** Accesses by message, in words. */
   readonly messages: string[] = [];
@@ -140,6 +142,8 @@ export class Host {
   readonly memory = new FakeMemory();
   readonly interrupts: number[] = [];
   readonly controller: NvmeControllerModel;
+  /** What the server makes of the controller's function. */
+  readonly state: FunctionState;
   readonly client: Client;
   readonly main: FakeRange;
   admin: HostQueue = this.queue(0, Address.asq, Address.acq, 32, 32);
@@ -152,17 +156,56 @@ export class Host {
       serial: 'TEST',
       ...options,
     });
+    this.state = new FunctionState(this.controller);
     this.main = this.memory.add(Address.memory, Address.memoryEnd - Address.memory);
     this.client = {
       name: 'test',
       memory: this.memory,
-      trigger: (index, vector) => {
-        this.interrupts.push(index * 1000 + vector);
-        return this.delivers;
-      },
-      pending: () => false,
+      setInterrupt: (high, vector = 0) => high && (this.state.msix?.trigger(vector) ?? false),
+      trigger: () => false,
+    };
+    this.attach();
+  }
+
+  /** As the server does for a client. */
+  attach(): void {
+    const { state } = this;
+    if (state.msix !== null) {
+      state.msix.port = {
+        send: (vector) => {
+          this.interrupts.push(vector);
+          return this.delivers;
+        },
+        pending: () => false,
+      };
+    }
+    state.onConfigured = (effects) => {
+      this.#follow();
+      for (const effect of effects) {
+        if (effect.kind === 'function-level-reset') void this.reset();
+        else this.controller.configured(effect);
+      }
     };
     this.controller.attach(this.client);
+  }
+
+  /** As the server does for DEVICE_RESET. */
+  reset(): Promise<void> {
+    this.state.reset();
+    this.#follow();
+    return this.controller.reset();
+  }
+
+  detach(): void {
+    this.controller.detach();
+    this.state.detach();
+  }
+
+  #follow(): void {
+    const { msix, busMaster, config } = this.state;
+    if (this.memory.busMaster !== busMaster) this.memory.generation++;
+    this.memory.busMaster = busMaster;
+    if (msix !== null) msix.held = !busMaster || config.msix?.functionMask === true;
   }
 
   queue(id: number, sq: number, cq: number, sqEntries: number, cqEntries: number): HostQueue {
@@ -171,7 +214,7 @@ export class Host {
 
   read(offset: number, length: number, region = 0): Uint8Array {
     const data = new Uint8Array(length);
-    void this.controller.regions.get(region)?.read?.(offset, data);
+    void this.state.regions.get(region)?.read?.(offset, data);
     return data;
   }
 
@@ -180,7 +223,7 @@ export class Host {
   }
 
   write(offset: number, data: Uint8Array, region = 0): void {
-    void this.controller.regions.get(region)?.write?.(offset, data, false);
+    void this.state.regions.get(region)?.write?.(offset, data, false);
   }
 
   write32(offset: number, value: number, region = 0): void {

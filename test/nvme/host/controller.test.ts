@@ -219,7 +219,7 @@ describe('I/O queue pairs', () => {
   test('not more than the mapped doorbells reach', async () => {
     const { model, device } = await served({ queuePairs: 64, dstrd: 4 });
     // 65 queue pairs with 64 bytes between doorbells need three pages; the server lets one be mapped: 32 queue pairs.
-    const { shared } = model.regions.get(0)!;
+    const { shared } = model.pci.bars![0]!;
     Object.assign(shared!.areas[0]!, { size: 4096 });
     const nvme = await NvmeController.attach(device);
     atEnd(() => nvme.close());

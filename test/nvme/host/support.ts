@@ -50,7 +50,7 @@ export async function attached(
 
 /** Puts a function between the client and the reads of BAR 0. */
 export function onRead(model: NvmeControllerModel, change: (offset: number, data: DataView) => void): void {
-  const bar = model.regions.get(0) as ServedRegion;
+  const bar = model.pci.bars?.[0] as ServedRegion;
   const read = bar.read!.bind(bar);
   bar.read = (offset, data) => {
     void read(offset, data);
@@ -60,7 +60,7 @@ export function onRead(model: NvmeControllerModel, change: (offset: number, data
 
 /** What is written to a register of BAR 0, from now on. */
 export function writesOf(model: NvmeControllerModel, register: number): number[] {
-  const bar = model.regions.get(0) as ServedRegion;
+  const bar = model.pci.bars?.[0] as ServedRegion;
   const write = bar.write!.bind(bar);
   const seen: number[] = [];
   bar.write = (offset, data, posted) => {
