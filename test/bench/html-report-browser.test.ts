@@ -52,7 +52,13 @@ result.textContent = encodeURIComponent(JSON.stringify({
   background: inner.getComputedStyle(page.body).backgroundColor,
 }));`;
 
-const CHARTS = ['Latency by percentile', 'Latency distribution', 'IOPS over time', 'Bandwidth over time'];
+const CHARTS = [
+  'Latency by percentile',
+  'Latency distribution',
+  'IOPS over time',
+  'Bandwidth over time',
+  'Mean latency over time',
+];
 const several = sampleReport({
   parts: Array.from({ length: 6 }, (_, index) =>
     samplePart(
@@ -123,7 +129,7 @@ described(`in ${CHROMIUM}; set CHROMIUM to use another, without one this is skip
         width,
         scrollWidth: width,
         drawn: CHARTS,
-        tables: 5,
+        tables: 6,
         scripts: 0,
         requests: [],
         clipped: [],

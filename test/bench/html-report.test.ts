@@ -65,12 +65,12 @@ test('percentiles: those of fio, those on request, and as many nines as there ar
   ]);
 });
 
-test('charts: four, drawn for a screen and for a telephone, told in words', () => {
+test('charts: five, drawn for a screen and for a telephone, told in words', () => {
   const { page } = render();
   const ids = Array.from(page.matchAll(/ id="([^"]+)"/g), (match) => match[1]);
   expect(new Set(ids).size).toBe(ids.length);
-  expect(ids).toHaveLength(16);
-  for (const name of ['percentiles', 'histogram', 'iops', 'bandwidth']) {
+  expect(ids).toHaveLength(20);
+  for (const name of ['percentiles', 'histogram', 'iops', 'bandwidth', 'latency-time']) {
     for (const variant of ['wide', 'narrow']) {
       const id = `${name}-${variant}`;
       expect(ids).toEqual(expect.arrayContaining([`${id}-title`, `${id}-desc`]));
@@ -141,14 +141,14 @@ test('several endpoints are compared; more than can be told apart are summed up'
     );
   const two = render({ parts: parts(2) });
   expect(two.text).toContain('/run/0 · /run/1');
-  expect(two.text).toMatch(/ nvme0, read 100,010 .* nvme1, read 100,010 .* total 200,020 20,002 /);
-  expect(two.text).toContain('Percentile nvme0 nvme1 total');
+  expect(two.text).toMatch(/ \/run\/0, read 100,010 .* \/run\/1, read 100,010 .* total 200,020 20,002 /);
+  expect(two.text).toContain('Percentile /run/0 /run/1 total');
   expect(two.text).toContain('filename /run/0, /run/1');
   expect(two.text).toContain('iodepth 32 ');
   expect(count(two.page, 'class="line s1"')).toBeGreaterThan(0);
   const seven = render({ parts: parts(7) });
   expect(seven.text).toContain('Percentile all');
-  expect(seven.text).toContain(' nvme6, read ');
+  expect(seven.text).toContain(' /run/6, read ');
   expect(count(seven.page, 'class="line s1"')).toBe(0);
 });
 
@@ -167,7 +167,7 @@ test('an endpoint that did nothing is listed, but not drawn', () => {
     ],
   });
   expect(text).toContain('/run/a · /run/b');
-  expect(text).toContain('Percentile a ');
+  expect(text).toContain('Percentile /run/a ');
 });
 
 test('a day of samples makes no larger page than a minute', () => {
@@ -194,8 +194,8 @@ test('text of the peer is text', () => {
 
 test('tables have captions and headers', () => {
   const { page } = render();
-  expect(count(page, '<table')).toBe(5);
-  expect(count(page, '<caption')).toBe(5);
+  expect(count(page, '<table')).toBe(6);
+  expect(count(page, '<caption')).toBe(6);
   expect(page).toMatch(/<th scope="col">p99\.9<\/th>/);
   expect(page).toMatch(/<th scope="row">iodepth<\/th>/);
 });
