@@ -246,25 +246,31 @@ async function main(): Promise<number> {
   const serve = ['--backend', 'memory', '--size', String(CELLS * CELL_BYTES)];
   const server = await ServerProcess.start(join(folder, 'socket'), serve);
   const tally = new Tally();
+  tally.now = 'under load';
   const soak = new Soak(tally, server, await Drive.open(server.path), seed);
   const samples: Sample[] = [];
   console.log(`${COLUMNS}         ${FOOTPRINT_HEADER}`);
   const start = performance.now();
   const elapsed = (): number => (performance.now() - start) / 1000;
-  while (elapsed() < minutes * 60 && !endWanted()) {
-    const next = elapsed() + interval;
-    while (elapsed() < next && !endWanted()) await soak.cycle();
-    await soak.rest();
-    const [p50 = NaN, p999 = NaN] = [50, 99.9].map((share) => soak.latency.percentile(share) / 1000);
-    const [client, ofServer] = [await ownFootprint(), await server.footprint()];
-    const sample = { minute: elapsed() / 60, ios: tally.ios, p50, p999, client, server: ofServer };
-    samples.push(sample);
-    soak.latency = new LatencyHistogram();
-    console.log(sampleLines(sample));
+  try {
+    while (elapsed() < minutes * 60 && !endWanted()) {
+      const next = elapsed() + interval;
+      while (elapsed() < next && !endWanted()) await soak.cycle();
+      await soak.rest();
+      const [p50 = NaN, p999 = NaN] = [50, 99.9].map((share) => soak.latency.percentile(share) / 1000);
+      const [client, ofServer] = [await ownFootprint(), await server.footprint()];
+      const sample = { minute: elapsed() / 60, ios: tally.ios, p50, p999, client, server: ofServer };
+      samples.push(sample);
+      soak.latency = new LatencyHistogram();
+      console.log(sampleLines(sample));
+    }
+    await soak.close();
+  } catch (error) {
+    const text = error instanceof Error ? error.message : String(error);
+    tally.mistake('broken', [text, server.ending].filter((part) => part !== undefined).join('; '));
   }
-  await soak.close();
   await server.end('SIGTERM');
-  judge(samples, tally);
+  if (samples.length > 0) judge(samples, tally);
   const disturbances = [...tally.faults].map(([what, count]) => `${what} ${count}`).join(', ');
   console.log(`disturbances: ${disturbances}; ${(tally.verifiedBytes / MIB).toFixed(0)} MiB verified`);
   for (const text of tally.texts) console.log(text);
