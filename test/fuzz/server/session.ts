@@ -46,7 +46,7 @@ export class FuzzedSession {
   /** Something was sent after which the server has to close the connection, or may. */
   doomed = false;
   ended = false;
-  /** The server may close the connection: it got too many descriptors with one message. */
+  /** The server may close the connection: it got too many descriptors with one message, or a VERSION that it does not answer. */
   mayEnd = false;
   #descriptorsOfMessage = 0;
   /** Payload of the last reply to the question that {@link ask} sends. */
@@ -160,8 +160,10 @@ export class FuzzedSession {
     for (const { header, payload } of cuts) {
       if (isReply(header.flags)) continue;
       // Anything but VERSION ends a connection that has not negotiated; whether a posted VERSION succeeds cannot be seen.
-      if (!this.negotiated && (header.flags & HeaderFlag.noReply) !== 0 && header.command !== Command.version)
-        this.doomed = true;
+      if (!this.negotiated && (header.flags & HeaderFlag.noReply) !== 0) {
+        if (header.command === Command.version) this.mayEnd = true;
+        else if (!this.mayEnd) this.doomed = true;
+      }
       if ((header.flags & HeaderFlag.noReply) !== 0) continue;
       const key = header.id * 65536 + header.command;
       const asked = this.#waiting.get(key);
@@ -240,7 +242,7 @@ export class FuzzedSession {
       `${name.startsWith('command ') ? 'command unknown' : name} ${failed ? errnoName(error) : 'ok'}`,
     );
     if (id === this.#asked) this.#answered = { errno: error, payload };
-    if (failed && !this.negotiated) this.doomed = true;
+    if (failed && !this.negotiated && !this.mayEnd) this.doomed = true;
     if (failed) return;
     if (asked.payload !== null) checkReply(what, command, asked.payload, payload);
     if (command === Command.version) {
