@@ -36,8 +36,8 @@ test('commands wait in their queue, however long, and are done with their interr
   host.ring(host.admin);
   await turns();
   // Far longer than a queue may be unmapped.
-  const now = performance.now() + 60_000;
-  jest.spyOn(performance, 'now').mockReturnValue(now);
+  const now = performance.now.bind(performance);
+  jest.spyOn(performance, 'now').mockImplementation(() => now() + 60_000);
   await turns();
   expect(host.controller.statistics.otherCommands).toBe(otherCommands);
   expect([host.take(queue), host.take(host.admin), host.interrupts]).toEqual([undefined, undefined, []]);
