@@ -24,6 +24,7 @@ test('it has code with declarations, addons, what an addon is built from, docume
     'dist',
     'docs',
     'examples',
+    'man',
     'native',
     'package.json',
     'prebuilds',
