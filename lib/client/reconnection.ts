@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { VfioUserError, asError, invalidArgument } from '../errors';
 import { checkKeys, type Keys } from '../pci/check-keys';
 import type { DeviceReconnecting } from '../pci/device';
+import { DeadlineTimer, MAX_TIMER } from '../transport/deadline-timer';
 
 /** How a device comes back when its server has gone. Times are in milliseconds. */
 export interface ReconnectOptions {
@@ -20,9 +21,6 @@ const OPTIONS: Keys<ReconnectOptions> = {
   longestDelay: 'optional',
   deadline: 'optional',
 };
-
-/** The longest time of a timer. */
-const MAX_TIMER = 2 ** 31 - 1;
 
 /**
  * Checks the option `reconnect` of `connect`.
@@ -96,10 +94,14 @@ export class Reconnection {
     const { name } = this.#task;
     const { signal } = this.#stop;
     let error: Error = lost;
-    const timer = atDeadline(performance.now() + deadline, () => {
+    const end = performance.now() + deadline;
+    const timer = new DeadlineTimer((now) => {
+      if (now < end) return end;
       const text = `${name} did not come back within ${deadline} ms after its server had gone (${error.message})`;
       this.stop(new VfioUserError('ERR_VFIO_USER_DISCONNECTED', text, { cause: error }));
+      return Infinity;
     });
+    timer.arm(end);
     try {
       for (let longest = firstDelay; ; longest = Math.min(longestDelay, 2 * longest)) {
         signal.throwIfAborted();
@@ -132,20 +134,4 @@ function isFinal(error: Error): boolean {
     error.code === 'ERR_VFIO_USER_IDENTITY' ||
     (error.code === 'ERR_VFIO_USER_VERSION' && error.cause === undefined)
   );
-}
-
-/** Calls a function at a time of `performance.now()`, which may be Infinity, unless it is cleared. */
-function atDeadline(deadline: number, expire: () => void): { clear(): void } {
-  let timer: NodeJS.Timeout | undefined;
-  const arm = (): void => {
-    const left = deadline - performance.now();
-    if (left <= 0) expire();
-    else if (left !== Infinity) timer = setTimeout(arm, Math.min(Math.ceil(left), MAX_TIMER));
-  };
-  arm();
-  return {
-    clear: () => {
-      clearTimeout(timer);
-    },
-  };
 }

@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 
 /** Longest time of a timer, in milliseconds; when it fires early, it is set again. */
-const MAX_TIMER = 2 ** 31 - 1;
+export const MAX_TIMER = 2 ** 31 - 1;
 
 /** One lazy timer for many deadlines. Does not keep the event loop alive. */
 export class DeadlineTimer {

@@ -127,16 +127,20 @@ export class Outgoing {
    *
    * @param departure follows the message while it waits for its turn
    */
-  send(message: OutgoingMessage, departure: Departure = { departed: false, waiting: null }): void {
+  send(message: OutgoingMessage, departure?: Departure): void {
     this.releaseHeld();
     if (isReply(message.flags) || !this.full) {
-      departure.departed = true;
+      if (departure !== undefined) departure.departed = true;
       this.#write(message);
       return;
     }
     const data = isNoReply(message.flags) ? message.data?.slice() : message.data;
-    departure.waiting = { ...message, payload: message.payload.slice(), data };
-    this.#waiting.push(departure);
+    const waiting = { ...message, payload: message.payload.slice(), data };
+    if (departure === undefined) this.#waiting.push({ departed: false, waiting });
+    else {
+      departure.waiting = waiting;
+      this.#waiting.push(departure);
+    }
   }
 
   /**

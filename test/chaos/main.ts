@@ -3,13 +3,12 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { atEnd } from './children';
 import { describe, plan } from './plan';
 import { machine, report } from './report';
 import { ROLES, ROLE_NAMES, type RoleName } from './roles';
 import { Tally } from './tally';
-import { UsageError, readInteger, runMain } from './usage';
+import { UsageError, readInteger, readValues, runMain } from './usage';
 import type { Lie } from '../support/failing-storage';
 
 function help(): string {
@@ -52,23 +51,15 @@ interface Options {
 }
 
 function readOptions(args: string[]): Options | null {
-  let values;
-  try {
-    ({ values } = parseArgs({
-      args,
-      options: {
-        role: { type: 'string' },
-        rounds: { type: 'string', default: '10' },
-        seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 32)) },
-        faults: { type: 'string' },
-        plan: { type: 'boolean', default: false },
-        lie: { type: 'string', default: 'none' },
-        help: { type: 'boolean', default: false },
-      },
-    }));
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
+  const values = readValues(args, {
+    role: { type: 'string' },
+    rounds: { type: 'string', default: '10' },
+    seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 32)) },
+    faults: { type: 'string' },
+    plan: { type: 'boolean', default: false },
+    lie: { type: 'string', default: 'none' },
+    help: { type: 'boolean', default: false },
+  });
   if (values.help) return null;
   const role = ROLE_NAMES.find((name) => name === values.role);
   if (role === undefined)

@@ -5,7 +5,6 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { parseArgs } from 'node:util';
 import { LatencyHistogram } from '../../lib/bench/histogram';
 import { Xoshiro128 } from '../../lib/bench/random';
 import { atEnd, endWanted } from './children';
@@ -17,7 +16,7 @@ import { Load } from './load';
 import { machine } from './report';
 import { ServerProcess } from './server-process';
 import { MISTAKES, Tally, type Mistake } from './tally';
-import { UsageError, readInteger, runMain } from './usage';
+import { UsageError, readInteger, readValues, runMain } from './usage';
 
 const MIB = 2 ** 20;
 const CELLS = 4096;
@@ -78,20 +77,12 @@ interface Options {
 }
 
 function readOptions(args: string[]): Options | null {
-  let values;
-  try {
-    ({ values } = parseArgs({
-      args,
-      options: {
-        minutes: { type: 'string', default: '60' },
-        interval: { type: 'string', default: '60' },
-        seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 32)) },
-        help: { type: 'boolean', default: false },
-      },
-    }));
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
+  const values = readValues(args, {
+    minutes: { type: 'string', default: '60' },
+    interval: { type: 'string', default: '60' },
+    seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 32)) },
+    help: { type: 'boolean', default: false },
+  });
   if (values.help) return null;
   const minutes = Number(values.minutes);
   if (!(minutes > 0 && minutes < 1e6))

@@ -1,7 +1,20 @@
 // SPDX-License-Identifier: MIT
+import { parseArgs, type ParseArgsConfig } from 'node:util';
 
 /** A command line that makes no sense. */
 export class UsageError extends Error {}
+
+/** The values of options, by name. */
+export function readValues<Options extends NonNullable<ParseArgsConfig['options']>>(
+  args: string[],
+  options: Options,
+): ReturnType<typeof parseArgs<{ args: string[]; options: Options }>>['values'] {
+  try {
+    return parseArgs({ args, options }).values;
+  } catch (error) {
+    throw new UsageError(error instanceof Error ? error.message : String(error));
+  }
+}
 
 export function readInteger(name: string, text: string, least: number, most: number): number {
   const value = /^\d+$/.test(text) ? Number(text) : NaN;

@@ -231,8 +231,8 @@ export class AdminQueue {
   };
 
   /**
-   * Doorbells that are messages fail when the device is gone, and nobody waits for the error here. Of a device that comes back
-   * it is known by then.
+   * Doorbells that are messages fail when the device is gone, and nobody waits for the error here. A device that comes back has
+   * told of its loss before, and {@link suspend} was called.
    */
   #touch(action: () => void): void {
     if (this.#failure !== null || this.#lost !== null) return;

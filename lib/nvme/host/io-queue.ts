@@ -197,8 +197,8 @@ export class IoQueue {
   }
 
   /**
-   * Doorbells that are messages fail when the device is gone, and nobody waits for the error there. Of a device that comes back
-   * it is known by then.
+   * Doorbells that are messages fail when the device is gone, and nobody waits for the error there. A device that comes back has
+   * told of its loss before, and {@link suspend} was called.
    */
   #doorbellFailed(error: Error): void {
     if (!this.#suspended) this.fail(error);
