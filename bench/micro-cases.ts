@@ -54,6 +54,9 @@ const IOVA = 2 ** 40;
 /** Of bench/c/client.c: loads that are timed together. */
 const LOADS = 100_000;
 
+/** Of bench/served-device.ts: BAR 2. */
+const OUR_REGION = 2;
+
 /** Of rows with a few thousand calls in a round. */
 const LONG_WARM_UP = 24;
 
@@ -86,6 +89,35 @@ export function messageCases(programs: Programs, path: string, counts: Counts, a
         }),
       c: async () => total(await programs.measure('reads', path, pipelined)),
     },
+  ];
+}
+
+/** Servers of a device with a register in a BAR. */
+export interface RegisterServers {
+  /** Ours, which sleeps after each message. */
+  readonly sleeping: string;
+  /** Ours as it is by default. */
+  readonly adaptive: string;
+  /** A server in C, and the region that its register is in. */
+  readonly c: { readonly path: string; readonly region: number };
+}
+
+/** The rows of a server of ours, seen by the C client. */
+export function serverCases(programs: Programs, servers: RegisterServers, { roundTrips }: Counts): Case[] {
+  const { sleeping, adaptive, c } = servers;
+  const read = async (path: string, region: number): Promise<number> =>
+    median(await programs.measure('bar-read', path, roundTrips, region));
+  const row = (id: string, name: string, bar: number, path: string): Case => ({
+    id,
+    name,
+    bar,
+    warmUp: LONG_WARM_UP,
+    ours: () => read(path, OUR_REGION),
+    c: () => read(c.path, c.region),
+  });
+  return [
+    row('served-read', 'a register of a served device, spin 0, p50', 1, sleeping),
+    row('served-read-adaptive', 'the same, by default', 0.6, adaptive),
   ];
 }
 

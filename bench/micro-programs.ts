@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { execFileSync, spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -10,7 +10,7 @@ const SERVER_CORE = 1;
 
 /** What the C client can measure; see bench/c/client.c. */
 export type Measurement =
-  'read' | 'reads' | 'loads' | 'single-loads' | 'chained-loads' | 'interrupts' | 'maps';
+  'read' | 'bar-read' | 'reads' | 'loads' | 'single-loads' | 'chained-loads' | 'interrupts' | 'maps';
 
 /** What bench/mapped-reads.ts can measure. */
 export type OurLoads = 'loads' | 'argument-loads' | 'single-loads' | 'chained-loads' | 'loads-after-close';
@@ -65,20 +65,44 @@ export class Programs {
    */
   async serve(look = 0): Promise<string> {
     const path = this.#path(`socket-${look}`);
-    const child = this.#start(SERVER_CORE, [this.#path('server'), path, String(look)]);
-    await new Promise((resolve, reject) => {
-      child.stdout?.once('data', resolve);
+    await this.#started([this.#path('server'), path, String(look)]);
+    return path;
+  }
+
+  /**
+   * Starts the device of bench/served-device.ts; its socket.
+   *
+   * @param spin microseconds, as `serve` takes it
+   */
+  async serveOurs(spin: number): Promise<string> {
+    const path = this.#path(`ours-${spin}`);
+    await this.#started([process.execPath, join(__dirname, 'served-device.js'), path, String(spin)]);
+    return path;
+  }
+
+  /** Starts libvfio-user's GPIO sample; its socket. */
+  async serveSample(folder: string): Promise<string> {
+    const path = this.#path('sample');
+    const child = this.#start(SERVER_CORE, [join(folder, 'gpio-pci-idio-16'), path]);
+    await new Promise<void>((resolve, reject) => {
+      const look = setInterval(() => {
+        if (!existsSync(path) && child.exitCode === null) return;
+        clearInterval(look);
+        if (child.exitCode === null) resolve();
+        else reject(new Error(`The sample of libvfio-user ended with ${child.exitCode}`));
+      }, 10);
       child.once('error', reject);
-      child.once('exit', (code) => {
-        reject(new Error(`The C server ended with ${String(code)}`));
-      });
     });
     return path;
   }
 
-  /** Runs the C client: nanoseconds, one number for each event or one for all. */
-  measure(what: Measurement, path: string, count: number, pause = 0): Promise<number[]> {
-    return this.#run(this.#path('client'), [what, path, String(count), String(pause)]);
+  /**
+   * Runs the C client: nanoseconds, one number for each event or one for all.
+   *
+   * @param more the pause of `interrupts` in microseconds, the region of `bar-read`
+   */
+  measure(what: Measurement, path: string, count: number, more = 0): Promise<number[]> {
+    return this.#run(this.#path('client'), [what, path, String(count), String(more)]);
   }
 
   /** Runs bench/mapped-reads.ts, where the C client is run too. */
@@ -102,6 +126,18 @@ export class Programs {
     });
     if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${String(code)}`);
     return text.trimEnd().split('\n').map(Number);
+  }
+
+  /** Starts a server, which says so when it listens. */
+  async #started(command: string[]): Promise<void> {
+    const child = this.#start(SERVER_CORE, command);
+    await new Promise((resolve, reject) => {
+      child.stdout?.once('data', resolve);
+      child.once('error', reject);
+      child.once('exit', (code) => {
+        reject(new Error(`${command.join(' ')} ended with ${String(code)}`));
+      });
+    });
   }
 
   #path(name: string): string {

@@ -10,7 +10,7 @@ import { writeFileSync } from 'node:fs';
 import { constants, cpus, release } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
-import { FULL, QUICK, deviceCases, messageCases, type Case } from './micro-cases';
+import { FULL, QUICK, deviceCases, messageCases, serverCases, type Case } from './micro-cases';
 import { measureCodecs } from './micro-codecs';
 import { Programs } from './micro-programs';
 import { Rounds, warningOfStolen, type Round } from './rounds';
@@ -32,6 +32,8 @@ interface Row {
 const CODEC_CALLS = { full: 200_000, quick: 100 };
 /** Rounds before those that count, unless a row says otherwise. */
 const WARM_UP = 8;
+/** Microseconds: the default of `serve`. */
+const DEFAULT_SPIN = 50;
 /** Microseconds that the server which is awake looks for a message: longer than a client takes to send the next. */
 const LOOK = 100;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -75,7 +77,21 @@ async function main(): Promise<void> {
   const path = endpoint ?? (await programs.serve());
   const awakePath = endpoint === undefined ? await programs.serve(LOOK) : undefined;
   const cases = messageCases(programs, path, counts, awakePath);
-  if (endpoint === undefined) cases.push(...deviceCases(programs, path, counts));
+  if (endpoint === undefined) {
+    cases.push(...deviceCases(programs, path, counts));
+    const samples = process.env['VFIO_USER_SAMPLES'];
+    const servers = {
+      sleeping: await programs.serveOurs(0),
+      adaptive: await programs.serveOurs(DEFAULT_SPIN),
+      c:
+        samples === undefined
+          ? { path, region: 0 }
+          : { path: await programs.serveSample(samples), region: 2 },
+    };
+    if (samples === undefined)
+      console.log('VFIO_USER_SAMPLES is not set: our server is compared with that of bench/c');
+    cases.push(...serverCases(programs, servers, counts));
+  }
   const wanted = values.rows?.split(',') ?? cases.map(({ id }) => id);
   const unknown = wanted.find((id) => !cases.some((measured) => measured.id === id));
   if (unknown !== undefined)

@@ -18,7 +18,7 @@ namespace {
  * count milliseconds, may be late by it.
  */
 constexpr uint64_t kSlice = 50'000;
-/** Looks at the counter, of 0.3 µs each, for one at what else the loop waits for. */
+/** Looks at the descriptor, of 0.3 µs each, for one at what else the loop waits for. */
 constexpr int kLooksPerPoll = 8;
 
 /** Makes a handle that does not keep the loop alive, as what does that is the descriptor. 0 or -errno. */
@@ -110,11 +110,21 @@ void Watcher::OnReady(uv_poll_t* poll, int status, int events) {
     events = self->events_;
     if (self->SetEvents(events) < 0) return;
   }
-  if (!self->drain_) {
-    self->Deliver(events);
+  if (self->drain_) {
+    self->Drain();
     return;
   }
-  self->Drain();
+  self->Deliver(events);
+  self->Spin();
+}
+
+bool Watcher::Look() {
+  if (drain_) return Drain();
+  pollfd events = {fd_.get(), POLLIN, 0};
+  if ((events_ & UV_READABLE) == 0 || poll(&events, 1, 0) <= 0) return false;
+  Deliver(UV_READABLE);
+  Spin();
+  return true;
 }
 
 bool Watcher::Drain() {
@@ -149,8 +159,8 @@ bool Watcher::LoopIsIdle() {
 }
 
 /**
- * Looks for a signal without a whole turn of the loop for each look. The counter shows it before the
- * signaller has told the loop's own descriptor, which tells of all else that the loop waits for.
+ * Looks for a signal or a message without a whole turn of the loop for each look. The descriptor shows it
+ * before the loop's own descriptor does, which tells of all else that the loop waits for.
  */
 void Watcher::OnTurn(uv_prepare_t* turn) {
   auto* watcher = static_cast<Watcher*>(turn->data);
@@ -165,7 +175,7 @@ void Watcher::OnTurn(uv_prepare_t* turn) {
   pollfd events = {uv_backend_fd(turn->loop), POLLIN, 0};
   const uint64_t end = std::min(watcher->spin_end_, now + kSlice);
   for (int look = 0; now < end; look++, now = uv_hrtime()) {
-    if (self->Drain()) return;
+    if (self->Look()) return;
     if (look % kLooksPerPoll == 0 && poll(&events, 1, 0) != 0) return;
   }
 }
@@ -224,7 +234,7 @@ Napi::Value SetWatcherEvents(const Napi::CallbackInfo& info) {
 
 /**
  * setWatcherSpin(watcher, microseconds): 0, or -errno; -EBADF for a closed watcher. Counts from now on, and
- * from each delivery of an eventfd's counter.
+ * from each call of the watcher's function.
  */
 Napi::Value SetWatcherSpin(const Napi::CallbackInfo& info) {
   Arguments arguments(info);

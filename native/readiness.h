@@ -41,6 +41,9 @@ class Watcher : public std::enable_shared_from_this<Watcher> {
   static void OnReady(uv_poll_t* poll, int status, int events);
   static void OnTurn(uv_prepare_t* turn);
   void Deliver(double value);
+  /** Delivers what the descriptor has now; false when there is nothing. The callback may close the watcher.
+   */
+  bool Look();
   /** Takes the counter and delivers it; false when it is 0. The callback may close the watcher. */
   bool Drain();
   /** Keeps the event loop from sleeping until the time to spin is over. */

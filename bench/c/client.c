@@ -91,11 +91,11 @@ static void* map_bar0(void) {
   return page;
 }
 
-static void measure_reads(int count) {
+static void measure_reads(int count, uint32_t region) {
   int64_t* times = calloc((size_t)count, sizeof(*times));
   int64_t start = nanoseconds();
   for (int i = 0; i < count; i++) {
-    read_register(kConfig, 0);
+    read_register(region, 0);
     const int64_t end = nanoseconds();
     times[i] = end - start;
     start = end;
@@ -205,15 +205,20 @@ static void measure_maps(int count) {
 
 int main(int argc, char** argv) {
   const int count = argc >= 4 ? atoi(argv[3]) : 0;
+  const int more = argc >= 5 ? atoi(argv[4]) : 0;
   if (count < 1) {
     fprintf(stderr,
-            "usage: client read|reads|loads|single-loads|chained-loads|interrupts|maps PATH COUNT [PAUSE]\n");
+            "usage: client read|reads|loads|single-loads|chained-loads|maps PATH COUNT\n"
+            "       client bar-read PATH COUNT REGION\n"
+            "       client interrupts PATH COUNT PAUSE\n");
     return 2;
   }
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   negotiate(argv[2]);
   if (strcmp(argv[1], "read") == 0) {
-    measure_reads(count);
+    measure_reads(count, kConfig);
+  } else if (strcmp(argv[1], "bar-read") == 0) {
+    measure_reads(count, (uint32_t)more);
   } else if (strcmp(argv[1], "reads") == 0) {
     measure_all_reads(count);
   } else if (strcmp(argv[1], "loads") == 0) {
@@ -223,7 +228,7 @@ int main(int argc, char** argv) {
   } else if (strcmp(argv[1], "chained-loads") == 0) {
     measure_loads(count, load_chained);
   } else if (strcmp(argv[1], "interrupts") == 0) {
-    measure_interrupts(count, argc >= 5 ? atoi(argv[4]) : 0);
+    measure_interrupts(count, more);
   } else if (strcmp(argv[1], "maps") == 0) {
     measure_maps(count);
   } else {

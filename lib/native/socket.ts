@@ -66,6 +66,15 @@ export class SocketWatcher {
     this.#set(Ready.write, on);
   }
 
+  /**
+   * For how long after each call of the handler the event loop looks for more to receive instead of sleeping.
+   *
+   * @param microseconds 0 to Infinity; 0, the default, sleeps at once
+   */
+  setSpin(microseconds: number): void {
+    this.#watcher.setSpin(microseconds);
+  }
+
   /** Keeps the event loop alive; the default. */
   ref(): void {
     this.#watcher.ref();

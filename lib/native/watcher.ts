@@ -40,7 +40,7 @@ export class Watcher {
   }
 
   /**
-   * For how long, from now on and from each delivery of an eventfd's counter, the event loop looks for the next one
+   * For how long, from now on and from each call of the handler, the event loop looks whether the descriptor is ready again
    * instead of sleeping. Everything else on the loop is served meanwhile.
    *
    * @param microseconds 0 to Infinity; 0, the default, sleeps at once

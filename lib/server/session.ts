@@ -38,6 +38,8 @@ export interface SessionOptions {
   readonly versionTimeout: number;
   /** Milliseconds without a sign of the client after which it may be disconnected; Infinity for never. */
   readonly idleTimeout: number;
+  /** Microseconds that the event loop looks for the client's next message after each, instead of sleeping. */
+  readonly spin: number;
   /** Whether somebody else waits for the client's place. */
   readonly wanted: () => boolean;
   /** Time-out of our own requests, in milliseconds. */
@@ -90,6 +92,7 @@ export class Session {
         messageTimeout,
         maxMessageSize: MAX_FIRST_MESSAGE,
         maxDescriptor: options.processLimits.descriptors,
+        spin: options.spin,
         onCommand: (command) => this.#calls.track(this.#dispatch(command)),
         lane: (command, payload) => commandLane(device.function.regions, command, payload),
         onClose: (error) => {

@@ -38,6 +38,8 @@ export interface ConnectionOptions {
    * greater one: the number tells how many are open. Default Infinity.
    */
   readonly maxDescriptor?: number;
+  /** Microseconds that the event loop looks for the next message after each, instead of sleeping. Default 0. */
+  readonly spin?: number;
 }
 
 /** What a connection has seen so far. */
@@ -132,6 +134,8 @@ export class Connection {
       this.#flush();
       this.#receive(MESSAGES_PER_EVENT, 0, 0);
     });
+    const { spin = 0 } = options;
+    if (spin > 0) this.#watcher.setSpin(spin);
   }
 
   get closed(): boolean {

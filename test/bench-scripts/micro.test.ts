@@ -44,7 +44,7 @@ withCompiler('measures every row, writes JSON, and leaves nothing behind', () =>
   const run = spawnSync(process.execPath, [script(), '--quick', '--rounds', '2', '--json', json], {
     encoding: 'utf8',
     env: environment(),
-    timeout: 40_000,
+    timeout: 55_000,
   });
   expect(run).toMatchObject({ status: 0, stderr: '' });
   const report: unknown = JSON.parse(readFileSync(json, 'utf8'));
@@ -84,6 +84,8 @@ withCompiler('measures every row, writes JSON, and leaves nothing behind', () =>
       row('interrupt', 1.3),
       row('interrupt-adaptive', 0.3),
       row('dma-batch', 0.25),
+      row('served-read', 1),
+      row('served-read-adaptive', 0.6),
     ],
     codecs: [
       codec('header, encode'),
@@ -151,6 +153,6 @@ withCompiler('a row that does not exist is told, with those that do', () => {
     timeout: 15_000,
   });
   expect(run.status).toBe(1);
-  expect(run.stderr).toMatch(/sync-read, .*dma-batch, but not x/);
+  expect(run.stderr).toMatch(/sync-read, .*served-read-adaptive, but not x/);
   expect(readdirSync(folder)).toEqual([]);
 });

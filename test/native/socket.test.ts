@@ -17,7 +17,7 @@ import { ListeningSocket, Socket, createSharedMemory } from '../../lib/native';
 import { Ready } from '../../lib/native/watcher';
 import { coded, errno } from '../support/errors';
 import { openFds } from '../support/resources';
-import { turns, until } from '../support/wait';
+import { loopSleeps, turns, until } from '../support/wait';
 
 const directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
 afterAll(() => {
@@ -223,6 +223,44 @@ describe('Socket', () => {
     expect(() => {
       watcher.setWritable(true);
     }).toThrow(coded('ERR_VFIO_USER_CLOSED'));
+  });
+
+  test('a watcher that spins looks for more after each call, then falls asleep', async () => {
+    let calls = 0;
+    let asleep: Promise<boolean> | undefined;
+    const watcher = near.watch(() => {
+      calls++;
+      near.receive(buffer, 0, 16);
+      asleep = loopSleeps();
+    });
+    watcher.setSpin(500_000);
+    far.send(bytes(1), 1, null, 0, null);
+    await until(() => calls > 0);
+    expect(await asleep).toBe(false);
+    far.send(bytes(1), 1, null, 0, null);
+    await until(() => calls > 1);
+    // What is not to be watched is not looked for either.
+    watcher.setReadable(false);
+    far.send(bytes(1), 1, null, 0, null);
+    await until(loopSleeps);
+    expect(calls).toBe(2);
+    watcher.setReadable(true);
+    await until(() => calls > 2);
+    watcher.setSpin(0);
+    await until(loopSleeps);
+    watcher.close();
+  });
+
+  test('a watcher that spins tells the end of the stream, and may be closed by its handler', async () => {
+    const watcher = near.watch(() => {
+      if (near.receive(buffer, 0, 16) < 0) watcher.close();
+    });
+    watcher.setSpin(Infinity);
+    await turns(1);
+    expect(await loopSleeps()).toBe(false);
+    far.close();
+    await until(() => watcher.closed);
+    await until(loopSleeps);
   });
 
   test('a reset connection is told for as long as the handler does not close', async () => {

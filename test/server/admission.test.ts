@@ -157,6 +157,8 @@ describe('a socket file', () => {
     [{ owner: 1 }, /^owner of serve: 1 is no object/],
     [{ owner: { uid: -2 } }, /uid/],
     [{ owner: { uid: 'me' } }, /uid/],
+    [{ spin: -1 }, /^spin is from 0 to 1000000 microseconds, got -1/],
+    [{ spin: Infinity }, /^spin is from 0 to 1000000 microseconds, got Infinity/],
     [{ idleTimeout: 0 }, /^idleTimeout is 0; give milliseconds above 0, or Infinity for none/],
   ])('%j is refused, and no file is left', async (options, message) => {
     await expect(start(join(folder, 's'), options)).rejects.toThrow(message);
