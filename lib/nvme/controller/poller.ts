@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT
+import { idleInterval, idlePollers, type Sleeper } from './idle-pollers';
+
 /** Work between two looks at the clock. A look costs as much as some rounds of an idle controller. */
 const WORK_PER_LOOK = 64;
 /** The work that a command counts for. A round without commands counts for 1. */
@@ -6,23 +8,19 @@ const WORK_PER_COMMAND = 4;
 
 /**
  * The loop that looks at the doorbells: it spins for a slice, gives the event loop a turn, and so on. When nothing
- * was found for a while it looks once a millisecond only, until it is woken.
+ * was found for a while it looks now and then only, until it finds work or is woken.
  */
-export class Poller {
+export class Poller implements Sleeper {
   readonly #round: () => number;
   readonly #slice: number;
   readonly #idleAfter: number;
   #immediate: NodeJS.Immediate | undefined;
-  #timer: NodeJS.Timeout | undefined;
   #running = false;
+  #asleep = false;
   #lastWork = 0;
   readonly #spin = (): void => {
     this.#immediate = undefined;
-    this.#runSlice(this.#slice);
-  };
-  readonly #glance = (): void => {
-    this.#timer = undefined;
-    this.#runSlice(0);
+    this.#runSlice();
   };
 
   /**
@@ -41,28 +39,41 @@ export class Poller {
   wake(): void {
     this.#running = true;
     this.#lastWork = performance.now();
-    if (this.#timer !== undefined) {
-      clearTimeout(this.#timer);
-      this.#timer = undefined;
-    }
+    this.#leaveSleep();
     this.#immediate ??= setImmediate(this.#spin);
   }
 
   stop(): void {
     this.#running = false;
+    this.#leaveSleep();
     clearImmediate(this.#immediate);
-    clearTimeout(this.#timer);
     this.#immediate = undefined;
-    this.#timer = undefined;
   }
 
-  #runSlice(slice: number): void {
+  /** One round of a loop that sleeps. */
+  glance(now: number): number {
+    const commands = this.#round();
+    // The round may have stopped the loop, or woken it.
+    if (!this.#asleep) return 0;
+    if (commands === 0) return idleInterval(now - this.#lastWork);
+    this.#asleep = false;
+    this.#lastWork = now;
+    this.#immediate = setImmediate(this.#spin);
+    return 0;
+  }
+
+  #leaveSleep(): void {
+    if (!this.#asleep) return;
+    this.#asleep = false;
+    idlePollers.delete(this);
+  }
+
+  #runSlice(): void {
     const start = performance.now();
     let now = start;
     let worked = false;
     do {
-      // A glance of a loop that sleeps is one round.
-      for (let work = slice > 0 ? 0 : WORK_PER_LOOK - 1; work < WORK_PER_LOOK; work++) {
+      for (let work = 0; work < WORK_PER_LOOK; work++) {
         const commands = this.#round();
         if (!this.#running) return;
         if (commands > 0) {
@@ -71,11 +82,15 @@ export class Poller {
         }
       }
       now = performance.now();
-    } while (now - start < slice);
+    } while (now - start < this.#slice);
     if (worked) this.#lastWork = now;
-    if (this.#immediate !== undefined || this.#timer !== undefined) return; // Woken by what a command did.
-    if (now - this.#lastWork < this.#idleAfter) this.#immediate = setImmediate(this.#spin);
-    // Nothing keeps the process alive for a poll: the socket of the client does.
-    else this.#timer = setTimeout(this.#glance, 1).unref();
+    if (this.#immediate !== undefined) return; // Woken by what a command did.
+    const idle = now - this.#lastWork;
+    if (idle < this.#idleAfter) {
+      this.#immediate = setImmediate(this.#spin);
+      return;
+    }
+    this.#asleep = true;
+    idlePollers.add(this, idleInterval(idle));
   }
 }

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT
+/** How often a controller without work looks at its doorbells. The clock is the test's. */
+import { idleInterval } from '../../../lib/nvme/controller/idle-pollers';
+import { Poller } from '../../../lib/nvme/controller/poller';
+
+beforeEach(() => {
+  jest.useFakeTimers();
+});
+afterEach(() => {
+  jest.useRealTimers();
+});
+
+/** Counts rounds, and finds as many commands in the next one as it is told. */
+class Doorbells {
+  rounds = 0;
+  commands = 0;
+  readonly poller: Poller;
+
+  constructor(idleAfter: number) {
+    this.poller = new Poller(
+      () => {
+        this.rounds++;
+        const { commands } = this;
+        this.commands = 0;
+        return commands;
+      },
+      0,
+      idleAfter,
+    );
+  }
+
+  /** Rounds within some milliseconds. */
+  roundsIn(milliseconds: number): number {
+    const before = this.rounds;
+    jest.advanceTimersByTime(milliseconds);
+    return this.rounds - before;
+  }
+}
+
+test.each([
+  [0, 1],
+  [127, 1],
+  [128, 2],
+  [511, 4],
+  [512, 8],
+  [1023, 8],
+  [1024, 16],
+  [1e9, 16],
+])('after %d ms without work, looks are %d ms apart', (idle, interval) => {
+  expect(idleInterval(idle)).toBe(interval);
+});
+
+test('looks become rarer, and work brings full speed back', () => {
+  const doorbells = new Doorbells(10);
+  doorbells.poller.wake();
+  jest.advanceTimersByTime(60);
+  expect(doorbells.roundsIn(50)).toBe(50);
+  jest.advanceTimersByTime(2000);
+  expect(doorbells.roundsIn(1600)).toBe(100);
+  doorbells.commands = 3;
+  let waited = 0;
+  for (; doorbells.commands > 0; waited++) jest.advanceTimersByTime(1);
+  expect(waited).toBeLessThanOrEqual(16);
+  // A loop at full speed makes a round, or many, in each turn.
+  expect(doorbells.roundsIn(5)).toBeGreaterThan(64);
+  jest.advanceTimersByTime(60);
+  expect(doorbells.roundsIn(50)).toBe(50);
+  doorbells.poller.wake();
+  expect(doorbells.roundsIn(5)).toBeGreaterThan(64);
+  doorbells.poller.stop();
+  expect(doorbells.roundsIn(1000)).toBe(0);
+  expect(jest.getTimerCount()).toBe(0);
+});
+
+test('a loop that never sleeps', () => {
+  const doorbells = new Doorbells(Infinity);
+  doorbells.poller.wake();
+  jest.advanceTimersByTime(100);
+  expect(doorbells.roundsIn(5)).toBeGreaterThan(64);
+  doorbells.poller.stop();
+  expect(jest.getTimerCount()).toBe(0);
+});
+
+test('all that sleep have one timer, which ends with the last of them', () => {
+  const all = Array.from({ length: 1000 }, () => new Doorbells(0));
+  for (const { poller } of all) poller.wake();
+  jest.advanceTimersByTime(2000);
+  expect(jest.getTimerCount()).toBe(1);
+  for (const { poller } of all.slice(1)) poller.stop();
+  expect(jest.getTimerCount()).toBe(1);
+  expect(all[0]?.roundsIn(160)).toBe(10);
+  all[0]?.poller.stop();
+  expect(jest.getTimerCount()).toBe(0);
+});
+
+test('a round that stops its own loop, or wakes another', () => {
+  const other = new Doorbells(0);
+  other.poller.wake();
+  let rounds = 0;
+  const poller: Poller = new Poller(
+    () => {
+      if (++rounds === 100) {
+        poller.stop();
+        other.poller.wake();
+      }
+      return 0;
+    },
+    0,
+    0,
+  );
+  poller.wake();
+  jest.advanceTimersByTime(3000);
+  expect(rounds).toBe(100);
+  other.poller.stop();
+  expect(jest.getTimerCount()).toBe(0);
+});
