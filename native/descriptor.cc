@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// What any file descriptor can do: close, duplicate, tell its size.
+// What any file descriptor can do: close, duplicate, tell its size; and give back storage of a file.
 #include <fcntl.h>
+#include <linux/falloc.h>
 
 #include "addon.h"
 #include "arguments.h"
@@ -33,10 +34,23 @@ Napi::Value FileSize(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), result == -1 ? -errno : static_cast<double>(file.stx_size));
 }
 
+/** zeroRange(fd, offset, length, deallocate): 0 or -errno. Never changes the size of a file. */
+Napi::Value ZeroRange(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  const auto offset = static_cast<off_t>(arguments.Size(1));
+  const auto length = static_cast<off_t>(arguments.Size(2));
+  const bool deallocate = arguments.Boolean(3);
+  if (!arguments.ok()) return info.Env().Undefined();
+  const int mode = FALLOC_FL_KEEP_SIZE | (deallocate ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+  return Napi::Number::New(info.Env(), OrErrno(Retry([&] { return fallocate(fd, mode, offset, length); })));
+}
+
 }  // namespace
 
 void InitDescriptor(Napi::Env env, Napi::Object exports) {
   Export<Close>(env, exports, "close");
   Export<Duplicate>(env, exports, "duplicate");
   Export<FileSize>(env, exports, "fileSize");
+  Export<ZeroRange>(env, exports, "zeroRange");
 }

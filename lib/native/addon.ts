@@ -14,6 +14,7 @@ export interface NativeAddon {
   close(fd: number): number;
   duplicate(fd: number): number;
   fileSize(fd: number): number;
+  zeroRange(fd: number, offset: number, length: number, deallocate: boolean): number;
 
   eventfdCreate(initial: number): number;
   eventfdAdopt(fd: number): number;

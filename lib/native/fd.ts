@@ -37,3 +37,15 @@ export function duplicateFd(fd: number): number {
 export function fileSize(fd: number): number {
   return checked(addon().fileSize(checkFd(fd)), 'fstat', `Reading the size of file descriptor ${fd}`);
 }
+
+/**
+ * Makes bytes of a file or block device zero, without writing them (fallocate(2)). The size of a file stays as it is, and bytes beyond
+ * it too.
+ *
+ * @param deallocate whether the storage of the bytes is given back (FALLOC_FL_PUNCH_HOLE), or kept for them (FALLOC_FL_ZERO_RANGE)
+ * @returns 0, or a positive errno: EOPNOTSUPP where the file system or the device does not have it, EINVAL for a range that is
+ *   not made of whole blocks of a block device
+ */
+export function zeroRange(fd: number, offset: number, length: number, deallocate: boolean): number {
+  return Math.abs(addon().zeroRange(checkFd(fd), offset, length, deallocate));
+}

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { execFileSync } from 'node:child_process';
-import { closeSync, openSync, readFileSync } from 'node:fs';
-import { closeFd, duplicateFd, fileSize, pageSize } from '../../lib/native';
+import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { closeFd, createSharedMemory, duplicateFd, fileSize, pageSize, zeroRange } from '../../lib/native';
 
 const closeOnExec = 0o2000000;
 
@@ -48,6 +50,31 @@ test('what the addon does not own is not closed', () => {
     closeFd(fd);
   }).toThrow(expect.objectContaining({ errnoName: 'EBADF', syscall: 'close' }));
   closeSync(fd);
+});
+
+test.each([true, false])('bytes become zero, and the size stays (deallocated: %p)', (deallocate) => {
+  const folder = mkdtempSync(join(tmpdir(), 'vfio-user-'));
+  const path = join(folder, 'file');
+  const fd = openSync(path, 'w+');
+  writeSync(fd, 'abcdefgh');
+  expect(zeroRange(fd, 2, 3, deallocate)).toBe(0);
+  expect(zeroRange(fd, 100, 4096, deallocate)).toBe(0);
+  expect(readFileSync(path, 'latin1')).toBe('ab\0\0\0fgh');
+  closeSync(fd);
+  rmSync(folder, { recursive: true });
+});
+
+test('zeroing tells what cannot be zeroed, by its errno', () => {
+  const { EBADF, EINVAL, ENODEV, EOPNOTSUPP } = constants.errno;
+  expect(zeroRange(0x7fffffff, 0, 1, true)).toBe(EBADF);
+  const fd = createSharedMemory(4096);
+  expect(zeroRange(fd, 0, 0, true)).toBe(EINVAL);
+  expect(zeroRange(fd, 0, 4096, false)).toBe(EOPNOTSUPP);
+  closeFd(fd);
+  const device = openSync('/dev/null', 'r+');
+  expect(zeroRange(device, 0, 1, true)).toBe(ENODEV);
+  closeSync(device);
+  expect(() => zeroRange(-1, 0, 1, true)).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
 });
 
 test('the page size is the one of the system', () => {

@@ -41,10 +41,12 @@ const SOURCE = `
   static ssize_t (*real_pwrite)(int, const void*, size_t, off_t);
   static ssize_t (*real_pread)(int, void*, size_t, off_t);
   static int (*real_fdatasync)(int);
+  static int (*real_fallocate)(int, int, off_t, off_t);
   __attribute__((constructor)) static void begin(void) {
     real_pwrite = (ssize_t (*)(int, const void*, size_t, off_t))dlsym(RTLD_NEXT, "pwrite64");
     real_pread = (ssize_t (*)(int, void*, size_t, off_t))dlsym(RTLD_NEXT, "pread64");
     real_fdatasync = (int (*)(int))dlsym(RTLD_NEXT, "fdatasync");
+    real_fallocate = (int (*)(int, int, off_t, off_t))dlsym(RTLD_NEXT, "fallocate64");
     const char* path = getenv("STORAGE_CONTROL");
     if (path == NULL) return;
     const int fd = open(path, O_RDWR | O_CLOEXEC);
@@ -72,6 +74,22 @@ const SOURCE = `
     return 1;
   }
   static size_t part(size_t length) { return control[6] != 0 && length > 1 ? length / 2 : length; }
+  static void spoil(off_t offset, ssize_t length) {
+    for (int64_t block = offset / BLOCK; platter >= 0 && length > 0 && block * BLOCK < offset + length; block++)
+      if (block < blocks) dirty[block] = 1;
+  }
+  int fallocate64(int fd, int mode, off_t offset, off_t length) {
+    if (!concerns(fd)) return real_fallocate(fd, mode, offset, length);
+    if (fails(0, offset, length)) return -1;
+    pthread_mutex_lock(&lock);
+    const int result = real_fallocate(fd, mode, offset, length);
+    const int error = errno;
+    if (result == 0) spoil(offset, length);
+    pthread_mutex_unlock(&lock);
+    errno = error;
+    return result;
+  }
+  int fallocate(int fd, int mode, off_t offset, off_t length) { return fallocate64(fd, mode, offset, length); }
   ssize_t pwrite64(int fd, const void* data, size_t length, off_t offset) {
     static int64_t count;
     if (!concerns(fd)) return real_pwrite(fd, data, length, offset);
@@ -79,8 +97,7 @@ const SOURCE = `
     pthread_mutex_lock(&lock);
     ssize_t written = length;
     if (control[7] != 1 || ++count % DROP_EVERY != 0) written = real_pwrite(fd, data, part(length), offset);
-    for (int64_t block = offset / BLOCK; platter >= 0 && written > 0 && block * BLOCK < offset + written; block++)
-      if (block < blocks) dirty[block] = 1;
+    spoil(offset, written);
     const int error = errno;
     pthread_mutex_unlock(&lock);
     errno = error;

@@ -10,19 +10,22 @@ export const BackendResult = {
   memoryError: 3,
   /** Anything else: Internal Error. */
   internalError: 4,
+  /** The storage cannot be reached now, but perhaps later: Namespace Not Ready, which hosts try again. */
+  unavailable: 5,
 } as const;
 export type BackendResult = (typeof BackendResult)[keyof typeof BackendResult];
 
-/**
- * Where a namespace keeps its data. Offsets and lengths are in bytes, and within {@link Backend.size}: the
- * controller has checked them.
- *
- * Reading and writing are synchronous, since they are the hot path: a backend copies from and to memory. A write that
- * succeeds is in the backend when the method returns, and every later read finds it. One that fails leaves its bytes
- * undefined, and no others.
- */
-export interface Backend {
-  /** `null`, `memory`, `file`, or a name of your own. It is part of the default model number. */
+/** What {@link SynchronousBackend} `deallocate` does. */
+export interface Deallocation {
+  /** Bytes of the pieces that storage is given back in, which begin at multiples of it. */
+  readonly unit: number;
+  /** Whether the bytes of a piece that was given back read as zeros. What they read as is not known otherwise. */
+  readonly readsZero: boolean;
+}
+
+/** What every {@link Backend} tells of itself. */
+export interface BackendProperties {
+  /** `null`, `memory`, `file`, `nbd`, or a name of your own. It is part of the default model number. */
   readonly kind: string;
   /** Bytes of the namespace. */
   readonly size: number;
@@ -31,14 +34,15 @@ export interface Backend {
    * from it. Undefined when the data does not outlive the backend.
    */
   readonly identity?: string;
-  /** Whether data may be lost with the machine until {@link flush}: the controller has a volatile write cache then. */
+  /** Whether data may be lost with the machine until `flush`: the controller has a volatile write cache then. */
   readonly volatileCache: boolean;
-  /** Copies `length` bytes at `offset` to `target` from index `at` on. Does not throw. */
-  read(offset: number, target: Uint8Array, at: number, length: number): BackendResult;
-  /** Copies `length` bytes of `source` from index `at` on to `offset`. Does not throw. */
-  write(offset: number, source: Uint8Array, at: number, length: number): BackendResult;
-  /** Makes `length` bytes at `offset` zero. Does not throw. */
-  zero(offset: number, length: number): BackendResult;
+  /**
+   * Bytes of the smallest access, a power of two: blocks of the namespace are not smaller. Default: a backend takes accesses of any
+   * size.
+   */
+  readonly blockSize?: number;
+  /** Undefined when storage cannot be given back: `deallocate` does nothing then. */
+  readonly deallocation?: Deallocation | undefined;
   /**
    * Makes durable what was written. Rejects when it cannot, and from then on until everything that may have been lost has
    * been written again.
@@ -47,3 +51,53 @@ export interface Backend {
   /** Idempotent. Nothing is called after it. */
   close(): void;
 }
+
+/**
+ * A backend whose accesses are over when its methods return: memory, a file. They are given memory of the client's, so that an
+ * access costs no copy, promise or allocation.
+ */
+export interface SynchronousBackend extends BackendProperties {
+  /** Tells it from an {@link AsynchronousBackend}. */
+  readonly asynchronous?: false;
+  /** Copies `length` bytes at `offset` to `target` from index `at` on. Does not throw. */
+  read(offset: number, target: Uint8Array, at: number, length: number): BackendResult;
+  /** Copies `length` bytes of `source` from index `at` on to `offset`. Does not throw. */
+  write(offset: number, source: Uint8Array, at: number, length: number): BackendResult;
+  /**
+   * Makes `length` bytes at `offset` zero. Does not throw.
+   *
+   * @param deallocate whether storage may be given back; otherwise room for the bytes stays theirs
+   */
+  zero(offset: number, length: number, deallocate: boolean): BackendResult;
+  /**
+   * Gives back the storage of `length` bytes at `offset`, whose content nobody wants any more. Parts that are no whole
+   * {@link Deallocation.unit} may be left as they are or become zero. Does not throw.
+   */
+  deallocate(offset: number, length: number): BackendResult;
+}
+
+/**
+ * A backend whose accesses take their time: a server elsewhere. They run side by side, in any order, and each is given memory
+ * of its own, which stays valid until its promise is settled. The promises do not reject.
+ */
+export interface AsynchronousBackend extends BackendProperties {
+  /** Tells it from a {@link SynchronousBackend}. */
+  readonly asynchronous: true;
+  /** As that of {@link SynchronousBackend}. */
+  read(offset: number, target: Uint8Array, at: number, length: number): Promise<BackendResult>;
+  /** As that of {@link SynchronousBackend}. */
+  write(offset: number, source: Uint8Array, at: number, length: number): Promise<BackendResult>;
+  /** As that of {@link SynchronousBackend}. */
+  zero(offset: number, length: number, deallocate: boolean): Promise<BackendResult>;
+  /** As that of {@link SynchronousBackend}. */
+  deallocate(offset: number, length: number): Promise<BackendResult>;
+}
+
+/**
+ * Where a namespace keeps its data. Offsets and lengths are in bytes, and within {@link BackendProperties.size}: the controller has
+ * checked them. A write that succeeds is in the backend when it has ended, and every read that begins later finds it. One that
+ * fails leaves its bytes undefined, and no others.
+ *
+ * `customBackend` makes one of a few methods of your own.
+ */
+export type Backend = SynchronousBackend | AsynchronousBackend;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../../errors';
-import type { Backend } from './backend';
+import type { SynchronousBackend } from './backend';
 import { FileBackend } from './file-backend';
 import { MemoryBackend } from './memory-backend';
 import { NullBackend } from './null-backend';
@@ -26,6 +26,8 @@ export type BackendOptions =
       readonly path: string;
       /** Bytes of the namespace, an integer of at least 512. A regular file that is shorter is extended. Default: those of the file. */
       readonly size?: number | undefined;
+      /** Whether data bypasses the page cache. Default false. */
+      readonly direct?: boolean | undefined;
     };
 
 /**
@@ -34,7 +36,7 @@ export type BackendOptions =
  * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when the memory or the file cannot be had; RangeError or TypeError
  *   when the options make no sense
  */
-export function createBackend(options: BackendOptions): Backend {
+export function createBackend(options: BackendOptions): SynchronousBackend {
   const { kind, size } = options;
   if (size !== undefined && (!Number.isSafeInteger(size) || size < 512)) {
     throw outOfRange(`The size of a namespace is an integer of at least 512 bytes, got ${size}`);
@@ -45,7 +47,7 @@ export function createBackend(options: BackendOptions): Backend {
     case 'memory':
       return new MemoryBackend(options.size);
     case 'file':
-      return new FileBackend(options.path, size);
+      return new FileBackend(options.path, size, { direct: options.direct });
     default:
       throw invalidArgument(`A backend is null, memory or file, got ${String(kind)}`);
   }

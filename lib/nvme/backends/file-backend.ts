@@ -1,29 +1,39 @@
 // SPDX-License-Identifier: MIT
 import {
+  type Stats,
   closeSync,
   constants,
   fdatasync,
   fstatSync,
   ftruncateSync,
   openSync,
-  readFileSync,
-  readSync,
   realpathSync,
-  writeSync,
 } from 'node:fs';
 import { constants as system } from 'node:os';
 import { promisify } from 'node:util';
 import { VfioUserError, invalidArgument, systemError } from '../../errors';
-import { fileSize } from '../../native';
-import { type Backend, BackendResult } from './backend';
-import { BlockSet } from './block-set';
+import { fileSize, zeroRange } from '../../native';
+import { BackendResult, type Deallocation, type SynchronousBackend } from './backend';
+import { failureOf, resultOf } from './backend-error';
+import { type BlockDeviceInfo, blockDeviceInfo } from './block-device';
+import { DirectFile, readFully, writeFully } from './direct-file';
+import { VolatileWrites } from './volatile-writes';
 
-const { EDQUOT, EFAULT, EIO, ENOSPC, ENXIO } = system.errno;
+const { EBADF, EINVAL, EIO, ENOSYS, ENXIO, EOPNOTSUPP } = system.errno;
 
 const sync = promisify(fdatasync);
 
 /** Source of the zeros of {@link FileBackend.zero}. */
 const ZEROS = new Uint8Array(2 ** 17);
+
+/** Options of {@link FileBackend}. */
+export interface FileBackendOptions {
+  /**
+   * Whether data bypasses the page cache (O_DIRECT): it is not kept in memory twice, and every access waits for the storage.
+   * Default false.
+   */
+  readonly direct?: boolean | undefined;
+}
 
 /**
  * A backend in a regular file or block device: other processes see what is written at once, and {@link flush} makes it
@@ -32,28 +42,23 @@ const ZEROS = new Uint8Array(2 ** 17);
  * Bytes are moved by pread(2) and pwrite(2), which tell of each access whether it succeeded. A store to a mapping would
  * find out by SIGBUS that the disk is full, or later, or never.
  */
-export class FileBackend implements Backend {
+export class FileBackend implements SynchronousBackend {
   readonly kind = 'file';
   readonly volatileCache = true;
   /** The path of the file, without links. */
   readonly identity: string;
   readonly size: number;
+  /** Holes of the file, or what the block device makes of them; undefined when there are none. */
+  readonly deallocation: Deallocation | undefined;
   /** -1 once closed: its number may be another file's by then. */
   #fd: number;
   readonly #path: string;
   /** Whether {@link size} is held against the size of the file, as a block device does not have one. */
   readonly #canShrink: boolean;
-  /** Written since the last flush began. */
-  #dirty = new BlockSet();
-  /**
-   * Written, but perhaps lost: a flush failed, and they have not been written again. After a failed fdatasync(2) the
-   * kernel takes the pages for clean and may drop them, so that the success of a later one proves nothing.
-   */
-  readonly #lost = new BlockSet();
-  /** The flush that runs. There is one at a time: the kernel tells an error to one call only. */
-  #running: Promise<void> | null = null;
-  /** The flush that follows, for all who asked since the one that runs has begun. */
-  #next: Promise<void> | null = null;
+  readonly #device: BlockDeviceInfo | null;
+  readonly #direct: DirectFile | null;
+  /** After a failed fdatasync(2) the kernel takes the pages for clean and may drop them, so that the success of a later one proves nothing. */
+  readonly #writes: VolatileWrites;
   #closed = false;
 
   /**
@@ -63,30 +68,43 @@ export class FileBackend implements Backend {
    * @param size bytes of the namespace. A regular file that is shorter is extended. Default: the size of the file
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`; TypeError when the size does not fit the file
    */
-  constructor(path: string, size?: number) {
+  constructor(path: string, size?: number, { direct = false }: FileBackendOptions = {}) {
     this.#path = path;
-    const create = size === undefined ? 0 : constants.O_CREAT;
-    this.#fd = told(path, 'open', () => openSync(path, constants.O_RDWR | create, 0o644));
+    this.#fd = openFile(path, size !== undefined, direct);
     try {
+      const stat = fstatSync(this.#fd);
+      this.#canShrink = stat.isFile();
+      this.#device = stat.isBlockDevice() ? blockDeviceInfo(stat.rdev) : null;
       this.identity = told(path, 'realpath', () => realpathSync(path));
-      this.size = this.#prepare(size);
-      this.#canShrink = fstatSync(this.#fd).isFile();
+      this.size = this.#prepare(stat, size);
+      this.deallocation = this.#findDeallocation(stat);
+      this.#direct = direct ? new DirectFile(this.#fd, this.size) : null;
     } catch (error) {
       closeSync(this.#fd);
       throw error;
     }
+    const what = `Flushing ${path}`;
+    this.#writes = new VolatileWrites({
+      sync: () => this.#sync(what),
+      verify: () => {
+        if (!this.#closed && this.#isShort(this.#fd, this.size)) {
+          const problem = `${what}, which was truncated to less than ${this.size} bytes`;
+          throw systemError('fdatasync', ENXIO, problem);
+        }
+      },
+      failure: (lost) => systemError('fdatasync', EIO, `${what}, of which ${lost}`),
+    });
   }
 
   read(offset: number, target: Uint8Array, at: number, length: number): BackendResult {
     try {
-      for (let done = 0; done < length;) {
-        const count = readSync(this.#fd, target, at + done, length - done, offset + done);
-        if (count === 0) return BackendResult.mediumError; // The file was truncated.
-        done += count;
-      }
-      return BackendResult.success;
+      const count =
+        this.#direct === null
+          ? readFully(this.#fd, target, at, length, offset)
+          : this.#direct.read(target, at, length, offset);
+      return count < length ? BackendResult.mediumError : BackendResult.success; // The file was truncated.
     } catch (error) {
-      return resultOf(error);
+      return failureOf(error);
     }
   }
 
@@ -95,20 +113,82 @@ export class FileBackend implements Backend {
       // A write beyond the end would extend a file that was truncated, and all that was cut off would read as zeros.
       if (this.#isShort(this.#fd, offset + length)) return BackendResult.mediumError;
       // Before the first byte: those of a write that fails halfway are flushed like any others.
-      this.#dirty.add(offset, length);
-      for (let done = 0; done < length;) {
-        const count = writeSync(this.#fd, source, at + done, length - done, offset + done);
-        if (count === 0) return BackendResult.mediumError;
-        done += count;
-      }
-      if (this.#lost.size > 0) this.#lost.delete(offset, length);
+      this.#writes.add(offset, length);
+      const count =
+        this.#direct === null
+          ? writeFully(this.#fd, source, at, length, offset)
+          : this.#direct.write(source, at, length, offset);
+      if (count < length) return BackendResult.mediumError;
+      this.#writes.replaced(offset, length);
       return BackendResult.success;
     } catch (error) {
-      return resultOf(error);
+      return failureOf(error);
     }
   }
 
-  zero(offset: number, length: number): BackendResult {
+  zero(offset: number, length: number, deallocate: boolean): BackendResult {
+    const errno =
+      deallocate && this.deallocation !== undefined ? this.#zeroRange(offset, length, true) : EOPNOTSUPP;
+    if (!isUnsupported(errno)) return resultOf(errno);
+    const second = this.#zeroRange(offset, length, false);
+    return isUnsupported(second) ? this.#writeZeros(offset, length) : resultOf(second);
+  }
+
+  deallocate(offset: number, length: number): BackendResult {
+    if (this.deallocation === undefined) return BackendResult.success;
+    // A file takes any range, a device whole blocks.
+    const unit = this.#device?.blockSize ?? 1;
+    const start = Math.ceil(offset / unit) * unit;
+    const end = Math.floor((offset + length) / unit) * unit;
+    if (start >= end) return BackendResult.success;
+    const errno = this.#zeroRange(start, end - start, true);
+    return isUnsupported(errno) ? BackendResult.success : resultOf(errno);
+  }
+
+  flush(): Promise<void> {
+    return this.#writes.flush();
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    const fd = this.#fd;
+    this.#fd = -1;
+    this.#direct?.close();
+    // A thread of the pool uses the descriptor while a flush runs.
+    const { idle } = this.#writes;
+    if (idle === null) closeSync(fd);
+    else {
+      void idle.then(() => {
+        closeSync(fd);
+      });
+    }
+  }
+
+  async #sync(what: string): Promise<void> {
+    const fd = this.#fd;
+    if (fd < 0) {
+      throw new VfioUserError('ERR_VFIO_USER_CLOSED', `The backend ${this.#path} is closed`);
+    }
+    try {
+      await sync(fd);
+    } catch (error) {
+      throw systemError('fdatasync', -((error as NodeJS.ErrnoException).errno ?? 0), what);
+    }
+  }
+
+  /** Zeroes without writing. Returns 0 or an errno. */
+  #zeroRange(offset: number, length: number, deallocate: boolean): number {
+    if (this.#closed) return EBADF;
+    // What was cut off would be taken for zeroed.
+    if (this.#isShort(this.#fd, offset + length)) return EIO;
+    this.#writes.add(offset, length);
+    const errno = zeroRange(this.#fd, offset, length, deallocate);
+    if (errno === 0) this.#writes.replaced(offset, length);
+    return errno;
+  }
+
+  #writeZeros(offset: number, length: number): BackendResult {
     for (let done = 0; done < length;) {
       const part = Math.min(length - done, ZEROS.length);
       const result = this.write(offset + done, ZEROS, 0, part);
@@ -118,72 +198,28 @@ export class FileBackend implements Backend {
     return BackendResult.success;
   }
 
-  flush(): Promise<void> {
-    if (this.#next !== null) return this.#next;
-    if (this.#running === null) return this.#flushNow();
-    // What was written since the flush that runs began may not be part of it.
-    const next = (): Promise<void> => this.#flushNow();
-    return (this.#next = this.#running.then(next, next));
-  }
-
-  close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    const fd = this.#fd;
-    const closeFile = (): void => {
-      closeSync(fd);
-    };
-    this.#fd = -1;
-    // A thread of the pool uses the descriptor while a flush runs.
-    if (this.#running === null) closeFile();
-    else void this.#running.then(closeFile, closeFile);
-  }
-
-  #flushNow(): Promise<void> {
-    this.#next = null;
-    if (this.#closed) {
-      return Promise.reject(new VfioUserError('ERR_VFIO_USER_CLOSED', `The backend ${this.#path} is closed`));
-    }
-    return (this.#running = this.#sync(this.#fd).finally(() => {
-      this.#running = null;
-    }));
-  }
-
-  async #sync(fd: number): Promise<void> {
-    const what = `Flushing ${this.#path}`;
-    const flushed = this.#dirty;
-    const lost = this.#lost.size;
-    this.#dirty = new BlockSet();
-    try {
-      await sync(fd);
-    } catch (error) {
-      // What was written meanwhile may have been lost with the rest.
-      this.#lost.addAll(flushed);
-      this.#lost.addAll(this.#dirty);
-      this.#dirty = new BlockSet();
-      throw systemError('fdatasync', -((error as NodeJS.ErrnoException).errno ?? 0), what);
-    }
-    if (lost > 0) {
-      const blocks = `${lost} blocks of 512 bytes that an earlier flush may have lost were not written again`;
-      throw systemError('fdatasync', EIO, `${what}, of which ${blocks}`);
-    }
-    if (this.#isShort(fd, this.size)) {
-      throw systemError('fdatasync', ENXIO, `${what}, which was truncated to less than ${this.size} bytes`);
-    }
-  }
-
   /** Whether somebody has truncated the file so that it has fewer than `bytes`. */
   #isShort(fd: number, bytes: number): boolean {
     return this.#canShrink && fileSize(fd) < bytes;
   }
 
-  #prepare(size: number | undefined): number {
+  /** Finds out whether there can be holes, by one behind the end, where nothing is. */
+  #findDeallocation(stat: Stats): Deallocation | undefined {
+    if (this.#device !== null) {
+      const unit = this.#device.deallocationUnit;
+      return unit === 0 ? undefined : { unit, readsZero: true };
+    }
+    const unit = stat.blksize;
+    const end = Math.ceil(Math.max(stat.size, this.size) / unit) * unit;
+    return zeroRange(this.#fd, end, unit, true) === 0 ? { unit, readsZero: true } : undefined;
+  }
+
+  #prepare(stat: Stats, size: number | undefined): number {
     const path = this.#path;
-    const stat = fstatSync(this.#fd);
-    if (!stat.isFile() && !stat.isBlockDevice()) {
+    if (!stat.isFile() && this.#device === null) {
       throw invalidArgument(`${path} is neither a regular file nor a block device`);
     }
-    const present = stat.isFile() ? stat.size : blockDeviceSize(stat.rdev);
+    const present = this.#device?.size ?? stat.size;
     if (size === undefined) {
       if (present === 0) throw invalidArgument(`${path} is empty; give the size of the namespace`);
       return present;
@@ -200,28 +236,19 @@ export class FileBackend implements Backend {
   }
 }
 
-/** Returns the size in bytes. The kernel counts units of 512, whatever the device's blocks are (sysfs-block, `size`). */
-function blockDeviceSize(device: number): number {
-  // What glibc's gnu_dev_major and gnu_dev_minor do, for the bits that Linux uses.
-  const major = Math.floor(device / 256) & 0xfff;
-  const minor = (device & 0xff) | (Math.floor(device / 4096) & 0xfff00);
-  return Number(readFileSync(`/sys/dev/block/${major}:${minor}/size`, 'utf8')) * 512;
+function openFile(path: string, create: boolean, direct: boolean): number {
+  const flags = constants.O_RDWR | (create ? constants.O_CREAT : 0) | (direct ? constants.O_DIRECT : 0);
+  try {
+    return told(path, 'open', () => openSync(path, flags, 0o644));
+  } catch (error) {
+    if (!direct || (error as VfioUserError).errno !== EINVAL) throw error;
+    const advice = 'its file system has no direct I/O (O_DIRECT): serve it without';
+    throw systemError('open', EINVAL, `Opening ${path} as a namespace`, advice);
+  }
 }
 
-/** Tells what an error of `readSync` or `writeSync` means. */
-function resultOf(error: unknown): BackendResult {
-  switch (-((error as NodeJS.ErrnoException).errno ?? 0)) {
-    case ENOSPC:
-    case EDQUOT:
-      return BackendResult.outOfSpace;
-    case EFAULT: // The client has truncated the file behind its memory.
-      return BackendResult.memoryError;
-    case EIO:
-    case ENXIO:
-      return BackendResult.mediumError;
-    default:
-      return BackendResult.internalError;
-  }
+function isUnsupported(errno: number): boolean {
+  return errno === EOPNOTSUPP || errno === ENOSYS || errno === EINVAL;
 }
 
 /** Runs a system call of `node:fs`, and tells its failure as the package does. */

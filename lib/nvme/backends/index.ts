@@ -1,7 +1,16 @@
 // SPDX-License-Identifier: MIT
 /** Where the namespaces of an emulated controller keep their data. */
-export { type Backend, BackendResult } from './backend';
+export {
+  type AsynchronousBackend,
+  type Backend,
+  type BackendProperties,
+  BackendResult,
+  type Deallocation,
+  type SynchronousBackend,
+} from './backend';
+export { BackendError } from './backend-error';
 export { type BackendOptions, createBackend } from './create-backend';
-export { FileBackend } from './file-backend';
+export { type BackendImplementation, type CustomBackendOptions, customBackend } from './custom-backend';
+export { FileBackend, type FileBackendOptions } from './file-backend';
 export { MemoryBackend } from './memory-backend';
 export { NullBackend } from './null-backend';

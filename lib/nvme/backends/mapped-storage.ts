@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { Mapping } from '../../native';
+import { Mapping, zeroRange } from '../../native';
 import { BackendResult } from './backend';
 
 /**
@@ -74,6 +74,11 @@ export class MappedStorage {
       done += part;
     }
     return this.#result;
+  }
+
+  /** Makes bytes zero, and gives whole pages back to the system. Its result is as that of {@link read}. */
+  deallocate(offset: number, length: number): BackendResult {
+    return zeroRange(this.#fd, offset, length, true) === 0 ? this.#result : this.zero(offset, length);
   }
 
   /** Unmaps the memory. Idempotent. */

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
-import { closeFd, createSharedMemory } from '../../native';
-import type { Backend, BackendResult } from './backend';
+import { closeFd, createSharedMemory, pageSize } from '../../native';
+import type { BackendResult, SynchronousBackend } from './backend';
 import { MappedStorage } from './mapped-storage';
 
 /** A backend in memory, which is zeros at first and gone when closed. Pages are taken from the system when touched. */
-export class MemoryBackend implements Backend {
+export class MemoryBackend implements SynchronousBackend {
   readonly kind = 'memory';
   readonly volatileCache = false;
+  /** Pages go back to the system. */
+  readonly deallocation = { unit: pageSize, readsZero: true };
   readonly size: number;
   readonly #fd: number;
   readonly #storage: MappedStorage;
@@ -30,8 +32,12 @@ export class MemoryBackend implements Backend {
     return this.#storage.write(offset, source, at, length);
   }
 
-  zero(offset: number, length: number): BackendResult {
-    return this.#storage.zero(offset, length);
+  zero(offset: number, length: number, deallocate: boolean): BackendResult {
+    return deallocate ? this.#storage.deallocate(offset, length) : this.#storage.zero(offset, length);
+  }
+
+  deallocate(offset: number, length: number): BackendResult {
+    return this.#storage.deallocate(offset, length);
   }
 
   flush(): Promise<void> {

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-import { type Backend, BackendResult } from './backend';
+import { BackendResult, type SynchronousBackend } from './backend';
 
 /**
  * A backend without data, to measure everything but the data: writes are forgotten, and reads leave the client's
  * buffer as it is.
  */
-export class NullBackend implements Backend {
+export class NullBackend implements SynchronousBackend {
   readonly kind = 'null';
   readonly volatileCache = false;
   readonly size: number;
@@ -24,6 +24,10 @@ export class NullBackend implements Backend {
   }
 
   zero(): BackendResult {
+    return BackendResult.success;
+  }
+
+  deallocate(): BackendResult {
     return BackendResult.success;
   }
 

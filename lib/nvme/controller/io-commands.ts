@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { BROADCAST_NSID, NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
-import { type Backend, BackendResult } from '../backends';
+import { type Backend, BackendResult, type SynchronousBackend } from '../backends';
 import type { ClientView, ViewRange } from './client-view';
 import { DataPointer, type FetchedLists } from './data-pointer';
 import type { FeatureSet } from './feature-set';
@@ -21,6 +21,8 @@ const BYTES_WITHOUT_DATA = 2048;
 const TWO_32 = 0x1_0000_0000;
 /** FUA, bit 30 of CDW12. */
 const FORCE_UNIT_ACCESS = 1 << 30;
+/** DEAC, bit 25 of CDW12 of Write Zeroes: the blocks may be deallocated. */
+const DEALLOCATE = 1 << 25;
 /** FUSE, bits 9:8 of CDW0, and the upper bit of PSDT, 15:14: neither fused commands nor SGLs of metadata are offered. */
 const UNSUPPORTED_FLAGS = 0x8300;
 /** PSDT of 1: the data pointer is an SGL descriptor. */
@@ -39,6 +41,8 @@ export interface IoContext {
 /** The commands of the NVM command set that the controller has. */
 export class IoCommands {
   readonly #backend: Backend;
+  /** The same when it is synchronous, and null otherwise: then its commands are deferred. */
+  readonly #synchronous: SynchronousBackend | null;
   readonly #blockSize: number;
   readonly #blocks: number;
   readonly #maxTransfer: number;
@@ -50,6 +54,7 @@ export class IoCommands {
 
   constructor({ namespace, maxTransfer, view, features, counters }: IoContext) {
     this.#backend = namespace.backend;
+    this.#synchronous = namespace.synchronous;
     this.#blockSize = namespace.blockSize;
     this.#blocks = namespace.blocks;
     this.#maxTransfer = maxTransfer;
@@ -131,7 +136,8 @@ export class IoCommands {
     if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
     if (length > this.#maxTransfer) return Outcome.invalidField;
-    if (opcode === NvmOpcode.write && this.#isDurable(cdw12)) return DEFERRED;
+    const backend = this.#synchronous;
+    if (backend === null || (opcode === NvmOpcode.write && this.#isDurable(cdw12))) return DEFERRED;
     const pointer = this.#pointer;
     const outcome = resolve(pointer, words, at, cdw0, length);
     if (pointer.missingList >= 0) return DEFERRED;
@@ -139,21 +145,21 @@ export class IoCommands {
     if (!pointer.mapped) return DEFERRED;
     switch (opcode) {
       case NvmOpcode.read:
-        return this.#read(offset, length);
+        return this.#read(backend, offset, length);
       case NvmOpcode.write:
-        return this.#write(offset, length);
+        return this.#write(backend, offset, length);
       default:
-        return this.#compare(offset, length);
+        return this.#compare(backend, offset, length);
     }
   }
 
-  #read(offset: number, length: number): number {
+  #read(backend: SynchronousBackend, offset: number, length: number): number {
     const { count, ranges, addresses, lengths } = this.#pointer;
     let from = offset;
     for (let i = 0; i < count; i++) {
       const range = ranges[i] as ViewRange;
       const part = lengths[i] as number;
-      const result = this.#backend.read(from, range.bytes, (addresses[i] as number) + range.bias, part);
+      const result = backend.read(from, range.bytes, (addresses[i] as number) + range.bias, part);
       if (result !== BackendResult.success) return readFailure(result);
       from += part;
     }
@@ -162,13 +168,13 @@ export class IoCommands {
     return Outcome.success;
   }
 
-  #write(offset: number, length: number): number {
+  #write(backend: SynchronousBackend, offset: number, length: number): number {
     const { count, ranges, addresses, lengths } = this.#pointer;
     let to = offset;
     for (let i = 0; i < count; i++) {
       const range = ranges[i] as ViewRange;
       const part = lengths[i] as number;
-      const result = this.#backend.write(to, range.bytes, (addresses[i] as number) + range.bias, part);
+      const result = backend.write(to, range.bytes, (addresses[i] as number) + range.bias, part);
       if (result !== BackendResult.success) return writeFailure(result);
       to += part;
     }
@@ -177,10 +183,10 @@ export class IoCommands {
     return Outcome.success;
   }
 
-  #compare(offset: number, length: number): number {
+  #compare(backend: SynchronousBackend, offset: number, length: number): number {
     const { count, ranges, addresses, lengths } = this.#pointer;
     const scratch = (this.#scratch ??= new Uint8Array(this.#maxTransfer));
-    const result = this.#backend.read(offset, scratch, 0, length);
+    const result = backend.read(offset, scratch, 0, length);
     if (result !== BackendResult.success) return readFailure(result);
     this.#counters.otherCommands++;
     this.#counters.bytesRead += length;
@@ -209,8 +215,9 @@ export class IoCommands {
     if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
     this.#counters.otherCommands++;
     const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
-    if (length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
-    const result = this.#backend.zero(offset, length);
+    const backend = this.#synchronous;
+    if (backend === null || length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
+    const result = backend.zero(offset, length, (cdw12 & DEALLOCATE) !== 0);
     this.#counters.bytesZeroed += length;
     return result === BackendResult.success ? Outcome.success : writeFailure(result);
   }
@@ -218,7 +225,7 @@ export class IoCommands {
   async #readSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
     const data = new Uint8Array(length);
     if (!alive()) return Outcome.internalError;
-    const result = this.#backend.read(offset, data, 0, length);
+    const result = await this.#backend.read(offset, data, 0, length);
     if (result !== BackendResult.success) return readFailure(result);
     this.#counters.readCommands++;
     this.#counters.bytesRead += length;
@@ -234,7 +241,7 @@ export class IoCommands {
   ): Promise<number> {
     const data = await readParts(this.#view, parts, length, alive);
     if (data === undefined || !alive()) return Outcome.dataTransferError;
-    const result = this.#backend.write(offset, data, 0, length);
+    const result = await this.#backend.write(offset, data, 0, length);
     if (result !== BackendResult.success) return writeFailure(result);
     this.#counters.writeCommands++;
     this.#counters.bytesWritten += length;
@@ -247,16 +254,17 @@ export class IoCommands {
     this.#counters.otherCommands++;
     this.#counters.bytesRead += length;
     const ours = new Uint8Array(length);
-    const result = this.#backend.read(offset, ours, 0, length);
+    const result = await this.#backend.read(offset, ours, 0, length);
     if (result !== BackendResult.success) return readFailure(result);
     return Buffer.compare(theirs, ours) === 0 ? Outcome.success : Outcome.compareFailure;
   }
 
   async #zeroSlowly(offset: number, length: number, cdw12: number, alive: Alive): Promise<number> {
-    for (let done = 0; done < length; done += ZERO_AT_ONCE) {
+    const atOnce = this.#synchronous === null ? length : ZERO_AT_ONCE;
+    for (let done = 0; done < length; done += atOnce) {
       if (!alive()) return Outcome.internalError;
-      const part = Math.min(ZERO_AT_ONCE, length - done);
-      const result = this.#backend.zero(offset + done, part);
+      const part = Math.min(atOnce, length - done);
+      const result = await this.#backend.zero(offset + done, part, (cdw12 & DEALLOCATE) !== 0);
       this.#counters.bytesZeroed += part;
       if (result !== BackendResult.success) return writeFailure(result);
       await new Promise(setImmediate);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import type { Backend } from '../backends';
+import type { Backend, SynchronousBackend } from '../backends';
 import { type ResolvedOptions, derivedUuid } from './options';
 
 /** The namespace id of the only namespace. */
@@ -8,6 +8,8 @@ export const NAMESPACE_ID = 1;
 /** Storage that hosts address by logical blocks (NVMe base 2.0, 3.2.1). */
 export class Namespace {
   readonly backend: Backend;
+  /** The backend, unless it is asynchronous. */
+  readonly synchronous: SynchronousBackend | null;
   /** Bytes of a logical block. */
   readonly blockSize: number;
   /** Size in logical blocks. What the backend has beyond the last whole block is not used. */
@@ -16,6 +18,7 @@ export class Namespace {
 
   constructor({ backend, blockSize, serial }: ResolvedOptions) {
     this.backend = backend;
+    this.synchronous = backend.asynchronous === true ? null : backend;
     this.blockSize = blockSize;
     this.blocks = Math.floor(backend.size / blockSize);
     this.uuid = derivedUuid('namespace', serial);

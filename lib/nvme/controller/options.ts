@@ -93,6 +93,11 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     throw outOfRange(`pollSlice is from 0 to 100 milliseconds, got ${pollSlice}`);
   }
   if (!(idleAfter >= 0)) throw outOfRange(`idleAfter is at least 0 milliseconds, got ${idleAfter}`);
+  if (blockSize < (backend.blockSize ?? 1)) {
+    throw outOfRange(
+      `The backend takes blocks of at least ${backend.blockSize ?? 1} bytes, and those of the namespace have ${blockSize}`,
+    );
+  }
   if (backend.size < blockSize) {
     throw outOfRange(`The backend has ${backend.size} bytes, which is less than one block of ${blockSize}`);
   }

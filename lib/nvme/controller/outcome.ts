@@ -29,6 +29,8 @@ export const Outcome = {
   prpOffsetInvalid: permanent(GenericStatus.prpOffsetInvalid),
   /** A file with holes has no room for one more block, until somebody makes room. */
   capacityExceeded: passing(GenericStatus.capacityExceeded),
+  /** The storage behind the namespace cannot be reached. Hosts try again. */
+  namespaceNotReady: passing(GenericStatus.namespaceNotReady),
   lbaOutOfRange: permanent(GenericStatus.lbaOutOfRange),
   completionQueueInvalid: permanent(CommandStatus.completionQueueInvalid, commandSpecific),
   invalidQueueId: permanent(CommandStatus.invalidQueueId, commandSpecific),
@@ -78,5 +80,6 @@ export function writeFailure(result: BackendResult): number {
 
 function accessFailure(result: BackendResult): number {
   if (result === BackendResult.outOfSpace) return Outcome.capacityExceeded;
+  if (result === BackendResult.unavailable) return Outcome.namespaceNotReady;
   return result === BackendResult.memoryError ? Outcome.dataTransferError : Outcome.internalError;
 }

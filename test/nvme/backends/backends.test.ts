@@ -2,7 +2,12 @@
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Backend, BackendResult, FileBackend, createBackend } from '../../../lib/nvme/backends';
+import {
+  BackendResult,
+  FileBackend,
+  type SynchronousBackend,
+  createBackend,
+} from '../../../lib/nvme/backends';
 import { BlockSet } from '../../../lib/nvme/backends/block-set';
 import { MappedStorage } from '../../../lib/nvme/backends/mapped-storage';
 import { Mapping, closeFd, createSharedMemory } from '../../../lib/native';
@@ -17,7 +22,7 @@ afterEach(() => {
   rmSync(folder, { recursive: true });
 });
 
-function read(backend: Backend, offset: number, length: number): string {
+function read(backend: SynchronousBackend, offset: number, length: number): string {
   const into = new Uint8Array(length + 2).fill(0x2e);
   expect(backend.read(offset, into, 1, length)).toBe(SUCCESS);
   return Buffer.from(into).toString('latin1').replaceAll('\0', '0');
@@ -28,7 +33,7 @@ test.each(['memory', 'file'] as const)('%s keeps what is written', async (kind) 
   const source = Buffer.from('..abcdef..');
   expect(backend.write(1024, source, 2, 6)).toBe(SUCCESS);
   expect(read(backend, 1022, 10)).toBe('.00abcdef00.');
-  expect(backend.zero(1025, 2)).toBe(SUCCESS);
+  expect(backend.zero(1025, 2, false)).toBe(SUCCESS);
   expect(read(backend, 1024, 6)).toBe('.a00def.');
   await backend.flush();
   backend.close();
@@ -74,7 +79,7 @@ test('of a file that is truncated the rest stays usable, nothing reads as zeros,
   expect(backend.read(8192, block.slice(), 0, 512)).toBe(mediumError);
   expect(backend.read(8192 - 256, block.slice(), 0, 512)).toBe(mediumError);
   expect(backend.write(16384, block, 0, 512)).toBe(mediumError);
-  expect(backend.zero(65536 - 512, 512)).toBe(mediumError);
+  expect(backend.zero(65536 - 512, 512, false)).toBe(mediumError);
   expect(statSync(path).size).toBe(8192);
   expect(backend.write(4096, block, 0, 512)).toBe(SUCCESS);
   expect(backend.read(4096, new Uint8Array(512), 0, 512)).toBe(SUCCESS);

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-import { spawnSync } from 'node:child_process';
 import {
   closeSync,
   mkdtempSync,
@@ -18,6 +17,7 @@ import { type IoQueue, NvmeController, type NvmeNamespace, NvmeStatusError } fro
 import { type ChildServer, childServer } from '../../client/child-server';
 import { testWithCompiler } from '../../lifetime/preloaded-library';
 import { FailingStorage } from '../../support/failing-storage';
+import { mount, testWithMount, unmount } from '../../support/mount';
 
 const SIZE = 16 << 20;
 const BLOCK = 512;
@@ -109,55 +109,38 @@ function inFile(lba: number, blocks: number): number | string {
   return count === data.length && data.every((byte) => byte === data[0]) ? data[0]! : 'torn';
 }
 
-function mount(...args: string[]): boolean {
-  return spawnSync('mount', args).status === 0;
-}
-
-/** Whether this process may mount a file system: root may, except in most containers. */
-const mayMount = ((): boolean => {
-  const probe = mkdtempSync(join(tmpdir(), 'nvme-mount-'));
-  const may = mount('-t', 'tmpfs', '-o', 'size=64k', 'tmpfs', probe);
-  if (may) spawnSync('umount', [probe]);
-  rmSync(probe, { recursive: true });
-  return may;
-})();
-const testWithMount = mayMount ? test : test.skip;
-
-testWithMount(
-  `on a full disk${mayMount ? '' : ' (skipped: mounting a tmpfs needs root)'}, what is acknowledged is in the file, and what fails fails alone`,
-  async () => {
-    const COMMANDS = 200;
-    const BLOCKS = 128; // 64 KiB a command, 12.5 MiB in all.
-    expect(mount('-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', folder)).toBe(true);
-    try {
-      writeFileSync(join(folder, 'other'), new Uint8Array(5 << 20));
-      const drive = await Drive.start(disk);
-      const statuses = await Promise.all(
-        Array.from({ length: COMMANDS }, (_, i) => drive.write(i * BLOCKS, BLOCKS, i + 1)),
-      );
-      const isWritten = statuses.map((status) => status === '00/00');
-      isWritten.forEach((written, i) => {
-        if (written) expect(inFile(i * BLOCKS, BLOCKS)).toBe(i + 1);
-      });
-      expect([...new Set(statuses)].sort()).toEqual(['00/00', CAPACITY_EXCEEDED]);
-      // What has its place already is written on, and nothing that was acknowledged is missing.
-      const first = isWritten.indexOf(true);
-      const failed = isWritten.lastIndexOf(false);
-      expect(await drive.write(first * BLOCKS, BLOCKS, 250)).toBe('00/00');
-      expect(await drive.flush()).toBe('00/00');
-      expect(await drive.write(failed * BLOCKS, BLOCKS, 251)).toBe(CAPACITY_EXCEEDED);
-      const [entry] = await drive.nvme.admin.errorLog(1);
-      expect(entry).toMatchObject({ lba: BigInt(failed * BLOCKS), nsid: 1 });
-      // Room helps at once.
-      rmSync(join(folder, 'other'));
-      expect(await drive.write(failed * BLOCKS, BLOCKS, 252)).toBe('00/00');
-      expect(inFile(failed * BLOCKS, BLOCKS)).toBe(252);
-      await drive.stop();
-    } finally {
-      spawnSync('umount', ['-l', folder]);
-    }
-  },
-);
+testWithMount('on a full disk, what is acknowledged is in the file, and what fails fails alone', async () => {
+  const COMMANDS = 200;
+  const BLOCKS = 128; // 64 KiB a command, 12.5 MiB in all.
+  expect(mount(folder, 'tmpfs', 8 << 20)).toBe(true);
+  try {
+    writeFileSync(join(folder, 'other'), new Uint8Array(5 << 20));
+    const drive = await Drive.start(disk);
+    const statuses = await Promise.all(
+      Array.from({ length: COMMANDS }, (_, i) => drive.write(i * BLOCKS, BLOCKS, i + 1)),
+    );
+    const isWritten = statuses.map((status) => status === '00/00');
+    isWritten.forEach((written, i) => {
+      if (written) expect(inFile(i * BLOCKS, BLOCKS)).toBe(i + 1);
+    });
+    expect([...new Set(statuses)].sort()).toEqual(['00/00', CAPACITY_EXCEEDED]);
+    // What has its place already is written on, and nothing that was acknowledged is missing.
+    const first = isWritten.indexOf(true);
+    const failed = isWritten.lastIndexOf(false);
+    expect(await drive.write(first * BLOCKS, BLOCKS, 250)).toBe('00/00');
+    expect(await drive.flush()).toBe('00/00');
+    expect(await drive.write(failed * BLOCKS, BLOCKS, 251)).toBe(CAPACITY_EXCEEDED);
+    const [entry] = await drive.nvme.admin.errorLog(1);
+    expect(entry).toMatchObject({ lba: BigInt(failed * BLOCKS), nsid: 1 });
+    // Room helps at once.
+    rmSync(join(folder, 'other'));
+    expect(await drive.write(failed * BLOCKS, BLOCKS, 252)).toBe('00/00');
+    expect(inFile(failed * BLOCKS, BLOCKS)).toBe(252);
+    await drive.stop();
+  } finally {
+    unmount(folder);
+  }
+});
 
 test('a file that is truncated fails what is beyond its end, and the flush, and nothing else', async () => {
   const drive = await Drive.start(disk);

@@ -193,6 +193,7 @@ test.each([
       read: fail,
       write: fail,
       zero: fail,
+      deallocate: fail,
       flush: () => Promise.resolve(),
       close: () => undefined,
     };
@@ -361,6 +362,7 @@ test.each<[string, number, (word: number) => number, string]>([
       return BackendResult.success;
     },
     zero: () => BackendResult.success,
+    deallocate: () => BackendResult.success,
     flush: () => Promise.resolve(),
     close: () => undefined,
   };
