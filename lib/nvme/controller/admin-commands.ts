@@ -109,7 +109,10 @@ export class AdminCommands {
     if (offset > content.length || offset % 4 !== 0 || length > options.maxTransfer) {
       return reply(Outcome.invalidField);
     }
-    if (!retainEvent) events.pageRead(page);
+    if (!retainEvent) {
+      events.pageRead(page);
+      logs.pageRead(page);
+    }
     return this.#send(content.subarray(offset), length, { prp1, prp2 }, alive);
   }
 

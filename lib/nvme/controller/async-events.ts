@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { AsyncEventType, GenericStatus, LogPage, asyncEvent } from '../spec';
+import { AsyncEventType, AsyncNotice, GenericStatus, LogPage, asyncEvent } from '../spec';
 import { type ErrorLog, NOT_KNOWN } from './error-log';
 import { Outcome } from './outcome';
 import type { QueueSet } from './queue-set';
@@ -67,12 +67,21 @@ export class AsyncEvents {
     this.raise({ type: AsyncEventType.error, info, logPage: LogPage.error });
   }
 
+  /** Tells that the namespaces are not what they were (NVMe base 2.0, 5.2.1.3). */
+  raiseNamespaceNotice(): void {
+    this.raise({
+      type: AsyncEventType.notice,
+      info: AsyncNotice.namespaceAttributeChanged,
+      logPage: LogPage.changedNamespaces,
+    });
+  }
+
   /** A log page was read without Retain Asynchronous Event. */
   pageRead(page: number): void {
     for (const [type, reported] of this.#reported) {
       if (reported === page) this.#reported.delete(type);
     }
-    if (page === LogPage.error || page === LogPage.smart) {
+    if (page === LogPage.error || page === LogPage.smart || page === LogPage.changedNamespaces) {
       for (const [type, event] of this.#waiting) {
         if (event.logPage === page) this.#waiting.delete(type);
       }

@@ -96,7 +96,7 @@ export class CommandProcessor {
     }
     queues.refresh();
     let commands = 0;
-    this.#roundEnd = this.#moved() + BYTES_PER_ROUND;
+    this.#roundEnd = this.#io.bytesMoved + BYTES_PER_ROUND;
     // A command of the admin queue may create or delete others: that replaces the list.
     const { polled } = queues;
     let index = this.#next < polled.length ? this.#next : 0;
@@ -105,7 +105,7 @@ export class CommandProcessor {
       const queue = polled[index] as SubmissionQueue;
       index = index + 1 === polled.length ? 0 : index + 1;
       if (queue.live && queue.claim === null) commands += this.#serve(queue);
-      if (this.#moved() < this.#roundEnd) continue;
+      if (this.#io.bytesMoved < this.#roundEnd) continue;
       // The others have their turn first.
       this.#next = index;
       commands = Infinity;
@@ -156,18 +156,12 @@ export class CommandProcessor {
     if (completions.badHead) this.#badHead(completions);
     if (room < count) count = room;
     let taken = 0;
-    while (taken < count && queue.claim === null && this.#moved() < this.#roundEnd) {
+    while (taken < count && queue.claim === null && this.#io.bytesMoved < this.#roundEnd) {
       this.#take(queue);
       taken++;
     }
     if (completions.posted) this.#queues.interrupt(completions);
     return taken;
-  }
-
-  /** Bytes that commands have moved so far. */
-  #moved(): number {
-    const { bytesRead, bytesWritten, bytesZeroed } = this.#counters;
-    return bytesRead + bytesWritten + bytesZeroed;
   }
 
   /** Executes the command at the head of a queue. */

@@ -19,7 +19,7 @@ import { Identify, NVME_VERSION } from './identify';
 import { IoCommands } from './io-commands';
 import { KeepAlive } from './keep-alive';
 import { LogPages } from './log-pages';
-import { Namespace } from './namespace';
+import type { NamespaceSet } from './namespace-set';
 import type { ResolvedOptions } from './options';
 import { Poller } from './poller';
 import { type Interrupts, QueueSet } from './queue-set';
@@ -35,6 +35,7 @@ const READY_TIMEOUT = 15_000;
  */
 export class Controller {
   readonly #options: ResolvedOptions;
+  readonly #namespaces: NamespaceSet;
   readonly #view: ClientView;
   readonly #doorbells: Doorbells;
   readonly #registers: Registers;
@@ -52,15 +53,21 @@ export class Controller {
   #fault: string | null = null;
 
   /** @param view the client's memory */
-  constructor(options: ResolvedOptions, view: ClientView, doorbells: Doorbells, interrupts: Interrupts) {
+  constructor(
+    options: ResolvedOptions,
+    namespaces: NamespaceSet,
+    view: ClientView,
+    doorbells: Doorbells,
+    interrupts: Interrupts,
+  ) {
     const counters = this.#counters;
     const errors = new ErrorLog();
-    const namespace = new Namespace(options);
     const registers = new Registers(capabilities(options), NVME_VERSION);
     const queues = new QueueSet(view, doorbells, interrupts, counters);
     const events = new AsyncEvents(queues, errors);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
-    const io = new IoCommands({ namespace, maxTransfer: options.maxTransfer, view, features, counters });
+    const logs = new LogPages(errors, features, namespaces);
+    const io = new IoCommands({ namespaces, maxTransfer: options.maxTransfer, view, features, counters });
     const admin = new AdminCommands({
       options,
       view,
@@ -69,8 +76,8 @@ export class Controller {
       events,
       features,
       keepAlive: this.#keepAlive,
-      identify: new Identify(options, namespace),
-      logs: new LogPages(errors, features, counters),
+      identify: new Identify(options, namespaces),
+      logs,
     });
     this.#options = options;
     this.#view = view;
@@ -80,12 +87,17 @@ export class Controller {
     this.#events = events;
     this.#features = features;
     this.#commands = new CommandProcessor({ queues, admin, io, events, errors, counters });
+    namespaces.onChange = (nsid) => {
+      logs.namespaceChanged(nsid);
+      if (features.namespaceNotices) events.raiseNamespaceNotice();
+    };
+    this.#namespaces = namespaces;
     this.#poller = new Poller(() => this.#round(), options.pollSlice, options.idleAfter);
   }
 
   /** What the controller has done so far. */
   get statistics(): ControllerStatistics {
-    return { ...this.#counters };
+    return { ...this.#counters, ...this.#namespaces.counters };
   }
 
   /** Why CSTS.CFS was set, since the last reset; null when it was not. */
@@ -209,15 +221,14 @@ export class Controller {
   /** CC.SHN was set: what was written is made durable, then the host may take the power (NVMe base 2.0, 3.6). */
   #shutDown(): void {
     const { status } = this.#registers;
-    const { backend } = this.#options;
     status.shutdown = ShutdownStatus.occurring;
     this.#halt();
     const complete = (): void => {
       if (status.shutdown === ShutdownStatus.occurring) status.shutdown = ShutdownStatus.complete;
     };
     this.#commands.whenDrained(() => {
-      if (!backend.volatileCache) complete();
-      else backend.flush().then(complete, complete); // Nobody could be told of a failure any more.
+      if (!this.#namespaces.volatileCache) complete();
+      else this.#namespaces.flush().then(complete, complete); // Nobody could be told of a failure any more.
     });
   }
 

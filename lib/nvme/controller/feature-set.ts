@@ -38,8 +38,8 @@ const ALL_SENSORS = 15;
 
 /** The features of the controller (NVMe base 2.0, 5.27). None is saved: a controller reset restores the defaults. */
 export class FeatureSet {
-  /** The host has turned the volatile write cache off: every write is to be made durable. */
-  writeThrough = false;
+  /** Every write is to be made durable: the host has turned the volatile write cache off, or knows of none. */
+  writeThrough: boolean;
   readonly #options: ResolvedOptions;
   readonly #queues: QueueSet;
   readonly #events: AsyncEvents;
@@ -55,6 +55,7 @@ export class FeatureSet {
     this.#queues = queues;
     this.#events = events;
     this.#keepAlive = keepAlive;
+    this.writeThrough = !options.volatileCache;
   }
 
   /** I/O submission queues that the host may create. */
@@ -73,6 +74,11 @@ export class FeatureSet {
     return TEMPERATURE >= over || TEMPERATURE <= under ? CriticalWarning.temperature : 0;
   }
 
+  /** Whether the host wants to be told of namespaces that come, go or change. */
+  get namespaceNotices(): boolean {
+    return asyncEventConfiguration.decode(this.#value(Feature.asyncEventConfiguration)).namespaceAttributes;
+  }
+
   /** Restores the defaults. */
   reset(): void {
     this.#values.clear();
@@ -80,7 +86,7 @@ export class FeatureSet {
     this.#thresholds[0] = WARNING_TEMPERATURE;
     this.#thresholds[1] = 0;
     this.#keepAlive.stop();
-    this.writeThrough = false;
+    this.writeThrough = !this.#options.volatileCache;
   }
 
   /** Executes Get Features (NVMe base 2.0, 5.15). */
@@ -147,7 +153,7 @@ export class FeatureSet {
 
   /** The value after a reset; undefined for a feature that does not exist, or an argument that it does not take. */
   #default(feature: number, cdw11: number): number | undefined {
-    const { backend, queuePairs, vectors } = this.#options;
+    const { volatileCache, queuePairs, vectors } = this.#options;
     switch (feature) {
       case Feature.arbitration:
       case Feature.powerManagement:
@@ -163,7 +169,7 @@ export class FeatureSet {
         return type === 1 ? 0 : WARNING_TEMPERATURE;
       }
       case Feature.volatileWriteCache:
-        return backend.volatileCache ? 1 : undefined;
+        return volatileCache ? 1 : undefined;
       case Feature.numberOfQueues: {
         return numberOfQueues.encode({ submission: queuePairs, completion: queuePairs });
       }

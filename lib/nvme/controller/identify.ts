@@ -4,6 +4,7 @@ import {
   IDENTIFY_BYTES,
   IdentifyCns,
   LogPageAttributes,
+  OptionalEvents,
   OptionalNvmCommands,
   encodeIdentifyController,
   encodeIdentifyNamespace,
@@ -17,7 +18,8 @@ import {
 import { ASYNC_EVENT_LIMIT } from './async-events';
 import { ERROR_LOG_ENTRIES } from './error-log';
 import { CRITICAL_TEMPERATURE, KEEP_ALIVE_UNIT, WARNING_TEMPERATURE } from './feature-set';
-import { NAMESPACE_ID, type Namespace } from './namespace';
+import type { Namespace } from './namespace';
+import type { NamespaceSet } from './namespace-set';
 import type { ResolvedOptions } from './options';
 import { Outcome } from './outcome';
 
@@ -28,63 +30,116 @@ export const FIRMWARE_REVISION = '1.0';
 /** PCI vendor, device and subsystem ids: those of SPDK's vfio-user controller, which tools and guests know. */
 export const PciIds = { vendor: 0x4e58, device: 0x0001, subsystemVendor: 0x4e58, subsystem: 0 } as const;
 
+/** CNTLID of the only controller of the subsystem. */
+const CONTROLLER_ID = 1;
+/** Offset of NSTAT in the data that does not depend on the command set, and its bit NRDY. */
+const NSTAT = 14;
+const NAMESPACE_READY = 0x01;
+/** What is told of a namespace id that has no namespace. */
+const NOTHING = new Uint8Array(IDENTIFY_BYTES);
+
 /** Namespace ids from here on are never those of a namespace (NVMe base 2.0, 3.2.1.2). */
 const NSID_LIMIT = 0xffff_fffe;
 
 /** Answers Identify: the data, or the {@link Outcome} of a failure. */
 export class Identify {
-  readonly #controller: Uint8Array;
-  readonly #namespace: Uint8Array;
-  readonly #descriptors: Uint8Array;
+  readonly #options: ResolvedOptions;
+  readonly #namespaces: NamespaceSet;
 
-  constructor(options: ResolvedOptions, namespace: Namespace) {
-    const { blocks, blockSize, nguid, uuid } = namespace;
-    this.#controller = controllerData(options, namespace);
-    this.#namespace = encodeIdentifyNamespace({
-      nsze: blocks,
-      ncap: blocks,
-      nuse: blocks,
-      nguid,
-      nvmcap: namespace.bytes,
-      lbafs: [{ ms: 0, ds: Math.log2(blockSize), rp: 0 }],
-    });
-    this.#descriptors = encodeNamespaceDescriptors({ nguid, uuid, csi: CommandSetId.nvm });
+  constructor(options: ResolvedOptions, namespaces: NamespaceSet) {
+    this.#options = options;
+    this.#namespaces = namespaces;
   }
 
-  /** The data for the CNS, CSI and namespace id of a command (NVMe base 2.0, 5.17). */
+  /** The data for the CNS, CSI, CNTID and namespace id of a command (NVMe base 2.0, 5.17). */
   answer(cdw10: number, cdw11: number, nsid: number): Uint8Array | number {
-    const { cns } = identifyCdw10.decode(cdw10);
+    const { cns, controllerId } = identifyCdw10.decode(cdw10);
     const { csi } = identifyCdw11.decode(cdw11);
+    const { active, allocated } = this.#namespaces;
     switch (cns) {
       case IdentifyCns.namespace:
-        return nsid === NAMESPACE_ID ? this.#namespace : Outcome.invalidNamespace;
+        return this.#data(nsid, this.#namespaces.find(nsid), namespaceData);
       case IdentifyCns.controller:
-        return this.#controller;
+        return controllerData(this.#options, this.#namespaces);
       case IdentifyCns.activeNamespaces:
-        return activeNamespaces(nsid);
+        return namespaceList(active, nsid);
       case IdentifyCns.namespaceDescriptors:
-        return nsid === NAMESPACE_ID ? this.#descriptors : Outcome.invalidNamespace;
+        return this.#descriptors(nsid);
       case IdentifyCns.commandSetNamespace:
         if (csi !== CommandSetId.nvm) return Outcome.invalidField;
         // The fields are about storage tags and protection information, of which there are none.
-        return nsid === NAMESPACE_ID ? new Uint8Array(IDENTIFY_BYTES) : Outcome.invalidNamespace;
+        return this.#data(nsid, this.#namespaces.find(nsid), () => NOTHING);
       case IdentifyCns.commandSetController:
         return csi === CommandSetId.nvm ? encodeIdentifyNvmController({}) : Outcome.invalidField;
       case IdentifyCns.commandSetActiveNamespaces:
-        return csi === CommandSetId.nvm ? activeNamespaces(nsid) : Outcome.invalidField;
+        return csi === CommandSetId.nvm ? namespaceList(active, nsid) : Outcome.invalidField;
+      case IdentifyCns.independentNamespace:
+        return this.#data(nsid, this.#namespaces.find(nsid), independentData);
+      case IdentifyCns.allocatedNamespaces:
+        return namespaceList(allocated, nsid);
+      case IdentifyCns.allocatedNamespace:
+        return this.#data(nsid, this.#namespaces.findAllocated(nsid), namespaceData);
+      case IdentifyCns.attachedControllers:
+        if (!this.#namespaces.isValid(nsid)) return Outcome.invalidNamespace;
+        return controllerList(controllerId, this.#namespaces.find(nsid) !== null);
+      case IdentifyCns.controllers:
+        return controllerList(controllerId, true);
       default:
         return Outcome.invalidField;
     }
   }
+
+  /** An id that could have a namespace but has none is answered with zeros (NVMe base 2.0, 5.17.2.1). */
+  #data(
+    nsid: number,
+    namespace: Namespace | null,
+    encode: (namespace: Namespace) => Uint8Array,
+  ): Uint8Array | number {
+    if (namespace !== null) return encode(namespace);
+    return this.#namespaces.isValid(nsid) ? NOTHING : Outcome.invalidNamespace;
+  }
+
+  #descriptors(nsid: number): Uint8Array | number {
+    const namespace = this.#namespaces.find(nsid);
+    if (namespace === null) return this.#namespaces.absence(nsid);
+    const { eui64, nguid, uuid } = namespace;
+    return encodeNamespaceDescriptors({ eui64, nguid, uuid, csi: CommandSetId.nvm });
+  }
 }
 
-/** Namespace ids above `nsid`, which may be 0. */
-function activeNamespaces(nsid: number): Uint8Array | number {
+/** The ids of those namespaces that are above `nsid`, which may be 0. */
+function namespaceList(namespaces: readonly Namespace[], nsid: number): Uint8Array | number {
   if (nsid >= NSID_LIMIT) return Outcome.invalidNamespace;
-  return encodeNamespaceList(nsid < NAMESPACE_ID ? [NAMESPACE_ID] : []);
+  return encodeNamespaceList(namespaces.map((namespace) => namespace.nsid).filter((id) => id > nsid));
 }
 
-function controllerData(options: ResolvedOptions, namespace: Namespace): Uint8Array {
+/** A list with the only controller of the subsystem, if it belongs there and is not below `from` (NVMe base 2.0, 4.4.1). */
+function controllerList(from: number, present: boolean): Uint8Array {
+  const bytes = new Uint8Array(IDENTIFY_BYTES);
+  if (present && from <= CONTROLLER_ID) new Uint16Array(bytes.buffer).set([1, CONTROLLER_ID]);
+  return bytes;
+}
+
+function namespaceData({ blocks, blockSize, nguid, eui64, size }: Namespace): Uint8Array {
+  return encodeIdentifyNamespace({
+    nsze: blocks,
+    ncap: blocks,
+    nuse: blocks,
+    nguid,
+    eui64,
+    nvmcap: BigInt(size),
+    lbafs: [{ ms: 0, ds: Math.log2(blockSize), rp: 0 }],
+  });
+}
+
+/** What does not depend on the command set: that the namespace is ready (NVMe base 2.0, 5.17.2.8). */
+function independentData(): Uint8Array {
+  const bytes = new Uint8Array(IDENTIFY_BYTES);
+  bytes[NSTAT] = NAMESPACE_READY;
+  return bytes;
+}
+
+function controllerData(options: ResolvedOptions, namespaces: NamespaceSet): Uint8Array {
   const { compare, writeZeroes, saveSelectFeatures } = OptionalNvmCommands;
   return encodeIdentifyController({
     vid: PciIds.vendor,
@@ -93,11 +148,12 @@ function controllerData(options: ResolvedOptions, namespace: Namespace): Uint8Ar
     mn: options.model,
     fr: FIRMWARE_REVISION,
     mdts: Math.log2(options.maxTransfer / 4096),
-    cntlid: 1,
+    cntlid: CONTROLLER_ID,
     ver: NVME_VERSION,
     cntrltype: 1,
     rab: 5,
     acl: 3,
+    oaes: OptionalEvents.namespaceAttributes,
     aerl: ASYNC_EVENT_LIMIT - 1,
     // One slot, which is read-only.
     frmw: 0x03,
@@ -105,17 +161,18 @@ function controllerData(options: ResolvedOptions, namespace: Namespace): Uint8Ar
     elpe: ERROR_LOG_ENTRIES - 1,
     wctemp: WARNING_TEMPERATURE,
     cctemp: CRITICAL_TEMPERATURE,
-    tnvmcap: namespace.bytes,
+    tnvmcap: namespaces.allocated.reduce((sum, { size }) => sum + BigInt(size), 0n),
     kas: KEEP_ALIVE_UNIT / 100,
     sqes: 0x66,
     cqes: 0x44,
-    nn: NAMESPACE_ID,
+    nn: namespaces.limit,
+    mnan: namespaces.limit,
     oncs: compare | writeZeroes | saveSelectFeatures,
     // Flush takes the broadcast namespace id: bits 2:1 are 3.
-    vwc: namespace.backend.volatileCache ? 0x07 : 0x06,
+    vwc: options.volatileCache ? 0x07 : 0x06,
     // Data blocks and segments at any address; no bit buckets, and no list that is longer than the data.
     sgls: 1,
-    subnqn: options.subsystemNqn,
+    subnqn: options.nqn,
     psds: [{ max_power: 2500 }],
   });
 }

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** An emulated NVMe controller, to be served to vfio-user clients. */
 export { NvmeControllerModel } from './model';
+export type { NvmeNamespaceInfo, NvmeNamespaceOptions } from './namespace';
+export type { NamespaceIdentifiers } from './identifiers';
 export type { NvmeControllerOptions } from './options';
-export type { ControllerStatistics } from './statistics';
+export type { ControllerStatistics, NamespaceStatistics } from './statistics';

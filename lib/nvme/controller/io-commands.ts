@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
-import { BROADCAST_NSID, NvmOpcode } from '../spec/opcodes';
+import { NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
-import { type Backend, BackendResult, type SynchronousBackend } from '../backends';
+import { BackendResult, type SynchronousBackend } from '../backends';
 import type { ClientView, ViewRange } from './client-view';
 import { DataPointer, type FetchedLists } from './data-pointer';
 import type { FeatureSet } from './feature-set';
-import { NAMESPACE_ID, type Namespace } from './namespace';
+import type { Namespace } from './namespace';
+import type { NamespaceSet } from './namespace-set';
 import { type Deferred, Outcome, readFailure, writeFailure } from './outcome';
 import type { Counters } from './statistics';
 import { type Alive, type Parts, commandBytes, readParts, resolveParts, writeParts } from './transfer';
@@ -19,6 +20,8 @@ const ZERO_AT_ONCE = 2 ** 20;
 const BYTES_WITHOUT_DATA = 2048;
 
 const TWO_32 = 0x1_0000_0000;
+/** The namespace id for all namespaces, as a signed word. */
+const BROADCAST = -1;
 /** FUA, bit 30 of CDW12. */
 const FORCE_UNIT_ACCESS = 1 << 30;
 /** DEAC, bit 25 of CDW12 of Write Zeroes: the blocks may be deallocated. */
@@ -30,7 +33,7 @@ const SGL = 0x4000;
 
 /** What {@link IoCommands} works with. */
 export interface IoContext {
-  readonly namespace: Namespace;
+  readonly namespaces: NamespaceSet;
   /** Greatest transfer of a command in bytes. */
   readonly maxTransfer: number;
   readonly view: ClientView;
@@ -40,11 +43,9 @@ export interface IoContext {
 
 /** The commands of the NVM command set that the controller has. */
 export class IoCommands {
-  readonly #backend: Backend;
-  /** The same when it is synchronous, and null otherwise: then its commands are deferred. */
-  readonly #synchronous: SynchronousBackend | null;
-  readonly #blockSize: number;
-  readonly #blocks: number;
+  /** Bytes that commands have read, written and zeroed: what they moved is what takes time. */
+  bytesMoved = 0;
+  readonly #namespaces: NamespaceSet;
   readonly #maxTransfer: number;
   readonly #view: ClientView;
   readonly #features: IoContext['features'];
@@ -52,11 +53,8 @@ export class IoCommands {
   readonly #pointer: DataPointer;
   #scratch: Uint8Array | undefined;
 
-  constructor({ namespace, maxTransfer, view, features, counters }: IoContext) {
-    this.#backend = namespace.backend;
-    this.#synchronous = namespace.synchronous;
-    this.#blockSize = namespace.blockSize;
-    this.#blocks = namespace.blocks;
+  constructor({ namespaces, maxTransfer, view, features, counters }: IoContext) {
+    this.#namespaces = namespaces;
     this.#maxTransfer = maxTransfer;
     this.#view = view;
     this.#features = features;
@@ -92,26 +90,36 @@ export class IoCommands {
    */
   deferred(words: Int32Array, alive: Alive): Deferred {
     const opcode = (words[0] as number) & 0xff;
-    const hasData = opcode !== NvmOpcode.flush && opcode !== NvmOpcode.writeZeroes;
-    const length = (((words[SqeWord.cdw12] as number) & 0xffff) + 1) * this.#blockSize;
+    const nsid = words[SqeWord.nsid] as number;
+    if (opcode === NvmOpcode.flush) return withoutData(() => this.#flushSlowly(nsid, alive));
+    const namespace = this.#namespaces.find(nsid);
+    if (namespace === null) return withoutData(() => this.#namespaces.absence(nsid));
+    const run = async (): Promise<number> => {
+      const reaches = (): boolean => alive() && namespace.attached;
+      const outcome = await namespace.run(() => this.#executeSlowly(namespace, words, reaches));
+      // A failure after the namespace has gone is that of a command that came after it had gone.
+      return outcome === Outcome.success || namespace.attached ? outcome : this.#namespaces.absence(nsid);
+    };
+    if (opcode === NvmOpcode.writeZeroes) return withoutData(run);
+    const length = (((words[SqeWord.cdw12] as number) & 0xffff) + 1) * namespace.blockSize;
     return {
       // A longer transfer is refused.
-      bytes: hasData ? commandBytes(Math.min(length, this.#maxTransfer)) : BYTES_WITHOUT_DATA,
-      run: async () => ({ outcome: await this.#executeSlowly(words, alive) }),
+      bytes: commandBytes(Math.min(length, this.#maxTransfer)),
+      run: async () => ({ outcome: await run() }),
     };
   }
 
-  async #executeSlowly(words: Int32Array, alive: Alive): Promise<number> {
+  /** @param alive whether the command still matters, and its namespace is there */
+  async #executeSlowly(namespace: Namespace, words: Int32Array, alive: Alive): Promise<number> {
     this.#counters.slowCommands++;
     if (!alive()) return Outcome.internalError;
     const cdw0 = words[0] as number;
     const opcode = cdw0 & 0xff;
-    if (opcode === NvmOpcode.flush) return this.#makeDurable();
     const cdw12 = words[SqeWord.cdw12] as number;
-    const offset = this.#offset(words, 0, cdw0, cdw12);
-    if (offset < 0) return this.#rangeOutcome(words, 0, cdw0);
-    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
-    if (opcode === NvmOpcode.writeZeroes) return this.#zeroSlowly(offset, length, cdw12, alive);
+    const offset = blockOffset(namespace, words, 0, cdw0, cdw12);
+    if (offset < 0) return rangeOutcome(cdw0);
+    const length = ((cdw12 & 0xffff) + 1) * namespace.blockSize;
+    if (opcode === NvmOpcode.writeZeroes) return this.#zeroSlowly(namespace, offset, length, cdw12, alive);
     if (length > this.#maxTransfer) return Outcome.invalidField;
     const parts = await resolveParts(this.#view, length, alive, (pointer, lists) =>
       resolve(pointer, words, 0, cdw0, length, lists),
@@ -119,25 +127,29 @@ export class IoCommands {
     if (parts.outcome !== Outcome.success) return parts.outcome;
     switch (opcode) {
       case NvmOpcode.read:
-        return this.#readSlowly(offset, length, parts, alive);
+        return this.#readSlowly(namespace, offset, length, parts, alive);
       case NvmOpcode.write:
-        return this.#writeSlowly(offset, length, parts, cdw12, alive);
+        return this.#writeSlowly(namespace, offset, length, parts, cdw12, alive);
       case NvmOpcode.compare:
-        return this.#compareSlowly(offset, length, parts, alive);
+        return this.#compareSlowly(namespace, offset, length, parts, alive);
       default:
         return Outcome.invalidOpcode;
     }
   }
 
   #transfer(words: Int32Array, at: number, cdw0: number): number {
+    const nsid = words[at + SqeWord.nsid] as number;
+    const namespace = this.#namespaces.find(nsid);
+    if (namespace === null) return this.#namespaces.absence(nsid);
     const opcode = cdw0 & 0xff;
     const cdw12 = words[at + SqeWord.cdw12] as number;
-    const offset = this.#offset(words, at, cdw0, cdw12);
-    if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
-    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
+    const offset = blockOffset(namespace, words, at, cdw0, cdw12);
+    if (offset < 0) return rangeOutcome(cdw0);
+    const length = ((cdw12 & 0xffff) + 1) * namespace.blockSize;
     if (length > this.#maxTransfer) return Outcome.invalidField;
-    const backend = this.#synchronous;
-    if (backend === null || (opcode === NvmOpcode.write && this.#isDurable(cdw12))) return DEFERRED;
+    const backend = namespace.synchronous;
+    if (backend === null || (opcode === NvmOpcode.write && this.#isDurable(namespace, cdw12)))
+      return DEFERRED;
     const pointer = this.#pointer;
     const outcome = resolve(pointer, words, at, cdw0, length);
     if (pointer.missingList >= 0) return DEFERRED;
@@ -145,15 +157,15 @@ export class IoCommands {
     if (!pointer.mapped) return DEFERRED;
     switch (opcode) {
       case NvmOpcode.read:
-        return this.#read(backend, offset, length);
+        return this.#read(namespace, backend, offset, length);
       case NvmOpcode.write:
-        return this.#write(backend, offset, length);
+        return this.#write(namespace, backend, offset, length);
       default:
-        return this.#compare(backend, offset, length);
+        return this.#compare(namespace, backend, offset, length);
     }
   }
 
-  #read(backend: SynchronousBackend, offset: number, length: number): number {
+  #read(namespace: Namespace, backend: SynchronousBackend, offset: number, length: number): number {
     const { count, ranges, addresses, lengths } = this.#pointer;
     let from = offset;
     for (let i = 0; i < count; i++) {
@@ -163,12 +175,13 @@ export class IoCommands {
       if (result !== BackendResult.success) return readFailure(result);
       from += part;
     }
-    this.#counters.readCommands++;
-    this.#counters.bytesRead += length;
+    namespace.counters.readCommands++;
+    namespace.counters.bytesRead += length;
+    this.bytesMoved += length;
     return Outcome.success;
   }
 
-  #write(backend: SynchronousBackend, offset: number, length: number): number {
+  #write(namespace: Namespace, backend: SynchronousBackend, offset: number, length: number): number {
     const { count, ranges, addresses, lengths } = this.#pointer;
     let to = offset;
     for (let i = 0; i < count; i++) {
@@ -178,18 +191,20 @@ export class IoCommands {
       if (result !== BackendResult.success) return writeFailure(result);
       to += part;
     }
-    this.#counters.writeCommands++;
-    this.#counters.bytesWritten += length;
+    namespace.counters.writeCommands++;
+    namespace.counters.bytesWritten += length;
+    this.bytesMoved += length;
     return Outcome.success;
   }
 
-  #compare(backend: SynchronousBackend, offset: number, length: number): number {
+  #compare(namespace: Namespace, backend: SynchronousBackend, offset: number, length: number): number {
     const { count, ranges, addresses, lengths } = this.#pointer;
     const scratch = (this.#scratch ??= new Uint8Array(this.#maxTransfer));
     const result = backend.read(offset, scratch, 0, length);
     if (result !== BackendResult.success) return readFailure(result);
-    this.#counters.otherCommands++;
-    this.#counters.bytesRead += length;
+    namespace.counters.otherCommands++;
+    namespace.counters.bytesRead += length;
+    this.bytesMoved += length;
     let at = 0;
     for (let i = 0; i < count; i++) {
       const range = ranges[i] as ViewRange;
@@ -202,37 +217,66 @@ export class IoCommands {
   }
 
   #flush(words: Int32Array, at: number, cdw0: number): number {
-    const nsid = words[at + SqeWord.nsid] as number;
     if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
-    if (nsid !== NAMESPACE_ID && nsid !== (BROADCAST_NSID | 0)) return Outcome.invalidNamespace;
-    this.#counters.otherCommands++;
-    return this.#backend.volatileCache ? DEFERRED : Outcome.success;
+    const nsid = words[at + SqeWord.nsid] as number;
+    const namespace = this.#namespaces.find(nsid);
+    if (namespace === null && nsid !== BROADCAST) return this.#namespaces.absence(nsid);
+    if (namespace === null || namespace.backend.volatileCache) return DEFERRED;
+    namespace.counters.otherCommands++;
+    return Outcome.success;
+  }
+
+  /** Flushes one namespace or, for the broadcast id, all. */
+  async #flushSlowly(nsid: number, alive: Alive): Promise<number> {
+    this.#counters.slowCommands++;
+    const namespaces = this.#namespaces.addressed(nsid);
+    if (typeof namespaces === 'number') return namespaces;
+    if (!alive()) return Outcome.internalError;
+    const outcomes = await Promise.all(
+      namespaces.map((namespace) => {
+        namespace.counters.otherCommands++;
+        return namespace.run(() => makeDurable(namespace));
+      }),
+    );
+    return outcomes.find((outcome) => outcome !== Outcome.success) ?? Outcome.success;
   }
 
   #writeZeroes(words: Int32Array, at: number, cdw0: number): number {
+    const nsid = words[at + SqeWord.nsid] as number;
+    const namespace = this.#namespaces.find(nsid);
+    if (namespace === null) return this.#namespaces.absence(nsid);
     const cdw12 = words[at + SqeWord.cdw12] as number;
-    const offset = this.#offset(words, at, cdw0, cdw12);
-    if (offset < 0) return this.#rangeOutcome(words, at, cdw0);
-    this.#counters.otherCommands++;
-    const length = ((cdw12 & 0xffff) + 1) * this.#blockSize;
-    const backend = this.#synchronous;
-    if (backend === null || length > ZERO_AT_ONCE || this.#isDurable(cdw12)) return DEFERRED;
+    const offset = blockOffset(namespace, words, at, cdw0, cdw12);
+    if (offset < 0) return rangeOutcome(cdw0);
+    namespace.counters.otherCommands++;
+    const length = ((cdw12 & 0xffff) + 1) * namespace.blockSize;
+    const backend = namespace.synchronous;
+    if (backend === null || length > ZERO_AT_ONCE || this.#isDurable(namespace, cdw12)) return DEFERRED;
     const result = backend.zero(offset, length, (cdw12 & DEALLOCATE) !== 0);
-    this.#counters.bytesZeroed += length;
+    namespace.counters.bytesZeroed += length;
+    this.bytesMoved += length;
     return result === BackendResult.success ? Outcome.success : writeFailure(result);
   }
 
-  async #readSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
+  async #readSlowly(
+    namespace: Namespace,
+    offset: number,
+    length: number,
+    parts: Parts,
+    alive: Alive,
+  ): Promise<number> {
     const data = new Uint8Array(length);
     if (!alive()) return Outcome.internalError;
-    const result = await this.#backend.read(offset, data, 0, length);
+    const result = await namespace.backend.read(offset, data, 0, length);
     if (result !== BackendResult.success) return readFailure(result);
-    this.#counters.readCommands++;
-    this.#counters.bytesRead += length;
+    namespace.counters.readCommands++;
+    namespace.counters.bytesRead += length;
+    this.bytesMoved += length;
     return writeParts(this.#view, parts, data, alive);
   }
 
   async #writeSlowly(
+    namespace: Namespace,
     offset: number,
     length: number,
     parts: Parts,
@@ -241,63 +285,91 @@ export class IoCommands {
   ): Promise<number> {
     const data = await readParts(this.#view, parts, length, alive);
     if (data === undefined || !alive()) return Outcome.dataTransferError;
-    const result = await this.#backend.write(offset, data, 0, length);
+    const result = await namespace.backend.write(offset, data, 0, length);
     if (result !== BackendResult.success) return writeFailure(result);
-    this.#counters.writeCommands++;
-    this.#counters.bytesWritten += length;
-    return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
+    namespace.counters.writeCommands++;
+    namespace.counters.bytesWritten += length;
+    this.bytesMoved += length;
+    return this.#isDurable(namespace, cdw12) ? makeDurable(namespace) : Outcome.success;
   }
 
-  async #compareSlowly(offset: number, length: number, parts: Parts, alive: Alive): Promise<number> {
+  async #compareSlowly(
+    namespace: Namespace,
+    offset: number,
+    length: number,
+    parts: Parts,
+    alive: Alive,
+  ): Promise<number> {
     const theirs = await readParts(this.#view, parts, length, alive);
     if (theirs === undefined || !alive()) return Outcome.dataTransferError;
-    this.#counters.otherCommands++;
-    this.#counters.bytesRead += length;
+    namespace.counters.otherCommands++;
+    namespace.counters.bytesRead += length;
+    this.bytesMoved += length;
     const ours = new Uint8Array(length);
-    const result = await this.#backend.read(offset, ours, 0, length);
+    const result = await namespace.backend.read(offset, ours, 0, length);
     if (result !== BackendResult.success) return readFailure(result);
     return Buffer.compare(theirs, ours) === 0 ? Outcome.success : Outcome.compareFailure;
   }
 
-  async #zeroSlowly(offset: number, length: number, cdw12: number, alive: Alive): Promise<number> {
-    const atOnce = this.#synchronous === null ? length : ZERO_AT_ONCE;
+  async #zeroSlowly(
+    namespace: Namespace,
+    offset: number,
+    length: number,
+    cdw12: number,
+    alive: Alive,
+  ): Promise<number> {
+    const atOnce = namespace.synchronous === null ? length : ZERO_AT_ONCE;
     for (let done = 0; done < length; done += atOnce) {
       if (!alive()) return Outcome.internalError;
       const part = Math.min(atOnce, length - done);
-      const result = await this.#backend.zero(offset + done, part, (cdw12 & DEALLOCATE) !== 0);
-      this.#counters.bytesZeroed += part;
+      const result = await namespace.backend.zero(offset + done, part, (cdw12 & DEALLOCATE) !== 0);
+      namespace.counters.bytesZeroed += part;
+      this.bytesMoved += part;
       if (result !== BackendResult.success) return writeFailure(result);
       await new Promise(setImmediate);
     }
-    return this.#isDurable(cdw12) ? this.#makeDurable() : Outcome.success;
-  }
-
-  async #makeDurable(): Promise<number> {
-    try {
-      await this.#backend.flush();
-      return Outcome.success;
-    } catch {
-      return Outcome.writeFault; // The status is all that the host can be told.
-    }
+    return this.#isDurable(namespace, cdw12) ? makeDurable(namespace) : Outcome.success;
   }
 
   /** Whether a write is complete only when it is durable. */
-  #isDurable(cdw12: number): boolean {
-    return this.#backend.volatileCache && ((cdw12 & FORCE_UNIT_ACCESS) !== 0 || this.#features.writeThrough);
+  #isDurable(namespace: Namespace, cdw12: number): boolean {
+    return (
+      namespace.backend.volatileCache && ((cdw12 & FORCE_UNIT_ACCESS) !== 0 || this.#features.writeThrough)
+    );
   }
+}
 
-  /** Where the blocks of a command begin in the backend. When it is -1, {@link #rangeOutcome} tells what is wrong. */
-  #offset(words: Int32Array, at: number, cdw0: number, cdw12: number): number {
-    const lba = startBlock(words, at);
-    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0 || words[at + SqeWord.nsid] !== NAMESPACE_ID) return -1;
-    // An LBA of 2^53 or more is rounded, and stays beyond every namespace.
-    return lba + (cdw12 & 0xffff) + 1 > this.#blocks ? -1 : lba * this.#blockSize;
-  }
+/** A command that has no data in the client's memory, to be run later. */
+function withoutData(run: () => number | Promise<number>): Deferred {
+  return { bytes: BYTES_WITHOUT_DATA, run: async () => ({ outcome: await run() }) };
+}
 
-  #rangeOutcome(words: Int32Array, at: number, cdw0: number): number {
-    if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return Outcome.invalidField;
-    return words[at + SqeWord.nsid] === NAMESPACE_ID ? Outcome.lbaOutOfRange : Outcome.invalidNamespace;
+/** Makes durable what was written to a namespace. Returns an {@link Outcome}. */
+async function makeDurable(namespace: Namespace): Promise<number> {
+  try {
+    await namespace.flush();
+    return Outcome.success;
+  } catch {
+    return Outcome.writeFault; // The status is all that the host can be told.
   }
+}
+
+/** Where the blocks of a command begin in the backend. When it is -1, {@link rangeOutcome} tells what is wrong. */
+function blockOffset(
+  namespace: Namespace,
+  words: Int32Array,
+  at: number,
+  cdw0: number,
+  cdw12: number,
+): number {
+  const lba = startBlock(words, at);
+  if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return -1;
+  // An LBA of 2^53 or more is rounded, and stays beyond every namespace.
+  return lba + (cdw12 & 0xffff) + 1 > namespace.blocks ? -1 : lba * namespace.blockSize;
+}
+
+function rangeOutcome(cdw0: number): number {
+  return (cdw0 & UNSUPPORTED_FLAGS) !== 0 ? Outcome.invalidField : Outcome.lbaOutOfRange;
 }
 
 /** Finds the data of the command at word `at`. Each word is read once. Returns an {@link Outcome}. */

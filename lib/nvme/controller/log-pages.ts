@@ -6,13 +6,14 @@ import {
   NvmOpcode,
   encodeCommandEffectsLog,
   encodeFirmwareSlotLog,
+  encodeNamespaceList,
   encodeSmartLog,
   encodeSupportedLogPages,
 } from '../spec';
 import type { ErrorLog } from './error-log';
 import { type FeatureSet, TEMPERATURE } from './feature-set';
 import { FIRMWARE_REVISION } from './identify';
-import type { Counters } from './statistics';
+import type { NamespaceSet } from './namespace-set';
 
 /** SMART counts data in thousands of units of 512 bytes, rounded up (NVMe base 2.0, 5.16.1.3). */
 const DATA_UNIT = 512_000;
@@ -22,6 +23,7 @@ const SUPPORTED_PAGES = [
   LogPage.error,
   LogPage.smart,
   LogPage.firmwareSlot,
+  LogPage.changedNamespaces,
   LogPage.commandEffects,
 ];
 
@@ -56,13 +58,25 @@ const EFFECTS = encodeCommandEffectsLog({
 export class LogPages {
   readonly #errors: ErrorLog;
   readonly #features: FeatureSet;
-  readonly #counters: Counters;
+  readonly #namespaces: NamespaceSet;
+  /** Ids of the namespaces that changed since the host has read of it. */
+  readonly #changed = new Set<number>();
   readonly #start = Date.now();
 
-  constructor(errors: ErrorLog, features: FeatureSet, counters: Counters) {
+  constructor(errors: ErrorLog, features: FeatureSet, namespaces: NamespaceSet) {
     this.#errors = errors;
     this.#features = features;
-    this.#counters = counters;
+    this.#namespaces = namespaces;
+  }
+
+  /** A namespace came, went or changed. */
+  namespaceChanged(nsid: number): void {
+    this.#changed.add(nsid);
+  }
+
+  /** A page was read without Retain Asynchronous Event. */
+  pageRead(id: number): void {
+    if (id === LogPage.changedNamespaces) this.#changed.clear();
   }
 
   /** Returns the content of a page; undefined when there is no page of that id. */
@@ -76,6 +90,8 @@ export class LogPages {
         return this.#smart();
       case LogPage.firmwareSlot:
         return encodeFirmwareSlotLog({ activeSlot: 1, nextSlot: 0, revisions: [FIRMWARE_REVISION] });
+      case LogPage.changedNamespaces:
+        return encodeNamespaceList(Array.from(this.#changed).sort((a, b) => a - b));
       case LogPage.commandEffects:
         return EFFECTS;
       default:
@@ -84,7 +100,7 @@ export class LogPages {
   }
 
   #smart(): Uint8Array {
-    const { bytesRead, bytesWritten, readCommands, writeCommands } = this.#counters;
+    const { bytesRead, bytesWritten, readCommands, writeCommands } = this.#namespaces.counters;
     return encodeSmartLog({
       critical_warning: this.#features.criticalWarning,
       temperature: TEMPERATURE,

@@ -2,11 +2,12 @@
 import type { ConfigEffect } from '../../pci/config-space';
 import { PciRegion } from '../../pci/device';
 import type { Client, ClientRange, PciDeviceModel, ServedFunction } from '../../server/device-model';
-import type { Backend } from '../backends';
 import { ClientView } from './client-view';
 import { Controller } from './controller';
 import { Doorbells } from './doorbells';
 import { PciIds } from './identify';
+import type { NvmeNamespaceInfo, NvmeNamespaceOptions } from './namespace';
+import { NamespaceSet } from './namespace-set';
 import { type NvmeControllerOptions, resolveOptions } from './options';
 import type { ControllerStatistics } from './statistics';
 
@@ -16,7 +17,7 @@ const CLASS_CODE = 0x010802;
 const MSIX_BAR = { size: 0x2000, table: 0, pba: 0x1000 };
 
 /**
- * An NVMe controller with one namespace, to be served to a vfio-user client: a hypervisor, SPDK, this package.
+ * An NVMe controller with its namespaces, to be served to a vfio-user client: a hypervisor, SPDK, this package.
  *
  * It polls the doorbells on the event loop of its thread while a client is attached and has enabled it, and may use
  * a whole core then.
@@ -31,7 +32,7 @@ export class NvmeControllerModel implements PciDeviceModel {
   /** BAR 0 with registers and doorbells, and a vector of MSI-X for the admin queue and each I/O queue pair. */
   readonly pci: ServedFunction;
 
-  readonly #backend: Backend;
+  readonly #namespaces: NamespaceSet;
   readonly #view = new ClientView();
   readonly #doorbells: Doorbells;
   readonly #controller: Controller;
@@ -46,9 +47,9 @@ export class NvmeControllerModel implements PciDeviceModel {
     const resolved = resolveOptions(options);
     const { vectors, dstrd, mappableDoorbells } = resolved;
     this.name = resolved.name;
-    this.#backend = resolved.backend;
+    this.#namespaces = new NamespaceSet(resolved);
     this.#doorbells = new Doorbells(vectors, dstrd, mappableDoorbells);
-    this.#controller = new Controller(resolved, this.#view, this.#doorbells, {
+    this.#controller = new Controller(resolved, this.#namespaces, this.#view, this.#doorbells, {
       trigger: (vector) => this.#client?.setInterrupt(true, vector) ?? false,
     });
     this.pci = this.#function(vectors);
@@ -57,6 +58,33 @@ export class NvmeControllerModel implements PciDeviceModel {
   /** What the controller has done so far. */
   get statistics(): ControllerStatistics {
     return this.#controller.statistics;
+  }
+
+  /** The namespaces in the order of their ids. */
+  get namespaces(): readonly NvmeNamespaceInfo[] {
+    return this.#namespaces.allocated.map(({ info }) => info);
+  }
+
+  /**
+   * Adds a namespace, and tells the host of it (Namespace Attribute Changed), if the host has asked for that. Its backend is closed with
+   * it. A backend with a volatile cache whose controller began without any is made durable at every write.
+   *
+   * @returns the namespace with its id and identifiers
+   * @throws TypeError or RangeError when an option makes no sense, the id is taken, or there are `maxNamespaces` already
+   */
+  addNamespace(options: NvmeNamespaceOptions): NvmeNamespaceInfo {
+    return this.#namespaces.add(options).info;
+  }
+
+  /**
+   * Removes a namespace at once, tells the host of it, and closes its backend. Commands for it fail from now on, with Invalid Field in
+   * Command as the specification has it for an inactive id; those that run and have not reached the backend fail alike.
+   *
+   * @returns resolves when nothing uses the backend any more, and it is closed. Rejects with a RangeError when there is no such namespace,
+   *   and with the error of the backend when what was written could not be made durable; it is closed all the same
+   */
+  removeNamespace(nsid: number): Promise<void> {
+    return this.#namespaces.remove(nsid);
   }
 
   /** Why the controller cannot go on (CSTS.CFS) until it is reset; null while it can. */
@@ -113,13 +141,13 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.#view.detach();
   }
 
-  /** Stops, and closes the backend. The controller must not be served any more. Idempotent. */
+  /** Stops, and closes the backends. The controller must not be served any more. Idempotent. */
   close(): void {
     if (this.#closed) return;
     this.#closed = true;
     this.detach();
     this.#doorbells.close();
-    this.#backend.close();
+    this.#namespaces.close();
   }
 
   /** Calls {@link close}. */

@@ -1,36 +1,128 @@
 // SPDX-License-Identifier: MIT
+import { outOfRange } from '../../errors';
 import type { Backend, SynchronousBackend } from '../backends';
-import { type ResolvedOptions, derivedUuid } from './options';
+import { type NamespaceIdentifiers, namespaceIdentifiers } from './identifiers';
+import { type NamespaceCounters, type NamespaceStatistics, newNamespaceCounters } from './statistics';
 
-/** The namespace id of the only namespace. */
-export const NAMESPACE_ID = 1;
+/** A namespace to be added to a controller. */
+export interface NvmeNamespaceOptions {
+  /** Where the namespace keeps its data. It is closed with the namespace. */
+  readonly backend: Backend;
+  /** Namespace id, from 1 to the controller's `maxNamespaces`. Default: the lowest that is free. */
+  readonly nsid?: number | undefined;
+  /** Bytes of a logical block, 512 (default) or 4096. */
+  readonly blockSize?: 512 | 4096 | undefined;
+  /**
+   * UUID, 32 hexadecimal digits with or without dashes. This and the other identifiers follow from the identity of the backend,
+   * such as the path of its file; from serial number and namespace id when it has none.
+   */
+  readonly uuid?: string | undefined;
+  /** NGUID, 32 hexadecimal digits. Default: those of the UUID. */
+  readonly nguid?: string | undefined;
+  /** EUI-64, 16 hexadecimal digits. Default: see `uuid`. */
+  readonly eui64?: string | undefined;
+}
+
+/** A namespace of a controller, as it is now. */
+export interface NvmeNamespaceInfo extends NamespaceIdentifiers {
+  /** Namespace id. */
+  readonly nsid: number;
+  /** What its backend is: `null`, `memory`, `file`, or a name of somebody's own. */
+  readonly kind: string;
+  /** Bytes, a multiple of `blockSize`. */
+  readonly size: number;
+  /** Bytes of a logical block. */
+  readonly blockSize: number;
+  /** What hosts have done with it. */
+  readonly statistics: NamespaceStatistics;
+}
 
 /** Storage that hosts address by logical blocks (NVMe base 2.0, 3.2.1). */
-export class Namespace {
+export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
+  readonly nsid: number;
   readonly backend: Backend;
   /** The backend, unless it is asynchronous. */
   readonly synchronous: SynchronousBackend | null;
   /** Bytes of a logical block. */
   readonly blockSize: number;
   /** Size in logical blocks. What the backend has beyond the last whole block is not used. */
-  readonly blocks: number;
+  blocks: number;
   readonly uuid: string;
+  readonly nguid: string;
+  readonly eui64: string;
+  readonly counters: NamespaceCounters = newNamespaceCounters();
+  /** Whether commands may reach the backend. A command that runs looks at it again before it does so. */
+  attached = false;
+  /** Commands that run as promises, and may use the backend. */
+  readonly #running = new Set<Promise<unknown>>();
 
-  constructor({ backend, blockSize, serial }: ResolvedOptions) {
+  /**
+   * @param serial the serial number of the controller
+   * @throws TypeError or RangeError when an option makes no sense
+   */
+  constructor(options: NvmeNamespaceOptions, nsid: number, serial: string) {
+    const { backend, blockSize = 512 } = options;
+    if (![512, 4096].includes(blockSize)) throw outOfRange(`blockSize is 512 or 4096, got ${blockSize}`);
+    const { blockSize: least = 1 } = backend;
+    if (blockSize < least) {
+      throw outOfRange(
+        `The backend takes blocks of at least ${least} bytes, and those of the namespace have ${blockSize}`,
+      );
+    }
+    if (backend.size < blockSize) {
+      throw outOfRange(`The backend has ${backend.size} bytes, which is less than one block of ${blockSize}`);
+    }
+    const identifiers = namespaceIdentifiers(options, backend.identity ?? `${serial} ${nsid}`);
+    this.nsid = nsid;
     this.backend = backend;
     this.synchronous = backend.asynchronous === true ? null : backend;
     this.blockSize = blockSize;
     this.blocks = Math.floor(backend.size / blockSize);
-    this.uuid = derivedUuid('namespace', serial);
+    this.uuid = identifiers.uuid;
+    this.nguid = identifiers.nguid;
+    this.eui64 = identifiers.eui64;
   }
 
-  /** NGUID, as 32 hexadecimal digits. */
-  get nguid(): string {
-    return this.uuid.replaceAll('-', '');
+  get kind(): string {
+    return this.backend.kind;
   }
 
-  /** Capacity in bytes. */
-  get bytes(): bigint {
-    return BigInt(this.blocks) * BigInt(this.blockSize);
+  get size(): number {
+    return this.blocks * this.blockSize;
+  }
+
+  /** What is told to whoever serves the controller. */
+  get info(): NvmeNamespaceInfo {
+    const { nsid, kind, size, blockSize, uuid, nguid, eui64, counters } = this;
+    return { nsid, kind, size, blockSize, uuid, nguid, eui64, statistics: { ...counters } };
+  }
+
+  /** Runs a command that takes its time; see {@link whenDrained}. */
+  run<T>(command: () => Promise<T>): Promise<T> {
+    const running = command().finally(() => {
+      this.#running.delete(running);
+    });
+    this.#running.add(running);
+    return running;
+  }
+
+  /** Resolves when the commands that run now do not use the backend any more. */
+  async whenDrained(): Promise<void> {
+    await Promise.allSettled(this.#running);
+  }
+
+  /** Makes durable what was written. Rejects when that is not possible. */
+  async flush(): Promise<void> {
+    if (this.backend.volatileCache) await this.backend.flush();
+  }
+
+  /** Waits for the commands that run, flushes, and closes the backend in any case. No command may find the namespace any more. */
+  async close(): Promise<void> {
+    await this.whenDrained();
+    try {
+      await this.flush();
+    } finally {
+      this.backend.close();
+    }
   }
 }

@@ -1,24 +1,33 @@
 // SPDX-License-Identifier: MIT
-import { createHash, randomBytes } from 'node:crypto';
 import { invalidArgument, outOfRange } from '../../errors';
 import type { Backend } from '../backends';
+import { derivedSerial, derivedUuid } from './identifiers';
+import type { NvmeNamespaceOptions } from './namespace';
 
 /** Options of `NvmeControllerModel`. */
 export interface NvmeControllerOptions {
-  /** Where the namespace keeps its data. It is closed with the controller. */
-  readonly backend: Backend;
-  /** Names the controller in messages. Default: `nvme` and the serial number. */
-  readonly name?: string;
-  /** Bytes of a logical block, 512 (default) or 4096. */
+  /** Namespaces to begin with; there may be none. `addNamespace` adds more. */
+  readonly namespaces?: readonly NvmeNamespaceOptions[];
+  /** In place of `namespaces`: the backend of the only one. It is closed with the controller. */
+  readonly backend?: Backend;
+  /** Bytes of a logical block of the namespace with `backend`, 512 (default) or 4096. */
   readonly blockSize?: 512 | 4096;
   /**
-   * Serial number, at most 20 printable ASCII characters. The identifiers of the namespace follow from it, so that
-   * a drive that shall stay the same one across restarts needs one. Default: follows from the identity of the backend, random
-   * of one that has none.
+   * Greatest namespace id (NN), which is the number of namespaces that the controller may have: 1 to 1024. Some firmware asks for
+   * one after the other. Default: 32, or the greatest `nsid` of `namespaces`.
+   */
+  readonly maxNamespaces?: number;
+  /** Names the controller in messages. Default: `nvme` and the serial number. */
+  readonly name?: string;
+  /**
+   * Serial number, at most 20 printable ASCII characters. A drive that shall stay the same one across restarts needs one that stays.
+   * Default: follows from the identity of the first backend, random of one that has none.
    */
   readonly serial?: string;
-  /** Model number, at most 40 printable ASCII characters. Default: `vfio-user`, the kind of the backend, and `drive`. */
+  /** Model number, at most 40 printable ASCII characters. Default: `vfio-user`, the kind of the first backend, and `drive`. */
   readonly model?: string;
+  /** NVM Subsystem NQN, at most 223 bytes of UTF-8, such as `nqn.2014-08.org.nvmexpress:uuid:…`. Default: follows from the serial number. */
+  readonly nqn?: string;
   /** Greatest transfer of a command in bytes, a power of two from 4 KiB to 1 MiB. Default 128 KiB. */
   readonly maxTransfer?: number;
   /** Greatest number of entries of an I/O queue, 2 to 65536. Default 1024. */
@@ -44,12 +53,21 @@ export interface NvmeControllerOptions {
 }
 
 /** Options with their defaults, checked. */
-export interface ResolvedOptions extends Required<NvmeControllerOptions> {
+export interface ResolvedOptions extends Required<Omit<NvmeControllerOptions, 'backend' | 'blockSize'>> {
   /** Interrupt vectors: one for the admin queue, and one for each I/O queue pair. */
   readonly vectors: number;
-  /** SUBNQN */
-  readonly subsystemNqn: string;
+  /**
+   * Whether the controller tells of a volatile write cache, as a namespace to begin with has one. Hosts ask once, so a namespace with a
+   * cache that comes later to a controller without one has its writes made durable one by one.
+   */
+  readonly volatileCache: boolean;
 }
+
+/** The greatest namespace id that is possible here: as many as a list of namespaces takes (NVMe base 2.0, 5.17.2.2). */
+const NAMESPACE_LIMIT = 1024;
+const DEFAULT_MAX_NAMESPACES = 32;
+/** Most bytes of an NQN (NVMe base 2.0, 4.5). */
+const NQN_BYTES = 223;
 
 function checkInteger(name: string, value: number, least: number, most: number): number {
   if (!Number.isInteger(value) || value < least || value > most) {
@@ -65,26 +83,37 @@ function checkText(name: string, value: string, length: number): string {
   return value;
 }
 
-/** Twelve digits that follow from what the backend is known by; by chance when nothing of it outlives the process. */
-function serialOf({ identity }: Backend): string {
-  const bytes = identity === undefined ? randomBytes(6) : createHash('sha256').update(identity).digest();
-  return bytes.subarray(0, 6).toString('hex');
+/** An NQN begins with the month in which somebody had the domain that follows, reversed (NVMe base 2.0, 4.5). */
+function checkNqn(nqn: string): string {
+  const form = /^nqn\.\d{4}-\d{2}\.[^\s:]+(:\S+)?$/;
+  if (form.test(nqn) && Buffer.byteLength(nqn) <= NQN_BYTES) return nqn;
+  throw invalidArgument(
+    `nqn is at most ${NQN_BYTES} bytes such as nqn.2026-01.org.example:disk1, got "${nqn}"`,
+  );
 }
 
-/** A UUID that follows from a serial number. Version 8 leaves its bits to the maker (RFC 9562, 5.8). */
-export function derivedUuid(purpose: string, serial: string): string {
-  const bytes = createHash('sha256').update(`vfio-user ${purpose} ${serial}`).digest().subarray(0, 16);
-  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x80;
-  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80;
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-');
+/** The namespaces to begin with, however they were given. */
+function namespacesOf({
+  namespaces,
+  backend,
+  blockSize,
+}: NvmeControllerOptions): readonly NvmeNamespaceOptions[] {
+  if ((backend === undefined) === (namespaces === undefined)) {
+    throw invalidArgument('A controller is given either its backend or its namespaces');
+  }
+  if (namespaces === undefined) return backend === undefined ? [] : [{ backend, blockSize }];
+  if (blockSize !== undefined) throw invalidArgument('blockSize is given with each of the namespaces');
+  return namespaces;
 }
 
 /** @throws TypeError or RangeError when an option makes no sense */
 export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions {
-  const { backend, blockSize = 512, maxTransfer = 131072, idleAfter = 10, pollSlice = 0.1 } = options;
-  const serial = checkText('serial', options.serial ?? `VFU${serialOf(backend)}`, 20);
+  const { maxTransfer = 131072, idleAfter = 10, pollSlice = 0.1 } = options;
+  const namespaces = namespacesOf(options);
+  const first = namespaces[0]?.backend;
+  const serial = checkText('serial', options.serial ?? derivedSerial(first), 20);
   const queuePairs = checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64);
-  if (![512, 4096].includes(blockSize)) throw outOfRange(`blockSize is 512 or 4096, got ${blockSize}`);
+  const greatest = Math.max(namespaces.length, ...namespaces.map(({ nsid = 0 }) => nsid));
   checkInteger('maxTransfer', maxTransfer, 4096, 2 ** 20);
   if (!Number.isInteger(Math.log2(maxTransfer))) {
     throw outOfRange(`maxTransfer is a power of two, got ${maxTransfer}`);
@@ -93,29 +122,31 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     throw outOfRange(`pollSlice is from 0 to 100 milliseconds, got ${pollSlice}`);
   }
   if (!(idleAfter >= 0)) throw outOfRange(`idleAfter is at least 0 milliseconds, got ${idleAfter}`);
-  if (blockSize < (backend.blockSize ?? 1)) {
-    throw outOfRange(
-      `The backend takes blocks of at least ${backend.blockSize ?? 1} bytes, and those of the namespace have ${blockSize}`,
-    );
-  }
-  if (backend.size < blockSize) {
-    throw outOfRange(`The backend has ${backend.size} bytes, which is less than one block of ${blockSize}`);
-  }
   return {
-    backend,
-    blockSize,
+    namespaces,
+    maxNamespaces: checkInteger(
+      'maxNamespaces',
+      options.maxNamespaces ?? Math.min(Math.max(DEFAULT_MAX_NAMESPACES, greatest), NAMESPACE_LIMIT),
+      1,
+      NAMESPACE_LIMIT,
+    ),
     maxTransfer,
     pollSlice,
     idleAfter,
     serial,
     name: options.name ?? `nvme ${serial}`,
-    model: checkText('model', options.model ?? `vfio-user ${backend.kind} drive`, 40),
+    model: checkText(
+      'model',
+      options.model ?? `vfio-user ${first === undefined ? '' : `${first.kind} `}drive`,
+      40,
+    ),
+    nqn: checkNqn(options.nqn ?? `nqn.2014-08.org.nvmexpress:uuid:${derivedUuid('subsystem', serial)}`),
     maxQueueEntries: checkInteger('maxQueueEntries', options.maxQueueEntries ?? 1024, 2, 65536),
     queuePairs,
     vectors: queuePairs + 1,
+    volatileCache: namespaces.some(({ backend }) => backend.volatileCache),
     dstrd: checkInteger('dstrd', options.dstrd ?? 0, 0, 4),
     mappableDoorbells: options.mappableDoorbells ?? true,
     onFault: options.onFault ?? (() => undefined),
-    subsystemNqn: `nqn.2014-08.org.nvmexpress:uuid:${derivedUuid('subsystem', serial)}`,
   };
 }

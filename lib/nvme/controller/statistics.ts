@@ -1,18 +1,22 @@
 // SPDX-License-Identifier: MIT
-/** What a controller has done since it was made. */
-export interface ControllerStatistics {
+/** What hosts have done with a namespace since it was added. */
+export interface NamespaceStatistics {
   /** Read commands whose data was read. */
   readonly readCommands: number;
   /** Write commands whose data was written. */
   readonly writeCommands: number;
+  /** I/O commands other than Read and Write. */
+  readonly otherCommands: number;
   /** Bytes that Read and Compare have read. */
   readonly bytesRead: number;
   /** Bytes that Write has written. */
   readonly bytesWritten: number;
   /** Bytes that Write Zeroes has written. */
   readonly bytesZeroed: number;
-  /** I/O commands other than Read and Write. */
-  readonly otherCommands: number;
+}
+
+/** What a controller has done since it was made. Those of its namespaces are added up, also of those that are gone. */
+export interface ControllerStatistics extends NamespaceStatistics {
   /** Commands of the admin queue. */
   readonly adminCommands: number;
   /** Commands that ended with an error. */
@@ -27,18 +31,32 @@ export interface ControllerStatistics {
   readonly resets: number;
 }
 
-/** The statistics while they are counted. */
-export type Counters = { -readonly [K in keyof ControllerStatistics]: ControllerStatistics[K] };
+/** The statistics of a namespace while they are counted. */
+export type NamespaceCounters = Record<keyof NamespaceStatistics, number>;
 
-/** Makes counters, which are 0. */
-export function newCounters(): Counters {
+/** The statistics of the controller itself while they are counted. */
+export type Counters = Record<Exclude<keyof ControllerStatistics, keyof NamespaceStatistics>, number>;
+
+/** Makes counters of a namespace, which are 0. */
+export function newNamespaceCounters(): NamespaceCounters {
   return {
     readCommands: 0,
     writeCommands: 0,
+    otherCommands: 0,
     bytesRead: 0,
     bytesWritten: 0,
     bytesZeroed: 0,
-    otherCommands: 0,
+  };
+}
+
+/** Adds `more` to `sum`. */
+export function addNamespaceCounters(sum: NamespaceCounters, more: NamespaceStatistics): void {
+  for (const name of Object.keys(sum) as (keyof NamespaceCounters)[]) sum[name] += more[name];
+}
+
+/** Makes counters of a controller, which are 0. */
+export function newCounters(): Counters {
+  return {
     adminCommands: 0,
     errors: 0,
     interrupts: 0,

@@ -47,7 +47,9 @@ describe('Identify', () => {
       cntrltype: 1,
       sqes: 0x66,
       cqes: 0x44,
-      nn: 1,
+      nn: 32,
+      mnan: 32,
+      oaes: 0x100,
       oacs: 0,
       oncs: 0x19,
       vwc: 6,
@@ -86,11 +88,12 @@ describe('Identify', () => {
 
   test.each<[string, Command, string]>([
     ['namespace 0', { opcode: 6, nsid: 0 }, '00/0b DNR'],
-    ['namespace 2', { opcode: 6, nsid: 2 }, '00/0b DNR'],
+    ['namespace 33, which is above NN', { opcode: 6, nsid: 33 }, '00/0b DNR'],
     ['the broadcast namespace', { opcode: 6, nsid: 0xffff_ffff }, '00/0b DNR'],
-    ['descriptors of namespace 2', { opcode: 6, cdw10: 3, nsid: 2 }, '00/0b DNR'],
+    ['descriptors of namespace 33', { opcode: 6, cdw10: 3, nsid: 33 }, '00/0b DNR'],
+    ['descriptors of an inactive namespace', { opcode: 6, cdw10: 3, nsid: 2 }, '00/02 DNR'],
     ['a list above all namespaces', { opcode: 6, cdw10: 2, nsid: 0xffff_fffe }, '00/0b DNR'],
-    ['data of namespace 9 of a command set', { opcode: 6, cdw10: 5, nsid: 9 }, '00/0b DNR'],
+    ['data of namespace 33 of a command set', { opcode: 6, cdw10: 5, nsid: 33 }, '00/0b DNR'],
     ['a command set that there is not', { opcode: 6, cdw10: 6, cdw11: 0x0200_0000 }, '00/02 DNR'],
     ['a CNS that there is not', { opcode: 6, cdw10: 0x1c }, '00/02 DNR'],
     ['an SGL', { opcode: 6, cdw10: 1, psdt: 1 }, '00/02 DNR'],
@@ -106,7 +109,7 @@ describe('Identify', () => {
     const command = { opcode: 6, cdw10: 1, prp1: Address.data + 0xf00, prp2: Address.data + 0x5000 };
     expect(await status(command)).toBe('00/00');
     expect(host.memory.bytes(Address.data + 0xf00 + 4, 4)).toEqual(new TextEncoder().encode('TEST'));
-    expect(host.memory.bytes(Address.data + 0x5000 + 516 - 0x100, 1)[0]).toBe(1); // NN
+    expect(host.memory.bytes(Address.data + 0x5000 + 516 - 0x100, 1)[0]).toBe(32); // NN
   });
 });
 
@@ -119,7 +122,7 @@ describe('Get Log Page', () => {
 
   test('every page', async () => {
     expect(await status(log(0, 1024))).toBe('00/00');
-    expect(decodeSupportedLogPages(data())).toEqual([0, 1, 2, 3, 5]);
+    expect(decodeSupportedLogPages(data())).toEqual([0, 1, 2, 3, 4, 5]);
     expect(await status(log(2, 512))).toBe('00/00');
     expect(decodeSmartLog(data())).toMatchObject({
       temperature: 298,

@@ -55,7 +55,8 @@ describe('Read and Write', () => {
       '00/80 DNR',
     ],
     ['namespace 0', { opcode: READ, nsid: 0 }, '00/0b DNR'],
-    ['namespace 2', { opcode: READ, nsid: 2 }, '00/0b DNR'],
+    ['namespace 2, which is inactive', { opcode: READ, nsid: 2 }, '00/02 DNR'],
+    ['namespace 33, which is above NN', { opcode: READ, nsid: 33 }, '00/0b DNR'],
     ['the broadcast namespace', { opcode: READ, nsid: 0xffff_ffff }, '00/0b DNR'],
     ['more than MDTS', { opcode: READ, cdw12: 256 }, '00/02 DNR'],
     ['an SGL of metadata', { opcode: READ, psdt: 2 }, '00/02 DNR'],
@@ -171,7 +172,8 @@ test('Write Zeroes, also of more than is done at once', async () => {
 test('Flush takes namespace 1 and all namespaces', async () => {
   expect(await status({ opcode: 0, nsid: 1 })).toBe('00/00');
   expect(await status({ opcode: 0, nsid: 0xffff_ffff })).toBe('00/00');
-  expect(await status({ opcode: 0, nsid: 2 })).toBe('00/0b DNR');
+  expect(await status({ opcode: 0, nsid: 2 })).toBe('00/02 DNR');
+  expect(await status({ opcode: 0, nsid: 33 })).toBe('00/0b DNR');
   expect(await status({ opcode: 0, psdt: 2 })).toBe('00/02 DNR');
   // Without data it does not matter how data would be described.
   expect(await status({ opcode: 0, psdt: 1 })).toBe('00/00');
@@ -251,7 +253,7 @@ describe('memory that is not mapped here', () => {
     expect(far.bytes.subarray(0x8000, 0x8000 + 3 * 4096).every((byte) => byte === 0x77)).toBe(true);
     expect(await status({ opcode: 5, ...command })).toBe('00/00');
     expect((await host.adminCommand({ opcode: 6, cdw10: 1, prp1: FAR + 0x2000 })).status).toBe('00/00');
-    expect(far.bytes[0x2000 + 516]).toBe(1);
+    expect(far.bytes[0x2000 + 516]).toBe(32);
     expect(host.controller.statistics.slowCommands).toBe(4);
   });
 
@@ -343,7 +345,7 @@ describe('memory that is not mapped here', () => {
 test.each<[string, number, (word: number) => number, string]>([
   ['the first block', 10, () => 0xffff_fff0, '00/80 DNR'],
   ['the number of blocks', 12, (word) => word | 0xffff, '00/02 DNR'],
-  ['the namespace', 1, () => 7, '00/0b DNR'],
+  ['the namespace', 1, () => 7, '00/02 DNR'],
   ['the opcode', 0, (word) => word | 0x80, '00/01 DNR'],
 ])('a host that changes %s after the check is found out', async (_, index, change, expected) => {
   let race = (): void => undefined;

@@ -3,8 +3,7 @@
 import { createBackend } from '../../../lib/nvme/backends';
 import { ClientView } from '../../../lib/nvme/controller/client-view';
 import { IoCommands } from '../../../lib/nvme/controller/io-commands';
-import { Namespace } from '../../../lib/nvme/controller/namespace';
-import { resolveOptions } from '../../../lib/nvme/controller/options';
+import { NamespaceSet } from '../../../lib/nvme/controller/namespace-set';
 import { newCounters } from '../../../lib/nvme/controller/statistics';
 import { encodeCommand } from '../../../lib/nvme/spec';
 import { FakeMemory } from './support';
@@ -41,7 +40,7 @@ test.each([
   view.attach(memory);
   const backend = createBackend({ kind: 'memory', size: 1 << 20 });
   const commands = new IoCommands({
-    namespace: new Namespace(resolveOptions({ backend })),
+    namespaces: new NamespaceSet({ maxNamespaces: 1, serial: 'TEST', namespaces: [{ backend }] }),
     maxTransfer: 131072,
     view,
     features: { writeThrough: false },

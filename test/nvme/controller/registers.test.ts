@@ -96,7 +96,7 @@ describe('bring-up as others do it', () => {
     expect(
       (await host.adminCommand({ opcode: 1, prp1: Address.sq, cdw10: 0x003f_0001, cdw11: 0x1_0001 })).status,
     ).toBe('00/00');
-    expect(host.memory.bytes(Address.data + 516, 4)[0]).toBe(1); // NN
+    expect(host.memory.bytes(Address.data + 516, 4)[0]).toBe(32); // NN
     const queue = host.queue(1, Address.sq, Address.cq, 64, 256);
     const interrupts = host.interrupts.length;
     const read = await host.run(queue, { opcode: 2, nsid: 1, prp1: Address.data });

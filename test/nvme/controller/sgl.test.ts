@@ -181,7 +181,7 @@ test.each<[string, number[], number[], string]>([
 test('LBA, length and fused bits are checked as with PRPs', async () => {
   const words = descriptor(BLOCK, Address.data, 512);
   expect(await status({ opcode: READ, cdw10: 32768 }, words)).toBe('00/80 DNR');
-  expect(await status({ opcode: READ, nsid: 2 }, words)).toBe('00/0b DNR');
+  expect(await status({ opcode: READ, nsid: 33 }, words)).toBe('00/0b DNR');
   expect(await status({ opcode: READ, cdw12: 2048 }, descriptor(BLOCK, Address.data, 2049 * 512))).toBe(
     '00/02 DNR',
   );

@@ -150,12 +150,18 @@ export class Host {
   delivers = true;
   #cid = 0;
 
-  constructor(options: Partial<NvmeControllerOptions> = {}) {
-    this.controller = new NvmeControllerModel({
-      backend: createBackend({ kind: 'memory', size: 16 << 20 }),
-      serial: 'TEST',
-      ...options,
-    });
+  /** @param options of a controller with 16 MiB of memory, or the controller */
+  constructor(options: NvmeControllerOptions | NvmeControllerModel = {}) {
+    this.controller =
+      options instanceof NvmeControllerModel
+        ? options
+        : new NvmeControllerModel({
+            ...(options.namespaces === undefined && {
+              backend: createBackend({ kind: 'memory', size: 16 << 20 }),
+            }),
+            serial: 'TEST',
+            ...options,
+          });
     this.state = new FunctionState(this.controller);
     this.main = this.memory.add(Address.memory, Address.memoryEnd - Address.memory);
     this.client = {

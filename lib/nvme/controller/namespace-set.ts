@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT
+import { invalidArgument, outOfRange } from '../../errors';
+import { BROADCAST_NSID } from '../spec';
+import { Namespace, type NvmeNamespaceOptions } from './namespace';
+import { Outcome } from './outcome';
+import { type NamespaceCounters, addNamespaceCounters, newNamespaceCounters } from './statistics';
+
+/** What {@link NamespaceSet} is made of. */
+export interface NamespaceSetOptions {
+  /** Greatest namespace id. */
+  readonly maxNamespaces: number;
+  /** Serial number of the controller. */
+  readonly serial: string;
+  /** Namespaces to begin with. */
+  readonly namespaces: readonly NvmeNamespaceOptions[];
+}
+
+/**
+ * The namespaces of a controller by their ids (NVMe base 2.0, 3.2.1). A namespace that was added is allocated. While it is attached,
+ * as it is at first, it is active: commands reach it. All other ids up to the limit are inactive, and those above are invalid.
+ */
+export class NamespaceSet {
+  /** Called with the id of an active namespace that came, went or changed. */
+  onChange: (nsid: number) => void = () => undefined;
+  readonly #serial: string;
+  readonly #allocated = new Map<number, Namespace>();
+  /** By namespace id. It is never resized, and has a null where no namespace is active: that keeps the lookup fast. */
+  readonly #active: (Namespace | null)[];
+  /** Namespaces that were removed while commands still run. */
+  readonly #leaving = new Set<Namespace>();
+  /** What was counted for namespaces that are gone. */
+  readonly #retired = newNamespaceCounters();
+
+  /** @throws TypeError or RangeError when an option of a namespace makes no sense */
+  constructor({ maxNamespaces, serial, namespaces }: NamespaceSetOptions) {
+    this.#serial = serial;
+    this.#active = Array.from({ length: maxNamespaces + 1 }, () => null);
+    // Those without an id get what the others leave.
+    for (const options of namespaces) if (options.nsid !== undefined) this.add(options);
+    for (const options of namespaces) if (options.nsid === undefined) this.add(options);
+  }
+
+  /** Greatest namespace id: NN of Identify Controller. */
+  get limit(): number {
+    return this.#active.length - 1;
+  }
+
+  /** The namespaces that commands reach, in the order of their ids. */
+  get active(): Namespace[] {
+    return this.#active.filter((namespace) => namespace !== null);
+  }
+
+  /** All namespaces in the order of their ids, those included that are not attached. */
+  get allocated(): Namespace[] {
+    return Array.from(this.#allocated.values()).sort((a, b) => a.nsid - b.nsid);
+  }
+
+  /** Whether any data may not be durable yet. */
+  get volatileCache(): boolean {
+    return this.allocated.some(({ backend }) => backend.volatileCache);
+  }
+
+  /** Sums of what was done with all namespaces so far. */
+  get counters(): NamespaceCounters {
+    const sum = { ...this.#retired };
+    for (const { counters } of [...this.#allocated.values(), ...this.#leaving])
+      addNamespaceCounters(sum, counters);
+    return sum;
+  }
+
+  /** Finds the active namespace of an id, which may be any word of a command, also a signed one. */
+  find(nsid: number): Namespace | null {
+    return nsid > 0 && nsid < this.#active.length ? (this.#active[nsid] as Namespace | null) : null;
+  }
+
+  /** Finds the namespace of an id, attached or not. */
+  findAllocated(nsid: number): Namespace | null {
+    return this.#allocated.get(nsid) ?? null;
+  }
+
+  /** Whether a namespace can have the id. */
+  isValid(nsid: number): boolean {
+    return nsid > 0 && nsid < this.#active.length;
+  }
+
+  /** The outcome of a command for an id that {@link find} does not find (NVMe base 2.0, 3.2.1.2). */
+  absence(nsid: number): number {
+    return this.isValid(nsid) ? Outcome.invalidField : Outcome.invalidNamespace;
+  }
+
+  /** The namespaces that a command for one or, with the broadcast id, all is for; an {@link Outcome} when there is none. */
+  addressed(nsid: number): readonly Namespace[] | number {
+    if (nsid >>> 0 === BROADCAST_NSID) return this.active;
+    const namespace = this.find(nsid);
+    return namespace === null ? this.absence(nsid) : [namespace];
+  }
+
+  /**
+   * Adds a namespace, and attaches it.
+   * @throws TypeError or RangeError when an option makes no sense, or the id is taken
+   */
+  add(options: NvmeNamespaceOptions): Namespace {
+    const nsid = options.nsid ?? this.#free();
+    if (!Number.isInteger(nsid) || !this.isValid(nsid)) {
+      throw outOfRange(`nsid is an integer from 1 to ${this.limit} (maxNamespaces), got ${nsid}`);
+    }
+    if (this.#allocated.has(nsid)) throw invalidArgument(`There is a namespace ${nsid} already`);
+    const namespace = new Namespace(options, nsid, this.#serial);
+    for (const other of this.#allocated.values()) {
+      if (other.backend !== namespace.backend) continue;
+      throw invalidArgument(`The backend of namespace ${nsid} is that of namespace ${other.nsid}`);
+    }
+    this.#allocated.set(nsid, namespace);
+    this.attach(namespace);
+    return namespace;
+  }
+
+  /**
+   * Takes a namespace out, and closes its backend.
+   * @returns resolves when the commands that were using the backend have ended, and what was written is durable. Rejects with a
+   *   RangeError when there is no such namespace, and with the error of the backend when it could not be made durable
+   */
+  async remove(nsid: number): Promise<void> {
+    const namespace = this.get(nsid);
+    this.detach(namespace);
+    this.#allocated.delete(nsid);
+    this.#leaving.add(namespace);
+    try {
+      await namespace.close();
+    } finally {
+      this.#leaving.delete(namespace);
+      addNamespaceCounters(this.#retired, namespace.counters);
+    }
+  }
+
+  /** Makes durable what was written to all namespaces. */
+  async flush(): Promise<void> {
+    await Promise.all(this.allocated.map((namespace) => namespace.flush()));
+  }
+
+  /** Closes the backends at once: nothing uses the controller any more. Idempotent. */
+  close(): void {
+    for (const { backend } of this.#allocated.values()) backend.close();
+  }
+
+  /** Makes a namespace active. */
+  attach(namespace: Namespace): void {
+    if (namespace.attached) return;
+    namespace.attached = true;
+    this.#active[namespace.nsid] = namespace;
+    this.onChange(namespace.nsid);
+  }
+
+  /** Makes a namespace inactive: commands do not find it any more. Those that have not reached its backend are aborted. */
+  detach(namespace: Namespace): void {
+    if (!namespace.attached) return;
+    namespace.attached = false;
+    this.#active[namespace.nsid] = null;
+    this.onChange(namespace.nsid);
+  }
+
+  /**
+   * The namespace of an id, attached or not.
+   * @throws RangeError when there is none
+   */
+  get(nsid: number): Namespace {
+    const namespace = this.#allocated.get(nsid);
+    if (namespace === undefined) throw outOfRange(`There is no namespace ${nsid}`);
+    return namespace;
+  }
+
+  #free(): number {
+    for (let nsid = 1; nsid <= this.limit; nsid++) if (!this.#allocated.has(nsid)) return nsid;
+    throw outOfRange(`The controller has all of its ${this.limit} namespaces (maxNamespaces)`);
+  }
+}
