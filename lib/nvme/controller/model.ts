@@ -87,6 +87,18 @@ export class NvmeControllerModel implements PciDeviceModel {
     return this.#namespaces.remove(nsid);
   }
 
+  /**
+   * Changes the size of a namespace, and tells the host of it, which rescans. Commands behind a new end fail at once with LBA Out of Range.
+   *
+   * @param size bytes, a multiple of the block size: a file that is shorter is extended, and a longer one keeps what is cut off. Without
+   *   it the size of the storage is taken over, as of a file that has grown
+   * @returns the namespace as it is now. Rejects with a RangeError when there is none or the size makes no sense, with
+   *   `ERR_VFIO_USER_UNSUPPORTED` when the backend cannot do it, and with the error of the backend; the size is as before then
+   */
+  async resizeNamespace(nsid: number, size?: number): Promise<NvmeNamespaceInfo> {
+    return (await this.#namespaces.resize(nsid, size)).info;
+  }
+
   /** Why the controller cannot go on (CSTS.CFS) until it is reset; null while it can. */
   get fault(): string | null {
     return this.#controller.fault;

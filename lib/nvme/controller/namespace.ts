@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { outOfRange } from '../../errors';
+import { Mutex } from '../../async';
+import { VfioUserError, outOfRange } from '../../errors';
 import type { Backend, SynchronousBackend } from '../backends';
 import { type NamespaceIdentifiers, namespaceIdentifiers } from './identifiers';
 import { type NamespaceCounters, type NamespaceStatistics, newNamespaceCounters } from './statistics';
@@ -53,6 +54,8 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   readonly counters: NamespaceCounters = newNamespaceCounters();
   /** Whether commands may reach the backend. A command that runs looks at it again before it does so. */
   attached = false;
+  readonly #resizing = new Mutex();
+  #closed = false;
   /** Commands that run as promises, and may use the backend. */
   readonly #running = new Set<Promise<unknown>>();
 
@@ -116,8 +119,39 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     if (this.backend.volatileCache) await this.backend.flush();
   }
 
+  /**
+   * Changes the size. Commands behind a new end fail at once, and those that run have ended before the backend changes.
+   *
+   * @param size bytes, a multiple of the block size. Default: what the storage has now
+   */
+  resize(size?: number): Promise<void> {
+    return this.#resizing.run(() => this.#resize(size));
+  }
+
+  async #resize(size: number | undefined): Promise<void> {
+    const { backend, blockSize, nsid } = this;
+    if (size !== undefined && !(Number.isSafeInteger(size) && size > 0 && size % blockSize === 0)) {
+      throw outOfRange(`The size of namespace ${nsid} is a multiple of ${blockSize} bytes, got ${size}`);
+    }
+    if (size !== undefined && backend.resize === undefined) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `The size of namespace ${nsid} cannot be changed: its ${backend.kind} backend has no resize`,
+      );
+    }
+    try {
+      this.blocks = Math.min(this.blocks, Math.floor((size ?? Infinity) / blockSize));
+      await this.whenDrained();
+      if (this.#closed) throw outOfRange(`There is no namespace ${nsid}`);
+      await this.run(async () => backend.resize?.(size));
+    } finally {
+      this.blocks = Math.floor(backend.size / blockSize);
+    }
+  }
+
   /** Waits for the commands that run, flushes, and closes the backend in any case. No command may find the namespace any more. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.whenDrained();
     try {
       await this.flush();
