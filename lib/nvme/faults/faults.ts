@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { AsyncEvent } from '../spec';
-import type { ControllerAction, FaultSpec } from './fault';
-import { parseControllerAction, parseFault } from './parse';
+import type { CommandAction, ControllerAction, FaultSpec } from './fault';
+import { CONTROLLER_ACTIONS, parseControllerAction, parseFault } from './parse';
 import type { FaultPlan, FaultState } from './plan';
 
 /** What faults do to a controller. */
@@ -11,6 +11,13 @@ export interface FaultEffects {
   event(event: AsyncEvent): void;
   disconnect(): void;
   remove(): void;
+}
+
+/** Whether an action is done to the controller, and not to a command. */
+export function isControllerAction(
+  action: CommandAction | ControllerAction | undefined,
+): action is ControllerAction {
+  return action !== undefined && CONTROLLER_ACTIONS.some((name) => name === action.kind);
 }
 
 /** Does an action on the controller. */

@@ -1,5 +1,4 @@
 // SPDX-License-Identifier: MIT
-import { closest } from '../../closest';
 import {
   AdminOpcode,
   AsyncErrorEvent,
@@ -90,9 +89,3 @@ export const REGISTERS: ReadonlyMap<string, RegisterRange> = new Map([
   ['doorbells', [Register.doorbells, Infinity]],
   ['any', [0, Infinity]],
 ]);
-
-/** A question that leads back from a mistyped name: `; did you mean write-fault?`. Empty when no name is close. */
-export function didYouMean(word: string, names: readonly string[]): string {
-  const guess = closest(word, names);
-  return guess === undefined ? '' : `; did you mean ${guess}?`;
-}

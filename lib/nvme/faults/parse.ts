@@ -58,7 +58,7 @@ const ACTIONS = [
 ] as const satisfies readonly PartName[];
 
 /** Actions on the controller, which a register access may cause too. */
-const CONTROLLER_ACTIONS: readonly PartName[] = ['fatal', 'event', 'disconnect', 'remove'];
+export const CONTROLLER_ACTIONS: readonly PartName[] = ['fatal', 'event', 'disconnect', 'remove'];
 
 /** Pairs of parts that do not go together, and why. */
 const EXCLUSIVE: readonly (readonly [PartName, PartName, string])[] = [

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { didYouMean } from '../../closest';
 import { invalidArgument } from '../../errors';
 import type { AsyncEvent } from '../spec';
 import { DELAY_FORMS, type Delay, readDelay } from './delay';
@@ -11,7 +12,6 @@ import {
   type RegisterRange,
   STATUSES,
   type StatusCodes,
-  didYouMean,
 } from './names';
 
 /** A part of a fault as it was written. */
