@@ -2,6 +2,7 @@
 import type { ConfigEffect } from '../../pci/config-space';
 import { PciRegion } from '../../pci/device';
 import type { Client, ClientRange, PciDeviceModel, ServedFunction } from '../../server/device-model';
+import type { Faults } from '../faults';
 import { ClientView } from './client-view';
 import { Controller } from './controller';
 import { Doorbells } from './doorbells';
@@ -49,15 +50,32 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.name = resolved.name;
     this.#namespaces = new NamespaceSet(resolved);
     this.#doorbells = new Doorbells(vectors, dstrd, mappableDoorbells);
-    this.#controller = new Controller(resolved, this.#namespaces, this.#view, this.#doorbells, {
-      trigger: (vector) => this.#client?.setInterrupt(true, vector) ?? false,
-    });
+    const interrupts = {
+      trigger: (vector: number) => this.#client?.setInterrupt(true, vector) ?? false,
+    };
+    const link = {
+      disconnect: () => this.#client?.disconnect(),
+      unplug: () => this.#client?.unplug(),
+    };
+    this.#controller = new Controller(
+      resolved,
+      this.#namespaces,
+      this.#view,
+      this.#doorbells,
+      interrupts,
+      link,
+    );
     this.pci = this.#function(vectors);
   }
 
   /** What the controller has done so far. */
   get statistics(): ControllerStatistics {
     return this.#controller.statistics;
+  }
+
+  /** Faults that the controller has on demand: it fails as it is told. */
+  get faults(): Faults {
+    return this.#controller.faults;
   }
 
   /** The namespaces in the order of their ids. */
@@ -180,12 +198,8 @@ export class NvmeControllerModel implements PciDeviceModel {
           kind: 'memory64',
           size: barBytes,
           ...(shared && { shared }),
-          read: (offset, data) => {
-            this.#controller.read(offset, data);
-          },
-          write: (offset, data) => {
-            this.#controller.write(offset, data);
-          },
+          read: (offset, data) => this.#controller.read(offset, data),
+          write: (offset, data) => this.#controller.write(offset, data),
         },
         4: { kind: 'memory32', size: MSIX_BAR.size },
       },

@@ -57,7 +57,7 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   readonly #resizing = new Mutex();
   #closed = false;
   /** Commands that run as promises, and may use the backend. */
-  readonly #running = new Set<Promise<unknown>>();
+  private readonly running = new Set<Promise<unknown>>();
 
   /**
    * @param serial the serial number of the controller
@@ -100,18 +100,27 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     return { nsid, kind, size, blockSize, uuid, nguid, eui64, statistics: { ...counters } };
   }
 
+  /** The same namespace, whose data comes from and goes to another backend: for a command that a fault strikes. */
+  over(backend: Backend): Namespace {
+    const synchronous = backend.asynchronous === true ? null : backend;
+    return Object.create(this, {
+      backend: { value: backend },
+      synchronous: { value: synchronous },
+    }) as Namespace;
+  }
+
   /** Runs a command that takes its time; see {@link whenDrained}. */
   run<T>(command: () => Promise<T>): Promise<T> {
     const running = command().finally(() => {
-      this.#running.delete(running);
+      this.running.delete(running);
     });
-    this.#running.add(running);
+    this.running.add(running);
     return running;
   }
 
   /** Resolves when the commands that run now do not use the backend any more. */
   async whenDrained(): Promise<void> {
-    await Promise.allSettled(this.#running);
+    await Promise.allSettled(this.running);
   }
 
   /** Makes durable what was written. Rejects when that is not possible. */
