@@ -8,6 +8,7 @@ import { DATA_POINTER_WORDS, storeSglDataBlock } from '../nvme/spec/sgl';
 import { Psdt, SQE_WORDS, SqeWord } from '../nvme/spec/submission-entry';
 import { directionsOf, isMixed, isRandom, trims, trimsAndWrites, type Direction, type Job } from './job';
 import { SizeDraw, ioSizes } from './block-sizes';
+import { CommandUse } from './command-table';
 import {
   RandomSequence,
   SequentialSequence,
@@ -22,8 +23,6 @@ import type { Verification } from './verification';
 const ENTRY_WORDS = SQE_WORDS;
 const { cdw0: CDW0, cdw10: CDW10, cdw11: CDW11, cdw12: CDW12 } = SqeWord;
 
-/** What a command id is used for. */
-export const CommandUse = { free: 0, reading: 1, writing: 2, trimming: 3 } as const;
 const { reading: READING, writing: WRITING, trimming: TRIMMING } = CommandUse;
 
 /** {@link CommandUse} of each direction. */
@@ -96,6 +95,14 @@ export function storeDataPointers(job: Job, memory: ArrayBuffer, pointers: Uint3
   });
 }
 
+/** An I/O that is prepared: what it does, at which block, and which of the sizes of the job's I/Os it has. */
+interface PreparedIo {
+  /** {@link CommandUse} */
+  readonly use: number;
+  readonly block: number;
+  readonly size: number;
+}
+
 /**
  * The I/Os that a job sends next. Their entries stand beyond the tail of the submission queue, complete except for command
  * id and data pointer. The words that all entries have in common are written once.
@@ -115,8 +122,8 @@ export class PreparedEntries {
   /** True when the blocks that were written are read back. */
   readingBack = false;
   readonly #job: Job;
-  readonly #queue: QueuePair;
-  readonly #loop: QueueLoop;
+  #queue: QueuePair;
+  #loop: QueueLoop;
   readonly #verification: Verification | null;
   readonly #readBlocks: BlockSequence;
   readonly #writeBlocks: BlockSequence;
@@ -174,12 +181,34 @@ export class PreparedEntries {
     this.block = new Float64Array(queue.entries);
     this.use = new Uint8Array(queue.entries);
     this.size = new Uint8Array(queue.entries);
-    const words = queue.submissions;
+    this.#clear();
+  }
+
+  /** Takes what is prepared out of the queue. */
+  take(): PreparedIo[] {
+    const taken = Array.from({ length: this.ready }, (_, index): PreparedIo => {
+      const slot = (this.#queue.tail + index) % this.#queue.entries;
+      const [use, block, size] = [this.use[slot], this.block[slot], this.size[slot]];
+      return { use, block, size } as PreparedIo;
+    });
+    this.ready = 0;
+    return taken;
+  }
+
+  /** Goes on in another queue of the same length, where nothing is prepared. */
+  attach(queue: QueuePair, loop: QueueLoop): void {
+    this.#queue = queue;
+    this.#loop = loop;
+    this.#clear();
+  }
+
+  /** Writes the words that all entries of the queue have in common. */
+  #clear(): void {
+    const words = this.#queue.submissions;
     words.fill(0);
-    loop.sets.fill(0);
-    for (let entry = 0; entry < queue.entries; entry++) {
-      words[entry * SQE_WORDS + SqeWord.nsid] = job.nsid;
-    }
+    this.#loop.sets.fill(0);
+    for (let entry = 0; entry < this.#queue.entries; entry++)
+      words[entry * SQE_WORDS + SqeWord.nsid] = this.#job.nsid;
   }
 
   /** Prepares entries until `count` of them are ready, or the limit of bytes is reached. */
@@ -228,21 +257,22 @@ export class PreparedEntries {
     if (count > this.ready) this.ready = count;
   }
 
-  /** Prepares the write that follows a trim. Nothing else may be prepared. */
-  prepareWrite(block: number, size: number): void {
-    const slot = this.#queue.tail;
+  /** Prepares a certain I/O behind those that are: the write that follows a trim, or one that was prepared or sent before. */
+  prepareIo(use: number, block: number, size: number): void {
+    const slot = (this.#queue.tail + this.ready) % this.#queue.entries;
     const at = slot * ENTRY_WORDS;
     const words = this.#queue.submissions;
     const lba = this.lbaOf(block);
-    words[at + CDW0] = this.#cdw0[WRITING] as number;
-    words[at + CDW10] = lba;
-    words[at + CDW11] = lba / 2 ** 32;
-    words[at + CDW12] = this.#cdw12[WRITING * this.sizes.length + size] as number;
-    this.#loop.sets[slot] = size * this.#setWords;
+    const trimming = use === TRIMMING;
+    words[at + CDW0] = this.#cdw0[use] as number;
+    words[at + CDW10] = trimming ? 0 : lba;
+    words[at + CDW11] = trimming ? DEALLOCATE : lba / 2 ** 32;
+    words[at + CDW12] = trimming ? 0 : (this.#cdw12[use * this.sizes.length + size] as number);
+    this.#loop.sets[slot] = trimming ? this.#rangeSet : size * this.#setWords;
     this.block[slot] = block;
     this.size[slot] = size;
-    this.use[slot] = WRITING;
-    this.ready = 1;
+    this.use[slot] = use;
+    this.ready++;
   }
 
   /** The first LBA of a block. */

@@ -17,6 +17,7 @@ const PROGRESS: BenchmarkProgress = {
   ios: 0,
   bytes: 0,
   processorShare: 1,
+  awaySeconds: 0,
   phase: 'run',
 };
 const LINE = 'Jobs: 1 (f=1): [m(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]';

@@ -54,6 +54,7 @@ test('rates since the last call, of all jobs together', () => {
   other.publish(done(500, 0, 490));
   expect(rates(tick())).toEqual({
     processorShare: 1,
+    awaySeconds: 0,
     readIops: 3000,
     writeIops: 100,
     part: 0.25,
@@ -63,6 +64,7 @@ test('rates since the last call, of all jobs together', () => {
   one.publish(done(1100, 50, 1000));
   expect(rates(tick())).toEqual({
     processorShare: 1,
+    awaySeconds: 0,
     readIops: 200,
     writeIops: 0,
     part: 0.5,
@@ -79,6 +81,7 @@ test('the ramp is shown, and is no part of the run', () => {
   state.publish(done(1000, 0, 500));
   expect(rates(tick())).toEqual({
     processorShare: 1,
+    awaySeconds: 0,
     readIops: 2000,
     writeIops: 0,
     part: 0,
@@ -90,6 +93,7 @@ test('the ramp is shown, and is no part of the run', () => {
   state.publish(done(200, 0, 500));
   expect(rates(tick())).toEqual({
     processorShare: 1,
+    awaySeconds: 0,
     readIops: 400,
     writeIops: 0,
     part: 0.25,
@@ -107,6 +111,7 @@ test('a limit of I/Os tells the part where it comes first', () => {
   // 750 of 2000 are done, at 1500 a second.
   expect(rates(tick())).toEqual({
     processorShare: 1,
+    awaySeconds: 0,
     readIops: 1000,
     writeIops: 500,
     part: 0.375,
