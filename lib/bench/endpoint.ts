@@ -4,6 +4,7 @@ import type { NvmeController, NvmeNamespace } from '../nvme/host';
 import { SentDoorbells } from '../nvme/host/doorbells';
 import type { Device } from '../pci';
 import type { BenchmarkTarget, PartResult } from './benchmark';
+import type { Gap } from './gap';
 import type { JobEnd, JobResult } from './job-result';
 import { runBetweenTurns, runInWorker, type JobControl } from './job-runner';
 import { timeoutOf, type RunOptions, type WorkloadOptions } from './options';
@@ -118,9 +119,11 @@ export class Endpoint {
       mappedDoorbells,
     };
     const gaps = this.supply.gaps(jobs);
-    if (lost === undefined) return { workload, target, jobs: results, gaps };
-    const ended = lossEnd(lost);
-    return { workload, target, jobs: results.map((result) => ({ ...result, ended })), gaps };
+    const told = results.map((result) => ({
+      ...result,
+      ended: lost === undefined ? endAfterGaps(result.ended, gaps) : lossEnd(lost),
+    }));
+    return { workload, target, jobs: told, gaps };
   }
 
   /**
@@ -162,6 +165,14 @@ export class Endpoint {
       if (!(error instanceof VfioUserError)) throw error;
     }
   }
+}
+
+/** Why data may differ, where the server was away. */
+function endAfterGaps(ended: JobEnd, { length }: readonly Gap[]): JobEnd {
+  if (ended.reason !== 'mismatch' || length === 0) return ended;
+  const times = length === 1 ? 'once' : `${length} times`;
+  const why = `the server was away ${times}, and may have lost what it had in memory or in a volatile cache`;
+  return { ...ended, message: `${ended.message}; ${why}` };
 }
 
 function lossEnd(lost: Error): JobEnd {

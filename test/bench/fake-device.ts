@@ -38,7 +38,7 @@ export const PACE: Pace = { iops: Infinity, bandwidth: Infinity, thinkMs: 0, thi
 export class FakeDevice {
   readonly memory: ArrayBuffer;
   readonly log: Io[] = [];
-  readonly disk: Uint8Array;
+  readonly disk: Uint8Array<ArrayBuffer>;
   /** Most commands that were in flight at once. */
   deepest = 0;
   /** Status of a command; undefined to leave it without an answer. */

@@ -49,6 +49,12 @@ test('jobs that do different things have their letters', () => {
   );
 });
 
+test('while a server is away the line says so', () => {
+  expect(formatLiveLine({ ...PROGRESS, awaySeconds: 2.6 }, RUN)).toBe(
+    'Jobs: 1 (f=1): [m(1)][24.8%][server away for 3s][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]',
+  );
+});
+
 test('while blocks are read back there are reads alone', () => {
   expect(formatLiveLine({ ...PROGRESS, phase: 'verify' }, { groups: [{ workload: 'write', jobs: 1 }] })).toBe(
     'Jobs: 1 (f=1): [V(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]',

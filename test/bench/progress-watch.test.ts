@@ -54,7 +54,6 @@ test('rates since the last call, of all jobs together', () => {
   other.publish(done(500, 0, 490));
   expect(rates(tick())).toEqual({
     processorShare: 1,
-    awaySeconds: 0,
     readIops: 3000,
     writeIops: 100,
     part: 0.25,
@@ -64,7 +63,6 @@ test('rates since the last call, of all jobs together', () => {
   one.publish(done(1100, 50, 1000));
   expect(rates(tick())).toEqual({
     processorShare: 1,
-    awaySeconds: 0,
     readIops: 200,
     writeIops: 0,
     part: 0.5,
@@ -81,7 +79,6 @@ test('the ramp is shown, and is no part of the run', () => {
   state.publish(done(1000, 0, 500));
   expect(rates(tick())).toEqual({
     processorShare: 1,
-    awaySeconds: 0,
     readIops: 2000,
     writeIops: 0,
     part: 0,
@@ -93,7 +90,6 @@ test('the ramp is shown, and is no part of the run', () => {
   state.publish(done(200, 0, 500));
   expect(rates(tick())).toEqual({
     processorShare: 1,
-    awaySeconds: 0,
     readIops: 400,
     writeIops: 0,
     part: 0.25,
@@ -111,7 +107,6 @@ test('a limit of I/Os tells the part where it comes first', () => {
   // 750 of 2000 are done, at 1500 a second.
   expect(rates(tick())).toEqual({
     processorShare: 1,
-    awaySeconds: 0,
     readIops: 1000,
     writeIops: 500,
     part: 0.375,
@@ -144,4 +139,19 @@ test('the phase is that of the job that is behind; no calls come after the end',
   const calls = told.length;
   jest.advanceTimersByTime(10 * SAMPLE_MILLISECONDS);
   expect(told).toHaveLength(calls);
+});
+
+test('how long jobs wait for a server that has gone', () => {
+  const { watch, states, tick } = watched(2, { runtimeMs: 2000 });
+  for (const state of states) state.phase = 'run';
+  expect(tick().awaySeconds).toBe(0);
+  states[1]!.paused = true;
+  // It went at some time since the last look.
+  expect(tick().awaySeconds).toBe(SAMPLE_MILLISECONDS / 1000);
+  states[0]!.paused = true;
+  states[1]!.paused = false;
+  expect(tick().awaySeconds).toBe((2 * SAMPLE_MILLISECONDS) / 1000);
+  states[0]!.phase = 'done';
+  expect(tick().awaySeconds).toBe(0);
+  watch.stop();
 });
