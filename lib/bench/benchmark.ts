@@ -64,7 +64,8 @@ const ERROR_CODES: Readonly<Partial<Record<JobEnd['reason'], VfioUserErrorCode>>
 
 /**
  * Measures NVMe controllers, all at the same time: brings them up, runs the jobs of all workloads, and shuts them down. The
- * devices stay open, but for those that do not shut down in time: these are closed.
+ * devices stay open, but for those that do not shut down in time: these are closed. A device that comes back when its server has
+ * gone is waited for in the run, and its jobs go on.
  *
  * @throws RangeError or TypeError for options that a controller cannot satisfy, before anything is written; VfioUserError
  *   when a controller does not start
@@ -192,11 +193,8 @@ async function measure(endpoints: readonly Endpoint[], options: RunOptions): Pro
   } finally {
     watch.stop();
     status.stop();
-    for (const { supply } of endpoints) {
-      // If one thread has failed, the others still run.
-      supply.abandon();
-      supply.close();
-    }
+    // If one thread has failed, the others still run.
+    for (const { supply } of endpoints) supply.abandon();
     signal?.removeEventListener('abort', stopAll);
     giveUp?.removeEventListener('abort', giveUpAll);
   }

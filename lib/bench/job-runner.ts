@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { EventFd, bindThread, duplicateFd } from '../native';
-import type { Doorbells } from '../nvme/host/doorbells';
+import type { Doorbells } from '../nvme/host';
 import { ScriptQueueLoop } from '../nvme/host/queue-loop';
 import { QueuePair } from '../nvme/host/queue-pair';
 import type { Job, QueueLocation } from './job';

@@ -25,7 +25,7 @@ export class QueueSupply {
   readonly #running = new Set<PlannedJob>();
   readonly #pairs = new Map<PlannedJob, CreatedQueuePair>();
   /** The doorbells, by a descriptor of our own: the device closes its descriptor before the threads of the jobs know. */
-  #doorbells: SharedFile | null;
+  #doorbells: SharedFile | null = null;
   /** Jobs that have paused, and wait for a queue pair. */
   readonly #waiting = new Map<PlannedJob, Resolve>();
   #up = true;
@@ -54,7 +54,6 @@ export class QueueSupply {
   constructor(controller: NvmeController, onLost: () => void) {
     this.#controller = controller;
     this.#onLost = onLost;
-    this.#doorbells = this.#openDoorbells();
     controller.on('disconnect', this.#onDisconnect);
     controller.device.on('reconnect', this.#onConnected);
     controller.on('reconnect', this.#onReconnect);
@@ -67,6 +66,7 @@ export class QueueSupply {
    * @throws as `NvmeController.createQueuePair`
    */
   async add(jobs: readonly PlannedJob[]): Promise<void> {
+    this.#doorbells ??= this.#openDoorbells();
     for (const job of jobs) this.#running.add(job);
     await this.#create(jobs);
   }
@@ -121,8 +121,9 @@ export class QueueSupply {
     return this.#outages.gaps(jobs);
   }
 
-  /** Nothing more is told of the controller. */
+  /** Nothing more is told of the controller, and no job begins any more. */
   close(): void {
+    this.#closeDoorbells();
     const { device } = this.#controller;
     this.#controller.off('disconnect', this.#onDisconnect);
     device.off('reconnect', this.#onConnected);
@@ -132,8 +133,6 @@ export class QueueSupply {
 
   /** Deletes all queue pairs, which no job uses any more. */
   async delete(): Promise<void> {
-    if (this.#doorbells !== null) closeFd(this.#doorbells.fd);
-    this.#doorbells = null;
     for (const pair of this.#pairs.values()) await pair.delete();
     this.#pairs.clear();
   }
@@ -141,6 +140,11 @@ export class QueueSupply {
   #openDoorbells(): SharedFile | null {
     const { doorbellArea: area } = this.#controller;
     return area && { fd: duplicateFd(area.fd), offset: area.fdOffset, size: area.size };
+  }
+
+  #closeDoorbells(): void {
+    if (this.#doorbells !== null) closeFd(this.#doorbells.fd);
+    this.#doorbells = null;
   }
 
   async #create(jobs: Iterable<PlannedJob>): Promise<void> {
@@ -160,6 +164,7 @@ export class QueueSupply {
     try {
       // The controller has no such queues any more: nothing is sent.
       await this.delete();
+      this.#closeDoorbells();
       this.#doorbells = this.#openDoorbells();
       await this.#create(this.#running);
     } catch (error) {
