@@ -62,14 +62,15 @@ export class OutageLog {
   /** The gaps that some jobs of this endpoint had, until now. */
   gaps(jobs: readonly PlannedJob[]): Gap[] {
     for (const job of jobs) this.#settle(job);
-    const [first] = jobs;
+    // A thread that has not begun yet has no such moment.
+    const measuredAt = Math.min(...jobs.map(({ state }) => state.measuredAt || Infinity));
     return this.#outages.flatMap(({ lostAt, backAt, awayMs, jobs: all }) => {
       const seen = jobs.flatMap((job) => all.get(job) ?? []);
-      if (first === undefined || seen.length === 0) return [];
+      if (seen.length === 0) return [];
       const back = backAt > 0;
       const firstIos = seen.flatMap(({ firstIoAt }) => (firstIoAt > 0 ? [firstIoAt - backAt] : []));
       return {
-        atMs: lostAt - first.state.measuredAt,
+        atMs: measuredAt === Infinity ? 0 : lostAt - measuredAt,
         back,
         awayMs: back ? awayMs : monotonicTime() - lostAt,
         firstIoMs: firstIos.length > 0 ? Math.min(...firstIos) : null,
