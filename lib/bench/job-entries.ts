@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: MIT
-import { NVME_PAGE } from '../nvme/host/dma-arena';
 import type { QueueLoop } from '../nvme/host/queue-loop';
 import type { QueuePair } from '../nvme/host/queue-pair';
 import { NvmOpcode } from '../nvme/spec/opcodes';
-import { storePrp } from '../nvme/spec/prp';
-import { DATA_POINTER_WORDS, storeSglDataBlock } from '../nvme/spec/sgl';
+import { DATA_POINTER_WORDS } from '../nvme/spec/sgl';
 import { Psdt, SQE_WORDS, SqeWord } from '../nvme/spec/submission-entry';
-import { directionsOf, isMixed, isRandom, trims, trimsAndWrites, type Direction, type Job } from './job';
+import { directionsOf, isMixed, isRandom, trimsAndWrites, type Direction, type Job } from './job';
 import { SizeDraw, ioSizes } from './block-sizes';
 import { CommandUse } from './command-table';
+import { pointerSets } from './data-pointers';
 import {
   RandomSequence,
   SequentialSequence,
@@ -32,8 +31,6 @@ const USE_OF: Readonly<Record<Direction, number>> = { read: READING, write: WRIT
 const FORCE_UNIT_ACCESS = 0x4000_0000;
 /** AD, deallocate, in command dword 11 of Dataset Management (NVM command set 1.0, 3.2.3, figure 37). */
 const DEALLOCATE = 4;
-/** Bytes of a range of Dataset Management (NVM command set 1.0, 3.2.3.1). */
-export const TRIM_RANGE_BYTES = 16;
 
 /** Entries that are prepared at least, so that one call of the queue loop does not end after a single completion. */
 const LEAST_PREPARED = 4;
@@ -47,52 +44,6 @@ export const MOST_PREPARED = 64;
  */
 export function queueEntries(depth: number, most: number): number {
   return Math.min(depth + 1 + Math.min(MOST_PREPARED, Math.max(LEAST_PREPARED, depth)), most);
-}
-
-/**
- * Where in its first page the data of a job begins, in bytes.
- *
- * Copying up to two pages is slowest between addresses that have the same offset in their page. SPDK's malloc bdev has
- * its blocks at the offsets of the namespace, and buffers in the middle of pages made 3 to 10 % more IOPS with it. With
- * PRPs such a buffer would need one more entry.
- */
-export function dataShift(blockSize: number, sgl: boolean): number {
-  return sgl && blockSize <= 2 * NVME_PAGE ? NVME_PAGE / 2 : 0;
-}
-
-/** The sizes of the data of a job's commands: a set of data pointers for each. The last one is that of trims, if there are any. */
-function transferSizes({ split, blockSize, workload }: Job): number[] {
-  const moves = directionsOf(workload).some((direction) => direction !== 'trim');
-  const sizes = moves ? ioSizes(workload, blockSize, split) : [];
-  return trims(workload) ? [...sizes, TRIM_RANGE_BYTES] : sizes;
-}
-
-/** Number of sets of data pointers that a job needs. */
-export function pointerSets(job: Job): number {
-  return transferSizes(job).length;
-}
-
-/**
- * Describes the data buffer of each command id by PRP1 and PRP2, or by an SGL descriptor, for each size that a transfer may
- * have. Buffers stay where they are, so this is done once. A smaller transfer uses the beginning of the same PRP list.
- *
- * @param memory the memory of the job; the PRP lists in it are filled
- * @param pointers takes {@link DATA_POINTER_WORDS} words for each command id and size
- */
-export function storeDataPointers(job: Job, memory: ArrayBuffer, pointers: Uint32Array): void {
-  const { depth, bufferBytes, iova, dataOffset, listOffset, sgl } = job;
-  const lists = new Uint32Array(memory);
-  const entry = new Uint32Array(SQE_WORDS);
-  transferSizes(job).forEach((bytes, set) => {
-    for (let cid = 0; cid < depth; cid++) {
-      const address = iova + dataOffset + cid * bufferBytes;
-      const list = listOffset + cid * NVME_PAGE;
-      if (sgl) storeSglDataBlock(entry, SqeWord.prp1Low, address, bytes);
-      else storePrp(entry, 0, address, bytes, NVME_PAGE, lists, list / 4, iova + list);
-      const pointer = entry.subarray(SqeWord.prp1Low, SqeWord.prp1Low + DATA_POINTER_WORDS);
-      pointers.set(pointer, (set * depth + cid) * DATA_POINTER_WORDS);
-    }
-  });
 }
 
 /** An I/O that is prepared: what it does, at which block, and which of the sizes of the job's I/Os it has. */

@@ -3,7 +3,8 @@ import { completeEntry, type QueueLoop } from '../nvme/host/queue-loop';
 import type { QueuePair } from '../nvme/host/queue-pair';
 import { CommandUse, type CommandTable } from './command-table';
 import { trimsAndWrites, type Job } from './job';
-import { PreparedEntries, storeDataPointers } from './job-entries';
+import { storeDataPointers } from './data-pointers';
+import { PreparedEntries } from './job-entries';
 import type { Verification } from './verification';
 
 /** The queue pair of a job, and what keeps it full. */

@@ -6,7 +6,8 @@ import { MappedDoorbells } from '../nvme/host/doorbells';
 import { NativeQueueLoop } from '../nvme/host/native-queue-loop';
 import { QueuePair } from '../nvme/host/queue-pair';
 import type { Job, QueueLocation, SharedFile } from './job';
-import { MOST_PREPARED, pointerSets } from './job-entries';
+import { pointerSets } from './data-pointers';
+import { MOST_PREPARED } from './job-entries';
 import type { JobResult } from './job-result';
 import { runAlone, type JobMessage, type JobStart, type OpenQueuePair } from './job-runner';
 

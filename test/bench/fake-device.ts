@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { Job, Pace } from '../../lib/bench/job';
-import { MOST_PREPARED, pointerSets, queueEntries } from '../../lib/bench/job-entries';
+import { pointerSets } from '../../lib/bench/data-pointers';
+import { MOST_PREPARED, queueEntries } from '../../lib/bench/job-entries';
 import type { JobResult } from '../../lib/bench/job-result';
 import { JobRun } from '../../lib/bench/job-run';
 import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
