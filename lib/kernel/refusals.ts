@@ -3,7 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { VfioUserError } from '../errors';
 import type { SystemRoots } from './roots';
-import { PciSysfs, isVfioDriver, type PciFunctionInfo } from './sysfs';
+import { isVfioDriver, type PciFunctionInfo, type PciSysfs } from './sysfs';
 
 const SYSFS_DEVICES = 'vfio-user devices';
 
@@ -104,6 +104,7 @@ function explanation(
       return physicalFunction === null
         ? `the kernel refuses it (${message})`
         : `the kernel refuses it (${message}): as a virtual function of ${physicalFunction} it may need the token of the program that has that one`;
+    case undefined:
     default:
       return opening ? message : `${message} (${address})`;
   }

@@ -58,8 +58,8 @@ async function openFirst(
   dma: DmaContainer,
   roots: SystemRoots,
 ): Promise<DeviceInSpace> {
-  const create = through === 'iommufd' ? IommufdSpace.create : Type1Space.create;
-  const { space, opened } = create(device, roots);
+  const { space, opened } =
+    through === 'iommufd' ? IommufdSpace.create(device, roots) : Type1Space.create(device, roots);
   const target = new KernelDmaTarget(device.address, space, roots.proc);
   const shared: SharedSpace = { space, target, devices: 1 };
   spaces.set(dma, shared);

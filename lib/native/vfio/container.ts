@@ -3,7 +3,7 @@ import { addon } from '../addon';
 import { slotOf, type Mapping } from '../memory';
 import { DeviceNode, openNode } from './device-node';
 import { VfioDeviceFile } from './device-file';
-import { DmaAccessBit } from './dma-access';
+import { type DmaAccessBit } from './dma-access';
 
 /** `VFIO_GROUP_FLAGS_VIABLE`: all devices of the group are free, or VFIO's. */
 const GROUP_VIABLE = 1;
