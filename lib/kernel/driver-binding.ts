@@ -1,5 +1,15 @@
 // SPDX-License-Identifier: MIT
-import { constants, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  closeSync,
+  constants,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { VfioUserError, errnoName } from '../errors';
 import { pciAddress } from './pci-address';
@@ -127,7 +137,12 @@ class DriverChange {
   #write(path: string, text: string): void {
     try {
       // For writing alone, as some cannot be read; never made, as one that is not there is one that the kernel lacks.
-      writeFileSync(path, text, { flag: constants.O_WRONLY });
+      const fd = openSync(path, constants.O_WRONLY);
+      try {
+        writeSync(fd, text);
+      } finally {
+        closeSync(fd);
+      }
     } catch (error) {
       const errno = Math.abs((error as NodeJS.ErrnoException).errno ?? 0);
       const name = errnoName(errno);
