@@ -170,7 +170,9 @@ function giveBack(change: DriverChange, { driver, driverOverride }: Before): voi
 function refuseMounted({ address }: PciFunctionInfo, sysfs: PciSysfs, { proc }: SystemRoots): void {
   const disks = blockDevices(sysfs.pathOf(address));
   const mounts = read(join(proc, 'mounts'))?.split('\n') ?? [];
-  const used = mounts.find((line) => disks.some((disk) => new RegExp(`^/dev/${disk}(p?\\d+)? `).test(line)));
+  // A partition has its number behind a p where the name of the disk ends with a digit.
+  const names = disks.map((disk) => `${disk}(${/\d$/.test(disk) ? 'p' : ''}\\d+)?`);
+  const used = mounts.find((line) => names.some((name) => new RegExp(`^/dev/${name} `).test(line)));
   if (used === undefined) return;
   const [source = '', target = ''] = used.split(' ');
   throw new VfioUserError(

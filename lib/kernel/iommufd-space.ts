@@ -45,7 +45,7 @@ export class IommufdSpace implements IommuSpace {
 
   open(device: PciFunctionInfo): OpenedDevice {
     const node = join(this.#roots.dev, 'vfio', 'devices', device.vfioNode ?? '');
-    const file = explainOpen(device, this.#roots, () => VfioDeviceFile.open(node));
+    const file = explainOpen(device, this.#roots, () => VfioDeviceFile.open(node, device.address));
     try {
       explainOpen(device, this.#roots, () => {
         file.bind(this.#iommufd);

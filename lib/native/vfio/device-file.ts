@@ -10,9 +10,13 @@ const HOT_RESET_ROOM = 64 << 10;
 
 /** A device of the kernel's VFIO (`linux/vfio.h`). Structures are as vfio-user has them too, and its codecs read them. */
 export class VfioDeviceFile extends DeviceNode {
-  /** Opens the node that a device has for itself, `/dev/vfio/devices/vfioN`. Nothing works before {@link bind}. */
-  static open(path: string): VfioDeviceFile {
-    return new VfioDeviceFile(path, openNode(path));
+  /**
+   * Opens the node that a device has for itself, `/dev/vfio/devices/vfioN`. Nothing works before {@link bind}.
+   *
+   * @param name for messages
+   */
+  static open(path: string, name: string): VfioDeviceFile {
+    return new VfioDeviceFile(name, openNode(path));
   }
 
   /** @param fd taken over */
