@@ -93,7 +93,7 @@ test.each([
 test('a job file cannot say so', async () => {
   system.write(
     'job.fio',
-    `[a]\nfilename=0000\\:01\\:00.0\nrw=write\ni-know-this-destroys-data-on=${ADDRESS}\n`,
+    `[global]\ni-know-this-destroys-data-on=${ADDRESS}\n[a]\nfilename=0000\\:01\\:00.0\nrw=write\n`,
   );
   const { status, stderr } = await cli(scratch, 'bench', `${system.root}/job.fio`);
   expect([status, stderr]).toEqual([2, expect.stringContaining('is for the command line alone')]);
