@@ -102,7 +102,7 @@ let tellLoss: (mapping: Mapping) => void;
  *
  * When the file is truncated under the mapping, its lost part reads as zero, {@link lost} becomes true and
  * {@link onLost} is called; without this guard the process would die of SIGBUS. The memory of a device is not lost
- * but away for a while, see {@link restoreDeviceMappings}.
+ * but away for a while, and reads as ones until the device answers again.
  */
 export class Mapping {
   /** The bytes. Detached once closed: its length is 0, and typed arrays over it read `undefined`. */

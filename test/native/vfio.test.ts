@@ -67,10 +67,8 @@ test('as many eventfds as there are vectors', () => {
 });
 
 test('nodes that are missing, or something else', () => {
-  for (const open of [VfioContainer.open, VfioGroup.open, Iommufd.open].map((method) =>
-    method.bind(VfioContainer),
-  ))
-    expect(() => open('/no/such/node')).toThrow(errno('ENOENT'));
+  for (const Node of [VfioContainer, VfioGroup, Iommufd])
+    expect(() => Node.open('/no/such/node')).toThrow(errno('ENOENT'));
   using container = VfioContainer.open('/dev/null');
   expect(() => container.apiVersion).toThrow(errno('ENOTTY'));
   using file = VfioDeviceFile.open('/dev/null', 'nothing');
