@@ -24,6 +24,13 @@ export class Mutex {
   }
 }
 
+/** Does something at once, and makes a promise of its result: what it throws rejects. */
+export function promised<T>(action: () => T): Promise<T> {
+  return new Promise((resolve) => {
+    resolve(action());
+  });
+}
+
 /**
  * A function that asks once for each key, and from then on returns the same promise. A failure is not remembered: the calls
  * that were made until then get it, and the next call asks again.

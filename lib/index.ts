@@ -6,6 +6,9 @@
  * `vfio-user/pci` for configuration space.
  */
 export * from './client';
+export * from './irq';
+export * from './kernel';
+export type { FunctionSwitches, PciFunction, ProbedBar, SizedBar } from './pci';
 export { DmaBatchError, type DmaBatch, type DmaBatchOutcome } from './dma/batch';
 export { DmaContainer, type DmaContainerOptions, type DmaPlace } from './dma/container';
 export type { DmaAccess, DmaMapOptions, DmaMapping, DmaRange } from './dma/memory';

@@ -30,6 +30,11 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitReadiness(env, exports);
   InitSocket(env, exports);
   InitSocketMessage(env, exports);
+  const Napi::Object vfio = Napi::Object::New(env);
+  InitVfioContainer(env, vfio);
+  InitVfioDevice(env, vfio);
+  InitIommufd(env, vfio);
+  exports.Set("vfio", vfio);
   return exports;
 }
 

@@ -29,9 +29,16 @@ void InitDescriptor(Napi::Env env, Napi::Object exports);
 void InitEventfd(Napi::Env env, Napi::Object exports);
 void InitMemory(Napi::Env env, Napi::Object exports);
 void InitNvme(Napi::Env env, Napi::Object exports);
+void InitIommufd(Napi::Env env, Napi::Object exports);
 void InitReadiness(Napi::Env env, Napi::Object exports);
 void InitSocket(Napi::Env env, Napi::Object exports);
 void InitSocketMessage(Napi::Env env, Napi::Object exports);
+void InitVfioContainer(Napi::Env env, Napi::Object exports);
+void InitVfioDevice(Napi::Env env, Napi::Object exports);
+
+/** The mapping of this environment that an ArrayBuffer and a slot name together; null when it is none, or
+ * closed. */
+std::shared_ptr<Mapping> LiveMapping(Napi::Env env, const Napi::ArrayBuffer& buffer, int slot);
 
 /** A new descriptor, or -1, as JavaScript gets it: its number, which the environment owns, or -errno. */
 Napi::Value OwnedOrErrno(Napi::Env env, int fd);

@@ -36,6 +36,14 @@ int Arguments::Natural(size_t index) { return static_cast<int>(Integer(index, 0,
 
 size_t Arguments::Size(size_t index) { return static_cast<size_t>(Integer(index, 0, kMaxSafeInteger)); }
 
+uint64_t Arguments::Address(size_t index) {
+  uint64_t value = 0;
+  bool lossless = false;
+  const napi_status status = napi_get_value_bigint_uint64(info_.Env(), info_[index], &value, &lossless);
+  if (status != napi_ok || !lossless) FailType(index, "a bigint of 64 bits");
+  return value;
+}
+
 double Arguments::Double(size_t index) {
   double value = 0;
   if (napi_get_value_double(info_.Env(), info_[index], &value) != napi_ok) FailType(index, "a number");

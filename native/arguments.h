@@ -34,6 +34,8 @@ class Arguments {
   /** A byte count or offset, up to 2^53 - 1. */
   size_t Size(size_t index);
   double Double(size_t index);
+  /** An address of 64 bits, as a bigint. */
+  uint64_t Address(size_t index);
   bool Boolean(size_t index);
   std::string String(size_t index);
   Napi::Function Function(size_t index);

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <csignal>
 #include <cstdint>
+#include <cstring>
 #include <mutex>
 
 namespace bus_error_guard {
@@ -29,8 +30,12 @@ struct Slot {
   std::atomic<bool> writable;
   /** Descriptor plus one; 0 for none. */
   std::atomic<int> event;
-  /** Set by the handler. */
+  std::atomic<bool> is_device;
+  /** Set by the handler; of a device cleared by Restore. */
   std::atomic<bool> lost;
+  /** Where a device's memory is mapped from. Guarded by the mutex. */
+  int device;
+  off_t offset;
   /** Next in the list of free slots, plus one; 0 ends it. Guarded by the mutex. */
   int next_free;
 };
@@ -41,6 +46,7 @@ struct Content {
   uintptr_t end;
   uintptr_t page_size;
   bool writable;
+  bool is_device;
   int event;
 };
 
@@ -71,6 +77,7 @@ void Write(Slot& slot, const Content& content) {
   slot.end.store(content.end, std::memory_order_release);
   slot.page_size.store(content.page_size, std::memory_order_release);
   slot.writable.store(content.writable, std::memory_order_release);
+  slot.is_device.store(content.is_device, std::memory_order_release);
   slot.event.store(content.event, std::memory_order_release);
   slot.sequence.store(sequence + 2, std::memory_order_release);
 }
@@ -82,11 +89,28 @@ bool Read(const Slot& slot, Content& content) {
   content.end = slot.end.load(std::memory_order_acquire);
   content.page_size = slot.page_size.load(std::memory_order_acquire);
   content.writable = slot.writable.load(std::memory_order_acquire);
+  content.is_device = slot.is_device.load(std::memory_order_acquire);
   content.event = slot.event.load(std::memory_order_acquire);
   return sequence % 2 == 0 && slot.sequence.load(std::memory_order_relaxed) == sequence;
 }
 
-/** Puts zero pages from the faulting page to the end of its mapping. False when the address is not ours. */
+/**
+ * Puts other pages into the place of those that are lost, from `start` on. One page of ones for a device, so
+ * that no more is replaced than was asked for. Zero pages up to the end for a file: it has lost all of that,
+ * and a hostile peer could otherwise make us split the mapping until the kernel allows no more.
+ */
+bool Replace(uintptr_t start, const Content& content) {
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
+  // The address is one that mmap returned, kept as a number for the arithmetic.
+  auto* const place = reinterpret_cast<void*>(start);
+  const int protection = content.writable ? PROT_READ | PROT_WRITE : PROT_READ;
+  if (!content.is_device) return mmap(place, content.end - start, protection, kFlags, -1, 0) != MAP_FAILED;
+  if (mmap(place, content.page_size, PROT_READ | PROT_WRITE, kFlags, -1, 0) == MAP_FAILED) return false;
+  memset(place, 0xff, content.page_size);
+  return content.writable || mprotect(place, content.page_size, protection) == 0;
+}
+
+/** Replaces what was lost at an address. False when the address is not ours. */
 bool Repair(uintptr_t address) {
   const int used = used_slots.load(std::memory_order_acquire);
   for (int index = 0; index < used; index++) {
@@ -96,14 +120,7 @@ bool Repair(uintptr_t address) {
     // accessed. So there is nothing to wait for, and a handler that interrupts a writer cannot hang.
     if (!Read(slot, content) || content.begin == 0 || address < content.begin || address >= content.end)
       continue;
-    // Up to the end and not just one page: a truncated file has lost all of it, and a hostile peer could
-    // otherwise make us split the mapping until the kernel allows no more.
-    const uintptr_t start = address - (address - content.begin) % content.page_size;
-    const int protection = content.writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED;
-    // The address is one that mmap returned, kept as a number for the arithmetic.
-    if (mmap(reinterpret_cast<void*>(start), content.end - start, protection, kFlags, -1, 0) == MAP_FAILED)
-      return false;
+    if (!Replace(address - (address - content.begin) % content.page_size, content)) return false;
     slot.lost.store(true, std::memory_order_release);
     const int event = content.event - 1;
     const uint64_t one = 1;
@@ -172,7 +189,9 @@ int Add(const Range& range, int event) {
   Slot& slot = slots[index];
   const auto begin = reinterpret_cast<uintptr_t>(range.address);
   slot.lost.store(false, std::memory_order_relaxed);
-  Write(slot, {begin, begin + range.length, range.page_size, range.writable, event + 1});
+  slot.device = range.device;
+  slot.offset = range.offset;
+  Write(slot, {begin, begin + range.length, range.page_size, range.writable, range.device >= 0, event + 1});
   guarded.fetch_add(1, std::memory_order_relaxed);
   return index;
 }
@@ -185,9 +204,32 @@ void Remove(int slot) {
   guarded.fetch_sub(1, std::memory_order_relaxed);
 }
 
+int Restore() {
+  const std::lock_guard<std::mutex> lock(mutex);
+  const int used = used_slots.load(std::memory_order_relaxed);
+  int restored = 0;
+  for (int index = 0; index < used; index++) {
+    Slot& slot = slots[index];
+    const uintptr_t begin = slot.begin.load(std::memory_order_relaxed);
+    if (begin == 0 || !slot.is_device.load(std::memory_order_relaxed)) continue;
+    // Cleared first: a page that is replaced from now on is mapped again too, or marks the slot anew.
+    if (!slot.lost.exchange(false, std::memory_order_acq_rel)) continue;
+    const size_t length = slot.end.load(std::memory_order_relaxed) - begin;
+    const int protection = slot.writable.load(std::memory_order_relaxed) ? PROT_READ | PROT_WRITE : PROT_READ;
+    // What a device that is gone for good refuses stays replaced.
+    if (mmap(reinterpret_cast<void*>(begin), length, protection, MAP_SHARED | MAP_FIXED, slot.device,
+             slot.offset) != MAP_FAILED)
+      restored++;
+  }
+  return restored;
+}
+
 int Count() { return guarded.load(std::memory_order_relaxed); }
 
-bool IsLost(int slot) { return slots[slot].lost.load(std::memory_order_acquire); }
+bool IsLost(int slot) {
+  return slots[slot].lost.load(std::memory_order_acquire) &&
+         !slots[slot].is_device.load(std::memory_order_acquire);
+}
 
 void ForgetEvent(int event) {
   const std::lock_guard<std::mutex> lock(mutex);

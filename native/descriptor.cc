@@ -24,6 +24,14 @@ Napi::Value Duplicate(const Napi::CallbackInfo& info) {
   return OwnedOrErrno(info.Env(), fcntl(fd, F_DUPFD_CLOEXEC, 0));
 }
 
+/** openDevice(path): a descriptor of a device node, for reading and writing, closed on exec; or -errno. */
+Napi::Value OpenDevice(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const std::string path = arguments.String(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  return OwnedOrErrno(info.Env(), Retry([&] { return open(path.c_str(), O_RDWR | O_CLOEXEC); }));
+}
+
 /** fileSize(fd): bytes or -errno. */
 Napi::Value FileSize(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
@@ -51,6 +59,7 @@ Napi::Value ZeroRange(const Napi::CallbackInfo& info) {
 void InitDescriptor(Napi::Env env, Napi::Object exports) {
   Export<Close>(env, exports, "close");
   Export<Duplicate>(env, exports, "duplicate");
+  Export<OpenDevice>(env, exports, "openDevice");
   Export<FileSize>(env, exports, "fileSize");
   Export<ZeroRange>(env, exports, "zeroRange");
 }

@@ -69,11 +69,17 @@ int Mapping::Open(const Request& request) {
                      ? MapAligned(request, length, protection)
                      : mmap(nullptr, length, protection, MAP_SHARED, request.fd, request.offset);
   if (mapped == MAP_FAILED) return -errno;
-  const int slot = bus_error_guard::Add({mapped, length, page_size, request.writable}, request.lost_event);
+  // What a regular file has lost is lost for good; the memory of a device comes back.
+  UniqueFd device(S_ISREG(file.stx_mode) ? -1 : fcntl(request.fd, F_DUPFD_CLOEXEC, 0));
+  int slot = S_ISREG(file.stx_mode) || device.valid() ? 0 : -errno;
+  if (slot == 0)
+    slot = bus_error_guard::Add({mapped, length, page_size, request.writable, device.get(), request.offset},
+                                request.lost_event);
   if (slot < 0) {
     munmap(mapped, length);
     return slot;
   }
+  device_ = std::move(device);
   address_ = mapped;
   length_ = length;
   slot_ = slot;
@@ -85,6 +91,7 @@ void Mapping::Close() {
   bus_error_guard::Remove(slot_);
   munmap(address_, length_);
   address_ = nullptr;
+  device_.Reset();
 }
 
 namespace {
@@ -176,14 +183,11 @@ Napi::Value Unmap(const Napi::CallbackInfo& info) {
   Napi::ArrayBuffer buffer = arguments.ArrayBuffer(0);
   const int slot = arguments.Natural(1);
   if (!arguments.ok()) return env.Undefined();
-  auto& mappings = env.GetInstanceData<AddonData>()->mappings;
-  const auto found = mappings.find(slot);
-  const std::shared_ptr<Mapping> mapping = found == mappings.end() ? nullptr : found->second.lock();
-  const bool matches =
-      mapping != nullptr && mapping->address() != nullptr && mapping->address() == buffer.Data();
+  const std::shared_ptr<Mapping> mapping = LiveMapping(env, buffer, slot);
   // Detached first: from then on JavaScript cannot reach the memory, whatever views it holds.
-  if (!matches || napi_detach_arraybuffer(env, buffer) != napi_ok) return Napi::Number::New(env, -EINVAL);
-  mappings.erase(found);
+  if (mapping == nullptr || napi_detach_arraybuffer(env, buffer) != napi_ok)
+    return Napi::Number::New(env, -EINVAL);
+  env.GetInstanceData<AddonData>()->mappings.erase(slot);
   mapping->Close();
   return Napi::Number::New(env, 0);
 }
@@ -191,6 +195,11 @@ Napi::Value Unmap(const Napi::CallbackInfo& info) {
 /** mappingCount(): live mappings of the process, those of all environments. */
 Napi::Value MappingCount(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), bus_error_guard::Count());
+}
+
+/** restoreDevices(): maps the memory of devices again where its pages were replaced. Number of mappings. */
+Napi::Value RestoreDevices(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), bus_error_guard::Restore());
 }
 
 /** isLost(slot): whether the file was truncated under the mapping; false for an unknown slot. */
@@ -206,11 +215,22 @@ Napi::Value IsLost(const Napi::CallbackInfo& info) {
 
 }  // namespace
 
+std::shared_ptr<Mapping> LiveMapping(Napi::Env env, const Napi::ArrayBuffer& buffer, int slot) {
+  const auto& mappings = env.GetInstanceData<AddonData>()->mappings;
+  const auto found = mappings.find(slot);
+  if (found == mappings.end()) return nullptr;
+  std::shared_ptr<Mapping> mapping = found->second.lock();
+  const bool matches = mapping != nullptr && mapping->address() != nullptr &&
+                       mapping->address() == const_cast<Napi::ArrayBuffer&>(buffer).Data();
+  return matches ? mapping : nullptr;
+}
+
 void InitMemory(Napi::Env env, Napi::Object exports) {
   Export<CreateMemory>(env, exports, "createMemory");
   Export<LostEventFd>(env, exports, "lostEvent");
   Export<Map>(env, exports, "map");
   Export<Unmap>(env, exports, "unmap");
   Export<MappingCount>(env, exports, "mappingCount");
+  Export<RestoreDevices>(env, exports, "restoreDevices");
   Export<IsLost>(env, exports, "isLost");
 }

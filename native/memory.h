@@ -6,7 +6,9 @@
 
 #include <cstddef>
 
-/** A shared mapping of a file, guarded against truncation. Unmaps itself. */
+#include "system.h"
+
+/** A shared mapping of a file or of a device's memory, guarded against its loss. Unmaps itself. */
 class Mapping {
  public:
   Mapping() = default;
@@ -40,6 +42,8 @@ class Mapping {
   size_t length_ = 0;
   /** In the SIGBUS guard. */
   int slot_ = -1;
+  /** Of a device: what the guard maps its memory from again. */
+  UniqueFd device_;
 };
 
 #endif  // VFIO_USER_MEMORY_H_

@@ -4,6 +4,7 @@ import { COMPLETION_MODES, WORKLOADS, type Distribution } from '../bench/job';
 import { parseProcessors } from '../bench/processors';
 import type { SteadyCriterion } from '../bench/steady-state';
 import { parseCount, parsePercentiles, parseSize } from '../bench/units';
+import { isPciAddress, pciAddress } from '../kernel/pci-address';
 import type { OptionTable, TableValues } from './option-spec';
 
 /** Seconds of a run that nothing else ends. */
@@ -275,6 +276,14 @@ export const RUN_OPTIONS = {
     max: DAY,
     help: 'How long to wait for a server that has gone.',
   },
+  'i-know-this-destroys-data-on': {
+    type: 'form',
+    group: RUN,
+    placeholder: 'address',
+    expected: 'PCI addresses separated by commas, such as 0000:01:00.0',
+    parse: parseAddresses,
+    help: 'Lets a workload write or trim real hardware, whose PCI address is repeated here. For the command line alone.',
+  },
   demo: {
     type: 'boolean',
     group: RUN,
@@ -410,6 +419,10 @@ function parseDistribution(law: string): Distribution | undefined {
 function parseProcessorList(text: string): readonly number[] | undefined {
   const numbers = parseProcessors(text);
   return numbers.length > 0 && numbers.every((number) => number < 1024) ? numbers : undefined;
+}
+
+function parseAddresses(text: string): readonly string[] | undefined {
+  return text.split(',').every(isPciAddress) ? text.split(',').map(pciAddress) : undefined;
 }
 
 type Criterion = Pick<SteadyCriterion, 'measure' | 'slope' | 'limit' | 'percent'>;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { statSync } from 'node:fs';
+import { trims, writes } from '../bench/job';
 import type { RunOptions, WorkloadOptions } from '../bench/options';
+import { isPciAddress, pciAddress } from '../kernel/pci-address';
 import {
   OUTPUT_OPTIONS,
   RUN_OPTIONS,
@@ -79,6 +81,7 @@ export function planBench(positionals: readonly string[], given: GivenOptions): 
   const runValues = run.values as RunValues;
   checkRun(jobs, runValues);
   checkReconnect(jobs, runValues, run.given, endpoints.all);
+  checkRealDevices(endpoints.all, jobs, runValues['i-know-this-destroys-data-on'] ?? []);
   return {
     endpoints: endpoints.all,
     jobs,
@@ -169,6 +172,36 @@ function splitNames(text: string): string[] {
     .filter((name) => name !== '');
 }
 
+/**
+ * What is behind a socket may be lost or not; a PCI device of this machine has somebody's data.
+ *
+ * @param confirmed addresses whose data may be destroyed
+ */
+function checkRealDevices(
+  endpoints: readonly string[],
+  jobs: readonly BenchJob[],
+  confirmed: readonly string[],
+): void {
+  const isDestroyed = (index: number): boolean =>
+    jobs.some(
+      ({ options: { workload, endpoints: at } }) =>
+        (writes(workload) || trims(workload)) && at?.includes(index) !== false,
+    );
+  const destroyed = endpoints
+    .filter((endpoint, index) => isPciAddress(endpoint) && isDestroyed(index))
+    .map(pciAddress);
+  const unconfirmed = destroyed.filter((address) => !confirmed.includes(address));
+  if (unconfirmed.length > 0)
+    throw new UsageError(
+      `This would destroy data on real hardware, ${unconfirmed.join(', ')}; if that is what you want, add --i-know-this-destroys-data-on ${destroyed.join(',')}`,
+    );
+  const idle = confirmed.find((address) => !destroyed.includes(address));
+  if (idle !== undefined)
+    throw new UsageError(
+      `--i-know-this-destroys-data-on names ${idle}, on which nothing is written or trimmed; leave it out`,
+    );
+}
+
 /** What jobs and run cannot do together. */
 function checkRun(jobs: readonly BenchJob[], { steadystate }: RunValues): void {
   const verifying = jobs.find(({ options }) => options.verify);
@@ -197,6 +230,11 @@ function checkReconnect(
   if (endpoints.length === 0)
     throw new UsageError(
       '--reconnect waits for a server that somebody starts again; name its endpoint, as the controller that bench starts by itself ends with it',
+    );
+  const pci = endpoints.find(isPciAddress);
+  if (pci !== undefined)
+    throw new UsageError(
+      `--reconnect waits for a server that is started again, and ${pci} is a device of this machine; leave it out`,
     );
   if (jobs.some(({ options }) => options.latencyTarget !== undefined))
     throw new UsageError(

@@ -5,7 +5,6 @@ import { mergeResults } from '../bench/job-result';
 import { LiveLine } from '../bench/live-line';
 import type { RunOptions } from '../bench/options';
 import { formatSize, parseSize } from '../bench/units';
-import { connect, type VfioUserDevice } from '../client';
 import { BenchOutput, type MeasuredPart } from './bench-output';
 import { OUTPUT_OPTIONS, RUN_OPTIONS, WORKLOAD_OPTIONS } from './bench-options';
 import { planBench, type BenchJob, type BenchPlan } from './bench-plan';
@@ -14,6 +13,7 @@ import { defineCommand } from './command';
 import { runDemo } from './demo';
 import { startEmbeddedEndpoint } from './embedded-endpoint';
 import { interruptible } from './interrupt';
+import { openEndpoint, type EndpointDevice } from './open-endpoint';
 import { UsageError, type CommandSpec } from './option-spec';
 import { complain, printable } from './output';
 
@@ -29,7 +29,7 @@ const SPEC = {
   positionals: [
     {
       name: 'endpoint',
-      help: "Path of a controller's socket, or SPDK's directory; several are measured together. Without one, a controller of this package is started and measured. A regular file is a job file of fio.",
+      help: "Path of a controller's socket, or SPDK's directory; or the PCI address of a controller bound to vfio-pci. Several are measured together. Without one, a controller of this package is started and measured. A regular file is a job file of fio.",
       optional: true,
       many: true,
     },
@@ -48,6 +48,10 @@ const SPEC = {
     [
       'bench /var/run/vfio-user/1 --latency_target 200us --latency_percentile 99 --iodepth 256',
       'Looks for the load at which 99 % of the I/Os take 200 microseconds at most.',
+    ],
+    [
+      'bench 0000:01:00.0 --rw randread --iodepth 64',
+      'Reads from an SSD of this machine that was given to vfio-pci by vfio-user bind.',
     ],
     ['bench job.fio --output-format json --output result.json', 'Runs a job file of fio.'],
   ],
@@ -92,7 +96,7 @@ async function run(
   output: BenchOutput,
   alias?: string,
 ): Promise<void> {
-  const devices: VfioUserDevice[] = [];
+  const devices: EndpointDevice[] = [];
   try {
     const { jobs } = plan;
     for (const endpoint of endpoints) devices.push(await open(endpoint, plan, signals.signal));
@@ -132,7 +136,7 @@ async function run(
         ...plan.run,
         ...output.runOptions,
         ...signals,
-        targetPids: devices.map((device) => device.serverPid),
+        targetPids: devices.map((device) => ('serverPid' in device ? device.serverPid : undefined)),
         onStart: () => {
           if (alias !== undefined) return;
           for (const job of jobs) for (const endpoint of endpointsOf(job, endpoints)) warn(job, endpoint);
@@ -158,7 +162,7 @@ async function run(
 const RECONNECT_DELAYS = { firstDelay: 10, longestDelay: 100 };
 
 /** Connects to an endpoint. Once connected, the signal does nothing: what was measured is to be told first. */
-async function open(endpoint: string, plan: BenchPlan, signal: AbortSignal): Promise<VfioUserDevice> {
+async function open(endpoint: string, plan: BenchPlan, signal: AbortSignal): Promise<EndpointDevice> {
   const { connectTimeout, timeout, reconnectTimeout: deadline } = plan;
   const timeouts = { connectTimeout, messageTimeout: timeout, quiesceTimeout: timeout };
   const reconnect = deadline === undefined ? false : { ...RECONNECT_DELAYS, deadline };
@@ -169,7 +173,7 @@ async function open(endpoint: string, plan: BenchPlan, signal: AbortSignal): Pro
   signal.addEventListener('abort', onAbort);
   try {
     signal.throwIfAborted();
-    return await connect(endpoint, { ...timeouts, reconnect, signal: connecting.signal });
+    return await openEndpoint(endpoint, { ...timeouts, reconnect, signal: connecting.signal });
   } finally {
     signal.removeEventListener('abort', onAbort);
   }

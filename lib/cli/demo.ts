@@ -95,7 +95,7 @@ function section(title: string): void {
 
 function summarize({ protocol, regions, pci, nvme, roundTrip }: DeviceReport): void {
   print(
-    `It speaks vfio-user ${protocol.version} and answers a message in ${'problem' in roundTrip ? '?' : String(roundTrip.sync.median)} us.`,
+    `It speaks vfio-user ${protocol?.version ?? '?'} and answers a message in ${'problem' in roundTrip ? '?' : String(roundTrip.sync.median)} us.`,
   );
   if (!('problem' in pci)) print(`PCI class: ${pci.class}`);
   const sizes = regions.flatMap((region) =>

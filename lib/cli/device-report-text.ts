@@ -3,7 +3,15 @@ import { formatSize } from '../bench/units';
 import { CommandSets } from '../nvme/spec';
 import { capabilityName, extendedCapabilityName, type Capability, type ExtendedCapability } from '../pci';
 import type { Capabilities } from '../protocol';
-import type { DeviceReport, IrqReport, NvmeReport, PciReport, Problem, RegionReport } from './device-report';
+import type {
+  DeviceReport,
+  IrqReport,
+  NvmeReport,
+  PciReport,
+  Problem,
+  ProtocolReport,
+  RegionReport,
+} from './device-report';
 import { hex, printable } from './output';
 import type { RoundTrip, RoundTripTimes } from './round-trip';
 
@@ -13,13 +21,7 @@ type Row = readonly string[];
 export function formatDeviceReport(report: DeviceReport): string {
   const { protocol, device, pci, nvme, roundTrip } = report;
   const sections: [string, readonly Row[]][] = [
-    [
-      `Protocol: vfio-user ${protocol.version}`,
-      [
-        ['this client', ...capabilityWords(protocol.client)],
-        ['the server', ...capabilityWords(protocol.server)],
-      ],
-    ],
+    protocol === null ? kernelSection(report.kernel) : protocolSection(protocol),
     [
       `Device: ${device.regions} regions, ${device.irqs} interrupt indexes, ${device.resettable ? 'can be reset' : 'offers no reset'}`,
       [],
@@ -28,10 +30,25 @@ export function formatDeviceReport(report: DeviceReport): string {
     ['Interrupts', report.irqs.flatMap(irqRow)],
     'problem' in pci ? [`PCI: ${pci.problem}`, []] : [`PCI: ${pciTitle(pci)}`, pciRows(pci)],
     ...nvmeSection(nvme),
-    roundTripSection(roundTrip),
+    roundTripSection(roundTrip, protocol === null ? 'Register access' : 'Message round trip'),
   ];
   const lines = sections.flatMap(([title, rows]) => ['', title, ...align(rows)]);
   return [report.endpoint, ...lines].map(printable).join('\n');
+}
+
+function protocolSection({ version, client, server }: ProtocolReport): [string, readonly Row[]] {
+  return [
+    `Protocol: vfio-user ${version}`,
+    [
+      ['this client', ...capabilityWords(client)],
+      ['the server', ...capabilityWords(server)],
+    ],
+  ];
+}
+
+function kernelSection(kernel: DeviceReport['kernel']): [string, readonly Row[]] {
+  const ways = { iommufd: 'iommufd', group: 'IOMMU group', noiommu: 'group without an IOMMU' };
+  return [`Kernel VFIO: through its ${ways[kernel?.through ?? 'group']}`, []];
 }
 
 /** Rows under a heading, their cells in columns. */
@@ -78,7 +95,8 @@ function access({ readable, writable }: RegionReport): string {
 function mapping({ mappable, areas, fds }: RegionReport): string {
   if (!mappable) return '';
   const where = areas.map(({ offset, size }) => `${hex(offset)}+${hex(size)}`).join(', ');
-  return `mappable ${where} (${fds === 1 ? '1 descriptor' : `${fds} descriptors`})`;
+  const descriptors = fds === undefined ? '' : ` (${fds === 1 ? '1 descriptor' : `${fds} descriptors`})`;
+  return `mappable ${where}${descriptors}`;
 }
 
 function irqRow(irq: DeviceReport['irqs'][number]): Row[] {
@@ -193,8 +211,8 @@ function nvmeRows({ capabilities, cap, cc, csts, doorbellsMappable }: NvmeReport
   ];
 }
 
-function roundTripSection(roundTrip: RoundTrip | Problem): [string, readonly Row[]] {
-  if ('problem' in roundTrip) return [`Message round trip: ${roundTrip.problem}`, []];
+function roundTripSection(roundTrip: RoundTrip | Problem, what: string): [string, readonly Row[]] {
+  if ('problem' in roundTrip) return [`${what}: ${roundTrip.problem}`, []];
   const row = (name: string, { min, median, max }: RoundTripTimes): Row => [
     name,
     `min ${min} us`,
@@ -202,7 +220,7 @@ function roundTripSection(roundTrip: RoundTrip | Problem): [string, readonly Row
     `max ${max} us`,
   ];
   return [
-    `Message round trip: ${roundTrip.samples} reads of 4 bytes each way`,
+    `${what}: ${roundTrip.samples} reads of 4 bytes each way`,
     [row('asynchronous', roundTrip.async), row('synchronous', roundTrip.sync)],
   ];
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
-import type { VfioUserDevice, VfioUserRegion } from '../client';
+import type { Negotiated } from '../client';
+import type { KernelDevice } from '../kernel';
 import { Register, decodeCapabilities, formatVersion, type ControllerCapabilities } from '../nvme/spec';
 import {
   PCI_CONFIG_BYTES,
@@ -16,10 +17,12 @@ import {
   type Capability,
   type CapabilityList,
   type ConfigHeader,
+  type DeviceRegion,
   type ExtendedCapability,
   type SparseArea,
 } from '../pci';
 import { IrqInfoFlag, RegionFlag, type Capabilities } from '../protocol';
+import type { EndpointDevice } from './open-endpoint';
 import { measureRoundTrip, type RoundTrip } from './round-trip';
 
 /** A region as the server describes it. Sizes and offsets are in bytes. */
@@ -32,8 +35,8 @@ export interface RegionReport {
   readonly mappable: boolean;
   /** Parts that can be mapped. */
   readonly areas: readonly SparseArea[];
-  /** Descriptors that the server sent. */
-  readonly fds: number;
+  /** Descriptors that the server sent; undefined of a device behind the kernel. */
+  readonly fds: number | undefined;
 }
 
 /** An interrupt index. */
@@ -76,17 +79,23 @@ export interface Problem {
   readonly problem: string;
 }
 
+/** What both sides of a connection have announced. */
+export interface ProtocolReport {
+  /** The version that both speak, such as `0.1`. */
+  readonly version: string;
+  readonly client: Capabilities;
+  readonly server: Capabilities;
+  /** The server's version data as it came. */
+  readonly serverJson: unknown;
+}
+
 /** All that can be known of a device without changing anything in it. With `--json` it is printed as it is. */
 export interface DeviceReport {
   readonly endpoint: string;
-  readonly protocol: {
-    /** The version that both speak, such as `0.1`. */
-    readonly version: string;
-    readonly client: Capabilities;
-    readonly server: Capabilities;
-    /** The server's version data as it came. */
-    readonly serverJson: unknown;
-  };
+  /** Null of a device behind the kernel. */
+  readonly protocol: ProtocolReport | null;
+  /** How the kernel was asked for the device; null of one behind a socket. */
+  readonly kernel: { readonly through: KernelDevice['through'] } | null;
   readonly device: { readonly resettable: boolean; readonly regions: number; readonly irqs: number };
   readonly regions: readonly (RegionReport | (Problem & { readonly index: number; readonly name: string }))[];
   readonly irqs: readonly (IrqReport | (Problem & { readonly index: number; readonly name: string }))[];
@@ -107,8 +116,7 @@ const CONFIG_CHUNK = 256;
  * @param deadline when the blocking messages end, in milliseconds of `performance.now()`: no timer can end them
  * @throws VfioUserError when the connection fails
  */
-export async function inspectDevice(device: VfioUserDevice, deadline = Infinity): Promise<DeviceReport> {
-  const { negotiated } = device;
+export async function inspectDevice(device: EndpointDevice, deadline = Infinity): Promise<DeviceReport> {
   const { resettable, regionCount, irqCount } = await device.info();
   const regions: DeviceReport['regions'][number][] = [];
   for (let index = 0; index < regionCount; index++) {
@@ -126,12 +134,8 @@ export async function inspectDevice(device: VfioUserDevice, deadline = Infinity)
   const isNvme = 'header' in pci && pci.header.classCode === NVME_CLASS;
   return {
     endpoint: device.name,
-    protocol: {
-      version: `${negotiated.major}.${negotiated.minor}`,
-      client: negotiated.client,
-      server: negotiated.server,
-      serverJson: negotiated.serverJson,
-    },
+    protocol: 'negotiated' in device ? protocolReport(device.negotiated) : null,
+    kernel: 'through' in device ? { through: device.through } : null,
     device: { resettable, regions: regionCount, irqs: irqCount },
     regions,
     irqs,
@@ -143,6 +147,10 @@ export async function inspectDevice(device: VfioUserDevice, deadline = Infinity)
   };
 }
 
+function protocolReport({ major, minor, client, server, serverJson }: Negotiated): ProtocolReport {
+  return { version: `${major}.${minor}`, client, server, serverJson };
+}
+
 /** The result, or what the device had against it. A connection that fails is not the device's answer. */
 async function attempt<T>(ask: () => Promise<T>): Promise<T | Problem> {
   try {
@@ -150,14 +158,18 @@ async function attempt<T>(ask: () => Promise<T>): Promise<T | Problem> {
   } catch (error) {
     const refused =
       error instanceof VfioUserError
-        ? ['ERR_VFIO_USER_REMOTE', 'ERR_VFIO_USER_UNSUPPORTED', 'ERR_VFIO_USER_PCI'].includes(error.code)
+        ? ['ERR_VFIO_USER_REMOTE', 'ERR_VFIO_USER_UNSUPPORTED', 'ERR_VFIO_USER_PCI'].includes(error.code) ||
+          error.syscall === 'pread'
         : error instanceof RangeError;
     if (!refused) throw error;
     return { problem: (error as Error).message };
   }
 }
 
-function regionReport(name: string, region: VfioUserRegion): RegionReport {
+function regionReport(
+  name: string,
+  region: DeviceRegion & { readonly flags: number; readonly fdCount?: number },
+): RegionReport {
   return {
     index: region.index,
     name,
@@ -185,7 +197,7 @@ function irqReport(
   };
 }
 
-async function pciReport(region: VfioUserRegion): Promise<PciReport> {
+async function pciReport(region: DeviceRegion): Promise<PciReport> {
   const config = await readConfig(region);
   const header = parseConfigHeader(config);
   return {
@@ -199,7 +211,7 @@ async function pciReport(region: VfioUserRegion): Promise<PciReport> {
 }
 
 /** Configuration space: its first 256 bytes, and the rest where there is something in it. */
-async function readConfig(region: VfioUserRegion): Promise<Uint8Array> {
+async function readConfig(region: DeviceRegion): Promise<Uint8Array> {
   const size = Math.min(region.size, PCIE_CONFIG_BYTES);
   const config = new Uint8Array(size);
   for (let offset = 0; offset < size; offset += CONFIG_CHUNK) {
@@ -217,7 +229,7 @@ async function readConfig(region: VfioUserRegion): Promise<Uint8Array> {
   return config;
 }
 
-async function readChunk(region: VfioUserRegion, offset: number, length: number): Promise<Uint8Array> {
+async function readChunk(region: DeviceRegion, offset: number, length: number): Promise<Uint8Array> {
   try {
     return await region.readBytes(offset, length);
   } catch (error) {
@@ -228,7 +240,7 @@ async function readChunk(region: VfioUserRegion, offset: number, length: number)
   }
 }
 
-async function nvmeReport(bar: VfioUserRegion): Promise<NvmeReport> {
+async function nvmeReport(bar: DeviceRegion): Promise<NvmeReport> {
   const cap = await bar.read64(Register.cap);
   return {
     version: formatVersion(await bar.read32(Register.vs)),

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: MIT
-import { connect, type VfioUserDevice } from '../client';
 import { VfioUserError } from '../errors';
 import { defineCommand } from './command';
 import { inspectDevice, type DeviceReport } from './device-report';
 import { formatDeviceReport } from './device-report-text';
+import { ENDPOINT_HELP, openEndpoint, type EndpointDevice } from './open-endpoint';
 import type { CommandSpec } from './option-spec';
 import { hex, print } from './output';
 
 const SPEC = {
   name: 'info',
   summary: 'Show what a device is: protocol, regions, interrupts, PCI and NVMe identity. Changes nothing.',
-  positionals: [{ name: 'endpoint', help: "Path of the device's socket, or SPDK's directory." }],
+  positionals: [{ name: 'endpoint', help: ENDPOINT_HELP }],
   options: {
     json: { type: 'boolean', help: 'Print JSON.' },
     timeout: {
@@ -26,7 +26,7 @@ const SPEC = {
 /** `vfio-user info` */
 export const info = defineCommand(SPEC, async ({ json, timeout }, [endpoint = '']) => {
   const milliseconds = timeout * 1000;
-  await using device = await connect(endpoint, {
+  await using device = await openEndpoint(endpoint, {
     connectTimeout: milliseconds,
     messageTimeout: milliseconds,
   });
@@ -35,7 +35,7 @@ export const info = defineCommand(SPEC, async ({ json, timeout }, [endpoint = ''
 });
 
 /** What a device answers within a time, after which it is closed. */
-async function withinTime(device: VfioUserDevice, milliseconds: number): Promise<DeviceReport> {
+async function withinTime(device: EndpointDevice, milliseconds: number): Promise<DeviceReport> {
   const deadline = performance.now() + milliseconds;
   const timer = setTimeout(() => void device.close(), milliseconds);
   try {

@@ -82,6 +82,8 @@ const OTHERWISE: Readonly<Record<string, string>> = {
 
 /** Options that a section may have, and those that hold for the whole run. */
 const SECTION_NAMES = new Map([...optionNames(WORKLOAD_OPTIONS), [FILENAME, FILENAME] as const]);
+/** What a file must not ask for: another could have written it. */
+const LINE_ALONE: ReadonlySet<string> = new Set(['demo', 'i-know-this-destroys-data-on']);
 const RUN_NAMES = new Map([...optionNames(RUN_OPTIONS), ...optionNames(OUTPUT_OPTIONS)]);
 
 /**
@@ -147,7 +149,7 @@ function takeOption(
       `${where}: unknown option '${key}'; ${guess === undefined ? '"vfio-user help bench" lists the options' : `did you mean ${guess}?`}`,
     );
   }
-  if (name === 'demo') throw new UsageError(`${where}: 'demo' is for the command line alone`);
+  if (LINE_ALONE.has(name)) throw new UsageError(`${where}: '${name}' is for the command line alone`);
   if (section.has(name)) throw new UsageError(`${where}: '${key}' is given twice in this section`);
   section.set(name, { text: value ?? true, subject: `${where}: ${key}` });
 }

@@ -1,8 +1,10 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: MIT
 import { bench } from './bench';
+import { bind, unbind } from './bind';
 import { closest } from '../closest';
 import { printHelp, type Command } from './command';
+import { devices } from './devices';
 import { reportFailure } from './failure';
 import { PROGRAM, wrapText } from './help';
 import { helpCommands } from './help-command';
@@ -15,7 +17,7 @@ import { serveNvme } from './serve';
 import { bold, columnsOf, styleOf } from './style';
 import { packageVersion } from './version';
 
-const DOING: readonly Command[] = [info, bench, report, serveNvme];
+const DOING: readonly Command[] = [info, bench, report, serveNvme, devices, bind, unbind];
 const COMMANDS: readonly Command[] = [...DOING, ...helpCommands(DOING, overview, find)];
 
 /** What the program is, its commands, and what its exit status means. */
@@ -33,7 +35,7 @@ function overview(): void {
       `${heading('Usage')} ${PROGRAM} <command> [arguments]`,
       '',
       ...wrapText(
-        'Drive, serve and benchmark PCI devices that live in another process, over the vfio-user protocol.',
+        'Drive, serve and benchmark PCI devices that live in another process, over the vfio-user protocol, or in this machine, through the kernel.',
         width,
       ),
       '',
@@ -47,7 +49,7 @@ function overview(): void {
       ]),
       '',
       ...wrapText(
-        `An endpoint is the path of a device's socket, SPDK's directory with a socket "cntrl", or @name for an abstract socket. Try it without any device: ${PROGRAM} bench --demo`,
+        `An endpoint is the path of a device's socket, SPDK's directory with a socket "cntrl", @name for an abstract socket, or the PCI address of a device bound to vfio-pci. Try it without any device: ${PROGRAM} bench --demo`,
         width,
       ),
       '',

@@ -3,6 +3,7 @@ import { EventEmitter } from 'node:events';
 import { memoize } from '../async';
 import { devicesOf, type DmaContainer } from '../dma/container';
 import { VfioUserError, outOfRange } from '../errors';
+import { IrqExclusion } from '../irq/exclusion';
 import { PCIE_CONFIG_BYTES } from '../pci/config-header';
 import {
   PciIrq,
@@ -15,6 +16,7 @@ import {
   type PciRegionName,
   type RegisterSpace,
 } from '../pci/device';
+import { PciFunction } from '../pci/pci-function';
 import {
   Command,
   DeviceFlag,
@@ -32,11 +34,9 @@ import type { DirtyLog } from './dirty-log';
 import type { VfioUserDmaTarget } from './dma-target';
 import { MAX_REGIONS } from './identity';
 import { VfioUserIrq } from './irq';
-import { IrqExclusion } from './irq-exclusion';
 import type { Link, LinkState } from './link';
 import { DeviceMigration } from './migration';
 import { OpenParts } from './open-parts';
-import { PciFunction } from './pci-function';
 import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
 import { VfioUserRegion, type RegionAccess } from './region';
 import { describeRegion } from './region-description';

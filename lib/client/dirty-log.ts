@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { DmaRange } from '../dma/memory';
 import { formatRange } from '../dma/table';
-import type { DmaDevices, DmaTarget, DmaTargetLog } from '../dma/target';
+import type { DmaDevices, DmaTarget, DmaTargetLog, TargetRange } from '../dma/target';
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import {
   DirtyBitmap,
@@ -183,7 +183,7 @@ export class DeviceDirtyLog implements DirtyLog, DmaTargetLog {
     return this.#pageSize;
   }
 
-  async unmap(range: DmaRange): Promise<void> {
+  async unmap(range: TargetRange): Promise<void> {
     const pages = this.#logged();
     // As in a report, memory without a descriptor is written by message only, and our own account of that is complete.
     if (range.fd === null) {

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT
 import type { DmaRange } from '../dma/memory';
-import { mayStillHold, type DmaChange, type DmaDevices, type DmaTarget } from '../dma/target';
+import {
+  mayStillHold,
+  type DmaChange,
+  type DmaDevices,
+  type DmaTarget,
+  type TargetRange,
+} from '../dma/target';
 import { VfioUserError, asError } from '../errors';
 import { Command, commandName } from '../protocol/commands';
 import { DmaMapFlag, DmaUnmapFlag } from '../protocol/constants';
@@ -104,7 +110,7 @@ export class VfioUserDmaTarget implements DmaTarget {
   }
 
   /** Sends one message with libvfio-user's flag for all ranges. A server that does not know the flag refuses it, with one of several errors. */
-  async unmapAll(ranges: readonly DmaRange[]): Promise<(Error | null)[]> {
+  async unmapAll(ranges: readonly TargetRange[]): Promise<(Error | null)[]> {
     for (const range of ranges) this.#told.delete(range);
     const connection = this.#connection;
     const request = { flags: DmaUnmapFlag.all, address: 0, size: 0 };

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { VfioUserError, outOfRange } from '../errors';
+import { IrqExclusion } from '../irq/exclusion';
+import { spinOf, type IrqOptions } from '../irq/options';
+import type { IrqTarget, VectorSelection } from '../irq/targets';
+import { IrqVector } from '../irq/vector';
 import { EventFd } from '../native';
 import { PciIrq, type DeviceIrq } from '../pci/device';
 import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type SetIrqsRequest } from '../protocol';
 import type { Connection } from '../transport';
 import type { Asked } from './ask';
-import { IrqExclusion } from './irq-exclusion';
-import { IrqVector, type IrqHandler, type IrqOptions } from './irq-vector';
 import type { Link } from './link';
 
 /** What the server told about an interrupt index. */
@@ -17,27 +19,10 @@ export interface IrqDescription {
   readonly flags: number;
 }
 
-/** Where the signals of a vector go: to a function, to an eventfd, which stays the caller's, or nowhere (null). */
-export type IrqTarget = IrqHandler | EventFd | null;
-
-/** Vectors that an action is for: a range of them, or an array whose element n tells whether vector n is meant. */
-export type VectorSelection =
-  | {
-      /** First vector. Default 0. */
-      readonly start?: number;
-      /** Number of vectors, at least 1. Default: all from `start` on. */
-      readonly count?: number;
-      /** Always absent, which tells a range from an array. */
-      readonly length?: never;
-    }
-  | readonly boolean[];
-
 /** libvfio-user and QEMU take at most this many descriptors with one message, whatever they announce. */
 const MAX_FDS = 16;
 /** Most vectors of an index, far more than the 2048 of MSI-X. What a server announces beyond that is left out. */
 const MAX_VECTORS = 65_535;
-/** Default of `spin` in microseconds: as long as KVM looks for work before a processor sleeps (`halt_poll_ns`). */
-const DEFAULT_SPIN = 200;
 
 /** An interrupt index of a vfio-user device: INTx, MSI, MSI-X, ERR or REQ. */
 export class VfioUserIrq implements DeviceIrq {
@@ -363,22 +348,5 @@ export class VfioUserIrq implements DeviceIrq {
     const payload = encodeSetIrqsRequest({ ...request, index: this.index });
     const signals = request.action === 'trigger' && request.data !== 'eventfd' && request.count > 0;
     await to.request({ command: Command.deviceSetIrqs, payload, fds, loss: signals ? 'fail' : undefined });
-  }
-}
-
-/** Microseconds for which the event loop does not sleep. */
-function spinOf({ mode = 'interrupt', spin }: IrqOptions): number {
-  if (spin !== undefined && mode !== 'adaptive')
-    throw invalidArgument(`spin goes with the mode adaptive, not with ${mode}; leave it out`);
-  if (spin !== undefined && !(spin >= 0)) throw outOfRange(`spin is a time from 0 µs on, got ${spin}`);
-  switch (mode) {
-    case 'interrupt':
-      return 0;
-    case 'adaptive':
-      return spin ?? DEFAULT_SPIN;
-    case 'poll':
-      return Infinity;
-    default:
-      throw invalidArgument(`There is no mode ${String(mode)}; the modes are interrupt, adaptive and poll`);
   }
 }

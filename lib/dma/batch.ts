@@ -161,6 +161,7 @@ class BatchPlan {
       );
     }
     const range = new MappedRange(options, this.#directDma, this.#devices);
+    this.#devices.checkSpans(range);
     this.#table.add(range);
     if (this.#left.overlap(range.iova, range.size) !== undefined) {
       this.runs.push([]);

@@ -4,6 +4,7 @@ import { pageSize } from '../native';
 import type { DeviceDma, DmaMemory } from '../pci/device';
 import type { DirtyBitmap } from '../protocol/dirty-pages';
 import { DmaBatch, assertDone } from './batch';
+import { intersect, type IovaSpan } from './iova-spans';
 import {
   BorrowedFiles,
   HUGE_PAGE,
@@ -39,10 +40,14 @@ export interface DmaPlace {
   readonly offset: number;
 }
 
-/** Allocations begin above 4 GiB, clear of addresses that callers like to choose themselves. */
-const ALLOCATION_BASE = 1n << 32n;
-/** NVMe and many other devices have at most 48 address bits. */
-const ALLOCATION_LIMIT = 1n << 47n;
+/**
+ * Where allocations are made: above 4 GiB, clear of addresses that callers like to choose themselves, and then below for a
+ * device that cannot be told of others. NVMe and many other devices have at most 48 address bits.
+ */
+const ALLOCATION_SPANS: readonly IovaSpan[] = [
+  { first: 1n << 32n, last: (1n << 47n) - 1n },
+  { first: 1n << 20n, last: (1n << 32n) - 1n },
+];
 
 /** The devices of a container, for the code that adds and removes them. It is no part of the public API. */
 export let devicesOf: (container: DmaContainer) => DmaDevices;
@@ -207,6 +212,19 @@ export class DmaContainer implements DeviceDma {
     return Math.max(pageSize, this.#devices.pageSize);
   }
 
+  /** @throws VfioUserError ERR_VFIO_USER_DMA when no device could be told of so many free addresses */
+  #findGap(size: number, alignment: number): bigint {
+    const { ranges, iovaSpans } = this.#devices;
+    for (const { first, last } of intersect(ALLOCATION_SPANS, iovaSpans)) {
+      const iova = ranges.findGap(size, alignment, first, last + 1n);
+      if (iova !== undefined) return iova;
+    }
+    throw new VfioUserError(
+      'ERR_VFIO_USER_DMA',
+      `no ${size} free bytes of I/O address space are left; unmap something, or map at an address of your own. Mapped: ${this.dump()}`,
+    );
+  }
+
   #get(iova: bigint, size: number): MappedRange {
     const range = this.#devices.ranges.get(iova, size);
     if (range === undefined) throw notMapped({ iova, size }, this.#devices.ranges);
@@ -220,14 +238,7 @@ export class DmaContainer implements DeviceDma {
     const rounded = Math.ceil(size / unit) * unit;
     // Aligned to huge pages whenever large, so that a server can map it so: SPDK ignores other memory for real DMA.
     const alignment = rounded >= HUGE_PAGE ? HUGE_PAGE : pageSize;
-    const { ranges } = this.#devices;
-    const iova = ranges.findGap(rounded, Math.max(alignment, unit), ALLOCATION_BASE, ALLOCATION_LIMIT);
-    if (iova === undefined) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_DMA',
-        `no ${rounded} free bytes of I/O address space are left; unmap something, or map at an address of your own. Mapped: ${this.dump()}`,
-      );
-    }
+    const iova = this.#findGap(rounded, Math.max(alignment, unit));
     const range = new MappedRange({ iova, size: rounded }, this.#directDma, this.#devices);
     this.#devices.enter(range);
     try {

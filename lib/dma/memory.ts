@@ -122,11 +122,14 @@ export class MappedRange implements DmaMapping {
   }
 
   get buffer(): ArrayBuffer | null {
-    if (this.#file === null) return null;
-    if (this.#mapping !== null) return this.#mapping.buffer;
-    if (this.#released) return new ArrayBuffer(0);
-    this.#mapping = Mapping.map(this.#file.fd, this.#offset, this.size);
-    return this.#mapping.buffer;
+    if (this.#released && this.#file !== null && this.#mapping === null) return new ArrayBuffer(0);
+    return this.memory()?.buffer ?? null;
+  }
+
+  memory(): Mapping | null {
+    if (this.#file !== null && !this.#released)
+      this.#mapping ??= Mapping.map(this.#file.fd, this.#offset, this.size);
+    return this.#mapping;
   }
 
   /** Whether the container has let go of it. */

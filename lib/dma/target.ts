@@ -1,14 +1,26 @@
 // SPDX-License-Identifier: MIT
 import { Mutex } from '../async';
 import { VfioUserError, asError } from '../errors';
+import type { Mapping } from '../native';
 import { DirtyBitmap, MIN_DIRTY_PAGE_SIZE } from '../protocol/dirty-pages';
+import { ALL_ADDRESSES, contains, formatSpans, intersect, type IovaSpan } from './iova-spans';
 import { readMemory, writeMemory, type DmaRange, type MappedRange } from './memory';
 import { IovaTable, formatRange, type IovaRange } from './table';
+
+/** A range, and its memory in this process for a device that is given that instead of a file. */
+export interface TargetRange extends DmaRange {
+  /**
+   * Our own mapping of the range; null when it has no file. It lives until the last device has let go of the range.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_SYSTEM when it cannot be mapped
+   */
+  memory(): Mapping | null;
+}
 
 /** What a device is told: that it may access a range, or that it may do so no more. */
 export interface DmaChange {
   readonly kind: 'map' | 'unmap';
-  readonly range: DmaRange;
+  readonly range: TargetRange;
 }
 
 /** A device that is told what a container maps, however it is reached. */
@@ -19,6 +31,8 @@ export interface DmaTarget {
   readonly maxDmaMaps: number;
   /** Addresses, sizes and offsets must be multiples of this many bytes: the smallest page that the device takes. */
   readonly dmaPageSize: number;
+  /** Addresses that can be mapped, sorted; all when it is absent. They may become fewer while nothing else is mapped. */
+  readonly iovaSpans?: readonly IovaSpan[];
   /**
    * Tells the device of changes, in their order and behind those of earlier calls, without waiting for one before the next.
    * A device that is gone has nothing that could be unmapped.
@@ -32,7 +46,7 @@ export interface DmaTarget {
    * @param ranges what the device has, none of which may be left
    * @returns by index, null or why it failed. Never rejects
    */
-  unmapAll(ranges: readonly DmaRange[]): Promise<readonly (Error | null)[]>;
+  unmapAll(ranges: readonly TargetRange[]): Promise<readonly (Error | null)[]>;
   readonly dirtyLog: DmaTargetLog;
 }
 
@@ -48,7 +62,7 @@ export interface DmaTargetLog {
    */
   checkUnmap(range: DmaRange): number;
   /** Takes a range from the device; what the device tells that it has written joins the log. */
-  unmap(range: DmaRange): Promise<void>;
+  unmap(range: TargetRange): Promise<void>;
   /** The dirty pages of a range, which become clean. */
   take(iova: bigint, length: number, pageSize: number): DirtyBitmap;
 }
@@ -118,6 +132,14 @@ export class DmaDevices {
     return Math.min(...[...this.#targets].map(({ maxDmaMaps }) => maxDmaMaps));
   }
 
+  /** The addresses that every device can be told of. */
+  get iovaSpans(): readonly IovaSpan[] {
+    return [...this.#targets].reduce(
+      (left, { iovaSpans }) => intersect(left, iovaSpans ?? ALL_ADDRESSES),
+      [...ALL_ADDRESSES],
+    );
+  }
+
   /** Runs an action while nothing else changes the table, but for mappings that are closed meanwhile. */
   alone<T>(action: () => Promise<T>): Promise<T> {
     return this.#mutex.run(async () => {
@@ -172,6 +194,7 @@ export class DmaDevices {
    */
   enter(range: MappedRange): void {
     this.assertOpen();
+    this.checkSpans(range);
     for (const target of this.#targets) {
       if (this.ranges.size < target.maxDmaMaps) continue;
       throw new VfioUserError(
@@ -180,6 +203,11 @@ export class DmaDevices {
       );
     }
     this.ranges.add(range);
+  }
+
+  /** @throws VfioUserError ERR_VFIO_USER_DMA when a device cannot be told of the addresses of a range */
+  checkSpans(range: IovaRange): void {
+    for (const target of this.#targets) checkSpans(target, range);
   }
 
   /** Tells the devices of a range that was entered; when one refuses, the others forget it again, and so does the table. */
@@ -396,6 +424,7 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
   }
   const unit = BigInt(target.dmaPageSize);
   for (const range of ranges) {
+    checkSpans(target, range);
     if (range.iova % unit === 0n && BigInt(range.size) % unit === 0n && BigInt(range.fdOffset) % unit === 0n)
       continue;
     throw new VfioUserError(
@@ -403,6 +432,15 @@ function checkTarget(target: DmaTarget, ranges: readonly MappedRange[]): void {
       `${target.name} takes DMA mappings of pages of ${target.dmaPageSize} bytes, of which ${formatRange(range)} is not made; align its address, size and offset`,
     );
   }
+}
+
+/** @throws VfioUserError ERR_VFIO_USER_DMA when a device cannot be told of the addresses of a range */
+function checkSpans({ name, iovaSpans }: DmaTarget, range: IovaRange): void {
+  if (iovaSpans === undefined || contains(iovaSpans, range)) return;
+  throw new VfioUserError(
+    'ERR_VFIO_USER_DMA',
+    `${formatRange(range)} is not within the addresses that the IOMMU lets ${name} use: ${formatSpans(iovaSpans)}; choose an address there, or allocate()`,
+  );
 }
 
 /**

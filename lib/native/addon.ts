@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import load from 'node-gyp-build';
 import { VfioUserError, systemError } from '../errors';
+import type { VfioAddon } from './vfio/addon';
 
 /**
  * The functions of the C++ addon. Numbers that they return are results when 0 or above, and `-errno` when negative.
@@ -13,6 +14,7 @@ export interface NativeAddon {
 
   close(fd: number): number;
   duplicate(fd: number): number;
+  openDevice(path: string): number;
   fileSize(fd: number): number;
   zeroRange(fd: number, offset: number, length: number, deallocate: boolean): number;
 
@@ -39,6 +41,9 @@ export interface NativeAddon {
   setWatcherRef(watcher: number, on: boolean): number;
   unwatch(watcher: number): number;
 
+  /** The functions of `native/vfio`. */
+  readonly vfio: VfioAddon;
+
   /** The functions of `native/nvme`. `lib/nvme/host` declares and calls them; this room knows nothing of NVMe. */
   readonly nvme: unknown;
 
@@ -54,6 +59,7 @@ export interface NativeAddon {
   ): ArrayBuffer | number;
   unmap(buffer: ArrayBuffer, slot: number): number;
   mappingCount(): number;
+  restoreDevices(): number;
   isLost(slot: number): boolean;
 }
 

@@ -9,6 +9,8 @@ export {
   type MappingOptions,
   type SharedMemoryOptions,
   createSharedMemory,
+  restoreDeviceMappings,
 } from './memory';
 export { pageSize } from './page-size';
 export { type PeerCredentials, Socket, SocketWatcher, isAbstractPath } from './socket';
+export * from './vfio';

@@ -63,6 +63,20 @@ const live = new Map<number, WeakRef<Mapping>>();
 let lostWatcher: Watcher | undefined;
 const slotOut = new Int32Array(1);
 
+/** The slot of a live mapping, by which the addon finds its address. For this room alone. */
+export let slotOf: (mapping: Mapping) => number;
+
+/**
+ * Maps the memory of devices again that was away when it was accessed: a device that is reset, or whose memory decoding is
+ * off, does not answer, and its memory reads as ones meanwhile. This happens by itself in the next turn of the event loop
+ * of the thread that made the access; call it when it is known that the device answers again.
+ *
+ * @returns number of mappings, of all threads
+ */
+export function restoreDeviceMappings(): number {
+  return addon().restoreDevices();
+}
+
 /** Listens, without keeping the process alive, to the event that the addon's SIGBUS guard signals. */
 function watchForLoss(): void {
   if (lostWatcher !== undefined) return;
@@ -71,6 +85,7 @@ function watchForLoss(): void {
   // is loaded twice: all are called before the first one's read takes effect.
   lostWatcher = new Watcher(event, Ready.read, false, () => {
     addon().eventfdRead(event);
+    restoreDeviceMappings();
     for (const reference of live.values()) {
       const mapping = reference.deref();
       if (mapping !== undefined) tellLoss(mapping);
@@ -86,7 +101,8 @@ let tellLoss: (mapping: Mapping) => void;
  * A shared mapping of a file, as an ArrayBuffer.
  *
  * When the file is truncated under the mapping, its lost part reads as zero, {@link lost} becomes true and
- * {@link onLost} is called; without this guard the process would die of SIGBUS.
+ * {@link onLost} is called; without this guard the process would die of SIGBUS. The memory of a device is not lost
+ * but away for a while, and reads as ones until the device answers again.
  */
 export class Mapping {
   /** The bytes. Detached once closed: its length is 0, and typed arrays over it read `undefined`. */
@@ -177,6 +193,7 @@ export class Mapping {
   }
 
   static {
+    slotOf = (mapping) => mapping.#slot;
     tellLoss = (mapping) => {
       if (mapping.#told || !mapping.lost) return;
       mapping.#told = true;

@@ -31,5 +31,7 @@ export type {
   VendorDeclaration,
 } from './declaration';
 export * from './device';
+export type { ProbedBar } from './bar-probe';
 export * from './names';
+export type { FunctionSwitches, PciFunction, SizedBar } from './pci-function';
 export { RegisterAccess, type RegisterWidth, type Registers } from './registers';

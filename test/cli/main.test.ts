@@ -8,7 +8,7 @@ afterAll(() => {
   scratch.remove();
 });
 
-const COMMANDS = 'the commands are info, bench, report, serve nvme, completion, help';
+const COMMANDS = 'the commands are info, bench, report, serve nvme, devices, bind, unbind, completion, help';
 
 test.each(['--help', '-h'])('%s names the commands on stdout', async (option) => {
   const { stdout, ...rest } = await cli(scratch, option);
@@ -26,7 +26,7 @@ test.each(['--version', '-V'])('%s is that of the package', async (option) => {
   expect(await cli(scratch, option)).toEqual({ status: 0, signal: null, stdout: `${version}\n`, stderr: '' });
 });
 
-test.each(['info', 'bench', 'report', 'serve nvme', 'completion', 'help'])(
+test.each(['info', 'bench', 'report', 'serve nvme', 'devices', 'bind', 'unbind', 'completion', 'help'])(
   '%s --help shows its options, and does nothing',
   async (command) => {
     const { stdout, ...rest } = await cli(scratch, ...command.split(' '), '--no-such-option=1', '--help');
@@ -45,7 +45,7 @@ test.each([
   [['--json', 'info'], 'Unknown option --json before a command; --help tells more'],
   [
     ['info'],
-    "Missing <endpoint>: Path of the device's socket, or SPDK's directory. Usage: vfio-user info <endpoint> [options]",
+    "Missing <endpoint>: Path of the device's socket, or SPDK's directory; or the PCI address of a device bound to vfio-pci. Usage: vfio-user info <endpoint> [options]",
   ],
   [['info', 'a', 'b'], "Unexpected argument 'b'. Usage: vfio-user info <endpoint> [options]"],
   [['info', 'a', '--jsno'], 'Unknown option --jsno; did you mean --json?'],

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** How the event loop waits for interrupts: asleep, awake for a while, or always awake. */
-import type { IrqOptions, VfioUserIrq } from '../../lib/client';
+import type { VfioUserIrq } from '../../lib/client';
+import type { IrqOptions } from '../../lib/irq';
 import { EventFd } from '../../lib/native';
 import { loopSleeps } from '../support/wait';
 import { GET_IRQ_INFO, SET_IRQS, atEnd, fakeDevice, u32, until, type FakeServer } from './support';

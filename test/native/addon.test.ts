@@ -13,10 +13,14 @@ function thrownBy(call: () => unknown): string {
   return 'nothing';
 }
 
+/** Parts of the addon that are objects of functions. */
+const PARTS = ['nvme', 'vfio'] as const;
+
 /** Calls a function of the addon, `nvme.NAME` for one of its part for NVMe, with anything. */
 function call(name: string, values: unknown[], self?: unknown): unknown {
-  const [owner, key] = name.startsWith('nvme.') ? [addon().nvme as object, name.slice(5)] : [addon(), name];
-  return Reflect.apply(Reflect.get(owner, key) as () => unknown, self, values);
+  const [part, inPart] = name.split('.');
+  const owner = inPart === undefined ? addon() : (Reflect.get(addon(), part as string) as object);
+  return Reflect.apply(Reflect.get(owner, inPart ?? name) as () => unknown, self, values);
 }
 
 /** The module, loaded anew. */
@@ -75,8 +79,10 @@ describe('arguments that do not fit', () => {
     new Uint8Array(1),
   ];
   const functions = [
-    ...Object.keys(addon()).filter((name) => !['lostEvent', 'mappingCount', 'nvme'].includes(name)),
-    ...Object.keys(addon().nvme as object).map((name) => `nvme.${name}`),
+    ...Object.keys(addon()).filter(
+      (name) => !['lostEvent', 'mappingCount', 'restoreDevices', ...PARTS].includes(name),
+    ),
+    ...PARTS.flatMap((part) => Object.keys(addon()[part] as object).map((name) => `${part}.${name}`)),
   ];
 
   test.each(functions)('%s without arguments throws a TypeError', (name) => {

@@ -80,6 +80,34 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
 
+  /** Loses the memory of a device, which comes back: what stands in for it reads as ones, and goes with
+   * Restore. */
+  void Suspend(int rounds) {
+    const uint64_t ones = ~uint64_t{0};
+    for (int round = 0; round < rounds && !failed.load(); round++) {
+      if (ftruncate(file_, static_cast<off_t>(page_size_)) == -1) return Fail("ftruncate");
+      if (pwrite(file_, &kPattern, sizeof(kPattern), 0) != sizeof(kPattern)) return Fail("pwrite");
+      const int protection = round % 2 == 0 ? PROT_READ | PROT_WRITE : PROT_READ;
+      if (mmap(At(kVictim), page_size_, protection, MAP_SHARED | MAP_FIXED, file_, 0) == MAP_FAILED)
+        return Fail("mmap");
+      const int slot =
+          bus_error_guard::Add({At(kVictim), page_size_, page_size_, round % 2 == 0, file_, 0}, event_);
+      if (*Word(kVictim) != kPattern) Fail("a device's memory is not its own");
+      if (ftruncate(file_, 0) == -1) return Fail("ftruncate");
+      if (*Word(kVictim) != ones) Fail("memory that is away does not read as ones");
+      if (bus_error_guard::IsLost(slot)) Fail("a device's memory is lost for good");
+      bus_error_guard::Restore();
+      if (*Word(kVictim) != ones) Fail("memory that is still away does not read as ones after Restore");
+      if (ftruncate(file_, static_cast<off_t>(page_size_)) == -1) return Fail("ftruncate");
+      if (pwrite(file_, &kPattern, sizeof(kPattern), 0) != sizeof(kPattern)) return Fail("pwrite");
+      bus_error_guard::Restore();
+      if (*Word(kVictim) != kPattern) Fail("a device's memory has not come back");
+      uint64_t count = 0;
+      if (read(event_, &count, sizeof(count)) != sizeof(count)) Fail("the event was not signalled");
+      bus_error_guard::Remove(slot);
+    }
+  }
+
   /** Lets two ranges come and go by turns. They take the slot that was freed last, which is that of the
    * other. */
   void Churn(const std::atomic<bool>& done) {
@@ -136,7 +164,10 @@ int main(int count, char** arguments) {
   std::vector<Arena*> arenas;
   for (int index = 0; index < kThreads; index++) arenas.push_back(new Arena(page_size));
   for (Arena* arena : arenas) {
-    faulting.emplace_back([=] { arena->Fault(rounds); });
+    faulting.emplace_back([=] {
+      arena->Suspend(rounds);
+      arena->Fault(rounds);
+    });
     churning.emplace_back([=, &done] { arena->Churn(done); });
   }
   for (auto& thread : faulting) thread.join();

@@ -2,8 +2,8 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Mutex } from '../async';
 import { VfioUserError, outOfRange } from '../errors';
-import type { Capability, CapabilityList, ExtendedCapability } from '../pci/capabilities';
-import { parseCapabilities, parseExtendedCapabilities } from '../pci/capability-list';
+import type { Capability, CapabilityList, ExtendedCapability } from './capabilities';
+import { parseCapabilities, parseExtendedCapabilities } from './capability-list';
 import {
   PCIE_CONFIG_BYTES,
   PCI_CONFIG_BYTES,
@@ -14,8 +14,8 @@ import {
   parseConfigHeader,
   type Bar,
   type ConfigHeader,
-} from '../pci/config-header';
-import { PciRegion, type Device, type DeviceRegion } from '../pci/device';
+} from './config-header';
+import { PciRegion, type Device, type DeviceRegion } from './device';
 import { probeBars, type ProbedBar } from './bar-probe';
 
 /** A base address register, and the size of the region behind it in bytes. */

@@ -8,30 +8,6 @@ import { SignalStream, type SignalSource } from './signal-stream';
 /** Receives the number of signals since its last call. INTx is unmasked when it is done: a promise is waited for. */
 export type IrqHandler = (signals: number) => unknown;
 
-/**
- * How the event loop waits for the signals of a vector that a handler or loop listens to.
- *
- * - `interrupt`: it sleeps until a signal wakes it
- * - `adaptive`: after each signal it looks for the next one for a while without sleeping, and then sleeps
- * - `poll`: it never sleeps
- *
- * Waking a thread takes 10 to 50 µs, looking for a signal about one; but a loop that does not sleep keeps a processor busy.
- * In each mode the loop serves everything else too: while it has other work, it looks once a turn; while it has none, it
- * does nothing but look, for 50 µs at most, or until a descriptor is ready.
- */
-export type IrqMode = 'interrupt' | 'adaptive' | 'poll';
-
-/** How vectors are enabled. */
-export interface IrqOptions {
-  /** Default `interrupt`. */
-  readonly mode?: IrqMode;
-  /**
-   * How long the event loop of mode `adaptive` looks for another signal before it sleeps, in microseconds, counted from
-   * the moment it begins to listen and from each signal. Choose more than the usual time between signals. Default 200.
-   */
-  readonly spin?: number;
-}
-
 /** What a vector asks of the interrupt index that it belongs to. */
 export interface VectorOwner {
   /** Name of the endpoint, for messages. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { PciCommand, PciConfig, type Bar, type ConfigHeader } from '../pci/config-header';
-import type { DeviceRegion } from '../pci/device';
+import { PciCommand, PciConfig, type Bar, type ConfigHeader } from './config-header';
+import type { DeviceRegion } from './device';
 
 /** A base address register as its writable bits show it. */
 export interface ProbedBar {

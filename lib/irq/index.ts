@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+export type { IrqMode, IrqOptions } from './options';
+export type { SignalStream } from './signal-stream';
+export type { IrqTarget, VectorSelection } from './targets';
+export type { IrqHandler, IrqTrace, IrqVector } from './vector';

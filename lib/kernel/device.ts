@@ -1,0 +1,306 @@
+// SPDX-License-Identifier: MIT
+import { EventEmitter } from 'node:events';
+import { memoize } from '../async';
+import type { DmaContainer } from '../dma/container';
+import { VfioUserError, outOfRange, systemError } from '../errors';
+import { IrqExclusion } from '../irq/exclusion';
+import { restoreDeviceMappings, type VfioDeviceFile } from '../native';
+import { PCIE_CONFIG_BYTES } from '../pci/config-header';
+import {
+  PciIrq,
+  PciRegion,
+  type Device,
+  type DeviceEvents,
+  type DeviceInfo,
+  type PciIrqName,
+  type PciRegionName,
+  type RegisterSpace,
+} from '../pci/device';
+import { PciFunction } from '../pci/pci-function';
+import {
+  DeviceFlag,
+  RegionFlag,
+  decodeDeviceInfoReply,
+  decodeIrqInfoReply,
+  decodeRegionInfoReply,
+  type RegionInfoReply,
+} from '../protocol';
+import { KernelFeatures } from './device-feature';
+import { decodeHotResetInfo, type DependentFunction } from './hot-reset';
+import { KernelIrq } from './irq';
+import { KernelRegion, mappableAreas, type MsixTablePlace } from './region';
+import type { DeviceInSpace } from './spaces';
+
+/** What `openPci` makes for a device. */
+export interface KernelDeviceMakings {
+  readonly address: string;
+  readonly inSpace: DeviceInSpace;
+  readonly dma: DmaContainer;
+  /** Whether the container is closed with the device. */
+  readonly ownsDma: boolean;
+}
+
+/** More regions and interrupts than a PCI device has; the kernel adds some of its drivers' own behind those of PCI. */
+const MAX_INDEX = 64;
+
+/** A PCI device behind the kernel's VFIO. Made by `openPci`. */
+export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
+  /** The PCI address, such as `0000:01:00.0`. */
+  readonly name: string;
+  /** The memory that the device may access, in a container of its own or one that devices share. */
+  readonly dma: DmaContainer;
+  /** The device as a PCI function: configuration space, capabilities, BARs. */
+  readonly pci: PciFunction;
+  /** Features by index, such as migration and power management. */
+  readonly feature: KernelFeatures;
+  /** How the kernel was asked for the device: through an iommufd, its group, or its group without an IOMMU. */
+  readonly through: 'iommufd' | 'group' | 'noiommu';
+  /** False: a device that has gone is opened anew. */
+  readonly reconnects = false;
+  readonly #makings: KernelDeviceMakings;
+  readonly #file: VfioDeviceFile;
+  readonly #info: DeviceInfo;
+  readonly #exclusion = new IrqExclusion();
+  readonly #openRegions = new Set<KernelRegion>();
+  readonly #openIrqs = new Set<KernelIrq>();
+  readonly #regions = memoize((index: number) => this.#fetchRegion(index));
+  readonly #irqs = memoize((index: number) => this.#fetchIrq(index));
+  #config: KernelRegion | undefined;
+
+  /** @internal */
+  constructor(makings: KernelDeviceMakings) {
+    super();
+    const { address, inSpace, dma } = makings;
+    this.#makings = makings;
+    this.#file = inSpace.opened.file;
+    this.name = address;
+    this.dma = dma;
+    this.through = inSpace.kind;
+    this.pci = new PciFunction(this);
+    this.feature = new KernelFeatures(this.#file);
+    const info = decodeDeviceInfoReply(this.#file.info());
+    if ((info.flags & DeviceFlag.pci) === 0)
+      throw new VfioUserError('ERR_VFIO_USER_PCI', `${address} is not a PCI device for the kernel's VFIO`);
+    this.#info = {
+      resettable: (info.flags & DeviceFlag.reset) !== 0,
+      regionCount: Math.min(info.numRegions, MAX_INDEX),
+      irqCount: Math.min(info.numIrqs, MAX_INDEX),
+    };
+  }
+
+  /** Whether the device is gone: by {@link close}, or because the kernel has asked for it back. */
+  get closed(): boolean {
+    return this.#file.closed;
+  }
+
+  /** What the kernel tells of the device. */
+  info(): Promise<DeviceInfo> {
+    return Promise.resolve(this.#info);
+  }
+
+  get config(): RegisterSpace {
+    if (this.#config !== undefined) return this.#config;
+    const info = this.#regionInfo(PciRegion.config);
+    this.#config = new KernelRegion(
+      this.#file,
+      { ...info, size: Math.min(info.size, PCIE_CONFIG_BYTES) },
+      [],
+    );
+    return this.#config;
+  }
+
+  /**
+   * A region by name or index. The object and its mappings are valid until {@link close}.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_SYSTEM for one that this
+   *   device does not have, CLOSED
+   */
+  async region(region: PciRegionName | number): Promise<KernelRegion> {
+    const index = typeof region === 'number' ? region : PciRegion[region];
+    if (!Number.isInteger(index) || index < 0 || index >= MAX_INDEX)
+      throw outOfRange(
+        `${this.name} has no region ${region}; give a name such as bar0 or config, or an index from 0 to ${MAX_INDEX - 1}`,
+      );
+    return this.#regions(index);
+  }
+
+  /**
+   * An interrupt index by name or number.
+   *
+   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_SYSTEM for one that this
+   *   device does not have, CLOSED
+   */
+  async irq(irq: PciIrqName | number): Promise<KernelIrq> {
+    const index = typeof irq === 'number' ? irq : PciIrq[irq];
+    if (!Number.isInteger(index) || index < 0 || index >= MAX_INDEX)
+      throw outOfRange(
+        `${this.name} has no interrupt ${irq}; give a name such as msix, or an index from 0 to ${MAX_INDEX - 1}`,
+      );
+    return this.#irqs(index);
+  }
+
+  /**
+   * Resets the function, by whichever way the kernel finds (VFIO_DEVICE_RESET). Mappings and DMA ranges stay.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when there is none; SYSTEM when it fails
+   */
+  async reset(): Promise<void> {
+    if (!this.#info.resettable)
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.name} cannot be reset by itself; a hot reset resets all functions of its bus`,
+      );
+    try {
+      await this.#file.reset();
+    } finally {
+      restoreDeviceMappings();
+    }
+  }
+
+  /**
+   * Resets the bus or the slot that the device is on, with all functions there (VFIO_DEVICE_PCI_HOT_RESET). This process
+   * must have all of them: devices that are opened by their groups prove that by these, those of an iommufd by themselves.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED with the functions that are not this process's, or when the bus cannot be
+   *   reset; SYSTEM when it fails
+   */
+  async hotReset(): Promise<void> {
+    const info = decodeHotResetInfo(this.#hotResetInfo());
+    const groups = this.#makings.inSpace.opened.groups();
+    const foreign = info.functions.filter((dependent) => !this.#has(dependent));
+    if (info.owned === false || foreign.length > 0)
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.name} cannot be reset with its bus: that would reset ${foreign.map(({ address }) => address).join(', ') || 'others'} too, which this process has not opened`,
+      );
+    try {
+      await this.#file.hotReset(groups);
+    } finally {
+      restoreDeviceMappings();
+    }
+  }
+
+  /**
+   * Gives the device back: the kernel resets it and ends its DMA and interrupts. Then mappings are taken away, and memory
+   * that is the device's alone. Idempotent.
+   */
+  close(): Promise<void> {
+    this.#release(null);
+    if (this.#makings.ownsDma) this.dma.close();
+    return Promise.resolve();
+  }
+
+  /** Calls {@link close}. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /**
+   * Listens for the kernel asking for the device back: it is to be unbound or was unplugged, and the kernel waits until it
+   * is closed. So it is closed at once, unless the user has taken the interrupt REQ.
+   *
+   * @internal
+   */
+  async watchForRequest(): Promise<void> {
+    if (this.#info.irqCount <= PciIrq.req) return;
+    const irq = await this.irq('req');
+    if (irq.count === 0) return;
+    await irq.enable([
+      () => {
+        this.#release(
+          new VfioUserError(
+            'ERR_VFIO_USER_DISCONNECTED',
+            `${this.name} was asked back: it is being unbound or was unplugged; open it again when it is there`,
+          ),
+        );
+      },
+    ]);
+    irq.vector(0).unref();
+  }
+
+  /** Memory stays until {@link close}, so that nothing is pulled from under a reader. */
+  #release(error: VfioUserError | null): void {
+    if (this.#file.closed) return;
+    if (error !== null) for (const irq of this.#openIrqs) irq.deviceGone(error);
+    for (const irq of this.#openIrqs) irq.release();
+    for (const region of this.#openRegions) region.close();
+    this.#file.close();
+    this.#makings.inSpace.leave();
+    this.#tell(error);
+  }
+
+  /** Emits the end. What a listener throws is an uncaught exception, and does not stop what is under way. */
+  #tell(error: VfioUserError | null): void {
+    try {
+      this.emit('close', error);
+    } catch (thrown) {
+      queueMicrotask(() => {
+        throw thrown;
+      });
+    }
+  }
+
+  #hotResetInfo(): Uint8Array {
+    try {
+      return this.#file.hotResetInfo();
+    } catch (error) {
+      if (!(error instanceof VfioUserError) || error.errnoName !== 'ENODEV') throw error;
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `${this.name} cannot be reset with its bus: neither its bus nor its slot can be reset by itself`,
+        { cause: error },
+      );
+    }
+  }
+
+  /** Whether a function is this process's: by what the kernel tells, or with its group. */
+  #has({ group, owned }: DependentFunction): boolean {
+    return owned ?? (group !== undefined && this.#makings.inSpace.hasGroup(group));
+  }
+
+  /** The kernel answers EINVAL for one that PCI has and this device has not, such as VGA. */
+  #regionInfo(index: number): RegionInfoReply {
+    try {
+      return decodeRegionInfoReply(this.#file.regionInfo(index), { index });
+    } catch (error) {
+      const isAbsent = error instanceof VfioUserError && error.errnoName === 'EINVAL';
+      if (!isAbsent || index > PciRegion.vga) throw error;
+      return { argsz: 0, complete: true, index, flags: 0, size: 0, offset: 0, capabilities: [] };
+    }
+  }
+
+  async #fetchRegion(index: number): Promise<KernelRegion> {
+    const info = this.#regionInfo(index);
+    const table = (info.flags & RegionFlag.mmap) === 0 ? null : await this.#msixTable();
+    const region = new KernelRegion(this.#file, info, mappableAreas(info, table));
+    this.#openRegions.add(region);
+    return region;
+  }
+
+  readonly #msixTable = memoize(async (): Promise<MsixTablePlace | null> => {
+    const msix = await this.pci.capability('msix');
+    if (msix === undefined) return null;
+    const ENTRY = 16;
+    return { region: msix.table.bar, offset: msix.table.offset, size: ENTRY * msix.vectors };
+  });
+
+  #fetchIrq(index: number): Promise<KernelIrq> {
+    if (index >= this.#info.irqCount)
+      return Promise.reject(systemError('ioctl', 22, `${this.name} has no interrupt index ${index}`));
+    const info = this.#irqInfo(index);
+    const irq = new KernelIrq(this.#file, info, this.#exclusion);
+    this.#openIrqs.add(irq);
+    return Promise.resolve(irq);
+  }
+
+  /** What the kernel refuses is an interrupt that the device does not have, as ERR without PCI Express. */
+  #irqInfo(index: number): { index: number; count: number; flags: number } {
+    try {
+      return decodeIrqInfoReply(this.#file.irqInfo(index), { index });
+    } catch (error) {
+      if (error instanceof VfioUserError && error.errnoName === 'EINVAL')
+        return { index, count: 0, flags: 0 };
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT
+import type { IovaSpan } from '../dma/iova-spans';
+import type { DmaAccessBit, Mapping, VfioDeviceFile } from '../native';
+import type { PciFunctionInfo } from './sysfs';
+
+/** A device that an {@link IommuSpace} has opened. */
+export interface OpenedDevice {
+  readonly file: VfioDeviceFile;
+  /** Descriptors of the groups that prove what a hot reset may concern; none where the kernel knows by itself. */
+  readonly groups: () => readonly number[];
+  /** Lets go of what the device needed beside its own descriptor, which is closed already. */
+  readonly release: () => void;
+}
+
+/** An I/O address space of the kernel's, which devices share: a container of VFIO, or a space of an iommufd. */
+export interface IommuSpace {
+  /** How it is reached, for messages and reports. */
+  readonly kind: 'iommufd' | 'group' | 'noiommu';
+  /** Most mappings. */
+  readonly maxMaps: number;
+  /** Smallest page that can be mapped, in bytes. */
+  readonly pageSize: number;
+  /** The addresses that all its devices can use; undefined when the kernel does not tell. */
+  readonly spans: readonly IovaSpan[] | undefined;
+  /**
+   * Opens a device, and lets it use the space.
+   *
+   * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
+   */
+  open(device: PciFunctionInfo): OpenedDevice;
+  /** Whether a group of devices was opened in it. */
+  hasGroup(group: number): boolean;
+  /** @throws VfioUserError ERR_VFIO_USER_SYSTEM, UNSUPPORTED */
+  map(memory: Mapping, iova: bigint, access: DmaAccessBit): void;
+  /** @throws VfioUserError ERR_VFIO_USER_SYSTEM */
+  unmap(iova: bigint, size: number): void;
+  /** Gives it back, with all mappings. Idempotent. */
+  close(): void;
+}

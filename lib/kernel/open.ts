@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { DmaContainer, type DmaContainerOptions } from '../dma/container';
+import { VfioUserError } from '../errors';
+import { KernelDevice } from './device';
+import { pciAddress } from './pci-address';
+import { checkUsable, noDevice } from './refusals';
+import { SYSTEM, type SystemRoots } from './roots';
+import { openInSpace } from './spaces';
+import { PciSysfs, type PciFunctionInfo } from './sysfs';
+
+/** How to open a device of the kernel's VFIO. */
+export interface OpenPciOptions {
+  /** Memory that the device may access: a container that devices share, or options for one of its own. */
+  readonly dma?: DmaContainer | DmaContainerOptions;
+  /**
+   * By which of the kernel's interfaces: `iommufd` with the device's own node (Linux 6.6 and later), or its `group` and a
+   * container. Default: iommufd where the kernel has it, else the group.
+   */
+  readonly through?: 'iommufd' | 'group';
+  /**
+   * Takes a device without an IOMMU too, which the kernel must have been asked for (`enable_unsafe_noiommu_mode` of the
+   * module vfio). Nothing keeps such a device from any memory of the system, so that it cannot be given DMA memory here:
+   * registers and interrupts work. A warning tells of it. Default false.
+   */
+  readonly noiommu?: boolean;
+}
+
+/**
+ * Opens a PCI device through the kernel's VFIO. Its driver must be vfio-pci: `vfio-user bind` sees to that.
+ *
+ * @param address as `lspci -D` writes it, `0000:01:00.0`; the domain 0000 may be left out
+ * @throws VfioUserError ERR_VFIO_USER_CONNECT when it cannot be had, with what to do: no such device, another driver, a
+ *   group that is not viable, no IOMMU, no permission; BUSY when another process has it
+ * @throws TypeError ERR_INVALID_ARG_VALUE for what is no address, or a container whose devices were opened another way
+ * @example
+ * await using device = await openPci('0000:01:00.0');
+ * const bar0 = await device.region('bar0');
+ * console.log((await bar0.read64(0)).toString(16));
+ */
+export function openPci(address: string, options: OpenPciOptions = {}): Promise<KernelDevice> {
+  return openPciIn(SYSTEM, address, options);
+}
+
+/** As {@link openPci}, with the system's directories elsewhere. */
+export async function openPciIn(
+  roots: SystemRoots,
+  address: string,
+  options: OpenPciOptions = {},
+): Promise<KernelDevice> {
+  const sysfs = new PciSysfs(roots.sys);
+  const device = sysfs.find(pciAddress(address));
+  if (device === undefined) throw noDevice(pciAddress(address));
+  checkUsable(device, sysfs, options.noiommu === true);
+  const through = wayTo(device, roots, options.through);
+  const dma = options.dma instanceof DmaContainer ? options.dma : new DmaContainer(options.dma);
+  const ownsDma = dma !== options.dma;
+  const inSpace = await openInSpace(device, through, dma, roots);
+  try {
+    if (device.noiommu)
+      process.emitWarning(
+        `${device.address} is used without an IOMMU: it can write any memory of the system`,
+        'VfioUserWarning',
+      );
+    const opened = new KernelDevice({ address: device.address, inSpace, dma, ownsDma });
+    await opened.watchForRequest();
+    return opened;
+  } catch (error) {
+    inSpace.opened.file.close();
+    inSpace.leave();
+    if (ownsDma) dma.close();
+    throw error;
+  }
+}
+
+/** @throws VfioUserError ERR_VFIO_USER_CONNECT when the kernel does not have the way that is asked for */
+function wayTo(
+  { address, vfioNode, noiommu }: PciFunctionInfo,
+  { dev }: SystemRoots,
+  wanted: OpenPciOptions['through'],
+): 'iommufd' | 'group' {
+  const hasNode = vfioNode !== null && existsSync(join(dev, 'vfio', 'devices', vfioNode));
+  const possible = hasNode && existsSync(join(dev, 'iommu')) && !noiommu;
+  if (wanted !== 'iommufd') return wanted ?? (possible ? 'iommufd' : 'group');
+  if (possible) return 'iommufd';
+  throw new VfioUserError(
+    'ERR_VFIO_USER_CONNECT',
+    `${address} cannot be opened through an iommufd: ` +
+      (noiommu
+        ? 'without an IOMMU there is only its group'
+        : hasNode
+          ? 'there is no /dev/iommu; run modprobe iommufd'
+          : 'the kernel gives it no node in /dev/vfio/devices, which is of Linux 6.6 and an option of its build') +
+      ". Open it by its group: through 'group'",
+  );
+}

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: MIT
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { VfioUserError } from '../errors';
+import type { SystemRoots } from './roots';
+import { isVfioDriver, type PciFunctionInfo, type PciSysfs } from './sysfs';
+
+const SYSFS_DEVICES = 'vfio-user devices';
+
+/** There is no such function. */
+export function noDevice(address: string): VfioUserError {
+  return new VfioUserError(
+    'ERR_VFIO_USER_CONNECT',
+    `no PCI device is at ${address}; \`${SYSFS_DEVICES} --all\` lists those that are there`,
+  );
+}
+
+/**
+ * Checks what can be known before anything is opened.
+ *
+ * @throws VfioUserError ERR_VFIO_USER_CONNECT
+ */
+export function checkUsable(device: PciFunctionInfo, sysfs: PciSysfs, noiommu: boolean): void {
+  const { address, driver, iommuGroup } = device;
+  if (!isVfioDriver(driver)) {
+    const now = driver === null ? 'no driver is bound to it' : `its driver is ${driver}`;
+    throw refused(
+      `${address} cannot be opened: ${now}, and VFIO's is needed. Run \`vfio-user bind ${address}\` as root` +
+        (driver === null ? '' : `, which takes it from ${driver}`),
+    );
+  }
+  if (device.noiommu && !noiommu)
+    throw refused(
+      `${address} is in a group without an IOMMU, where a device may write any memory of the system. ` +
+        'Enable the IOMMU (firmware: VT-d or AMD-Vi; kernel: intel_iommu=on), or ask for it with the option noiommu',
+    );
+  if (iommuGroup !== null) return;
+  throw refused(
+    sysfs.hasIommu
+      ? `${address} is in no IOMMU group, so the kernel cannot keep it from other memory; use a device behind the IOMMU`
+      : `${address} is in no IOMMU group: no IOMMU is in use. Enable it in the firmware (VT-d or AMD-Vi) and for the kernel ` +
+          '(intel_iommu=on on its command line), then boot anew',
+  );
+}
+
+/** The group of a device has other devices that somebody drives. */
+export function notViable({ address, iommuGroup }: PciFunctionInfo, sysfs: PciSysfs): VfioUserError {
+  const others = sysfs
+    .obstacles(iommuGroup ?? -1)
+    .map(({ address: other, driver }) => `${other} (${driver ?? ''})`);
+  return refused(
+    `${address} cannot be opened: its IOMMU group ${iommuGroup ?? ''} is not viable, as the IOMMU cannot keep its devices apart ` +
+      (others.length === 0
+        ? 'and a driver is bound to one of them'
+        : `and drivers are bound to ${others.join(', ')}. Unbind them, or \`vfio-user bind\` them too`),
+  );
+}
+
+/**
+ * Runs a step of opening a device, and tells what a failure means.
+ *
+ * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
+ */
+export function explainOpen<T>(device: PciFunctionInfo, roots: SystemRoots, step: () => T): T {
+  try {
+    return step();
+  } catch (error) {
+    const text = error instanceof VfioUserError ? explanation(device, roots, error) : undefined;
+    if (text === undefined) throw error;
+    const { errno, syscall, errnoName } = error as VfioUserError;
+    const code = errnoName === 'EBUSY' ? 'ERR_VFIO_USER_BUSY' : 'ERR_VFIO_USER_CONNECT';
+    throw new VfioUserError(code, `${device.address} cannot be opened: ${text}`, {
+      errno,
+      syscall,
+      cause: error,
+    });
+  }
+}
+
+function explanation(
+  { address, iommuGroup, vfioNode, physicalFunction }: PciFunctionInfo,
+  roots: SystemRoots,
+  { errnoName, syscall, message }: VfioUserError,
+): string | undefined {
+  const opening = syscall === 'open';
+  switch (errnoName) {
+    case 'ENOENT':
+      return existsSync(join(roots.dev, 'vfio'))
+        ? `a node of VFIO is missing (${message}); is the module loaded? modprobe vfio-pci`
+        : `there is no ${join(roots.dev, 'vfio')}; run modprobe vfio-pci`;
+    case 'EACCES':
+      return `permission denied (${message}). Run as root, or give the node to your user: chown $USER ${join(roots.dev, 'vfio', String(iommuGroup ?? ''))}${vfioNode === null ? '' : ` ${join(roots.dev, 'vfio', 'devices', vfioNode)}`}`;
+    case 'EPERM':
+      return opening
+        ? `permission denied (${message}); a container has to be given the device`
+        : 'the kernel refuses it (EPERM). Either interrupts cannot be kept apart, for want of interrupt remapping: enable that, or on a ' +
+            'system that you trust set allow_unsafe_interrupts=1 of the module vfio_iommu_type1 (of iommufd for /dev/iommu); or without ' +
+            'an IOMMU the process lacks CAP_SYS_RAWIO';
+    case 'EBUSY':
+      return `another process uses it${iommuGroup === null ? '' : ` or another device of its IOMMU group ${iommuGroup}`}; \`fuser -v /dev/vfio/*\` tells which`;
+    case 'ENODEV':
+      return `the kernel has no such device in the group (${message}); it may just have been unplugged`;
+    case 'EINVAL':
+      return physicalFunction === null
+        ? `the kernel refuses it (${message})`
+        : `the kernel refuses it (${message}): as a virtual function of ${physicalFunction} it may need the token of the program that has that one`;
+    case undefined:
+    default:
+      return opening ? message : `${message} (${address})`;
+  }
+}
+
+function refused(text: string): VfioUserError {
+  return new VfioUserError('ERR_VFIO_USER_CONNECT', text);
+}

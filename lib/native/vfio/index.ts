@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+export { VfioContainer, VfioGroup } from './container';
+export { VfioDeviceFile } from './device-file';
+export { DmaAccessBit } from './dma-access';
+export { Iommufd } from './iommufd';
