@@ -327,8 +327,6 @@ const RUNNING = 120_000;
       const controller = new NvmeControllerModel({
         backend: createBackend({ kind: 'memory', size: 16 * MIB }),
         serial: 'IOMMU',
-        // The queues fit a page each: the guest's pages are maps of their own.
-        maxQueueEntries: 64,
       });
       const server = await serve(socket, controller, { onError: (error) => errors.push(error) });
       const refused: MessageTrace[] = [];

@@ -161,7 +161,7 @@ export class AdminCommands {
     if (outcome !== Outcome.success) return reply(outcome);
     if (interrupts && vector >= options.vectors) return reply(Outcome.invalidInterruptVector);
     const queue = queues.createCompletionQueue(queueId, prp1, entries, interrupts ? vector : -1);
-    return reply(queue === null ? Outcome.dataTransferError : Outcome.success);
+    return this.#created(`Completion queue ${queueId}`, queue);
   }
 
   #createSubmissionQueue({ cdw10, cdw11, prp1 }: Decoded): Reply {
@@ -179,7 +179,16 @@ export class AdminCommands {
     const outcome = this.#checkQueue(entries, contiguous, prp1);
     if (outcome !== Outcome.success) return reply(outcome);
     const queue = queues.createSubmissionQueue(queueId, prp1, entries, completions);
-    return reply(queue === null ? Outcome.dataTransferError : Outcome.success);
+    return this.#created(`Submission queue ${queueId}`, queue);
+  }
+
+  /** @param queue the queue, or the address of an entry that is not mapped here */
+  #created(name: string, queue: object | number): Reply {
+    if (typeof queue !== 'number') return reply(Outcome.success);
+    this.#context.options.onWarning(
+      `${name} was not created: its entry at 0x${queue.toString(16)} is not in memory that the client shares`,
+    );
+    return reply(Outcome.dataTransferError);
   }
 
   #checkQueue(entries: number, contiguous: boolean, address: number): number {

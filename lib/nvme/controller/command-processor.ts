@@ -8,7 +8,7 @@ import type { AsyncEvents } from './async-events';
 import type { ErrorLog } from './error-log';
 import { DEFERRED, type IoCommands, startBlock } from './io-commands';
 import { type Deferred, Outcome, type Reply } from './outcome';
-import type { CompletionQueue, SubmissionQueue } from './queue';
+import { type CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
 import type { Counters } from './statistics';
 import type { Alive } from './transfer';
@@ -69,7 +69,6 @@ export class CommandProcessor {
   #roundEnd = 0;
   /** What waits for the end of the void commands. */
   #drained: (() => void)[] = [];
-  #unmappedSince = -1;
   /** What went wrong between two rounds. */
   #failure: FatalError | null = null;
 
@@ -91,7 +90,7 @@ export class CommandProcessor {
     if (this.#failure !== null) throw this.#failure;
     const queues = this.#queues;
     if (!queues.reachable) {
-      this.#unmappedSince = -1;
+      queues.restartGrace();
       return 0;
     }
     queues.refresh();
@@ -112,7 +111,7 @@ export class CommandProcessor {
       break;
     }
     for (const queue of queues.completions.values()) {
-      if (queue.congested) queues.drain(queue);
+      if (queue.congested && this.#found(queue)) queues.drain(queue);
     }
     return commands;
   }
@@ -122,7 +121,6 @@ export class CommandProcessor {
     this.#epoch++;
     this.#stale += this.#live;
     this.#live = 0;
-    this.#unmappedSince = -1;
     this.#failure = null;
     this.#budget.cancelAll();
     this.#queues.drop();
@@ -143,12 +141,8 @@ export class CommandProcessor {
       return 0;
     }
     queue.badTail = null;
-    if (!this.#queues.resolve(queue)) {
-      this.#unmapped(queue);
-      return 0;
-    }
-    this.#unmappedSince = -1;
     const completions = queue.completions;
+    if (!this.#found(queue) || !this.#found(completions)) return 0;
     let count = tail - queue.head;
     if (count < 0) count += queue.entries;
     if (count > BURST) count = BURST;
@@ -157,7 +151,9 @@ export class CommandProcessor {
     if (room < count) count = room;
     let taken = 0;
     while (taken < count && queue.claim === null && this.#io.bytesMoved < this.#roundEnd) {
-      this.#take(queue);
+      // What came before has dropped the queue, or its next part is not mapped.
+      if (queue.words === null || !queue.live) break;
+      this.#take(queue, queue.words);
       taken++;
     }
     if (completions.posted) this.#queues.interrupt(completions);
@@ -165,11 +161,8 @@ export class CommandProcessor {
   }
 
   /** Executes the command at the head of a queue. */
-  #take(queue: SubmissionQueue): void {
-    const words = queue.words;
-    if (words === null || !queue.live) return; // What came before this command has dropped the queue.
-    const at = queue.head * SQE_WORDS;
-    queue.head = queue.head + 1 === queue.entries ? 0 : queue.head + 1;
+  #take(queue: SubmissionQueue, words: Int32Array): void {
+    const at = queue.take();
     const cid = (words[at] as number) >>> 16;
     if (queue.id === 0) {
       this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + SQE_WORDS)));
@@ -301,12 +294,17 @@ export class CommandProcessor {
     this.#events.raiseError(AsyncErrorEvent.invalidDoorbellValue);
   }
 
-  #unmapped(queue: SubmissionQueue): void {
+  /** Whether the next entry of a queue that is needed is in mapped memory. It may be missing for a while. */
+  #found(queue: SubmissionQueue | CompletionQueue): boolean {
+    if (queue.words !== null) return true;
+    if (this.#queues.find(queue)) return true;
     const now = performance.now();
-    if (this.#unmappedSince < 0) this.#unmappedSince = now;
-    if (now - this.#unmappedSince < UNMAPPED_GRACE) return;
+    if (queue.missingSince < 0) queue.missingSince = now;
+    if (now - queue.missingSince < UNMAPPED_GRACE) return false;
+    const which = queue instanceof SubmissionQueue ? 'Submission' : 'Completion';
     throw new FatalError(
-      `Queue ${queue.id} has commands, but it or its completion queue is not in mapped memory of the client`,
+      `${which} queue ${queue.id} is in use, but its entry ${queue.position} at 0x${queue.address(queue.position).toString(16)} ` +
+        'is not in memory that the client shares',
     );
   }
 }

@@ -182,13 +182,16 @@ export class Controller {
       this.#refuse(`CC asks for MPS ${mps}, CSS ${commandSet}, AMS ${arbitration}; all of them must be 0`);
     } else if (submissionEntries < 2 || completionEntries < 2) {
       this.#refuse('AQA makes an admin queue of fewer than two entries');
-    } else if (this.#createAdminQueues()) {
+    } else {
+      const missing = this.#createAdminQueues();
+      if (missing >= 0) {
+        this.#fail(
+          `The admin queues are not in memory that the client shares for reading and writing: 0x${missing.toString(16)} is missing; a guest of QEMU needs a memory backend with share=on`,
+        );
+        return;
+      }
       status.ready = true;
       this.wake();
-    } else {
-      this.#fail(
-        'The admin queues are not in memory that the client shares for reading and writing; a guest of QEMU needs a memory backend with share=on',
-      );
     }
   }
 
@@ -196,12 +199,14 @@ export class Controller {
     this.#fail(`The controller was not enabled (CSTS.CFS): ${reason}`);
   }
 
-  #createAdminQueues(): boolean {
+  /** Returns -1, or the address of an entry that is not in memory which the client shares. */
+  #createAdminQueues(): number {
     const { adminQueues } = this.#registers;
     const { completionAddress, completionEntries, submissionAddress, submissionEntries } = adminQueues;
     const completions = this.#queues.createCompletionQueue(0, completionAddress, completionEntries, 0);
-    if (completions === null) return false;
-    return this.#queues.createSubmissionQueue(0, submissionAddress, submissionEntries, completions) !== null;
+    if (typeof completions === 'number') return completions;
+    const queue = this.#queues.createSubmissionQueue(0, submissionAddress, submissionEntries, completions);
+    return typeof queue === 'number' ? queue : -1;
   }
 
   /** CC.EN was cleared: a controller reset, which is over once CSTS.RDY is 0. */

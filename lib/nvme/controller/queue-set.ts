@@ -50,12 +50,13 @@ export class QueueSet {
   /**
    * Adds a queue.
    * @param vector interrupt vector; -1 for none
-   * @returns the queue, or null when it is not in one piece of the client's mapped memory
+   * @returns the queue, or the address of its first entry that is not in the client's mapped memory
    */
-  createCompletionQueue(id: number, iova: number, entries: number, vector: number): CompletionQueue | null {
-    const queue = new CompletionQueue(id, iova, entries, vector, this.doorbells.headWord(id));
-    this.refresh();
-    if (this.reachable && !this.#find(queue)) return null;
+  createCompletionQueue(id: number, iova: number, entries: number, vector: number): CompletionQueue | number {
+    const place = { view: this.#view, iova, entries };
+    const queue = new CompletionQueue(id, place, vector, this.doorbells.headWord(id));
+    const missing = this.#missing(queue);
+    if (missing >= 0) return queue.address(missing);
     Atomics.store(this.doorbells.words, queue.doorbell, 0);
     this.completions.set(id, queue);
     return queue;
@@ -67,10 +68,11 @@ export class QueueSet {
     iova: number,
     entries: number,
     completions: CompletionQueue,
-  ): SubmissionQueue | null {
-    const queue = new SubmissionQueue(id, iova, entries, completions, this.doorbells.tailWord(id));
-    this.refresh();
-    if (this.reachable && !this.#find(queue)) return null;
+  ): SubmissionQueue | number {
+    const place = { view: this.#view, iova, entries };
+    const queue = new SubmissionQueue(id, place, completions, this.doorbells.tailWord(id));
+    const missing = this.#missing(queue);
+    if (missing >= 0) return queue.address(missing);
     Atomics.store(this.doorbells.words, queue.doorbell, 0);
     this.submissions.set(id, queue);
     completions.users++;
@@ -131,15 +133,23 @@ export class QueueSet {
     for (const queue of this.completions.values()) queue.words = null;
   }
 
-  /** Whether a queue and its completion queue are in mapped memory; looks them up after {@link unmap}. */
-  resolve(queue: SubmissionQueue): boolean {
-    return this.#find(queue) && this.#find(queue.completions);
+  /** Whether the next entry of a queue is in mapped memory; looks it up after {@link unmap}. */
+  find(queue: SubmissionQueue | CompletionQueue): boolean {
+    if (queue.words !== null) return true;
+    this.#resolved = true;
+    return queue.locate(queue.position);
+  }
+
+  /** Nobody can tell whether entries are missing, while the controller is no bus master. */
+  restartGrace(): void {
+    for (const queue of this.submissions.values()) queue.missingSince = -1;
+    for (const queue of this.completions.values()) queue.missingSince = -1;
   }
 
   /** Completes a command outside of the loop, and interrupts the host. It is kept while the queue cannot be reached. */
   complete(queue: SubmissionQueue, cid: number, outcome: number, dw0: number): void {
     this.refresh();
-    if (this.reachable) this.#find(queue.completions);
+    if (this.reachable) this.find(queue.completions);
     queue.completions.post(queue.id, queue.head, cid, outcome, dw0);
     this.interrupt(queue.completions);
   }
@@ -150,9 +160,8 @@ export class QueueSet {
     if (queue !== undefined) this.complete(queue, cid, outcome, dw0);
   }
 
-  /** Writes completions that waited for a free entry. */
+  /** Writes completions that waited for a free entry, once {@link find} has found the queue. */
   drain(queue: CompletionQueue): void {
-    if (!this.#find(queue)) return;
     queue.drain(this.doorbells.words);
     this.interrupt(queue);
   }
@@ -172,9 +181,11 @@ export class QueueSet {
     if (queue.vector >= 0 && this.#interrupts.trigger(queue.vector)) this.#counters.interrupts++;
   }
 
-  /** Whether a queue is in mapped memory. */
-  #find(queue: SubmissionQueue | CompletionQueue): boolean {
+  /** The first entry of a new queue that is not in mapped memory; -1 when there is none, or when nobody can tell. */
+  #missing(queue: SubmissionQueue | CompletionQueue): number {
+    this.refresh();
+    if (!this.reachable) return -1;
     this.#resolved = true;
-    return queue.resolve(this.#view);
+    return queue.missing();
   }
 }
