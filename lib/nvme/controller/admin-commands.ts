@@ -96,6 +96,8 @@ export class AdminCommands {
       case AdminOpcode.keepAlive:
         this.#context.keepAlive.restart();
         return reply(Outcome.success);
+      case AdminOpcode.doorbellBufferConfig:
+        return this.#useShadows(command);
       default:
         return reply(Outcome.invalidOpcode);
     }
@@ -198,6 +200,19 @@ export class AdminCommands {
     if (iosqes !== SQE_SIZE_EXPONENT || iocqes !== CQE_SIZE_EXPONENT) return Outcome.invalidQueueSize;
     if (!contiguous) return Outcome.invalidField;
     return address % PAGE_BYTES === 0 ? Outcome.success : Outcome.prpOffsetInvalid;
+  }
+
+  /** Doorbell Buffer Config (NVMe base 2.0, 5.8). Misplaced pages have the status that SPDK's and QEMU's controllers give them. */
+  #useShadows({ prp1, prp2 }: Decoded): Reply {
+    const { queues, options } = this.#context;
+    if (!queues.doorbells.shadows) return reply(Outcome.invalidOpcode);
+    const misplaced = [prp1, prp2].some((address) => address === 0 || address % PAGE_BYTES !== 0);
+    if (misplaced || prp1 === prp2) return reply(Outcome.invalidField);
+    if (queues.useShadows(prp1, prp2)) return reply(Outcome.success);
+    options.onWarning(
+      `Doorbell Buffer Config was refused: 0x${prp1.toString(16)} or 0x${prp2.toString(16)} is not in memory that the client shares for reading and writing`,
+    );
+    return reply(Outcome.dataTransferError);
   }
 
   #deleteCompletionQueue({ cdw10 }: Decoded): Reply {

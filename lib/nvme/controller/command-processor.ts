@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { Budget } from '../../async';
-import { AsyncErrorEvent } from '../spec/features';
 import { NvmOpcode } from '../spec/opcodes';
 import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { AdminCommands } from './admin-commands';
-import type { AsyncEvents } from './async-events';
+import type { DoorbellWatch } from './doorbell-watch';
 import type { ErrorLog } from './error-log';
 import { DEFERRED, type IoCommands, startBlock } from './io-commands';
 import { type Deferred, Outcome, type Reply } from './outcome';
@@ -40,7 +39,7 @@ export interface CommandProcessorParts {
   readonly queues: QueueSet;
   readonly admin: AdminCommands;
   readonly io: IoCommands;
-  readonly events: AsyncEvents;
+  readonly watch: DoorbellWatch;
   readonly errors: ErrorLog;
   readonly counters: Counters;
 }
@@ -53,7 +52,7 @@ export class CommandProcessor {
   readonly #queues: QueueSet;
   readonly #admin: AdminCommands;
   readonly #io: IoCommands;
-  readonly #events: AsyncEvents;
+  readonly #watch: DoorbellWatch;
   readonly #errors: ErrorLog;
   readonly #counters: Counters;
   readonly #budget = new Budget(RUNNING_BYTES);
@@ -72,11 +71,11 @@ export class CommandProcessor {
   /** What went wrong between two rounds. */
   #failure: FatalError | null = null;
 
-  constructor({ queues, admin, io, events, errors, counters }: CommandProcessorParts) {
+  constructor({ queues, admin, io, watch, errors, counters }: CommandProcessorParts) {
     this.#queues = queues;
     this.#admin = admin;
     this.#io = io;
-    this.#events = events;
+    this.#watch = watch;
     this.#errors = errors;
     this.#counters = counters;
   }
@@ -133,11 +132,10 @@ export class CommandProcessor {
   }
 
   #serve(queue: SubmissionQueue): number {
-    const doorbells = this.#queues.doorbells.words;
-    const tail = queue.tail(doorbells);
+    const tail = queue.tail();
     if (tail === queue.head) return 0;
     if (tail < 0 || tail >= queue.entries) {
-      this.#badTail(queue, tail);
+      this.#watch.badTail(queue, tail);
       return 0;
     }
     queue.badTail = null;
@@ -146,8 +144,8 @@ export class CommandProcessor {
     let count = tail - queue.head;
     if (count < 0) count += queue.entries;
     if (count > BURST) count = BURST;
-    const room = completions.room(doorbells);
-    if (completions.badHead) this.#badHead(completions);
+    const room = completions.room();
+    if (completions.badHead) this.#watch.badHead(completions);
     if (room < count) count = room;
     let taken = 0;
     while (taken < count && queue.claim === null && this.#io.bytesMoved < this.#roundEnd) {
@@ -276,22 +274,6 @@ export class CommandProcessor {
       (words[SqeWord.nsid] as number) >>> 0,
       hasBlocks ? startBlock(words, 0) : 0,
     );
-  }
-
-  #badTail(queue: SubmissionQueue, tail: number): void {
-    if (queue.badTail === tail) return;
-    queue.badTail = tail;
-    this.#badDoorbell();
-  }
-
-  #badHead(queue: CompletionQueue): void {
-    queue.badHead = false;
-    this.#badDoorbell();
-  }
-
-  #badDoorbell(): void {
-    this.#counters.badDoorbells++;
-    this.#events.raiseError(AsyncErrorEvent.invalidDoorbellValue);
   }
 
   /** Whether the next entry of a queue that is needed is in mapped memory. It may be missing for a while. */

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import {
-  AsyncErrorEvent,
   CommandSets,
   type ControllerConfiguration,
   Register,
@@ -12,6 +11,7 @@ import { AdminCommands } from './admin-commands';
 import { AsyncEvents } from './async-events';
 import type { ClientView } from './client-view';
 import { CommandProcessor, FatalError } from './command-processor';
+import { DoorbellWatch } from './doorbell-watch';
 import type { Doorbells } from './doorbells';
 import { ErrorLog } from './error-log';
 import { FeatureSet } from './feature-set';
@@ -41,6 +41,7 @@ export class Controller {
   readonly #registers: Registers;
   readonly #queues: QueueSet;
   readonly #events: AsyncEvents;
+  readonly #watch: DoorbellWatch;
   readonly #features: FeatureSet;
   readonly #commands: CommandProcessor;
   readonly #counters = newCounters();
@@ -65,6 +66,7 @@ export class Controller {
     const registers = new Registers(capabilities(options), NVME_VERSION);
     const queues = new QueueSet(view, doorbells, interrupts, counters);
     const events = new AsyncEvents(queues, errors);
+    const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
     const logs = new LogPages(errors, features, namespaces);
     const io = new IoCommands({ namespaces, maxTransfer: options.maxTransfer, view, features, counters });
@@ -76,7 +78,7 @@ export class Controller {
       events,
       features,
       keepAlive: this.#keepAlive,
-      identify: new Identify(options, namespaces),
+      identify: new Identify(options, namespaces, doorbells.shadows),
       logs,
     });
     this.#options = options;
@@ -85,14 +87,24 @@ export class Controller {
     this.#registers = registers;
     this.#queues = queues;
     this.#events = events;
+    this.#watch = watch;
     this.#features = features;
-    this.#commands = new CommandProcessor({ queues, admin, io, events, errors, counters });
+    this.#commands = new CommandProcessor({ queues, admin, io, watch, errors, counters });
     namespaces.onChange = (nsid) => {
       logs.namespaceChanged(nsid);
       if (features.namespaceNotices) events.raiseNamespaceNotice();
     };
     this.#namespaces = namespaces;
-    this.#poller = new Poller(() => this.#round(), options.pollSlice, options.idleAfter);
+    const work = {
+      round: () => this.#round(),
+      look: () => {
+        this.#look();
+      },
+      sleeps: (asleep: boolean) => {
+        queues.wantDoorbells(asleep);
+      },
+    };
+    this.#poller = new Poller(work, options.pollSlice, options.idleAfter);
   }
 
   /** What the controller has done so far. */
@@ -107,14 +119,15 @@ export class Controller {
 
   /** Reads BAR 0. Throws a CommandError for an access that a register does not take. */
   read(offset: number, data: Uint8Array): void {
-    if (offset >= Register.doorbells) this.#doorbells.read(offset, data);
+    const doorbells = this.#doorbells;
+    if (offset >= Register.doorbells) doorbells.read(doorbells.index(offset, data.length), data);
     else this.#registers.read(offset, data);
   }
 
   /** Writes BAR 0, as {@link read} reads it, and does what the write asks for. */
   write(offset: number, data: Uint8Array): void {
     if (offset >= Register.doorbells) {
-      this.#rung(this.#doorbells.write(offset, data));
+      this.#ring(this.#doorbells.index(offset, data.length), data);
       return;
     }
     const previous = this.#registers.configuration;
@@ -202,6 +215,8 @@ export class Controller {
   /** Returns -1, or the address of an entry that is not in memory which the client shares. */
   #createAdminQueues(): number {
     const { adminQueues } = this.#registers;
+    // What was written before there were queues means nothing.
+    this.#doorbells.clear();
     const { completionAddress, completionEntries, submissionAddress, submissionEntries } = adminQueues;
     const completions = this.#queues.createCompletionQueue(0, completionAddress, completionEntries, 0);
     if (typeof completions === 'number') return completions;
@@ -266,22 +281,31 @@ export class Controller {
     try {
       return this.#commands.round();
     } catch (error) {
-      // Without a FatalError, memory of the client's went away in spite of the contract, or there is a defect. The
-      // process serves others too.
-      this.#fail(error instanceof FatalError ? error.message : `Processing failed: ${String(error)}`);
+      this.#broke(error);
       return 0;
     }
   }
 
-  /** A doorbell was written by message. */
-  #rung(index: number): void {
-    const queueId = index >>> 1;
-    const { submissions, completions } = this.#queues;
-    const exists = (index & 1) === 0 ? submissions.has(queueId) : completions.has(queueId);
-    if (exists) this.wake();
-    else if (this.#registers.configuration.enable) {
-      this.#events.raiseError(AsyncErrorEvent.invalidDoorbellRegister);
+  #look(): void {
+    try {
+      this.#watch.look();
+    } catch (error) {
+      this.#broke(error);
     }
+  }
+
+  #broke(error: unknown): void {
+    // Without a FatalError, memory of the client's went away in spite of the contract, or there is a defect. The
+    // process serves others too.
+    this.#fail(error instanceof FatalError ? error.message : `Processing failed: ${String(error)}`);
+  }
+
+  /** Writes a doorbell. */
+  #ring(index: number, data: Uint8Array): void {
+    if (this.#queues.hasDoorbell(index)) {
+      this.#doorbells.write(index, data);
+      this.wake();
+    } else if (this.#registers.configuration.enable) this.#watch.noQueue();
   }
 }
 

@@ -4,6 +4,7 @@ import {
   IDENTIFY_BYTES,
   IdentifyCns,
   LogPageAttributes,
+  OptionalAdminCommands,
   OptionalEvents,
   OptionalNvmCommands,
   encodeIdentifyController,
@@ -45,10 +46,13 @@ const NSID_LIMIT = 0xffff_fffe;
 export class Identify {
   readonly #options: ResolvedOptions;
   readonly #namespaces: NamespaceSet;
+  readonly #shadows: boolean;
 
-  constructor(options: ResolvedOptions, namespaces: NamespaceSet) {
+  /** @param shadows whether there is Doorbell Buffer Config */
+  constructor(options: ResolvedOptions, namespaces: NamespaceSet, shadows: boolean) {
     this.#options = options;
     this.#namespaces = namespaces;
+    this.#shadows = shadows;
   }
 
   /** The data for the CNS, CSI, CNTID and namespace id of a command (NVMe base 2.0, 5.17). */
@@ -60,7 +64,7 @@ export class Identify {
       case IdentifyCns.namespace:
         return this.#data(nsid, this.#namespaces.find(nsid), namespaceData);
       case IdentifyCns.controller:
-        return controllerData(this.#options, this.#namespaces);
+        return controllerData(this.#options, this.#namespaces, this.#shadows);
       case IdentifyCns.activeNamespaces:
         return namespaceList(active, nsid);
       case IdentifyCns.namespaceDescriptors:
@@ -139,7 +143,11 @@ function independentData(): Uint8Array {
   return bytes;
 }
 
-function controllerData(options: ResolvedOptions, namespaces: NamespaceSet): Uint8Array {
+function controllerData(
+  options: ResolvedOptions,
+  namespaces: NamespaceSet,
+  shadows: boolean,
+): Uint8Array {
   const { compare, writeZeroes, saveSelectFeatures } = OptionalNvmCommands;
   return encodeIdentifyController({
     vid: PciIds.vendor,
@@ -152,6 +160,7 @@ function controllerData(options: ResolvedOptions, namespaces: NamespaceSet): Uin
     ver: NVME_VERSION,
     cntrltype: 1,
     rab: 5,
+    oacs: shadows ? OptionalAdminCommands.doorbellBufferConfig : 0,
     acl: 3,
     oaes: OptionalEvents.namespaceAttributes,
     aerl: ASYNC_EVENT_LIMIT - 1,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 import type { ClientView } from './client-view';
 
+const NO_BELL = new Int32Array(1);
+
 /** Where the entries of a queue are. */
 export interface QueuePlace {
   readonly view: ClientView;
@@ -27,6 +29,9 @@ export class QueueMemory {
   end = 0;
   /** Since when an entry that is needed is missing, by `performance.now()`; -1 when it is not. */
   missingSince = -1;
+  /** Memory with the doorbell of the queue, and its index there. */
+  bell: Int32Array = NO_BELL;
+  bellWord = 0;
   readonly #view: ClientView;
   readonly #entryBytes: number;
   readonly #writes: boolean;
@@ -38,6 +43,12 @@ export class QueueMemory {
     this.entries = entries;
     this.#entryBytes = entryBytes;
     this.#writes = writes;
+  }
+
+  /** Takes the host's end of the queue from another place: a doorbell, or its shadow. */
+  listen(bell: Int32Array, word: number): void {
+    this.bell = bell;
+    this.bellWord = word;
   }
 
   /** Address of an entry. */

@@ -21,8 +21,6 @@ export class CompletionQueue extends QueueMemory {
   readonly id: number;
   /** MSI-X vector; -1 when interrupts are disabled. */
   readonly vector: number;
-  /** Index of the head doorbell. */
-  readonly doorbell: number;
   /** Number of submission queues whose commands complete here. */
   users = 0;
   /** Number of commands that run and will need an entry. */
@@ -38,11 +36,10 @@ export class CompletionQueue extends QueueMemory {
   #refusedHead: number | null = null;
   readonly #waiting: Waiting[] = [];
 
-  constructor(id: number, place: QueuePlace, vector: number, doorbell: number) {
+  constructor(id: number, place: QueuePlace, vector: number) {
     super(place, CQE_BYTES, true);
     this.id = id;
     this.vector = vector;
-    this.doorbell = doorbell;
   }
 
   /** Index of the entry that is written next. */
@@ -50,17 +47,22 @@ export class CompletionQueue extends QueueMemory {
     return this.#tail;
   }
 
+  /** The head as it was read last. */
+  get head(): number {
+    return this.#head;
+  }
+
   /** Whether the host has entries that it has not taken yet. */
-  unread(doorbells: Int32Array): boolean {
-    this.#readHead(doorbells);
+  unread(): boolean {
+    this.#readHead();
     return this.#head !== this.#tail;
   }
 
   /** Entries that new commands may use. The doorbell is only read when the head that is known leaves none. */
-  room(doorbells: Int32Array): number {
+  room(): number {
     const free = this.#free() - this.reserved;
     if (free > 0) return free;
-    this.#readHead(doorbells);
+    this.#readHead();
     return this.#free() - this.reserved;
   }
 
@@ -79,8 +81,8 @@ export class CompletionQueue extends QueueMemory {
   }
 
   /** Writes the completions that wait, as far as there is room. */
-  drain(doorbells: Int32Array): void {
-    this.#readHead(doorbells);
+  drain(): void {
+    this.#readHead();
     while (this.words !== null && this.#free() > 0) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
@@ -109,8 +111,8 @@ export class CompletionQueue extends QueueMemory {
   }
 
   /** Takes over the head from the doorbell, unless the host claims entries that it was not given. */
-  #readHead(doorbells: Int32Array): void {
-    const head = doorbells[this.doorbell] as number;
+  #readHead(): void {
+    const head = this.bell[this.bellWord] as number;
     if (head === this.#head) return;
     const used = (this.#tail - this.#head + this.entries) % this.entries;
     const freed = (head - this.#head + this.entries) % this.entries;
@@ -128,8 +130,6 @@ export class CompletionQueue extends QueueMemory {
 export class SubmissionQueue extends QueueMemory {
   readonly id: number;
   readonly completions: CompletionQueue;
-  /** Index of the tail doorbell. */
-  readonly doorbell: number;
   /** Entry to be fetched next. */
   head = 0;
   /** False once the queue is deleted or dropped: no more commands are taken. */
@@ -143,11 +143,10 @@ export class SubmissionQueue extends QueueMemory {
   /** The last tail that makes no sense. It has been reported. */
   badTail: number | null = null;
 
-  constructor(id: number, place: QueuePlace, completions: CompletionQueue, doorbell: number) {
+  constructor(id: number, place: QueuePlace, completions: CompletionQueue) {
     super(place, SQE_BYTES, false);
     this.id = id;
     this.completions = completions;
-    this.doorbell = doorbell;
   }
 
   /** Index of the entry that is read next. */
@@ -163,7 +162,7 @@ export class SubmissionQueue extends QueueMemory {
   }
 
   /** The tail as the host wrote it, which may be any 32-bit value. Entries before it may be read after this. */
-  tail(doorbells: Int32Array): number {
-    return ORDERED ? (doorbells[this.doorbell] as number) : Atomics.load(doorbells, this.doorbell);
+  tail(): number {
+    return ORDERED ? (this.bell[this.bellWord] as number) : Atomics.load(this.bell, this.bellWord);
   }
 }
