@@ -4,8 +4,11 @@ import { Mapping, closeFd, createSharedMemory, pageSize } from '../../native';
 import type { ServedRegion } from '../../server/device-model';
 import { Register } from '../spec';
 
-/** What the doorbell of a queue that does not exist holds, so that it is seen when a host writes anything there, even 0. */
-const UNUSED = -1;
+/**
+ * What the doorbell of a queue that does not exist holds, so that it is seen when a host writes anything there, even 0. A dump of the
+ * page reads NONE.
+ */
+const UNUSED = 0x454e_4f4e;
 
 /** Bytes of the page of shadows. */
 const SHADOW_BYTES = 4096;
