@@ -329,23 +329,22 @@ const RUNNING = 120_000;
         backend: createBackend({ kind: 'memory', size: 16 * MIB }),
         mappableDoorbells: false,
       });
+      const bar = controller.pci.bars?.[0];
+      if (bar?.write === undefined) throw new Error('the controller has no registers');
+      const write = jest.spyOn(bar as Required<typeof bar>, 'write');
       const server = await serve(socket, controller, { onError: (error) => errors.push(error) });
-      let written = 0;
-      const record = (message: unknown): void => {
-        if ((message as MessageTrace).command === 'REGION_WRITE') written++;
-      };
-      subscribe('vfio-user:request', record);
       const machine = await QemuMachine.start(socket, Memory.shared, ...guestOptions(console));
       try {
         expect(await machine.ended).toBe(0);
         const said = readFileSync(console, 'latin1');
         for (const line of ['guest: copied', 'guest: equal']) expect(said).toContain(line);
         const { readCommands, writeCommands } = controller.statistics;
-        process.stderr.write(`written ${written}, commands ${readCommands + writeCommands}\n`);
-        expect(written).toBeLessThan(readCommands + writeCommands);
+        const rung = write.mock.calls.filter(([offset]) => offset >= 0x1008).length;
+        process.stderr.write(`rung ${rung}, commands ${readCommands + writeCommands}\n`);
+        // Without the shadows a command takes two: one for its submission, and one for its completion.
+        expect(rung).toBeLessThan(readCommands + writeCommands);
         expect([controller.fault, errors, controller.statistics.badDoorbells]).toEqual([null, [], 0]);
       } finally {
-        unsubscribe('vfio-user:request', record);
         await machine.kill();
         await server.close();
         controller.close();
