@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 import {
   AdminOpcode,
+  BROADCAST_NSID,
   CQE_SIZE_EXPONENT,
   type Command,
+  CommandSetId,
+  FeatureSelect,
   IDENTIFY_BYTES,
+  LogPage,
   SQE_SIZE_EXPONENT,
   abortCdw10,
   createCompletionQueueCdw11,
@@ -12,6 +16,9 @@ import {
   decodeCommand,
   decodeLogPageRequest,
   deleteQueueCdw10,
+  getFeaturesCdw10,
+  getLogPageCdw14,
+  setFeaturesCdw10,
 } from '../spec';
 import type { AsyncEvents } from './async-events';
 import type { ClientView, ViewRange } from './client-view';
@@ -24,7 +31,7 @@ import type { ResolvedOptions } from './options';
 import { type Deferred, Outcome, type Reply } from './outcome';
 import type { QueueSet } from './queue-set';
 import type { Registers } from './registers';
-import { type Alive, commandBytes, resolveParts, writeParts } from './transfer';
+import { type Alive, commandBytes, readParts, resolveParts, writeParts } from './transfer';
 
 /** The parts of the controller that admin commands ask and change. */
 export interface AdminContext {
@@ -68,7 +75,7 @@ export class AdminCommands {
     const command = decodeCommand(words, 0);
     // Fused commands are for I/O, and admin commands use PRPs only on PCIe (NVMe base 2.0, 3.3.3.1).
     if (command.fuse !== 0 || command.psdt !== 0) return reply(Outcome.invalidField);
-    const { features, events } = this.#context;
+    const { events } = this.#context;
     const { cdw10, cdw11, nsid } = command;
     switch (command.opcode) {
       case AdminOpcode.identify: {
@@ -78,9 +85,9 @@ export class AdminCommands {
       case AdminOpcode.getLogPage:
         return this.#getLogPage(command, alive);
       case AdminOpcode.getFeatures:
-        return features.get(cdw10, cdw11);
+        return this.#getFeatures(command, alive);
       case AdminOpcode.setFeatures:
-        return features.set(cdw10, cdw11, nsid);
+        return this.#setFeatures(command, alive);
       case AdminOpcode.createIoCompletionQueue:
         return this.#createCompletionQueue(command);
       case AdminOpcode.createIoSubmissionQueue:
@@ -103,14 +110,47 @@ export class AdminCommands {
     }
   }
 
-  #getLogPage({ cdw10, cdw11, cdw12, cdw13, prp1, prp2 }: Decoded, alive: Alive): Reply | Deferred {
+  #getFeatures(command: Decoded, alive: Alive): Reply | Deferred {
+    const { features } = this.#context;
+    const answer = features.get(command.cdw10, command.cdw11);
+    const { feature, select } = getFeaturesCdw10.decode(command.cdw10);
+    const bytes = features.data.bytes(feature);
+    if (bytes === 0 || answer.outcome !== Outcome.success || select === FeatureSelect.supported)
+      return answer;
+    return this.#send(features.data.get(feature, select === FeatureSelect.current), bytes, command, alive);
+  }
+
+  #setFeatures({ cdw10, cdw11, nsid, prp1, prp2 }: Decoded, alive: Alive): Reply | Deferred {
+    const { features, view } = this.#context;
+    const length = features.data.bytes(setFeaturesCdw10.decode(cdw10).feature);
+    if (length === 0) return features.set(cdw10, cdw11, nsid);
+    const run = async (): Promise<Reply> => {
+      const parts = await resolveParts(view, length, alive, (pointer, lists) =>
+        pointer.resolve(prp1, prp2, length, false, lists),
+      );
+      if (parts.outcome !== Outcome.success) return reply(parts.outcome);
+      const data = await readParts(view, parts, length, alive);
+      if (data === undefined || !alive()) return reply(Outcome.dataTransferError);
+      return features.set(cdw10, cdw11, nsid, data);
+    };
+    return { bytes: commandBytes(length), run };
+  }
+
+  /** Get Log Page (NVMe base 2.0, 5.16). All pages are about the controller as a whole. */
+  #getLogPage(
+    { nsid, cdw10, cdw11, cdw12, cdw13, cdw14, prp1, prp2 }: Decoded,
+    alive: Alive,
+  ): Reply | Deferred {
     const { logs, events, options } = this.#context;
     const { page, length, offset, retainEvent } = decodeLogPageRequest(cdw10, cdw11, cdw12, cdw13);
+    const { csi, offsetType } = getLogPageCdw14.decode(cdw14);
     const content = logs.page(page);
     if (content === undefined) return reply(Outcome.invalidLogPage);
-    if (offset > content.length || offset % 4 !== 0 || length > options.maxTransfer) {
-      return reply(Outcome.invalidField);
-    }
+    // An offset is one of bytes. The other command sets have no effects.
+    if (offset > content.length || offset % 4 !== 0 || offsetType) return reply(Outcome.invalidField);
+    if (length > options.maxTransfer) return reply(Outcome.invalidField);
+    if (page === LogPage.commandEffects && csi !== CommandSetId.nvm) return reply(Outcome.invalidField);
+    if (nsid !== 0 && nsid !== BROADCAST_NSID) return reply(Outcome.invalidField);
     if (!retainEvent) {
       events.pageRead(page);
       logs.pageRead(page);

@@ -5,7 +5,9 @@ import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { AdminCommands } from './admin-commands';
 import type { DoorbellWatch } from './doorbell-watch';
 import type { ErrorLog } from './error-log';
-import { DEFERRED, type IoCommands, startBlock } from './io-commands';
+import { FUSED_FIRST, FUSED_SECOND } from './fused-commands';
+import { DEFERRED, type IoCommands } from './io-commands';
+import { FUSE, startBlock } from './io-words';
 import { type Deferred, Outcome, type Reply } from './outcome';
 import { type CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
@@ -30,6 +32,17 @@ const RUNNING_BYTES = 16 << 20;
 
 /** How long a queue with commands may be unmapped, in milliseconds: QEMU maps all RAM anew while a guest boots. */
 const UNMAPPED_GRACE = 1000;
+
+/** The I/O commands that name their first block in CDW10 and CDW11. */
+const WITH_BLOCKS: ReadonlySet<number> = new Set([
+  NvmOpcode.write,
+  NvmOpcode.read,
+  NvmOpcode.writeUncorrectable,
+  NvmOpcode.compare,
+  NvmOpcode.writeZeroes,
+  NvmOpcode.verify,
+  NvmOpcode.copy,
+]);
 
 /** Thrown when the controller cannot go on: its owner sets CSTS.CFS. */
 export class FatalError extends Error {}
@@ -151,20 +164,19 @@ export class CommandProcessor {
     while (taken < count && queue.claim === null && this.#io.bytesMoved < this.#roundEnd) {
       // What came before has dropped the queue, or its next part is not mapped.
       if (queue.words === null || !queue.live) break;
-      this.#take(queue, queue.words);
-      taken++;
+      taken += this.#take(queue, queue.words);
     }
     if (completions.posted) this.#queues.interrupt(completions);
     return taken;
   }
 
-  /** Executes the command at the head of a queue. */
-  #take(queue: SubmissionQueue, words: Int32Array): void {
+  /** Executes the command at the head of a queue. Returns how many were taken: two, if they are fused. */
+  #take(queue: SubmissionQueue, words: Int32Array): number {
     const at = queue.take();
     const cid = (words[at] as number) >>> 16;
     if (queue.id === 0) {
       this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + SQE_WORDS)));
-      return;
+      return 1;
     }
     const outcome = this.#io.execute(words, at);
     if (outcome === Outcome.success) {
@@ -172,12 +184,42 @@ export class CommandProcessor {
     } else if (outcome === DEFERRED) {
       const copy = words.slice(at, at + SQE_WORDS);
       const alive = this.#alive();
-      this.#run(queue, copy, alive, this.#io.deferred(copy, alive));
+      void this.#run(queue, copy, alive, this.#io.deferred(copy, alive));
     } else {
       const copy = words.slice(at, at + SQE_WORDS);
-      this.#record(queue, copy, outcome);
-      queue.completions.post(queue.id, queue.head, cid, outcome, 0);
+      if (((copy[0] as number) & FUSE) !== 0) return this.#takeFused(queue, copy);
+      this.#fail(queue, copy, outcome);
     }
+    return 1;
+  }
+
+  #fail(queue: SubmissionQueue, words: Int32Array, outcome: number): void {
+    this.#record(queue, words, outcome);
+    queue.completions.post(queue.id, queue.head, commandId(words), outcome, 0);
+  }
+
+  /** Executes a command of a fused operation, with the one behind it, if that is the other (NVMe base 2.0, 3.4.2). */
+  #takeFused(queue: SubmissionQueue, first: Int32Array): 1 | 2 {
+    const fuse = (first[0] as number) & FUSE;
+    const second = fuse === FUSED_FIRST ? this.#takeSecond(queue) : null;
+    if (second === null) {
+      this.#fail(queue, first, fuse === FUSE ? Outcome.invalidField : Outcome.abortedMissingFused);
+      return 1;
+    }
+    const alive = this.#alive();
+    const reply = this.#run(queue, first, alive, this.#io.fused(first, second, alive));
+    const rest = reply.then(({ outcome, second: other = outcome }): Reply => ({ outcome: other }));
+    this.#completeLater(queue, second, alive, rest);
+    return 2;
+  }
+
+  /** Takes the command at the head of a queue if it is the second of a fused operation; null when it is not. */
+  #takeSecond(queue: SubmissionQueue): Int32Array | null {
+    const { words } = queue;
+    if (words === null || queue.tail() === queue.head) return null;
+    const at = (queue.head - queue.first) * SQE_WORDS;
+    if (((words[at] as number) & FUSE) !== FUSED_SECOND) return null;
+    return words.slice(queue.take(), at + SQE_WORDS);
   }
 
   #takeAdmin(queue: SubmissionQueue, words: Uint32Array): void {
@@ -190,7 +232,7 @@ export class CommandProcessor {
       return;
     }
     if ('run' in reply) {
-      this.#run(queue, words, alive, reply);
+      void this.#run(queue, words, alive, reply);
       return;
     }
     this.#record(queue, words, reply.outcome);
@@ -202,20 +244,24 @@ export class CommandProcessor {
     return () => this.#epoch === epoch;
   }
 
-  /** Runs a command once there is room for it. Until then its queue is not looked at, so that queues get room in turn. */
+  /**
+   * Runs a command once there is room for it. Until then its queue is not looked at, so that queues get room in turn.
+   * @returns its reply
+   */
   #run(
     queue: SubmissionQueue,
     words: Int32Array | Uint32Array,
     alive: Alive,
     { bytes, run }: Deferred,
-  ): void {
+  ): Promise<Reply> {
     const claim = this.#budget.take(bytes);
     const end = (): void => {
       this.#budget.give(bytes);
     };
     if (claim === null) {
-      this.#completeLater(queue, words, alive, run().finally(end));
-      return;
+      const reply = run().finally(end);
+      this.#completeLater(queue, words, alive, reply);
+      return reply;
     }
     queue.claim = claim;
     const reply = claim.granted.then((granted): Reply | Promise<Reply> => {
@@ -223,6 +269,7 @@ export class CommandProcessor {
       return granted ? run().finally(end) : { outcome: Outcome.abortedQueueDeletion };
     });
     this.#completeLater(queue, words, alive, reply);
+    return reply;
   }
 
   /** Completes a command that takes its time. It keeps room for its completion. */
@@ -237,7 +284,7 @@ export class CommandProcessor {
     this.#live++;
     reply
       .catch((): Reply => ({ outcome: Outcome.internalError }))
-      .then(({ outcome, dw0 = 0 }) => {
+      .then(({ outcome, dw0 = 0, lba }) => {
         if (!alive()) {
           this.#staleEnded();
           return;
@@ -245,7 +292,7 @@ export class CommandProcessor {
         this.#live--;
         queue.inflight--;
         queue.completions.reserved--;
-        this.#record(queue, words, outcome);
+        this.#record(queue, words, outcome, lba);
         this.#queues.complete(queue, commandId(words), outcome, dw0);
         if (queue.inflight === 0) queue.ended?.();
       })
@@ -262,17 +309,24 @@ export class CommandProcessor {
   }
 
   /** Counts and logs a command that ended with an error. */
-  #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number): void {
+  #record(
+    queue: SubmissionQueue,
+    words: Int32Array | Uint32Array,
+    outcome: number,
+    lba: number | undefined = undefined,
+  ): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
+    if (outcome === Outcome.writeFault || outcome === Outcome.unrecoveredReadError)
+      this.#counters.mediaErrors++;
     const opcode = (words[SqeWord.cdw0] as number) & 0xff;
-    const hasBlocks = queue.id !== 0 && opcode !== NvmOpcode.flush && outcome !== Outcome.invalidOpcode;
+    const hasBlocks = queue.id !== 0 && WITH_BLOCKS.has(opcode);
     this.#errors.add(
       queue.id,
       commandId(words),
       outcome,
       (words[SqeWord.nsid] as number) >>> 0,
-      hasBlocks ? startBlock(words, 0) : 0,
+      lba ?? (hasBlocks ? startBlock(words, 0) : 0),
     );
   }
 

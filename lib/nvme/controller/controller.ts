@@ -68,7 +68,7 @@ export class Controller {
     const events = new AsyncEvents(queues, errors);
     const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
-    const logs = new LogPages(errors, features, namespaces);
+    const logs = new LogPages(errors, features, namespaces, counters);
     const io = new IoCommands({ namespaces, maxTransfer: options.maxTransfer, view, features, counters });
     const admin = new AdminCommands({
       options,
@@ -159,11 +159,18 @@ export class Controller {
     this.#queues.unmap();
   }
 
+  /** There is a client: the controller has power. */
+  powerOn(): void {
+    this.#counters.powerCycles++;
+  }
+
   /**
    * Puts the controller into its state after power-on, but for the data.
    * @returns resolves when nothing of what was stopped touches the client's memory any more
    */
   reset(): Promise<void> {
+    const { configuration, status } = this.#registers;
+    if (configuration.enable && status.shutdown !== ShutdownStatus.complete) this.#counters.unsafeShutdowns++;
     this.#stop();
     this.#stopping = false;
     this.#registers.reset();

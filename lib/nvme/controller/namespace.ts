@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { outOfRange } from '../../errors';
 import type { Backend, SynchronousBackend } from '../backends';
+import { BadBlocks } from './bad-blocks';
 import { type NamespaceIdentifiers, namespaceIdentifiers } from './identifiers';
 import { type NamespaceCounters, type NamespaceStatistics, newNamespaceCounters } from './statistics';
 
@@ -51,10 +52,14 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   readonly nguid: string;
   readonly eui64: string;
   readonly counters: NamespaceCounters = newNamespaceCounters();
+  /** Blocks that a host has made unreadable. They are forgotten with the process. */
+  readonly badBlocks = new BadBlocks();
   /** Whether commands may reach the backend. A command that runs looks at it again before it does so. */
   attached = false;
   /** Commands that run as promises, and may use the backend. */
   readonly #running = new Set<Promise<unknown>>();
+  /** Resolves when the command that has the namespace for itself has ended; null when there is none. */
+  #exclusive: Promise<void> | null = null;
 
   /**
    * @param serial the serial number of the controller
@@ -97,12 +102,30 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     return { nsid, kind, size, blockSize, uuid, nguid, eui64, statistics: { ...counters } };
   }
 
-  /** Runs a command that takes its time; see {@link whenDrained}. */
+  /** Whether commands may go straight to the backend: none has it for itself, and there is no block that cannot be read. */
+  get direct(): boolean {
+    return this.#exclusive === null && this.badBlocks.empty;
+  }
+
+  /** Runs a command that takes its time, once none has the namespace for itself; see {@link whenDrained}. */
   run<T>(command: () => Promise<T>): Promise<T> {
+    if (this.#exclusive !== null) return this.#exclusive.then(() => this.run(command));
     const running = command().finally(() => {
       this.#running.delete(running);
     });
     this.#running.add(running);
+    return running;
+  }
+
+  /** Runs a command while no other uses the backend: after those that run, and before those that come meanwhile. */
+  alone<T>(command: () => Promise<T>): Promise<T> {
+    if (this.#exclusive !== null) return this.#exclusive.then(() => this.alone(command));
+    const drained = this.whenDrained();
+    const running = this.run(() => drained.then(command));
+    const end = (): void => {
+      this.#exclusive = null;
+    };
+    this.#exclusive = running.then(end, end);
     return running;
   }
 
