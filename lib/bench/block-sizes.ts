@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { directionsOf, trimsAndWrites, type Direction, type Job, type Workload } from './job';
-import { Xoshiro128 } from './random';
+import { Xoshiro128 } from '../random';
 
 /** A size of I/Os, and its share of those of a direction, 0 to 1. */
 export interface SizeShare {

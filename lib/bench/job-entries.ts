@@ -12,10 +12,10 @@ import {
   RandomSequence,
   SequentialSequence,
   ShuffledSequence,
-  Xoshiro128,
   ZipfSequence,
   type BlockSequence,
 } from './random';
+import { Xoshiro128 } from '../random';
 import type { Verification } from './verification';
 
 // A name of another module is looked up in that module's exports at each use, which costs a tenth of an I/O here.

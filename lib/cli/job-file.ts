@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { OUTPUT_OPTIONS, RUN_OPTIONS, WORKLOAD_OPTIONS } from './bench-options';
 import type { FileOption } from './bench-plan';
-import { closest } from './closest';
+import { closest } from '../closest';
 import { UsageError, canonical, optionNames } from './option-spec';
 
 /** A section of a job file: jobs that do the same. */

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: MIT
 import { bench } from './bench';
-import { closest } from './closest';
+import { closest } from '../closest';
 import { printHelp, type Command } from './command';
 import { reportFailure } from './failure';
 import { PROGRAM, wrapText } from './help';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { parseCount, parseDuration, parseSize } from '../bench/units';
-import { closest } from './closest';
+import { closest } from '../closest';
 import { UsageError, type BooleanOption, type NumberOption, type OptionSpec } from './option-spec';
 
 /** What an option means: the value of its type; undefined without text and default. */

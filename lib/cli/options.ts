@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { parseArgs } from 'node:util';
 import type { ParseArgsConfig } from 'node:util';
-import { closest } from './closest';
+import { closest } from '../closest';
 import {
   HELP_OPTION,
   UsageError,

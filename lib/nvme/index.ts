@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-/** The NVMe driver, and the emulated NVMe controller with its backends. */
+/** The NVMe driver, and the emulated NVMe controller with its backends and faults. */
 export * from './backends';
 export * from './controller';
+export type { Faults, FaultSpec, FaultState } from './faults';
 export {
   NvmeController,
   NvmeStatusError,

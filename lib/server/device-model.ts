@@ -170,6 +170,13 @@ export interface Client {
    * @throws TypeError ERR_INVALID_ARG_VALUE for INTx, MSI and MSI-X, see {@link setInterrupt}
    */
   trigger(irqIndex: number, vector?: number): boolean;
+  /** Ends the connection, as if the link had been lost. The server then serves the next client. */
+  disconnect(): void;
+  /**
+   * Takes the device away from the client as if its card had been pulled out: from now on every read by message is ones, writes
+   * are dropped, and there are neither DMA nor interrupts. Mapped memory stays mapped. The next client finds the device again.
+   */
+  unplug(): void;
 }
 
 /** A BAR of a served device: what configuration space says of it, and what is behind it. */

@@ -25,6 +25,8 @@ export class FunctionState {
   readonly hasPin: boolean;
   /** Told of what a write to configuration space changed, while a client is there. */
   onConfigured: ((effects: readonly ConfigEffect[]) => Eventually<void>) | null = null;
+  /** The client has lost the function, see `Client.unplug`. */
+  unplugged = false;
   /** The client has changed the command register. */
   #commanded = false;
 
@@ -60,6 +62,7 @@ export class FunctionState {
    * such as libvfio-user's samples, and these would get no DMA and no interrupt.
    */
   get busMaster(): boolean {
+    if (this.unplugged) return false;
     return !this.#commanded || (this.config.command & PciCommand.busMaster) !== 0;
   }
 
@@ -77,6 +80,7 @@ export class FunctionState {
   /** The client is gone, and the next one is not known. */
   detach(): void {
     this.onConfigured = null;
+    this.unplugged = false;
     this.#commanded = false;
     this.reset();
   }

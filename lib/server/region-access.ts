@@ -17,13 +17,13 @@ import { after, type Eventually, type ModelCall } from './model-calls';
  * cannot be decoded.
  */
 export class RegionAccessor {
-  readonly #regions: FunctionState['regions'];
+  readonly #function: FunctionState;
   readonly #call: ModelCall;
   readonly #maxTransfer: number;
 
   /** @param maxTransfer largest `count` that is served, in bytes */
-  constructor(regions: FunctionState['regions'], call: ModelCall, maxTransfer: number) {
-    this.#regions = regions;
+  constructor(state: FunctionState, call: ModelCall, maxTransfer: number) {
+    this.#function = state;
     this.#call = call;
     this.#maxTransfer = maxTransfer;
   }
@@ -76,12 +76,17 @@ export class RegionAccessor {
 
   #read(index: number, offset: number, data: Uint8Array): Eventually<void> {
     if (data.byteLength === 0) return undefined;
-    return this.#call(() => this.#regions.get(index)?.read?.(offset, data));
+    if (this.#function.unplugged) {
+      // No device answers, and the bus reads as ones (PCI Express base 5.0, 2.3.2).
+      data.fill(0xff);
+      return undefined;
+    }
+    return this.#call(() => this.#function.regions.get(index)?.read?.(offset, data));
   }
 
   #write(index: number, offset: number, data: Uint8Array, posted: boolean): Eventually<void> {
-    if (data.byteLength === 0) return undefined;
-    return this.#call(() => this.#regions.get(index)?.write?.(offset, data, posted));
+    if (data.byteLength === 0 || this.#function.unplugged) return undefined;
+    return this.#call(() => this.#function.regions.get(index)?.write?.(offset, data, posted));
   }
 
   #readable(index: number, offset: number, count: number): void {
@@ -93,7 +98,7 @@ export class RegionAccessor {
   }
 
   #region(index: number, offset: number, count: number): ServedRegion {
-    const region = this.#regions.get(index);
+    const region = this.#function.regions.get(index);
     if (region === undefined) throw refusal(index, 'does not exist');
     if (offset + count > region.size) {
       throw refusal(index, `has ${region.size} bytes, ${count} at offset ${offset} were asked for`);

@@ -58,6 +58,8 @@ export interface ServedClientOptions {
   /** The order of the client's commands, among which accesses by ioregionfd take their turn. */
   readonly turns: LaneQueue;
   readonly calls: ModelCalls;
+  /** Ends the connection. */
+  readonly disconnect: () => void;
   /** Told of what goes wrong and is nobody's to handle. */
   readonly report: (error: unknown) => void;
 }
@@ -73,18 +75,20 @@ export class ServedClient implements Client {
   readonly #device: ServedDevice;
   readonly #agreement: Agreement;
   readonly #calls: ModelCalls;
+  readonly #disconnect: () => void;
   readonly #interrupts: ClientInterrupts;
   readonly #regions: RegionAccessor;
   readonly #ioRegions: IoRegions;
   readonly #refusedMaps: RefusedMaps;
 
   constructor(options: ServedClientOptions) {
-    const { name, device, agreement, processLimits, connection, turns, calls, report } = options;
+    const { name, device, agreement, processLimits, connection, turns, calls, disconnect, report } = options;
     const { ours, limits } = agreement;
     this.name = name;
     this.#device = device;
     this.#agreement = agreement;
     this.#calls = calls;
+    this.#disconnect = disconnect;
     this.memory = new ClientMemoryMap(
       connection,
       {
@@ -97,7 +101,7 @@ export class ServedClient implements Client {
     );
     this.#refusedMaps = new RefusedMaps(report);
     this.#interrupts = new ClientInterrupts(device.function, processLimits.descriptors);
-    this.#regions = new RegionAccessor(device.function.regions, calls.call, ours.maxDataXferSize);
+    this.#regions = new RegionAccessor(device.function, calls.call, ours.maxDataXferSize);
     this.#ioRegions = new IoRegions(device.function.regions, {
       turns,
       report,
@@ -119,6 +123,15 @@ export class ServedClient implements Client {
 
   trigger(irqIndex: number, vector = 0): boolean {
     return this.#interrupts.trigger(irqIndex, vector);
+  }
+
+  disconnect(): void {
+    this.#disconnect();
+  }
+
+  unplug(): void {
+    this.#device.function.unplugged = true;
+    this.#follow();
   }
 
   /** @throws CommandError or VfioUserError ERR_VFIO_USER_PROTOCOL, which becomes the errno of the reply */

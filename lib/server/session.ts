@@ -168,6 +168,9 @@ export class Session {
         connection: twin?.connection ?? this.#connection,
         turns: this.#connection.turns,
         calls: this.#calls,
+        disconnect: () => {
+          this.close();
+        },
         report: (error) => {
           this.#report(error);
         },

@@ -1,33 +1,11 @@
 // SPDX-License-Identifier: MIT
 /** Runs two attacks of `npm run bench:hostile` over dist/. What they cost in memory is tested, how long anything takes is not. */
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
-import ts from 'typescript';
-import { dist } from '../dist';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { transpiled } from '../support/transpiled';
 
-const ROOT = dirname(dist);
-let built: string;
-
-/** The scripts as `tsc -p bench` would put them, where the package finds itself by its name. */
-beforeAll(() => {
-  mkdirSync(join(ROOT, 'build'), { recursive: true });
-  built = mkdtempSync(join(ROOT, 'build', 'hostile-test-'));
-  for (const room of ['bench', 'lib', 'lib/nvme/spec']) {
-    for (const entry of readdirSync(join(ROOT, room), { withFileTypes: true })) {
-      if (!entry.isFile() || !entry.name.endsWith('.ts')) continue;
-      const { outputText } = ts.transpileModule(readFileSync(join(ROOT, room, entry.name), 'utf8'), {
-        compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2023 },
-      });
-      const to = join(built, room, entry.name.replace(/\.ts$/, '.js'));
-      mkdirSync(dirname(to), { recursive: true });
-      writeFileSync(to, outputText);
-    }
-  }
-});
-afterAll(() => {
-  rmSync(built, { recursive: true, force: true });
-});
+const built = transpiled('bench', 'lib', 'lib/nvme/spec');
 
 test('gigabytes of reads by message, none of which is served, and messages that are sent in half', () => {
   const file = join(built, 'rows.json');

@@ -3,7 +3,7 @@
 import { closeSync, ftruncateSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { Xoshiro128 } from '../../lib/bench/random';
+import { Xoshiro128 } from '../../lib/random';
 import {
   Header,
   Phase,

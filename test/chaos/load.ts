@@ -2,7 +2,7 @@
 import { performance } from 'node:perf_hooks';
 import { fillBlock } from '../../lib/bench/verify-pattern';
 import type { LatencyHistogram } from '../../lib/bench/histogram';
-import type { Xoshiro128 } from '../../lib/bench/random';
+import type { Xoshiro128 } from '../../lib/random';
 import { DEPTH, MOST_CELLS, Status, compare, type Drive } from './drive';
 import { BLOCKS_PER_CELL, WORDS_PER_BLOCK, WORDS_PER_CELL, type Ledger } from './ledger';
 import type { Tally } from './tally';

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { Xoshiro128 } from '../../lib/bench/random';
+import { Xoshiro128 } from '../../lib/random';
 
 /** A fault to inject. It follows from the seed alone; what the numbers mean, its kind says. */
 export interface Fault<Kind extends string = string> {

@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setImmediate as turn, setTimeout as sleep } from 'node:timers/promises';
-import { Xoshiro128 } from '../../lib/bench/random';
+import { Xoshiro128 } from '../../lib/random';
 import { DEPTH, Drive, Status } from './drive';
 import { ownFootprint } from './footprint';
 import { CELL_BYTES, Ledger, WORDS_PER_CELL } from './ledger';

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { LatencyHistogram } from '../../lib/bench/histogram';
-import { Xoshiro128 } from '../../lib/bench/random';
+import { Xoshiro128 } from '../../lib/random';
 import { atEnd, endWanted } from './children';
 import { Drive } from './drive';
 import { afterWarmUp, growth, slowing } from './flat';

@@ -12,7 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import { Xoshiro128 } from '../../lib/bench/random';
+import { Xoshiro128 } from '../../lib/random';
 import { FailingStorage } from '../support/failing-storage';
 import { atEnd } from './children';
 import { Drive, Status } from './drive';

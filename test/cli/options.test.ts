@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { editDistance } from '../../lib/cli/closest';
+import { editDistance } from '../../lib/closest';
 import { renderHelp } from '../../lib/cli/help';
 import { UsageError, type CommandSpec } from '../../lib/cli/option-spec';
 import { parseCommandLine } from '../../lib/cli/options';

@@ -36,7 +36,12 @@ function run(file: string, args: readonly string[]): Promise<Ended> {
 const cli = (...args: string[]): Promise<Ended> => run(process.execPath, [MAIN, ...args]);
 
 interface FioJson {
-  jobs: { error: number; read: { total_ios: number }; write: { total_ios: number } }[];
+  jobs: {
+    error: number;
+    read: { total_ios: number };
+    write: { total_ios: number };
+    trim: { total_ios: number };
+  }[];
 }
 
 describeSpdk('our client against SPDK', () => {
@@ -80,6 +85,33 @@ describeSpdk('our client against SPDK', () => {
     },
     60_000,
   );
+
+  test.each([
+    ['trim', false],
+    ['randtrim', false],
+    ['trimwrite', true],
+  ])('bench --rw %s on malloc', async (rw, writes) => {
+    const args = ['--rw', rw, '--runtime', '300ms', '--output-format', 'json'];
+    const { code, stdout } = await cli('bench', target.malloc, ...args);
+    expect(code).toBe(0);
+    const [job] = (JSON.parse(stdout) as FioJson).jobs;
+    expect(job).toMatchObject({ error: 0, read: { total_ios: 0 } });
+    expect(job?.trim.total_ios).toBeGreaterThan(0);
+    expect((job?.write.total_ios ?? 0) > 0).toBe(writes);
+  });
+
+  test('what bench trims reads as zeros', async () => {
+    const whole = ['--bs', '64k', '--io_size', '4m', '--size', '4m'];
+    for (const rw of ['write', 'trim'])
+      expect((await cli('bench', target.malloc, '--rw', rw, ...whole)).code).toBe(0);
+    await using device = await connect(target.malloc);
+    await using controller = await NvmeController.attach(device);
+    const memory = await device.dma.allocate(5 << 20);
+    const bytes = new Uint8Array(memory.buffer).fill(1);
+    await controller.namespace(1).read(memory, { lba: 0, blocks: (5 << 20) / 512 });
+    const first = bytes.subarray(0, 4 << 20).findIndex((byte) => byte !== 0);
+    expect(first).toBe(-1);
+  });
 
   test('what bench --verify writes is in the file behind the aio bdev', async () => {
     const size = 16 << 20;

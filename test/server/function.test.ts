@@ -213,3 +213,49 @@ test('configuration space of the model takes the place of that of the server', a
   raw = await RawClient.connect(path);
   expect(await read(7, 0x40, 2)).toEqual([0xee, 0xee]);
 });
+
+describe('a device that takes itself away from its client', () => {
+  test('by the link: the connection ends, and the next client is served', async () => {
+    client.disconnect();
+    await raw.end();
+    await until(() => log.includes('detach'), 'the device lets go');
+    raw.close();
+    raw = await RawClient.connect(path);
+    expect(await read(1, 8, 2)).toEqual([8, 8]);
+  });
+
+  test('while it reads a register: the read is not answered', async () => {
+    const { read: readBar } = model.pci.bars![1]!;
+    model.pci.bars![1]!.read = () => {
+      client.disconnect();
+    };
+    try {
+      raw.send(message(9, access(1, 0, 4)));
+      await raw.end();
+    } finally {
+      model.pci.bars![1]!.read = readBar!;
+    }
+  });
+
+  test('as a card that is pulled out: reads are ones, writes are dropped, no DMA; the next client finds it', async () => {
+    const fd = createSharedMemory(0x1000);
+    expect(await raw.errnoOf(2, dmaMap(0x1000, 0x1000), [fd])).toBe(0);
+    closeFd(fd);
+    expect(client.memory.place(0x1000, 4, 'read')).not.toBeNull();
+    client.unplug();
+    expect(await read(7, 0, 4)).toEqual([0xff, 0xff, 0xff, 0xff]);
+    expect(await read(1, 8, 2)).toEqual([0xff, 0xff]);
+    expect(await write(4, u16(PciCommand.busMaster))).toBe(0);
+    expect(await write(DEVICE_CONTROL, u16(0x8000))).toBe(0);
+    expect(log).toEqual([]);
+    expect(client.memory.place(0x1000, 4, 'read')).toBeNull();
+    await expect(client.memory.read(0x1000, 4)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_DMA' });
+    expect(client.setInterrupt(true)).toBe(false);
+    // What is wrong with a message is told all the same: that is between client and server.
+    expect(await raw.errnoOf(9, access(1, 0xff, 2))).toBe(Errno.EINVAL);
+    raw.close();
+    await until(() => log.includes('detach'), 'the device lets go');
+    raw = await RawClient.connect(path);
+    expect(await read(7, 0, 2)).toEqual([0x34, 0x12]);
+  });
+});

@@ -48,6 +48,13 @@ export interface BackendProperties {
    * been written again.
    */
   flush(): Promise<void>;
+  /**
+   * Changes {@link size}. Without one that of the storage is taken over, as of a file that has grown. What is cut off is out of use, and
+   * the controller sees to that; a file keeps it. Undefined when the size cannot be changed.
+   *
+   * @param size bytes, at least 512
+   */
+  resize?(size?: number): Promise<void>;
   /** Idempotent. Nothing is called after it. */
   close(): void;
 }

@@ -50,12 +50,15 @@ export function writeFully(
 export class DirectFile {
   readonly #fd: number;
   /** Bytes of the namespace: nothing beyond them is written. */
-  readonly #size: number;
+  readonly #size: () => number;
   #mapping: Mapping | undefined;
   #buffer: Uint8Array | undefined;
 
-  /** @param fd stays the caller's, and open as long as this object is used */
-  constructor(fd: number, size: number) {
+  /**
+   * @param fd stays the caller's, and open as long as this object is used
+   * @param size tells the bytes of the namespace
+   */
+  constructor(fd: number, size: () => number) {
     this.#fd = fd;
     this.#size = size;
   }
@@ -110,7 +113,7 @@ export class DirectFile {
     const start = Math.floor(offset / ALIGNMENT) * ALIGNMENT;
     const from = offset - start;
     const part = Math.min(length, BOUNCE_BYTES - from);
-    const end = Math.min(Math.ceil((offset + part) / ALIGNMENT) * ALIGNMENT, this.#size);
+    const end = Math.min(Math.ceil((offset + part) / ALIGNMENT) * ALIGNMENT, this.#size());
     return { buffer: (this.#buffer ??= this.#newBuffer()), start, end, from, part };
   }
 

@@ -47,7 +47,7 @@ export class FileBackend implements SynchronousBackend {
   readonly volatileCache = true;
   /** The path of the file, without links. */
   readonly identity: string;
-  readonly size: number;
+  #size: number;
   /** Holes of the file, or what the block device makes of them; undefined when there are none. */
   readonly deallocation: Deallocation | undefined;
   /** -1 once closed: its number may be another file's by then. */
@@ -76,9 +76,9 @@ export class FileBackend implements SynchronousBackend {
       this.#canShrink = stat.isFile();
       this.#device = stat.isBlockDevice() ? blockDeviceInfo(stat.rdev) : null;
       this.identity = told(path, 'realpath', () => realpathSync(path));
-      this.size = this.#prepare(stat, size);
+      this.#size = this.#prepare(stat, size);
       this.deallocation = this.#findDeallocation(stat);
-      this.#direct = direct ? new DirectFile(this.#fd, this.size) : null;
+      this.#direct = direct ? new DirectFile(this.#fd, () => this.#size) : null;
     } catch (error) {
       closeSync(this.#fd);
       throw error;
@@ -94,6 +94,10 @@ export class FileBackend implements SynchronousBackend {
       },
       failure: (lost) => systemError('fdatasync', EIO, `${what}, of which ${lost}`),
     });
+  }
+
+  get size(): number {
+    return this.#size;
   }
 
   read(offset: number, target: Uint8Array, at: number, length: number): BackendResult {
@@ -147,6 +151,19 @@ export class FileBackend implements SynchronousBackend {
 
   flush(): Promise<void> {
     return this.#writes.flush();
+  }
+
+  /**
+   * A regular file that is shorter is extended, and never truncated. Rejects as the constructor throws, and then nothing has changed.
+   */
+  resize(size?: number): Promise<void> {
+    return new Promise((resolve) => {
+      const previous = this.#size;
+      this.#size = this.#prepare(fstatSync(this.#fd), size);
+      // Nobody asks any more for what was lost there.
+      if (this.#size < previous) this.#writes.replaced(this.#size, previous - this.#size);
+      resolve();
+    });
   }
 
   close(): void {
@@ -219,7 +236,7 @@ export class FileBackend implements SynchronousBackend {
     if (!stat.isFile() && this.#device === null) {
       throw invalidArgument(`${path} is neither a regular file nor a block device`);
     }
-    const present = this.#device?.size ?? stat.size;
+    const present = stat.isFile() ? stat.size : blockDeviceInfo(stat.rdev).size;
     if (size === undefined) {
       if (present === 0) throw invalidArgument(`${path} is empty; give the size of the namespace`);
       return present;

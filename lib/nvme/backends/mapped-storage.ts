@@ -17,7 +17,7 @@ interface Chunk {
 /** The bytes of shared memory, mapped in chunks when they are first touched. */
 export class MappedStorage {
   readonly #fd: number;
-  readonly #size: number;
+  #size: number;
   readonly #chunks: (Chunk | undefined)[];
   readonly #chunkBytes: number;
   /** How the accesses end: with success until memory was lost. */
@@ -79,6 +79,18 @@ export class MappedStorage {
   /** Makes bytes zero, and gives whole pages back to the system. Its result is as that of {@link read}. */
   deallocate(offset: number, length: number): BackendResult {
     return zeroRange(this.#fd, offset, length, true) === 0 ? this.#result : this.zero(offset, length);
+  }
+
+  /**
+   * Follows a change of the size: what is beyond it, or reached to the end before, is mapped anew when it is touched.
+   * @param change changes the size of the memory
+   */
+  resize(size: number, change: () => void): void {
+    const kept = Math.floor(Math.min(size, this.#size) / this.#chunkBytes);
+    for (const chunk of this.#chunks.splice(kept)) chunk?.mapping.close();
+    change();
+    this.#size = size;
+    while (this.#chunks.length < Math.ceil(size / this.#chunkBytes)) this.#chunks.push(undefined);
   }
 
   /** Unmaps the memory. Idempotent. */

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { ftruncateSync } from 'node:fs';
 import { closeFd, createSharedMemory, pageSize } from '../../native';
 import type { BackendResult, SynchronousBackend } from './backend';
 import { MappedStorage } from './mapped-storage';
@@ -9,7 +10,7 @@ export class MemoryBackend implements SynchronousBackend {
   readonly volatileCache = false;
   /** Pages go back to the system. */
   readonly deallocation = { unit: pageSize, readsZero: true };
-  readonly size: number;
+  #size: number;
   readonly #fd: number;
   readonly #storage: MappedStorage;
   #closed = false;
@@ -19,9 +20,14 @@ export class MemoryBackend implements SynchronousBackend {
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`
    */
   constructor(size: number) {
-    this.size = size;
-    this.#fd = createSharedMemory(size, { name: 'nvme-namespace' });
+    this.#size = size;
+    // Not sealed, since its size may change. Nobody else has the descriptor.
+    this.#fd = createSharedMemory(size, { name: 'nvme-namespace', sealed: false });
     this.#storage = new MappedStorage(this.#fd, size);
+  }
+
+  get size(): number {
+    return this.#size;
   }
 
   read(offset: number, target: Uint8Array, at: number, length: number): BackendResult {
@@ -42,6 +48,17 @@ export class MemoryBackend implements SynchronousBackend {
 
   flush(): Promise<void> {
     return Promise.resolve();
+  }
+
+  /** Memory that is cut off is given back: it is zeros when the backend grows again. */
+  resize(size = this.#size): Promise<void> {
+    return new Promise((resolve) => {
+      this.#storage.resize(size, () => {
+        ftruncateSync(this.#fd, size);
+      });
+      this.#size = size;
+      resolve();
+    });
   }
 
   close(): void {

@@ -8,11 +8,15 @@ import { BackendResult, type SynchronousBackend } from './backend';
 export class NullBackend implements SynchronousBackend {
   readonly kind = 'null';
   readonly volatileCache = false;
-  readonly size: number;
+  #size: number;
 
   /** @param size bytes of the namespace */
   constructor(size: number) {
-    this.size = size;
+    this.#size = size;
+  }
+
+  get size(): number {
+    return this.#size;
   }
 
   read(): BackendResult {
@@ -32,6 +36,11 @@ export class NullBackend implements SynchronousBackend {
   }
 
   flush(): Promise<void> {
+    return Promise.resolve();
+  }
+
+  resize(size = this.#size): Promise<void> {
+    this.#size = size;
     return Promise.resolve();
   }
 

@@ -28,7 +28,7 @@ import type { Identify } from './identify';
 import type { KeepAlive } from './keep-alive';
 import type { LogPages } from './log-pages';
 import type { ResolvedOptions } from './options';
-import { type Deferred, Outcome, type Reply } from './outcome';
+import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
 import type { QueueSet } from './queue-set';
 import type { Registers } from './registers';
 import { type Alive, commandBytes, readParts, resolveParts, writeParts } from './transfer';
@@ -71,7 +71,7 @@ export class AdminCommands {
    * @param alive whether the command still matters
    * @returns what its completion tells; a command that has to be run for that; `'held'` when {@link AsyncEvents} completes it
    */
-  execute(words: Uint32Array, alive: Alive): Reply | Promise<Reply> | Deferred | 'held' {
+  execute(words: Uint32Array, alive: Alive): Answer {
     const command = decodeCommand(words, 0);
     // Fused commands are for I/O, and admin commands use PRPs only on PCIe (NVMe base 2.0, 3.3.3.1).
     if (command.fuse !== 0 || command.psdt !== 0) return reply(Outcome.invalidField);

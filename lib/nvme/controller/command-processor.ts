@@ -5,10 +5,12 @@ import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { AdminCommands } from './admin-commands';
 import type { DoorbellWatch } from './doorbell-watch';
 import type { ErrorLog } from './error-log';
+import type { FaultEffects, FaultPlan } from '../faults';
+import { type Ending, FaultyCommands } from './faulty-commands';
 import { FUSED_FIRST, FUSED_SECOND } from './fused-commands';
-import { DEFERRED, type IoCommands } from './io-commands';
+import { DEFERRED, type IoCommands, type IoContext } from './io-commands';
 import { FUSE, startBlock } from './io-words';
-import { type Deferred, Outcome, type Reply } from './outcome';
+import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
 import { type CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
 import type { Counters } from './statistics';
@@ -55,6 +57,11 @@ export interface CommandProcessorParts {
   readonly watch: DoorbellWatch;
   readonly errors: ErrorLog;
   readonly counters: Counters;
+  /** Which commands are struck by faults, and what these do to the controller. */
+  readonly plan: FaultPlan;
+  readonly effects: FaultEffects;
+  /** What {@link io} works with. */
+  readonly ioContext: IoContext;
 }
 
 /**
@@ -68,6 +75,7 @@ export class CommandProcessor {
   readonly #watch: DoorbellWatch;
   readonly #errors: ErrorLog;
   readonly #counters: Counters;
+  readonly #faulty: FaultyCommands;
   readonly #budget = new Budget(RUNNING_BYTES);
   /** Counts {@link drop}s: a command that began before the last one is void. */
   #epoch = 0;
@@ -84,13 +92,21 @@ export class CommandProcessor {
   /** What went wrong between two rounds. */
   #failure: FatalError | null = null;
 
-  constructor({ queues, admin, io, watch, errors, counters }: CommandProcessorParts) {
+  constructor(parts: CommandProcessorParts) {
+    const { queues, admin, io, watch, errors, counters, plan, effects, ioContext } = parts;
     this.#queues = queues;
     this.#admin = admin;
     this.#io = io;
     this.#watch = watch;
     this.#errors = errors;
     this.#counters = counters;
+    this.#faulty = new FaultyCommands(plan, effects, ioContext, {
+      alive: () => this.#alive(),
+      execute: (queue, words, alive) => this.#execute(queue, words, alive),
+      settle: (queue, words, alive, answer, ending) => {
+        this.#settle(queue, words, alive, answer, ending);
+      },
+    });
   }
 
   /**
@@ -135,6 +151,7 @@ export class CommandProcessor {
     this.#live = 0;
     this.#failure = null;
     this.#budget.cancelAll();
+    this.#faulty.drop();
     this.#queues.drop();
   }
 
@@ -173,6 +190,7 @@ export class CommandProcessor {
   /** Executes the command at the head of a queue. Returns how many were taken: two, if they are fused. */
   #take(queue: SubmissionQueue, words: Int32Array): number {
     const at = queue.take();
+    if (this.#faulty.armed && this.#faulty.take(queue, words.slice(at, at + SQE_WORDS))) return 1;
     const cid = (words[at] as number) >>> 16;
     if (queue.id === 0) {
       this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + SQE_WORDS)));
@@ -184,7 +202,7 @@ export class CommandProcessor {
     } else if (outcome === DEFERRED) {
       const copy = words.slice(at, at + SQE_WORDS);
       const alive = this.#alive();
-      void this.#run(queue, copy, alive, this.#io.deferred(copy, alive));
+      this.#settle(queue, copy, alive, this.#io.deferred(copy, alive));
     } else {
       const copy = words.slice(at, at + SQE_WORDS);
       if (((copy[0] as number) & FUSE) !== 0) return this.#takeFused(queue, copy);
@@ -225,18 +243,50 @@ export class CommandProcessor {
   #takeAdmin(queue: SubmissionQueue, words: Uint32Array): void {
     this.#counters.adminCommands++;
     const alive = this.#alive();
-    const reply = this.#admin.execute(words, alive);
-    if (reply === 'held') return;
-    if (reply instanceof Promise) {
-      this.#completeLater(queue, words, alive, reply);
+    const answer = this.#admin.execute(words, alive);
+    if (answer === 'held' || answer instanceof Promise || 'run' in answer) {
+      this.#settle(queue, words, alive, answer);
       return;
     }
-    if ('run' in reply) {
-      void this.#run(queue, words, alive, reply);
-      return;
+    this.#record(queue, words, answer.outcome);
+    queue.completions.post(0, queue.head, commandId(words), answer.outcome, answer.dw0 ?? 0);
+  }
+
+  /** Executes a command of any queue, as if there were no faults. */
+  #execute(queue: SubmissionQueue, words: Int32Array, alive: Alive): Answer {
+    if (queue.id === 0) {
+      this.#counters.adminCommands++;
+      return this.#admin.execute(new Uint32Array(words), alive);
     }
-    this.#record(queue, words, reply.outcome);
-    queue.completions.post(0, queue.head, commandId(words), reply.outcome, reply.dw0 ?? 0);
+    const outcome = this.#io.execute(words, 0);
+    return outcome === DEFERRED ? this.#io.deferred(words, alive) : { outcome };
+  }
+
+  /** Completes a command when its answer is there. */
+  #settle(
+    queue: SubmissionQueue,
+    words: Int32Array | Uint32Array,
+    alive: Alive,
+    answer: Answer,
+    ending?: Ending,
+  ): void {
+    if (answer === 'held') return;
+    if (answer instanceof Promise) this.#completeLater(queue, words, alive, answer, ending);
+    else if ('run' in answer) void this.#run(queue, words, alive, answer, ending);
+    else this.#complete(queue, words, answer, ending);
+  }
+
+  /** Completes a command outside of the loop. */
+  #complete(
+    queue: SubmissionQueue,
+    words: Int32Array | Uint32Array,
+    { outcome, dw0 = 0, lba }: Reply,
+    ending?: Ending,
+  ): void {
+    this.#record(queue, words, outcome, lba);
+    const { cid = commandId(words), twice = false, silent = false } = ending ?? {};
+    this.#queues.complete(queue, cid, outcome, dw0, silent);
+    if (twice) this.#queues.complete(queue, cid, outcome, dw0, silent);
   }
 
   #alive(): Alive {
@@ -253,6 +303,7 @@ export class CommandProcessor {
     words: Int32Array | Uint32Array,
     alive: Alive,
     { bytes, run }: Deferred,
+    ending?: Ending,
   ): Promise<Reply> {
     const claim = this.#budget.take(bytes);
     const end = (): void => {
@@ -260,7 +311,7 @@ export class CommandProcessor {
     };
     if (claim === null) {
       const reply = run().finally(end);
-      this.#completeLater(queue, words, alive, reply);
+      this.#completeLater(queue, words, alive, reply, ending);
       return reply;
     }
     queue.claim = claim;
@@ -268,7 +319,7 @@ export class CommandProcessor {
       queue.claim = null;
       return granted ? run().finally(end) : { outcome: Outcome.abortedQueueDeletion };
     });
-    this.#completeLater(queue, words, alive, reply);
+    this.#completeLater(queue, words, alive, reply, ending);
     return reply;
   }
 
@@ -278,13 +329,14 @@ export class CommandProcessor {
     words: Int32Array | Uint32Array,
     alive: Alive,
     reply: Promise<Reply>,
+    ending?: Ending,
   ): void {
     queue.inflight++;
     queue.completions.reserved++;
     this.#live++;
     reply
       .catch((): Reply => ({ outcome: Outcome.internalError }))
-      .then(({ outcome, dw0 = 0, lba }) => {
+      .then((settled) => {
         if (!alive()) {
           this.#staleEnded();
           return;
@@ -292,8 +344,7 @@ export class CommandProcessor {
         this.#live--;
         queue.inflight--;
         queue.completions.reserved--;
-        this.#record(queue, words, outcome, lba);
-        this.#queues.complete(queue, commandId(words), outcome, dw0);
+        this.#complete(queue, words, settled, ending);
         if (queue.inflight === 0) queue.ended?.();
       })
       .catch(() => {

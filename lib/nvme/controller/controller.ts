@@ -14,6 +14,8 @@ import { CommandProcessor, FatalError } from './command-processor';
 import { DoorbellWatch } from './doorbell-watch';
 import type { Doorbells } from './doorbells';
 import { ErrorLog } from './error-log';
+import { FaultPlan, Faults, type FaultEffects } from '../faults';
+import { FaultyRegisters } from './faulty-registers';
 import { FeatureSet } from './feature-set';
 import { Identify, NVME_VERSION } from './identify';
 import { IoCommands } from './io-commands';
@@ -25,6 +27,14 @@ import { Poller } from './poller';
 import { type Interrupts, QueueSet } from './queue-set';
 import { Registers } from './registers';
 import { type ControllerStatistics, newCounters } from './statistics';
+
+/** The connection to the host, as faults use it. */
+export interface HostLink {
+  /** Ends the connection. */
+  disconnect(): void;
+  /** Takes the function away from the host, as if its card had been pulled out. */
+  unplug(): void;
+}
 
 /** CAP.TO in milliseconds: longer than a client takes to answer, or to fail to answer, a message. */
 const READY_TIMEOUT = 15_000;
@@ -44,6 +54,10 @@ export class Controller {
   readonly #watch: DoorbellWatch;
   readonly #features: FeatureSet;
   readonly #commands: CommandProcessor;
+  readonly #plan = new FaultPlan();
+  readonly #faultyRegisters: FaultyRegisters;
+  /** Faults on demand. */
+  readonly faults: Faults;
   readonly #counters = newCounters();
   readonly #keepAlive = new KeepAlive((milliseconds) => {
     this.#fail(`No Keep Alive came for ${milliseconds} ms`);
@@ -60,6 +74,7 @@ export class Controller {
     view: ClientView,
     doorbells: Doorbells,
     interrupts: Interrupts,
+    link: HostLink,
   ) {
     const counters = this.#counters;
     const errors = new ErrorLog();
@@ -69,7 +84,9 @@ export class Controller {
     const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
     const logs = new LogPages(errors, features, namespaces, counters);
-    const io = new IoCommands({ namespaces, maxTransfer: options.maxTransfer, view, features, counters });
+    const { maxTransfer } = options;
+    const ioContext = { namespaces, maxTransfer, view, features, counters };
+    const io = new IoCommands(ioContext);
     const admin = new AdminCommands({
       options,
       view,
@@ -89,7 +106,12 @@ export class Controller {
     this.#events = events;
     this.#watch = watch;
     this.#features = features;
-    this.#commands = new CommandProcessor({ queues, admin, io, watch, errors, counters });
+    const effects = this.#effects(link);
+    const plan = this.#plan;
+    const parts = { queues, admin, io, watch, errors, counters, plan, effects, ioContext };
+    this.#commands = new CommandProcessor(parts);
+    this.#faultyRegisters = new FaultyRegisters(plan, effects);
+    this.faults = new Faults(plan, effects);
     namespaces.onChange = (nsid) => {
       logs.namespaceChanged(nsid);
       if (features.namespaceNotices) events.raiseNamespaceNotice();
@@ -118,14 +140,34 @@ export class Controller {
   }
 
   /** Reads BAR 0. Throws a CommandError for an access that a register does not take. */
-  read(offset: number, data: Uint8Array): void {
+  read(offset: number, data: Uint8Array): void | Promise<void> {
+    if (!this.#plan.strikesRegisters) {
+      this.#read(offset, data);
+      return;
+    }
+    return this.#faultyRegisters.access('read', offset, data, () => {
+      this.#read(offset, data);
+    });
+  }
+
+  /** Writes BAR 0, as {@link read} reads it, and does what the write asks for. */
+  write(offset: number, data: Uint8Array): void | Promise<void> {
+    if (!this.#plan.strikesRegisters) {
+      this.#write(offset, data);
+      return;
+    }
+    return this.#faultyRegisters.access('write', offset, data, () => {
+      this.#write(offset, data);
+    });
+  }
+
+  #read(offset: number, data: Uint8Array): void {
     const doorbells = this.#doorbells;
     if (offset >= Register.doorbells) doorbells.read(doorbells.index(offset, data.length), data);
     else this.#registers.read(offset, data);
   }
 
-  /** Writes BAR 0, as {@link read} reads it, and does what the write asks for. */
-  write(offset: number, data: Uint8Array): void {
+  #write(offset: number, data: Uint8Array): void {
     if (offset >= Register.doorbells) {
       this.#ring(this.#doorbells.index(offset, data.length), data);
       return;
@@ -174,6 +216,7 @@ export class Controller {
     this.#stop();
     this.#stopping = false;
     this.#registers.reset();
+    this.#faultyRegisters.release();
     return new Promise((resolve) => {
       this.#commands.whenDrained(resolve);
     });
@@ -265,6 +308,25 @@ export class Controller {
     this.#registers.status.fatal = true;
     this.#fault = reason;
     this.#options.onFault(reason);
+  }
+
+  /** What faults do to the controller. */
+  #effects(link: HostLink): FaultEffects {
+    return {
+      fatal: () => {
+        this.#fail('a fault was asked for');
+      },
+      event: (event) => {
+        this.#events.raise(event);
+      },
+      disconnect: () => {
+        link.disconnect();
+      },
+      remove: () => {
+        void this.reset();
+        link.unplug();
+      },
+    };
   }
 
   /** The part that the resets of all kinds share. */

@@ -31,7 +31,7 @@ const FORCE_UNIT_ACCESS = 1 << 30;
 const DEALLOCATE = 1 << 25;
 /** What {@link IoCommands} works with. */
 export interface IoContext {
-  readonly namespaces: NamespaceSet;
+  readonly namespaces: Pick<NamespaceSet, 'find' | 'absence' | 'addressed'>;
   /** Greatest transfer of a command in bytes. */
   readonly maxTransfer: number;
   readonly view: ClientView;
@@ -43,7 +43,7 @@ export interface IoContext {
 export class IoCommands {
   /** Bytes that commands have read, written and zeroed: what they moved is what takes time. */
   bytesMoved = 0;
-  readonly #namespaces: NamespaceSet;
+  readonly #namespaces: IoContext['namespaces'];
   readonly #maxTransfer: number;
   readonly #view: ClientView;
   readonly #features: IoContext['features'];

@@ -2,6 +2,7 @@
 import type { ConfigEffect } from '../../pci/config-space';
 import { PciRegion } from '../../pci/device';
 import type { Client, ClientRange, PciDeviceModel, ServedFunction } from '../../server/device-model';
+import type { Faults } from '../faults';
 import { ClientView } from './client-view';
 import { Controller } from './controller';
 import { Doorbells } from './doorbells';
@@ -49,15 +50,32 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.name = resolved.name;
     this.#namespaces = new NamespaceSet(resolved);
     this.#doorbells = new Doorbells(vectors, dstrd, mappableDoorbells);
-    this.#controller = new Controller(resolved, this.#namespaces, this.#view, this.#doorbells, {
-      trigger: (vector) => this.#client?.setInterrupt(true, vector) ?? false,
-    });
+    const interrupts = {
+      trigger: (vector: number) => this.#client?.setInterrupt(true, vector) ?? false,
+    };
+    const link = {
+      disconnect: () => this.#client?.disconnect(),
+      unplug: () => this.#client?.unplug(),
+    };
+    this.#controller = new Controller(
+      resolved,
+      this.#namespaces,
+      this.#view,
+      this.#doorbells,
+      interrupts,
+      link,
+    );
     this.pci = this.#function(vectors);
   }
 
   /** What the controller has done so far. */
   get statistics(): ControllerStatistics {
     return this.#controller.statistics;
+  }
+
+  /** Faults that the controller has on demand: it fails as it is told. */
+  get faults(): Faults {
+    return this.#controller.faults;
   }
 
   /** The namespaces in the order of their ids. */
@@ -85,6 +103,18 @@ export class NvmeControllerModel implements PciDeviceModel {
    */
   removeNamespace(nsid: number): Promise<void> {
     return this.#namespaces.remove(nsid);
+  }
+
+  /**
+   * Changes the size of a namespace, and tells the host of it, which rescans. Commands behind a new end fail at once with LBA Out of Range.
+   *
+   * @param size bytes, a multiple of the block size: a file that is shorter is extended, and a longer one keeps what is cut off. Without
+   *   it the size of the storage is taken over, as of a file that has grown
+   * @returns the namespace as it is now. Rejects with a RangeError when there is none or the size makes no sense, with
+   *   `ERR_VFIO_USER_UNSUPPORTED` when the backend cannot do it, and with the error of the backend; the size is as before then
+   */
+  async resizeNamespace(nsid: number, size?: number): Promise<NvmeNamespaceInfo> {
+    return (await this.#namespaces.resize(nsid, size)).info;
   }
 
   /** Why the controller cannot go on (CSTS.CFS) until it is reset; null while it can. */
@@ -169,12 +199,8 @@ export class NvmeControllerModel implements PciDeviceModel {
           kind: 'memory64',
           size: barBytes,
           ...(shared && { shared }),
-          read: (offset, data) => {
-            this.#controller.read(offset, data);
-          },
-          write: (offset, data) => {
-            this.#controller.write(offset, data);
-          },
+          read: (offset, data) => this.#controller.read(offset, data),
+          write: (offset, data) => this.#controller.write(offset, data),
         },
         4: { kind: 'memory32', size: MSIX_BAR.size },
       },

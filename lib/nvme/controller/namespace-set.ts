@@ -133,6 +133,20 @@ export class NamespaceSet {
     }
   }
 
+  /**
+   * Changes the size of a namespace, see {@link Namespace.resize}. Rejects with a RangeError when there is none.
+   */
+  async resize(nsid: number, size?: number): Promise<Namespace> {
+    const namespace = this.get(nsid);
+    const previous = namespace.size;
+    try {
+      await namespace.resize(size);
+    } finally {
+      if (namespace.attached && namespace.size !== previous) this.onChange(nsid);
+    }
+    return namespace;
+  }
+
   /** Makes durable what was written to all namespaces. */
   async flush(): Promise<void> {
     await Promise.all(this.allocated.map((namespace) => namespace.flush()));

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { outOfRange } from '../../errors';
+import { Mutex } from '../../async';
+import { VfioUserError, outOfRange } from '../../errors';
 import type { Backend, SynchronousBackend } from '../backends';
 import { BadBlocks } from './bad-blocks';
 import { type NamespaceIdentifiers, namespaceIdentifiers } from './identifiers';
@@ -56,10 +57,12 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   readonly badBlocks = new BadBlocks();
   /** Whether commands may reach the backend. A command that runs looks at it again before it does so. */
   attached = false;
+  readonly #resizing = new Mutex();
+  #closed = false;
   /** Commands that run as promises, and may use the backend. */
-  readonly #running = new Set<Promise<unknown>>();
-  /** Resolves when the command that has the namespace for itself has ended; null when there is none. */
-  #exclusive: Promise<void> | null = null;
+  private readonly running = new Set<Promise<unknown>>();
+  /** `until` resolves when the command that has the namespace for itself has ended; null when there is none. */
+  private readonly exclusive: { until: Promise<void> | null } = { until: null };
 
   /**
    * @param serial the serial number of the controller
@@ -104,34 +107,43 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
 
   /** Whether commands may go straight to the backend: none has it for itself, and there is no block that cannot be read. */
   get direct(): boolean {
-    return this.#exclusive === null && this.badBlocks.empty;
+    return this.exclusive.until === null && this.badBlocks.empty;
+  }
+
+  /** The same namespace, whose data comes from and goes to another backend: for a command that a fault strikes. */
+  over(backend: Backend): Namespace {
+    const synchronous = backend.asynchronous === true ? null : backend;
+    return Object.create(this, {
+      backend: { value: backend },
+      synchronous: { value: synchronous },
+    }) as Namespace;
   }
 
   /** Runs a command that takes its time, once none has the namespace for itself; see {@link whenDrained}. */
   run<T>(command: () => Promise<T>): Promise<T> {
-    if (this.#exclusive !== null) return this.#exclusive.then(() => this.run(command));
+    if (this.exclusive.until !== null) return this.exclusive.until.then(() => this.run(command));
     const running = command().finally(() => {
-      this.#running.delete(running);
+      this.running.delete(running);
     });
-    this.#running.add(running);
+    this.running.add(running);
     return running;
   }
 
   /** Runs a command while no other uses the backend: after those that run, and before those that come meanwhile. */
   alone<T>(command: () => Promise<T>): Promise<T> {
-    if (this.#exclusive !== null) return this.#exclusive.then(() => this.alone(command));
+    if (this.exclusive.until !== null) return this.exclusive.until.then(() => this.alone(command));
     const drained = this.whenDrained();
     const running = this.run(() => drained.then(command));
     const end = (): void => {
-      this.#exclusive = null;
+      this.exclusive.until = null;
     };
-    this.#exclusive = running.then(end, end);
+    this.exclusive.until = running.then(end, end);
     return running;
   }
 
   /** Resolves when the commands that run now do not use the backend any more. */
   async whenDrained(): Promise<void> {
-    await Promise.allSettled(this.#running);
+    await Promise.allSettled(this.running);
   }
 
   /** Makes durable what was written. Rejects when that is not possible. */
@@ -139,8 +151,39 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     if (this.backend.volatileCache) await this.backend.flush();
   }
 
+  /**
+   * Changes the size. Commands behind a new end fail at once, and those that run have ended before the backend changes.
+   *
+   * @param size bytes, a multiple of the block size. Default: what the storage has now
+   */
+  resize(size?: number): Promise<void> {
+    return this.#resizing.run(() => this.#resize(size));
+  }
+
+  async #resize(size: number | undefined): Promise<void> {
+    const { backend, blockSize, nsid } = this;
+    if (size !== undefined && !(Number.isSafeInteger(size) && size > 0 && size % blockSize === 0)) {
+      throw outOfRange(`The size of namespace ${nsid} is a multiple of ${blockSize} bytes, got ${size}`);
+    }
+    if (size !== undefined && backend.resize === undefined) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `The size of namespace ${nsid} cannot be changed: its ${backend.kind} backend has no resize`,
+      );
+    }
+    try {
+      this.blocks = Math.min(this.blocks, Math.floor((size ?? Infinity) / blockSize));
+      await this.whenDrained();
+      if (this.#closed) throw outOfRange(`There is no namespace ${nsid}`);
+      await this.run(async () => backend.resize?.(size));
+    } finally {
+      this.blocks = Math.floor(backend.size / blockSize);
+    }
+  }
+
   /** Waits for the commands that run, flushes, and closes the backend in any case. No command may find the namespace any more. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.whenDrained();
     try {
       await this.flush();

@@ -69,6 +69,9 @@ export interface Deferred {
   readonly run: () => Promise<Reply>;
 }
 
+/** What becomes of a command: a reply now or later; a command that has to be run for it; `'held'` when something else completes it. */
+export type Answer = Reply | Promise<Reply> | Deferred | 'held';
+
 /** The outcome for a generic status code of `walkPrp` or `walkSgl`. */
 export function pointerOutcome(sc: number): number {
   if (sc === GenericStatus.success) return Outcome.success;

@@ -190,11 +190,16 @@ export class QueueSet {
     if (this.#shadow.active) this.#followShadows();
   }
 
-  /** Completes a command outside of the loop, and interrupts the host. It is kept while the queue cannot be reached. */
-  complete(queue: SubmissionQueue, cid: number, outcome: number, dw0: number): void {
+  /**
+   * Completes a command outside of the loop, and interrupts the host. It is kept while the queue cannot be reached.
+   * @param silent whether the host is not interrupted for this
+   */
+  complete(queue: SubmissionQueue, cid: number, outcome: number, dw0: number, silent = false): void {
+    const { posted } = queue.completions;
     this.refresh();
     if (this.reachable) this.find(queue.completions);
     queue.completions.post(queue.id, queue.head, cid, outcome, dw0);
+    if (silent) queue.completions.posted = posted;
     this.interrupt(queue.completions);
   }
 

@@ -42,6 +42,8 @@ class ControllerFixture implements Fixture {
       memory: host.memory,
       setInterrupt: () => true,
       trigger: () => true,
+      disconnect: () => undefined,
+      unplug: () => undefined,
     };
     this.#model.attach(client);
     this.#tally.connections++;

@@ -169,6 +169,13 @@ export class Host {
       memory: this.memory,
       setInterrupt: (high, vector = 0) => high && (this.state.msix?.trigger(vector) ?? false),
       trigger: () => false,
+      disconnect: () => {
+        this.detach();
+      },
+      unplug: () => {
+        this.state.unplugged = true;
+        this.#follow();
+      },
     };
     this.attach();
   }

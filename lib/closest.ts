@@ -14,6 +14,12 @@ export function closest(word: string, candidates: readonly string[]): string | u
   return best;
 }
 
+/** A question that leads back from a mistyped name: `; did you mean write-fault?`. Empty when no name is close. */
+export function didYouMean(word: string, names: readonly string[]): string {
+  const guess = closest(word, names);
+  return guess === undefined ? '' : `; did you mean ${guess}?`;
+}
+
 /**
  * Letters to insert, delete, replace, or swap with their neighbour, to turn one word into the other.
  *

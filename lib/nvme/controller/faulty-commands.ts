@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT
+import {
+  type DataAction,
+  type FaultEffects,
+  type FaultPlan,
+  type Strike,
+  act,
+  isControllerAction,
+} from '../faults';
+import { SqeWord } from '../spec/submission-entry';
+import { Delays } from './delays';
+import { faultyBackend } from './faulty-backend';
+import { DEFERRED, IoCommands, type IoContext } from './io-commands';
+import { startBlock } from './io-words';
+import { type Answer, Outcome } from './outcome';
+import type { SubmissionQueue } from './queue';
+import type { Alive } from './transfer';
+
+/** How a command completes that a fault has struck. */
+export interface Ending {
+  /** Command id in the completion. */
+  readonly cid: number;
+  /** Whether there are two completions. */
+  readonly twice: boolean;
+  /** Whether the host is not interrupted for it. */
+  readonly silent: boolean;
+}
+
+/** What {@link FaultyCommands} needs of those who execute commands without faults. */
+export interface CommandPath {
+  /** Tells from now on whether a command still matters. */
+  alive(): Alive;
+  /** Executes a command. */
+  execute(queue: SubmissionQueue, words: Int32Array, alive: Alive): Answer;
+  /** Completes a command, now or when its answer is there. */
+  settle(queue: SubmissionQueue, words: Int32Array, alive: Alive, answer: Answer, ending: Ending): void;
+}
+
+/** Commands that faults strike: they are late, are not executed as they should be, or do not complete as they should. */
+export class FaultyCommands {
+  readonly #plan: FaultPlan;
+  readonly #effects: FaultEffects;
+  readonly #io: IoContext;
+  readonly #path: CommandPath;
+  readonly #delays = new Delays();
+
+  /** @param io what I/O commands work with */
+  constructor(plan: FaultPlan, effects: FaultEffects, io: IoContext, path: CommandPath) {
+    this.#plan = plan;
+    this.#effects = effects;
+    this.#io = io;
+    this.#path = path;
+  }
+
+  /** Whether a command may be struck: only then {@link take} need be asked. */
+  get armed(): boolean {
+    return this.#plan.strikesCommands;
+  }
+
+  /**
+   * Takes over a command, unless no fault strikes it.
+   * @param words a copy of the command
+   * @returns whether it was taken over
+   */
+  take(queue: SubmissionQueue, words: Int32Array): boolean {
+    const strike = this.#plan.command(queue.id, words, 0);
+    if (strike === null) return false;
+    if (strike.delay === 0) this.#begin(queue, words, strike);
+    else void this.#beginLater(queue, words, strike);
+    return true;
+  }
+
+  /** The queues are dropped, and with them the commands that are late. */
+  drop(): void {
+    this.#delays.cancel();
+  }
+
+  /** The command counts as one that runs, so that its queue is not deleted under it, and has room for its completion. */
+  async #beginLater(queue: SubmissionQueue, words: Int32Array, strike: Strike): Promise<void> {
+    const alive = this.#path.alive();
+    queue.inflight++;
+    queue.completions.reserved++;
+    await this.#delays.wait(strike.delay);
+    if (!alive()) return;
+    queue.inflight--;
+    queue.completions.reserved--;
+    this.#begin(queue, words, strike);
+    if (queue.inflight === 0) queue.ended?.();
+  }
+
+  #begin(queue: SubmissionQueue, words: Int32Array, strike: Strike): void {
+    const { action, silent } = strike;
+    const alive = this.#path.alive();
+    if (action?.kind === 'hang') return;
+    if (isControllerAction(action)) {
+      act(action, this.#effects);
+      if (!alive()) return;
+    }
+    const cid = (words[SqeWord.cdw0] as number) >>> 16;
+    const ending: Ending = {
+      cid: action?.kind === 'cid' ? (action.cid ?? ~cid & 0xffff) : cid,
+      twice: action?.kind === 'twice',
+      silent,
+    };
+    this.#path.settle(queue, words, alive, this.#answer(queue, words, alive, strike), ending);
+  }
+
+  #answer(queue: SubmissionQueue, words: Int32Array, alive: Alive, { action, seed }: Strike): Answer {
+    if (action?.kind === 'status') return { outcome: action.status };
+    if (action?.kind === 'lost') return { outcome: Outcome.success };
+    if (action?.kind === 'flip' || action?.kind === 'torn')
+      return this.#executeDamaged(words, alive, action, seed);
+    return this.#path.execute(queue, words, alive);
+  }
+
+  /** Executes an I/O command whose data is damaged between the host's memory and the backend. */
+  #executeDamaged(words: Int32Array, alive: Alive, action: DataAction, seed: number): Answer {
+    const { namespaces } = this.#io;
+    const find = (nsid: number): ReturnType<typeof namespaces.find> => {
+      const namespace = namespaces.find(nsid);
+      if (namespace === null) return null;
+      const { backend, blockSize } = namespace;
+      const offset = startBlock(words, 0) * blockSize;
+      const length = (((words[SqeWord.cdw12] as number) & 0xffff) + 1) * blockSize;
+      return namespace.over(faultyBackend(backend, action, { offset, length }, blockSize, seed));
+    };
+    const io = new IoCommands({
+      ...this.#io,
+      namespaces: {
+        find,
+        absence: (nsid) => namespaces.absence(nsid),
+        addressed: (nsid) => namespaces.addressed(nsid),
+      },
+    });
+    const outcome = io.execute(words, 0);
+    return outcome === DEFERRED ? io.deferred(words, alive) : { outcome };
+  }
+}
