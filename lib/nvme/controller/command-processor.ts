@@ -360,12 +360,7 @@ export class CommandProcessor {
   }
 
   /** Counts and logs a command that ended with an error. */
-  #record(
-    queue: SubmissionQueue,
-    words: Int32Array | Uint32Array,
-    outcome: number,
-    lba: number | undefined = undefined,
-  ): void {
+  #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number, lba?: number): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
     if (outcome === Outcome.writeFault || outcome === Outcome.unrecoveredReadError)
