@@ -262,6 +262,19 @@ export const RUN_OPTIONS = {
     max: DAY,
     help: 'Time for the controller to end what is in flight after the run, and to shut down.',
   },
+  reconnect: {
+    type: 'boolean',
+    group: RUN,
+    help: 'When the server of an endpoint goes away, wait until it is started again, and go on. The report lists the gaps; time in them counts.',
+  },
+  'reconnect-timeout': {
+    type: 'duration',
+    group: RUN,
+    default: '60',
+    min: 0.001,
+    max: DAY,
+    help: 'How long to wait for a server that has gone.',
+  },
   demo: {
     type: 'boolean',
     group: RUN,
