@@ -340,7 +340,6 @@ const RUNNING = 120_000;
         for (const line of ['guest: copied', 'guest: equal']) expect(said).toContain(line);
         const { readCommands, writeCommands } = controller.statistics;
         const rung = write.mock.calls.filter(([offset]) => offset >= 0x1008).length;
-        process.stderr.write(`rung ${rung}, commands ${readCommands + writeCommands}\n`);
         // Without the shadows a command takes two: one for its submission, and one for its completion.
         expect(rung).toBeLessThan(readCommands + writeCommands);
         expect([controller.fault, errors, controller.statistics.badDoorbells]).toEqual([null, [], 0]);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Features that are data structures, and what log pages tell of the life of the controller. */
-import { BackendResult, createBackend } from '../../../lib/nvme/backends';
+import { BackendResult, type SynchronousBackend, createBackend } from '../../../lib/nvme/backends';
 import { type Command, decodeErrorLog, decodeSmartLog, type SmartLog } from '../../../lib/nvme/spec';
 import { Address, Host, until } from './support';
 
@@ -129,10 +129,8 @@ describe('SMART', () => {
   test('media errors, with the block in the error log', async () => {
     host.close();
     const memory = createBackend({ kind: 'memory', size: 1 << 20 });
-    if (memory.asynchronous === true) throw new Error('memory is synchronous');
     const bad = (offset: number): boolean => offset === 5 * 512;
-    const backend: typeof memory = {
-      ...memory,
+    const backend: SynchronousBackend = {
       kind: 'bad',
       size: 1 << 20,
       volatileCache: false,
