@@ -43,6 +43,7 @@ export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeS
       onFault: (reason) => {
         complain(`The controller stopped until it is reset (CSTS.CFS): ${reason}`);
       },
+      onWarning: complain,
     });
     const server = await serve(socket, model, {
       ...(mode !== undefined && { mode }),
