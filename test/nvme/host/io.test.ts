@@ -284,12 +284,10 @@ describe('commands without data buffer', () => {
 });
 
 test('what the controller does not have is refused by it', async () => {
-  const { ns } = await setup();
-  await expect(ns.deallocate([{ lba: 0, blocks: 8 }])).rejects.toMatchObject({
-    sct: 0,
-    sc: 1,
-    operation: 'Dataset Management',
-  });
+  const { nvme } = await setup();
+  const queue = await nvme.defaultQueue();
+  const reservationReport = 0x0e;
+  await expect(queue.submit(reservationReport, 1, 0, 0, 0, 0)).rejects.toMatchObject({ sct: 0, sc: 1 });
 });
 
 test('a write with FUA is durable when it is done', async () => {
