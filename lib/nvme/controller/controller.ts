@@ -83,7 +83,7 @@ export class Controller {
     const events = new AsyncEvents(queues, errors);
     const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
-    const logs = new LogPages(errors, features, namespaces, counters);
+    const logs = new LogPages(errors, features, namespaces, counters, doorbells.shadows);
     const { maxTransfer } = options;
     const ioContext = { namespaces, maxTransfer, view, features, counters };
     const io = new IoCommands(ioContext);

@@ -30,8 +30,8 @@ const SUPPORTED_PAGES = [
 
 const CHANGES_BLOCKS: Partial<CommandEffects> = { blockContentChange: true };
 
-const EFFECTS = encodeCommandEffectsLog({
-  admin: new Map(
+const EFFECTS = {
+  admin: new Map<number, Partial<CommandEffects>>(
     [
       AdminOpcode.deleteIoSubmissionQueue,
       AdminOpcode.createIoSubmissionQueue,
@@ -57,7 +57,7 @@ const EFFECTS = encodeCommandEffectsLog({
     [NvmOpcode.verify, {}],
     [NvmOpcode.copy, CHANGES_BLOCKS],
   ]),
-});
+};
 
 /** The log pages of the controller (NVMe base 2.0, 5.16). */
 export class LogPages {
@@ -68,8 +68,21 @@ export class LogPages {
   /** Ids of the namespaces that changed since the host has read of it. */
   readonly #changed = new Set<number>();
   readonly #start = Date.now();
+  readonly #effects: Uint8Array;
 
-  constructor(errors: ErrorLog, features: FeatureSet, namespaces: NamespaceSet, counters: Counters) {
+  /** @param shadows whether there is Doorbell Buffer Config */
+  constructor(
+    errors: ErrorLog,
+    features: FeatureSet,
+    namespaces: NamespaceSet,
+    counters: Counters,
+    shadows: boolean,
+  ) {
+    const { admin, io } = EFFECTS;
+    this.#effects = encodeCommandEffectsLog({
+      admin: shadows ? new Map([...admin, [AdminOpcode.doorbellBufferConfig, {}]]) : admin,
+      io,
+    });
     this.#counters = counters;
     this.#errors = errors;
     this.#features = features;
@@ -100,7 +113,7 @@ export class LogPages {
       case LogPage.changedNamespaces:
         return encodeNamespaceList(Array.from(this.#changed).sort((a, b) => a - b));
       case LogPage.commandEffects:
-        return EFFECTS;
+        return this.#effects;
       default:
         return undefined;
     }

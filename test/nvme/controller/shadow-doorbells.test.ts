@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Doorbell Buffer Config (NVMe base 2.0, 5.8): a host that stops for a doorbell only when the controller wants one. */
-import { decodeIdentifyController } from '../../../lib/nvme/spec';
+import { decodeCommandEffectsLog, decodeIdentifyController } from '../../../lib/nvme/spec';
 import type { NvmeControllerOptions } from '../../../lib/nvme/controller';
 import { Address, type FakeRange, Host, type HostQueue, turns, until } from './support';
 
@@ -258,4 +258,9 @@ test.each<[string, Partial<NvmeControllerOptions>, boolean]>([
   await until(() => (status = host.take(host.admin, false)?.status) !== undefined);
   const { oacs } = decodeIdentifyController(host.memory.bytes(Address.data, 4096));
   expect([(oacs & 0x100) !== 0, status]).toEqual(offered ? [true, '00/00'] : [false, '00/01 DNR']);
+  host.push(host.admin, { opcode: 2, cdw10: 0x03ff_0005, prp1: Address.data });
+  host.ring(host.admin);
+  await until(() => host.take(host.admin, false) !== undefined);
+  const { admin } = decodeCommandEffectsLog(host.memory.bytes(Address.data, 4096));
+  expect(admin.has(0x7c)).toBe(offered);
 });
