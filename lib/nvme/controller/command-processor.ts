@@ -325,6 +325,7 @@ export class CommandProcessor {
   #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
+    if (queue.id !== 0) this.#io.failed(words[SqeWord.nsid] as number);
     const opcode = (words[SqeWord.cdw0] as number) & 0xff;
     const hasBlocks = queue.id !== 0 && opcode !== NvmOpcode.flush && outcome !== Outcome.invalidOpcode;
     this.#errors.add(

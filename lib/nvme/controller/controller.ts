@@ -119,7 +119,7 @@ export class Controller {
 
   /** What the controller has done so far. */
   get statistics(): ControllerStatistics {
-    return { ...this.#counters, ...this.#namespaces.counters };
+    return { ...this.#namespaces.counters, ...this.#counters };
   }
 
   /** Why CSTS.CFS was set, since the last reset; null when it was not. */

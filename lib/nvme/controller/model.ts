@@ -30,6 +30,10 @@ const MSIX_BAR = { size: 0x2000, table: 0, pba: 0x1000 };
 export class NvmeControllerModel implements PciDeviceModel {
   /** Names the controller in messages. */
   readonly name: string;
+  /** Serial number. */
+  readonly serial: string;
+  /** NVM Subsystem NQN. */
+  readonly nqn: string;
   /** BAR 0 with registers and doorbells, and a vector of MSI-X for the admin queue and each I/O queue pair. */
   readonly pci: ServedFunction;
 
@@ -48,6 +52,8 @@ export class NvmeControllerModel implements PciDeviceModel {
     const resolved = resolveOptions(options);
     const { vectors, dstrd, mappableDoorbells } = resolved;
     this.name = resolved.name;
+    this.serial = resolved.serial;
+    this.nqn = resolved.nqn;
     this.#namespaces = new NamespaceSet(resolved);
     this.#doorbells = new Doorbells(vectors, dstrd, mappableDoorbells);
     const interrupts = {
