@@ -15,21 +15,21 @@ function controllerText({ socket, model }: NvmeServer): string {
       [adminCommands, 'admin commands'],
       [errors, 'errors'],
       [interrupts, 'interrupts'],
-      [slowCommands, 'commands by message or with a wait'],
+      [slowCommands, 'slow commands'],
       [badDoorbells, 'bad doorbells'],
       [resets, 'resets'],
     ])}${fault === null ? '' : `; stopped: ${fault}`}`,
     ...namespaces.map(({ nsid, kind, size, statistics: counts }) => {
       const { readCommands, writeCommands, otherCommands, bytesRead, bytesWritten, bytesZeroed } = counts;
       return (
-        `  namespace ${nsid} (${kind}, ${formatSize(size)}): ${readCommands} reads of ${formatSize(bytesRead)}, ` +
-        `${writeCommands} writes of ${formatSize(bytesWritten)}, ${otherCommands} others, ` +
-        `${formatSize(bytesZeroed)} zeroed, ${counts.errors} errors`
+        `  namespace ${nsid} (${kind}, ${formatSize(size)}): reads ${readCommands} (${formatSize(bytesRead)}), ` +
+        `writes ${writeCommands} (${formatSize(bytesWritten)}), others ${otherCommands}, ` +
+        `zeroed ${formatSize(bytesZeroed)}, errors ${counts.errors}`
       );
     }),
   ].join('\n');
 }
 
 function list(counts: readonly (readonly [count: number, what: string])[]): string {
-  return counts.map(([count, what]) => `${count} ${what}`).join(', ');
+  return counts.map(([count, what]) => `${what} ${count}`).join(', ');
 }

@@ -135,10 +135,10 @@ describe('several controllers', () => {
     const { stdout, ...rest } = await running.ended;
     expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
     expect(stdout).toMatch(
-      /^.*a\.sock: \d+ admin commands, 0 errors, .* resets\n {2}namespace 1 \(memory, 1\.00MiB\): 0 reads of 0B, 1 writes of 512B/m,
+      /^.*a\.sock: admin commands \d+, errors 0, .*\n {2}namespace 1 \(memory, 1\.00MiB\): reads 0 \(0B\), writes 1 \(512B\)/m,
     );
     expect(stdout).toMatch(
-      /^.*b\.sock: .*\n {2}namespace 1 \(memory, 1\.00MiB\): 1 reads of 512B, 0 writes of 0B/m,
+      /^.*b\.sock: .*\n {2}namespace 1 \(memory, 1\.00MiB\): reads 1 \(512B\), writes 0 \(0B\)/m,
     );
     expect(scratch.entries()).toEqual([]);
   });
@@ -176,7 +176,7 @@ test('SIGUSR1 prints statistics', async () => {
   running.kill('SIGTERM');
   const { stdout, ...rest } = await running.ended;
   expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
-  expect(stdout.match(/^.*nvme\.sock: .*, 1 errors, /gm)).toHaveLength(2);
+  expect(stdout.match(/^.*nvme\.sock: .*, errors 1, /gm)).toHaveLength(2);
 });
 
 describe('metrics', () => {
