@@ -109,6 +109,13 @@ export const SERVE_NVME = {
       group: GROUPS.queues,
       help: 'Most bytes of a command, a power of two. Default: 128k.',
     },
+    irq: {
+      type: 'choice',
+      choices: ['msix', 'msi', 'intx'],
+      default: 'msix',
+      group: GROUPS.queues,
+      help: 'Interrupts of the function; the pin is there with all of them. QEMU 11.1 ends when a device with MSI-X is unplugged: take msi for that.',
+    },
     doorbells: {
       type: 'choice',
       choices: ['mapped', 'trapped'],
@@ -170,7 +177,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
     throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
   const socket = socketPath(options.socket);
   const idle = options['idle-timeout'];
-  const { mdts, serial, model, nqn, dstrd, queues, doorbells } = options;
+  const { mdts, serial, model, nqn, dstrd, queues, doorbells, irq } = options;
   if (mdts !== undefined && !Number.isInteger(Math.log2(mdts)))
     throw new UsageError(`An --mdts of ${mdts} bytes is no power of two`);
   return {
@@ -184,6 +191,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
       nqn,
       dstrd,
       queuePairs: queues,
+      interrupts: irq,
       maxTransfer: mdts,
       maxQueueEntries: options['max-entries'],
       maxNamespaces: options['max-namespaces'],
