@@ -20,7 +20,10 @@ export interface NvmeServerOptions {
   /** What the controller is told beside its namespaces. What is undefined is as if it were not there. */
   readonly controller: {
     readonly [
-      K in Exclude<keyof NvmeControllerOptions, 'namespaces' | 'backend' | 'blockSize' | 'onFault'>
+      K in Exclude<
+        keyof NvmeControllerOptions,
+        'namespaces' | 'backend' | 'blockSize' | 'onFault' | 'onWarning'
+      >
     ]?: NvmeControllerOptions[K] | undefined;
   };
 }
@@ -108,6 +111,7 @@ class Controller implements NvmeServer {
         onFault: (reason) => {
           complain(`The controller stopped until it is reset (CSTS.CFS): ${reason}`);
         },
+        onWarning: complain,
       });
       return new Controller(options, backends, model);
     } catch (error) {

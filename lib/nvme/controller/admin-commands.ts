@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: MIT
 import {
   AdminOpcode,
+  BROADCAST_NSID,
   CQE_SIZE_EXPONENT,
   type Command,
+  CommandSetId,
+  FeatureSelect,
   IDENTIFY_BYTES,
+  LogPage,
   SQE_SIZE_EXPONENT,
   abortCdw10,
   createCompletionQueueCdw11,
@@ -12,6 +16,9 @@ import {
   decodeCommand,
   decodeLogPageRequest,
   deleteQueueCdw10,
+  getFeaturesCdw10,
+  getLogPageCdw14,
+  setFeaturesCdw10,
 } from '../spec';
 import type { AsyncEvents } from './async-events';
 import type { ClientView, ViewRange } from './client-view';
@@ -24,7 +31,7 @@ import type { ResolvedOptions } from './options';
 import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
 import type { QueueSet } from './queue-set';
 import type { Registers } from './registers';
-import { type Alive, commandBytes, resolveParts, writeParts } from './transfer';
+import { type Alive, commandBytes, readParts, resolveParts, writeParts } from './transfer';
 
 /** The parts of the controller that admin commands ask and change. */
 export interface AdminContext {
@@ -68,7 +75,7 @@ export class AdminCommands {
     const command = decodeCommand(words, 0);
     // Fused commands are for I/O, and admin commands use PRPs only on PCIe (NVMe base 2.0, 3.3.3.1).
     if (command.fuse !== 0 || command.psdt !== 0) return reply(Outcome.invalidField);
-    const { features, events } = this.#context;
+    const { events } = this.#context;
     const { cdw10, cdw11, nsid } = command;
     switch (command.opcode) {
       case AdminOpcode.identify: {
@@ -78,9 +85,9 @@ export class AdminCommands {
       case AdminOpcode.getLogPage:
         return this.#getLogPage(command, alive);
       case AdminOpcode.getFeatures:
-        return features.get(cdw10, cdw11);
+        return this.#getFeatures(command, alive);
       case AdminOpcode.setFeatures:
-        return features.set(cdw10, cdw11, nsid);
+        return this.#setFeatures(command, alive);
       case AdminOpcode.createIoCompletionQueue:
         return this.#createCompletionQueue(command);
       case AdminOpcode.createIoSubmissionQueue:
@@ -96,19 +103,54 @@ export class AdminCommands {
       case AdminOpcode.keepAlive:
         this.#context.keepAlive.restart();
         return reply(Outcome.success);
+      case AdminOpcode.doorbellBufferConfig:
+        return this.#useShadows(command);
       default:
         return reply(Outcome.invalidOpcode);
     }
   }
 
-  #getLogPage({ cdw10, cdw11, cdw12, cdw13, prp1, prp2 }: Decoded, alive: Alive): Reply | Deferred {
+  #getFeatures(command: Decoded, alive: Alive): Reply | Deferred {
+    const { features } = this.#context;
+    const answer = features.get(command.cdw10, command.cdw11);
+    const { feature, select } = getFeaturesCdw10.decode(command.cdw10);
+    const bytes = features.data.bytes(feature);
+    if (bytes === 0 || answer.outcome !== Outcome.success || select === FeatureSelect.supported)
+      return answer;
+    return this.#send(features.data.get(feature, select === FeatureSelect.current), bytes, command, alive);
+  }
+
+  #setFeatures({ cdw10, cdw11, nsid, prp1, prp2 }: Decoded, alive: Alive): Reply | Deferred {
+    const { features, view } = this.#context;
+    const length = features.data.bytes(setFeaturesCdw10.decode(cdw10).feature);
+    if (length === 0) return features.set(cdw10, cdw11, nsid);
+    const run = async (): Promise<Reply> => {
+      const parts = await resolveParts(view, length, alive, (pointer, lists) =>
+        pointer.resolve(prp1, prp2, length, false, lists),
+      );
+      if (parts.outcome !== Outcome.success) return reply(parts.outcome);
+      const data = await readParts(view, parts, length, alive);
+      if (data === undefined || !alive()) return reply(Outcome.dataTransferError);
+      return features.set(cdw10, cdw11, nsid, data);
+    };
+    return { bytes: commandBytes(length), run };
+  }
+
+  /** Get Log Page (NVMe base 2.0, 5.16). All pages are about the controller as a whole. */
+  #getLogPage(
+    { nsid, cdw10, cdw11, cdw12, cdw13, cdw14, prp1, prp2 }: Decoded,
+    alive: Alive,
+  ): Reply | Deferred {
     const { logs, events, options } = this.#context;
     const { page, length, offset, retainEvent } = decodeLogPageRequest(cdw10, cdw11, cdw12, cdw13);
+    const { csi, offsetType } = getLogPageCdw14.decode(cdw14);
     const content = logs.page(page);
     if (content === undefined) return reply(Outcome.invalidLogPage);
-    if (offset > content.length || offset % 4 !== 0 || length > options.maxTransfer) {
-      return reply(Outcome.invalidField);
-    }
+    // An offset is one of bytes. The other command sets have no effects.
+    if (offset > content.length || offset % 4 !== 0 || offsetType) return reply(Outcome.invalidField);
+    if (length > options.maxTransfer) return reply(Outcome.invalidField);
+    if (page === LogPage.commandEffects && csi !== CommandSetId.nvm) return reply(Outcome.invalidField);
+    if (nsid !== 0 && nsid !== BROADCAST_NSID) return reply(Outcome.invalidField);
     if (!retainEvent) {
       events.pageRead(page);
       logs.pageRead(page);
@@ -161,7 +203,7 @@ export class AdminCommands {
     if (outcome !== Outcome.success) return reply(outcome);
     if (interrupts && vector >= options.vectors) return reply(Outcome.invalidInterruptVector);
     const queue = queues.createCompletionQueue(queueId, prp1, entries, interrupts ? vector : -1);
-    return reply(queue === null ? Outcome.dataTransferError : Outcome.success);
+    return this.#created(`Completion queue ${queueId}`, queue);
   }
 
   #createSubmissionQueue({ cdw10, cdw11, prp1 }: Decoded): Reply {
@@ -179,7 +221,16 @@ export class AdminCommands {
     const outcome = this.#checkQueue(entries, contiguous, prp1);
     if (outcome !== Outcome.success) return reply(outcome);
     const queue = queues.createSubmissionQueue(queueId, prp1, entries, completions);
-    return reply(queue === null ? Outcome.dataTransferError : Outcome.success);
+    return this.#created(`Submission queue ${queueId}`, queue);
+  }
+
+  /** @param queue the queue, or the address of an entry that is not mapped here */
+  #created(name: string, queue: object | number): Reply {
+    if (typeof queue !== 'number') return reply(Outcome.success);
+    this.#context.options.onWarning(
+      `${name} was not created: its entry at 0x${queue.toString(16)} is not in memory that the client shares`,
+    );
+    return reply(Outcome.dataTransferError);
   }
 
   #checkQueue(entries: number, contiguous: boolean, address: number): number {
@@ -189,6 +240,19 @@ export class AdminCommands {
     if (iosqes !== SQE_SIZE_EXPONENT || iocqes !== CQE_SIZE_EXPONENT) return Outcome.invalidQueueSize;
     if (!contiguous) return Outcome.invalidField;
     return address % PAGE_BYTES === 0 ? Outcome.success : Outcome.prpOffsetInvalid;
+  }
+
+  /** Doorbell Buffer Config (NVMe base 2.0, 5.8). Misplaced pages have the status that SPDK's and QEMU's controllers give them. */
+  #useShadows({ prp1, prp2 }: Decoded): Reply {
+    const { queues, options } = this.#context;
+    if (!queues.doorbells.shadows) return reply(Outcome.invalidOpcode);
+    const misplaced = [prp1, prp2].some((address) => address === 0 || address % PAGE_BYTES !== 0);
+    if (misplaced || prp1 === prp2) return reply(Outcome.invalidField);
+    if (queues.useShadows(prp1, prp2)) return reply(Outcome.success);
+    options.onWarning(
+      `Doorbell Buffer Config was refused: 0x${prp1.toString(16)} or 0x${prp2.toString(16)} is not in memory that the client shares for reading and writing`,
+    );
+    return reply(Outcome.dataTransferError);
   }
 
   #deleteCompletionQueue({ cdw10 }: Decoded): Reply {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 import { Budget } from '../../async';
-import { AsyncErrorEvent } from '../spec/features';
 import { NvmOpcode } from '../spec/opcodes';
 import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { AdminCommands } from './admin-commands';
-import type { AsyncEvents } from './async-events';
+import type { DoorbellWatch } from './doorbell-watch';
 import type { ErrorLog } from './error-log';
 import type { FaultEffects, FaultPlan } from '../faults';
 import { type Ending, FaultyCommands } from './faulty-commands';
-import { DEFERRED, type IoCommands, type IoContext, startBlock } from './io-commands';
+import { FUSED_FIRST, FUSED_SECOND } from './fused-commands';
+import { DEFERRED, type IoCommands, type IoContext } from './io-commands';
+import { FUSE, startBlock } from './io-words';
 import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
-import type { CompletionQueue, SubmissionQueue } from './queue';
+import { type CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
 import type { Counters } from './statistics';
 import type { Alive } from './transfer';
@@ -34,6 +35,17 @@ const RUNNING_BYTES = 16 << 20;
 /** How long a queue with commands may be unmapped, in milliseconds: QEMU maps all RAM anew while a guest boots. */
 const UNMAPPED_GRACE = 1000;
 
+/** The I/O commands that name their first block in CDW10 and CDW11. */
+const WITH_BLOCKS: ReadonlySet<number> = new Set([
+  NvmOpcode.write,
+  NvmOpcode.read,
+  NvmOpcode.writeUncorrectable,
+  NvmOpcode.compare,
+  NvmOpcode.writeZeroes,
+  NvmOpcode.verify,
+  NvmOpcode.copy,
+]);
+
 /** Thrown when the controller cannot go on: its owner sets CSTS.CFS. */
 export class FatalError extends Error {}
 
@@ -42,7 +54,7 @@ export interface CommandProcessorParts {
   readonly queues: QueueSet;
   readonly admin: AdminCommands;
   readonly io: IoCommands;
-  readonly events: AsyncEvents;
+  readonly watch: DoorbellWatch;
   readonly errors: ErrorLog;
   readonly counters: Counters;
   /** Which commands are struck by faults, and what these do to the controller. */
@@ -60,7 +72,7 @@ export class CommandProcessor {
   readonly #queues: QueueSet;
   readonly #admin: AdminCommands;
   readonly #io: IoCommands;
-  readonly #events: AsyncEvents;
+  readonly #watch: DoorbellWatch;
   readonly #errors: ErrorLog;
   readonly #counters: Counters;
   readonly #faulty: FaultyCommands;
@@ -77,16 +89,15 @@ export class CommandProcessor {
   #roundEnd = 0;
   /** What waits for the end of the void commands. */
   #drained: (() => void)[] = [];
-  #unmappedSince = -1;
   /** What went wrong between two rounds. */
   #failure: FatalError | null = null;
 
   constructor(parts: CommandProcessorParts) {
-    const { queues, admin, io, events, errors, counters, plan, effects, ioContext } = parts;
+    const { queues, admin, io, watch, errors, counters, plan, effects, ioContext } = parts;
     this.#queues = queues;
     this.#admin = admin;
     this.#io = io;
-    this.#events = events;
+    this.#watch = watch;
     this.#errors = errors;
     this.#counters = counters;
     this.#faulty = new FaultyCommands(plan, effects, ioContext, {
@@ -107,7 +118,7 @@ export class CommandProcessor {
     if (this.#failure !== null) throw this.#failure;
     const queues = this.#queues;
     if (!queues.reachable) {
-      this.#unmappedSince = -1;
+      queues.restartGrace();
       return 0;
     }
     queues.refresh();
@@ -128,7 +139,7 @@ export class CommandProcessor {
       break;
     }
     for (const queue of queues.completions.values()) {
-      if (queue.congested) queues.drain(queue);
+      if (queue.congested && this.#found(queue)) queues.drain(queue);
     }
     return commands;
   }
@@ -138,7 +149,6 @@ export class CommandProcessor {
     this.#epoch++;
     this.#stale += this.#live;
     this.#live = 0;
-    this.#unmappedSince = -1;
     this.#failure = null;
     this.#budget.cancelAll();
     this.#faulty.drop();
@@ -152,46 +162,39 @@ export class CommandProcessor {
   }
 
   #serve(queue: SubmissionQueue): number {
-    const doorbells = this.#queues.doorbells.words;
-    const tail = queue.tail(doorbells);
+    const tail = queue.tail();
     if (tail === queue.head) return 0;
     if (tail < 0 || tail >= queue.entries) {
-      this.#badTail(queue, tail);
+      this.#watch.badTail(queue, tail);
       return 0;
     }
     queue.badTail = null;
-    if (!this.#queues.resolve(queue)) {
-      this.#unmapped(queue);
-      return 0;
-    }
-    this.#unmappedSince = -1;
     const completions = queue.completions;
+    if (!this.#found(queue) || !this.#found(completions)) return 0;
     let count = tail - queue.head;
     if (count < 0) count += queue.entries;
     if (count > BURST) count = BURST;
-    const room = completions.room(doorbells);
-    if (completions.badHead) this.#badHead(completions);
+    const room = completions.room();
+    if (completions.badHead) this.#watch.badHead(completions);
     if (room < count) count = room;
     let taken = 0;
     while (taken < count && queue.claim === null && this.#io.bytesMoved < this.#roundEnd) {
-      this.#take(queue);
-      taken++;
+      // What came before has dropped the queue, or its next part is not mapped.
+      if (queue.words === null || !queue.live) break;
+      taken += this.#take(queue, queue.words);
     }
     if (completions.posted) this.#queues.interrupt(completions);
     return taken;
   }
 
-  /** Executes the command at the head of a queue. */
-  #take(queue: SubmissionQueue): void {
-    const words = queue.words;
-    if (words === null || !queue.live) return; // What came before this command has dropped the queue.
-    const at = queue.head * SQE_WORDS;
-    queue.head = queue.head + 1 === queue.entries ? 0 : queue.head + 1;
-    if (this.#faulty.armed && this.#faulty.take(queue, words.slice(at, at + SQE_WORDS))) return;
+  /** Executes the command at the head of a queue. Returns how many were taken: two, if they are fused. */
+  #take(queue: SubmissionQueue, words: Int32Array): number {
+    const at = queue.take();
+    if (this.#faulty.armed && this.#faulty.take(queue, words.slice(at, at + SQE_WORDS))) return 1;
     const cid = (words[at] as number) >>> 16;
     if (queue.id === 0) {
       this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + SQE_WORDS)));
-      return;
+      return 1;
     }
     const outcome = this.#io.execute(words, at);
     if (outcome === Outcome.success) {
@@ -202,9 +205,39 @@ export class CommandProcessor {
       this.#settle(queue, copy, alive, this.#io.deferred(copy, alive));
     } else {
       const copy = words.slice(at, at + SQE_WORDS);
-      this.#record(queue, copy, outcome);
-      queue.completions.post(queue.id, queue.head, cid, outcome, 0);
+      if (((copy[0] as number) & FUSE) !== 0) return this.#takeFused(queue, copy);
+      this.#fail(queue, copy, outcome);
     }
+    return 1;
+  }
+
+  #fail(queue: SubmissionQueue, words: Int32Array, outcome: number): void {
+    this.#record(queue, words, outcome);
+    queue.completions.post(queue.id, queue.head, commandId(words), outcome, 0);
+  }
+
+  /** Executes a command of a fused operation, with the one behind it, if that is the other (NVMe base 2.0, 3.4.2). */
+  #takeFused(queue: SubmissionQueue, first: Int32Array): 1 | 2 {
+    const fuse = (first[0] as number) & FUSE;
+    const second = fuse === FUSED_FIRST ? this.#takeSecond(queue) : null;
+    if (second === null) {
+      this.#fail(queue, first, fuse === FUSE ? Outcome.invalidField : Outcome.abortedMissingFused);
+      return 1;
+    }
+    const alive = this.#alive();
+    const reply = this.#run(queue, first, alive, this.#io.fused(first, second, alive));
+    const rest = reply.then(({ outcome, second: other = outcome }): Reply => ({ outcome: other }));
+    this.#completeLater(queue, second, alive, rest);
+    return 2;
+  }
+
+  /** Takes the command at the head of a queue if it is the second of a fused operation; null when it is not. */
+  #takeSecond(queue: SubmissionQueue): Int32Array | null {
+    const { words } = queue;
+    if (words === null || queue.tail() === queue.head) return null;
+    const at = (queue.head - queue.first) * SQE_WORDS;
+    if (((words[at] as number) & FUSE) !== FUSED_SECOND) return null;
+    return words.slice(queue.take(), at + SQE_WORDS);
   }
 
   #takeAdmin(queue: SubmissionQueue, words: Uint32Array): void {
@@ -239,7 +272,7 @@ export class CommandProcessor {
   ): void {
     if (answer === 'held') return;
     if (answer instanceof Promise) this.#completeLater(queue, words, alive, answer, ending);
-    else if ('run' in answer) this.#run(queue, words, alive, answer, ending);
+    else if ('run' in answer) void this.#run(queue, words, alive, answer, ending);
     else this.#complete(queue, words, answer, ending);
   }
 
@@ -247,10 +280,10 @@ export class CommandProcessor {
   #complete(
     queue: SubmissionQueue,
     words: Int32Array | Uint32Array,
-    { outcome, dw0 = 0 }: Reply,
+    { outcome, dw0 = 0, lba }: Reply,
     ending?: Ending,
   ): void {
-    this.#record(queue, words, outcome);
+    this.#record(queue, words, outcome, lba);
     const { cid = commandId(words), twice = false, silent = false } = ending ?? {};
     this.#queues.complete(queue, cid, outcome, dw0, silent);
     if (twice) this.#queues.complete(queue, cid, outcome, dw0, silent);
@@ -261,21 +294,25 @@ export class CommandProcessor {
     return () => this.#epoch === epoch;
   }
 
-  /** Runs a command once there is room for it. Until then its queue is not looked at, so that queues get room in turn. */
+  /**
+   * Runs a command once there is room for it. Until then its queue is not looked at, so that queues get room in turn.
+   * @returns its reply
+   */
   #run(
     queue: SubmissionQueue,
     words: Int32Array | Uint32Array,
     alive: Alive,
     { bytes, run }: Deferred,
     ending?: Ending,
-  ): void {
+  ): Promise<Reply> {
     const claim = this.#budget.take(bytes);
     const end = (): void => {
       this.#budget.give(bytes);
     };
     if (claim === null) {
-      this.#completeLater(queue, words, alive, run().finally(end), ending);
-      return;
+      const reply = run().finally(end);
+      this.#completeLater(queue, words, alive, reply, ending);
+      return reply;
     }
     queue.claim = claim;
     const reply = claim.granted.then((granted): Reply | Promise<Reply> => {
@@ -283,6 +320,7 @@ export class CommandProcessor {
       return granted ? run().finally(end) : { outcome: Outcome.abortedQueueDeletion };
     });
     this.#completeLater(queue, words, alive, reply, ending);
+    return reply;
   }
 
   /** Completes a command that takes its time. It keeps room for its completion. */
@@ -322,43 +360,34 @@ export class CommandProcessor {
   }
 
   /** Counts and logs a command that ended with an error. */
-  #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number): void {
+  #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number, lba?: number): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
     if (queue.id !== 0) this.#io.failed(words[SqeWord.nsid] as number);
+    if (outcome === Outcome.writeFault || outcome === Outcome.unrecoveredReadError)
+      this.#counters.mediaErrors++;
     const opcode = (words[SqeWord.cdw0] as number) & 0xff;
-    const hasBlocks = queue.id !== 0 && opcode !== NvmOpcode.flush && outcome !== Outcome.invalidOpcode;
+    const hasBlocks = queue.id !== 0 && WITH_BLOCKS.has(opcode);
     this.#errors.add(
       queue.id,
       commandId(words),
       outcome,
       (words[SqeWord.nsid] as number) >>> 0,
-      hasBlocks ? startBlock(words, 0) : 0,
+      lba ?? (hasBlocks ? startBlock(words, 0) : 0),
     );
   }
 
-  #badTail(queue: SubmissionQueue, tail: number): void {
-    if (queue.badTail === tail) return;
-    queue.badTail = tail;
-    this.#badDoorbell();
-  }
-
-  #badHead(queue: CompletionQueue): void {
-    queue.badHead = false;
-    this.#badDoorbell();
-  }
-
-  #badDoorbell(): void {
-    this.#counters.badDoorbells++;
-    this.#events.raiseError(AsyncErrorEvent.invalidDoorbellValue);
-  }
-
-  #unmapped(queue: SubmissionQueue): void {
+  /** Whether the next entry of a queue that is needed is in mapped memory. It may be missing for a while. */
+  #found(queue: SubmissionQueue | CompletionQueue): boolean {
+    if (queue.words !== null) return true;
+    if (this.#queues.find(queue)) return true;
     const now = performance.now();
-    if (this.#unmappedSince < 0) this.#unmappedSince = now;
-    if (now - this.#unmappedSince < UNMAPPED_GRACE) return;
+    if (queue.missingSince < 0) queue.missingSince = now;
+    if (now - queue.missingSince < UNMAPPED_GRACE) return false;
+    const which = queue instanceof SubmissionQueue ? 'Submission' : 'Completion';
     throw new FatalError(
-      `Queue ${queue.id} has commands, but it or its completion queue is not in mapped memory of the client`,
+      `${which} queue ${queue.id} is in use, but its entry ${queue.position} at 0x${queue.address(queue.position).toString(16)} ` +
+        'is not in memory that the client shares',
     );
   }
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import type { ConfigEffect } from '../../pci/config-space';
 import {
-  AsyncErrorEvent,
   CommandSets,
   type ControllerConfiguration,
   Register,
@@ -13,6 +12,7 @@ import { AdminCommands } from './admin-commands';
 import { AsyncEvents } from './async-events';
 import type { ClientView } from './client-view';
 import { CommandProcessor, FatalError } from './command-processor';
+import { DoorbellWatch } from './doorbell-watch';
 import type { Doorbells } from './doorbells';
 import { ErrorLog } from './error-log';
 import { FaultPlan, Faults, type FaultEffects } from '../faults';
@@ -54,6 +54,7 @@ export class Controller {
   readonly #registers: Registers;
   readonly #queues: QueueSet;
   readonly #events: AsyncEvents;
+  readonly #watch: DoorbellWatch;
   readonly #features: FeatureSet;
   readonly #commands: CommandProcessor;
   readonly #plan = new FaultPlan();
@@ -83,8 +84,9 @@ export class Controller {
     const registers = new Registers(capabilities(options), NVME_VERSION);
     const queues = new QueueSet(view, doorbells, lines, counters);
     const events = new AsyncEvents(queues, errors);
+    const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
-    const logs = new LogPages(errors, features, namespaces);
+    const logs = new LogPages(errors, features, namespaces, counters);
     const { maxTransfer } = options;
     const ioContext = { namespaces, maxTransfer, view, features, counters };
     const io = new IoCommands(ioContext);
@@ -96,7 +98,7 @@ export class Controller {
       events,
       features,
       keepAlive: this.#keepAlive,
-      identify: new Identify(options, namespaces),
+      identify: new Identify(options, namespaces, doorbells.shadows),
       logs,
     });
     this.#options = options;
@@ -106,10 +108,11 @@ export class Controller {
     this.#registers = registers;
     this.#queues = queues;
     this.#events = events;
+    this.#watch = watch;
     this.#features = features;
     const effects = this.#effects(link);
     const plan = this.#plan;
-    const parts = { queues, admin, io, events, errors, counters, plan, effects, ioContext };
+    const parts = { queues, admin, io, watch, errors, counters, plan, effects, ioContext };
     this.#commands = new CommandProcessor(parts);
     this.#faultyRegisters = new FaultyRegisters(plan, effects);
     this.faults = new Faults(plan, effects);
@@ -118,7 +121,16 @@ export class Controller {
       if (features.namespaceNotices) events.raiseNamespaceNotice();
     };
     this.#namespaces = namespaces;
-    this.#poller = new Poller(() => this.#round(), options.pollSlice, options.idleAfter);
+    const work = {
+      round: () => this.#round(),
+      look: () => {
+        this.#look();
+      },
+      sleeps: (asleep: boolean) => {
+        queues.wantDoorbells(asleep);
+      },
+    };
+    this.#poller = new Poller(work, options.pollSlice, options.idleAfter);
   }
 
   /** What the controller has done so far. */
@@ -154,13 +166,14 @@ export class Controller {
   }
 
   #read(offset: number, data: Uint8Array): void {
-    if (offset >= Register.doorbells) this.#doorbells.read(offset, data);
+    const doorbells = this.#doorbells;
+    if (offset >= Register.doorbells) doorbells.read(doorbells.index(offset, data.length), data);
     else this.#registers.read(offset, data);
   }
 
   #write(offset: number, data: Uint8Array): void {
     if (offset >= Register.doorbells) {
-      this.#rung(this.#doorbells.write(offset, data));
+      this.#ring(this.#doorbells.index(offset, data.length), data);
       return;
     }
     const previous = this.#registers.configuration;
@@ -203,11 +216,18 @@ export class Controller {
     this.#queues.unmap();
   }
 
+  /** There is a client: the controller has power. */
+  powerOn(): void {
+    this.#counters.powerCycles++;
+  }
+
   /**
    * Puts the controller into its state after power-on, but for the data.
    * @returns resolves when nothing of what was stopped touches the client's memory any more
    */
   reset(): Promise<void> {
+    const { configuration, status } = this.#registers;
+    if (configuration.enable && status.shutdown !== ShutdownStatus.complete) this.#counters.unsafeShutdowns++;
     this.#stop();
     this.#stopping = false;
     this.#registers.reset();
@@ -241,13 +261,16 @@ export class Controller {
       this.#refuse(`CC asks for MPS ${mps}, CSS ${commandSet}, AMS ${arbitration}; all of them must be 0`);
     } else if (submissionEntries < 2 || completionEntries < 2) {
       this.#refuse('AQA makes an admin queue of fewer than two entries');
-    } else if (this.#createAdminQueues()) {
+    } else {
+      const missing = this.#createAdminQueues();
+      if (missing >= 0) {
+        this.#fail(
+          `The admin queues are not in memory that the client shares for reading and writing: 0x${missing.toString(16)} is missing; a guest of QEMU needs a memory backend with share=on`,
+        );
+        return;
+      }
       status.ready = true;
       this.wake();
-    } else {
-      this.#fail(
-        'The admin queues are not in memory that the client shares for reading and writing; a guest of QEMU needs a memory backend with share=on',
-      );
     }
   }
 
@@ -255,12 +278,16 @@ export class Controller {
     this.#fail(`The controller was not enabled (CSTS.CFS): ${reason}`);
   }
 
-  #createAdminQueues(): boolean {
+  /** Returns -1, or the address of an entry that is not in memory which the client shares. */
+  #createAdminQueues(): number {
     const { adminQueues } = this.#registers;
+    // What was written before there were queues means nothing.
+    this.#doorbells.clear();
     const { completionAddress, completionEntries, submissionAddress, submissionEntries } = adminQueues;
     const completions = this.#queues.createCompletionQueue(0, completionAddress, completionEntries, 0);
-    if (completions === null) return false;
-    return this.#queues.createSubmissionQueue(0, submissionAddress, submissionEntries, completions) !== null;
+    if (typeof completions === 'number') return completions;
+    const queue = this.#queues.createSubmissionQueue(0, submissionAddress, submissionEntries, completions);
+    return typeof queue === 'number' ? queue : -1;
   }
 
   /** CC.EN was cleared: a controller reset, which is over once CSTS.RDY is 0. */
@@ -345,9 +372,7 @@ export class Controller {
       // The host takes what there is, and the pin must not stay high for long then.
       return Math.max(commands, 1);
     } catch (error) {
-      // Without a FatalError, memory of the client's went away in spite of the contract, or there is a defect. The
-      // process serves others too.
-      this.#fail(error instanceof FatalError ? error.message : `Processing failed: ${String(error)}`);
+      this.#broke(error);
       return 0;
     }
   }
@@ -357,17 +382,28 @@ export class Controller {
     this.#lines.settle((vector) => this.#queues.unread(vector));
   }
 
-  /** A doorbell was written by message. */
-  #rung(index: number): void {
-    // The host may look whether there is more to be served right behind it.
-    if (this.#lines.high) this.#settleInterrupts();
-    const queueId = index >>> 1;
-    const { submissions, completions } = this.#queues;
-    const exists = (index & 1) === 0 ? submissions.has(queueId) : completions.has(queueId);
-    if (exists) this.wake();
-    else if (this.#registers.configuration.enable) {
-      this.#events.raiseError(AsyncErrorEvent.invalidDoorbellRegister);
+  #look(): void {
+    try {
+      this.#watch.look();
+    } catch (error) {
+      this.#broke(error);
     }
+  }
+
+  #broke(error: unknown): void {
+    // Without a FatalError, memory of the client's went away in spite of the contract, or there is a defect. The
+    // process serves others too.
+    this.#fail(error instanceof FatalError ? error.message : `Processing failed: ${String(error)}`);
+  }
+
+  /** Writes a doorbell. */
+  #ring(index: number, data: Uint8Array): void {
+    if (this.#queues.hasDoorbell(index)) {
+      this.#doorbells.write(index, data);
+      // The host may look whether there is more to be served right behind it.
+      if (this.#lines.high) this.#settleInterrupts();
+      this.wake();
+    } else if (this.#registers.configuration.enable) this.#watch.noQueue();
   }
 }
 

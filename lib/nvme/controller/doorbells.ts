@@ -4,6 +4,15 @@ import { Mapping, closeFd, createSharedMemory, pageSize } from '../../native';
 import type { ServedRegion } from '../../server/device-model';
 import { Register } from '../spec';
 
+/**
+ * What the doorbell of a queue that does not exist holds, so that it is seen when a host writes anything there, even 0. A dump of the
+ * page reads NONE.
+ */
+const UNUSED = 0x454e_4f4e;
+
+/** Bytes of the page of shadows. */
+const SHADOW_BYTES = 4096;
+
 /** BAR 0 has at least this many bytes, since hosts map that much at once. */
 const MIN_BAR_BYTES = 0x4000;
 
@@ -43,7 +52,15 @@ export class Doorbells {
   readonly barBytes: number;
   /** What hosts may map of BAR 0; undefined when every doorbell is a message. */
   readonly shared: ServedRegion['shared'] | undefined;
-  readonly #count: number;
+  /**
+   * Whether hosts may have shadows of the doorbells in their memory (Doorbell Buffer Config; NVMe base 2.0, 5.8). One that maps the
+   * doorbells is better off without, and all shadows have to fit a page.
+   */
+  readonly shadows: boolean;
+  /** CAP.DSTRD */
+  readonly dstrd: number;
+  /** Number of doorbells: twice that of the queue ids. */
+  readonly count: number;
   /** Bytes from one doorbell to the next. */
   readonly #stride: number;
   #file: DoorbellFile;
@@ -56,12 +73,14 @@ export class Doorbells {
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when there is no memory to be had
    */
   constructor(queuePairs: number, dstrd: number, mappable: boolean) {
-    this.#count = 2 * queuePairs;
+    this.dstrd = dstrd;
+    this.count = 2 * queuePairs;
     this.#stride = 4 << dstrd;
-    const end = Register.doorbells + this.#count * this.#stride;
+    const end = Register.doorbells + this.count * this.#stride;
     this.barBytes = Math.max(MIN_BAR_BYTES, 2 ** Math.ceil(Math.log2(end)));
     this.#file = new DoorbellFile(this.barBytes);
     this.#words = new Int32Array(this.#file.mapping.buffer);
+    this.clear();
     // With pages above 4 KiB, the registers would lie in the page of the doorbells.
     if (mappable && Register.doorbells % pageSize === 0) {
       const size = Math.ceil((end - Register.doorbells) / pageSize) * pageSize;
@@ -71,6 +90,7 @@ export class Doorbells {
         areas: [{ offset: Register.doorbells, size }],
       };
     }
+    this.shadows = this.shared === undefined && this.count * this.#stride <= SHADOW_BYTES;
   }
 
   /** The file as 32-bit words, see {@link tailWord} and {@link headWord}. Valid until {@link renew}. */
@@ -79,7 +99,7 @@ export class Doorbells {
   }
 
   /**
-   * Begins a new file, with all doorbells 0, for a host that has not seen the one before.
+   * Begins a new file, with no doorbell in use, for a host that has not seen the one before.
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when there is no memory to be had; the file before stays then
    */
   renew(): void {
@@ -87,6 +107,7 @@ export class Doorbells {
     this.#file.close();
     this.#file = file;
     this.#words = new Int32Array(file.mapping.buffer);
+    this.clear();
   }
 
   /** Index in {@link words} of the tail doorbell of a submission queue. */
@@ -100,29 +121,49 @@ export class Doorbells {
   }
 
   /**
-   * Reads the doorbell at an offset of BAR 0.
-   * @throws CommandError EINVAL when there is none, or when not all of it is read
+   * The index of the doorbell at an offset of BAR 0: twice the queue id, and one more for the head of a completion queue.
+   * @throws CommandError EINVAL when there is none, or when not all of it is accessed
    */
-  read(offset: number, data: Uint8Array): void {
-    const value = Atomics.load(this.words, this.#word(this.#index(offset, data.length)));
-    new DataView(data.buffer, data.byteOffset, data.byteLength).setInt32(0, value, true);
+  index(offset: number, length: number): number {
+    const index = (offset - Register.doorbells) / this.#stride;
+    if (length === 4 && Number.isInteger(index) && index < this.count) return index;
+    throw new CommandError(
+      Errno.EINVAL,
+      `There is no doorbell at 0x${offset.toString(16)} for ${length} bytes`,
+    );
   }
 
-  /**
-   * Writes the doorbell at an offset of BAR 0.
-   * @returns the index of the doorbell: twice the queue id, and one more for the head of a completion queue
-   * @throws CommandError EINVAL when there is none, or when not all of it is written
-   */
-  write(offset: number, data: Uint8Array): number {
-    const index = this.#index(offset, data.length);
+  /** Reads a doorbell; one that is not in use is 0. */
+  read(index: number, data: Uint8Array): void {
+    const value = Atomics.load(this.words, this.#word(index));
+    new DataView(data.buffer, data.byteOffset, data.byteLength).setInt32(
+      0,
+      value === UNUSED ? 0 : value,
+      true,
+    );
+  }
+
+  /** Writes a doorbell. */
+  write(index: number, data: Uint8Array): void {
     const value = new DataView(data.buffer, data.byteOffset, data.byteLength).getInt32(0, true);
     Atomics.store(this.words, this.#word(index), value);
-    return index;
   }
 
-  /** Sets all doorbells to 0, as a controller reset does. */
+  /** Whether the doorbell of a queue that does not exist was written since it was looked at last. */
+  takeUnused(index: number): boolean {
+    if (this.#words[this.#word(index)] === UNUSED) return false;
+    this.retire(index);
+    return true;
+  }
+
+  /** The queue of a doorbell does not exist any more. */
+  retire(index: number): void {
+    this.#words[this.#word(index)] = UNUSED;
+  }
+
+  /** No doorbell is in use any more, as after a controller reset. */
   clear(): void {
-    this.words.fill(0);
+    for (let index = 0; index < this.count; index++) this.retire(index);
   }
 
   /** Frees the memory. Idempotent. */
@@ -132,14 +173,5 @@ export class Doorbells {
 
   #word(index: number): number {
     return (Register.doorbells + index * this.#stride) / 4;
-  }
-
-  #index(offset: number, length: number): number {
-    const index = (offset - Register.doorbells) / this.#stride;
-    if (length === 4 && Number.isInteger(index) && index < this.#count) return index;
-    throw new CommandError(
-      Errno.EINVAL,
-      `There is no doorbell at 0x${offset.toString(16)} for ${length} bytes`,
-    );
   }
 }

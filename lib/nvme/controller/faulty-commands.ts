@@ -10,7 +10,8 @@ import {
 import { SqeWord } from '../spec/submission-entry';
 import { Delays } from './delays';
 import { faultyBackend } from './faulty-backend';
-import { DEFERRED, IoCommands, type IoContext, startBlock } from './io-commands';
+import { DEFERRED, IoCommands, type IoContext } from './io-commands';
+import { startBlock } from './io-words';
 import { type Answer, Outcome } from './outcome';
 import type { SubmissionQueue } from './queue';
 import type { Alive } from './transfer';

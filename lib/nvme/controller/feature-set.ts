@@ -16,6 +16,7 @@ import {
   volatileWriteCache,
 } from '../spec';
 import type { AsyncEvents } from './async-events';
+import { DataFeatures } from './data-features';
 import type { KeepAlive } from './keep-alive';
 import type { ResolvedOptions } from './options';
 import { Outcome, type Reply } from './outcome';
@@ -38,6 +39,8 @@ const ALL_SENSORS = 15;
 
 /** The features of the controller (NVMe base 2.0, 5.27). None is saved: a controller reset restores the defaults. */
 export class FeatureSet {
+  /** The values that are data structures. */
+  readonly data = new DataFeatures();
   /** Every write is to be made durable: the host has turned the volatile write cache off, or knows of none. */
   writeThrough: boolean;
   readonly #options: ResolvedOptions;
@@ -86,10 +89,11 @@ export class FeatureSet {
     this.#thresholds[0] = WARNING_TEMPERATURE;
     this.#thresholds[1] = 0;
     this.#keepAlive.stop();
+    this.data.reset();
     this.writeThrough = !this.#options.volatileCache;
   }
 
-  /** Executes Get Features (NVMe base 2.0, 5.15). */
+  /** Executes Get Features (NVMe base 2.0, 5.15), but for the transfer of {@link data}. */
   get(cdw10: number, cdw11: number): Reply {
     const { feature, select } = getFeaturesCdw10.decode(cdw10);
     const standard = this.#default(feature, cdw11);
@@ -104,12 +108,16 @@ export class FeatureSet {
     }
   }
 
-  /** Executes Set Features (NVMe base 2.0, 5.27). */
-  set(cdw10: number, cdw11: number, nsid: number): Reply {
+  /**
+   * Executes Set Features (NVMe base 2.0, 5.27).
+   * @param data what was transferred for a feature of {@link data}
+   */
+  set(cdw10: number, cdw11: number, nsid: number, data?: Uint8Array): Reply {
     const { feature, save } = setFeaturesCdw10.decode(cdw10);
     if (this.#default(feature, cdw11) === undefined) return { outcome: Outcome.invalidField };
     if (save) return { outcome: Outcome.featureNotSaveable };
     if (nsid !== 0 && nsid !== 0xffff_ffff) return { outcome: Outcome.featureNotNamespaceSpecific };
+    if (data !== undefined) return { outcome: this.data.set(feature, data) };
     switch (feature) {
       case Feature.powerManagement:
         if (powerManagement.decode(cdw11).state !== 0) return { outcome: Outcome.invalidField };
@@ -162,6 +170,8 @@ export class FeatureSet {
       case Feature.writeAtomicity:
       case Feature.asyncEventConfiguration:
       case Feature.keepAliveTimer:
+      case Feature.hostBehavior:
+      case Feature.timestamp:
         return 0;
       case Feature.temperatureThreshold: {
         const { type, sensor } = temperatureThreshold.decode(cdw11);

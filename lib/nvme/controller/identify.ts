@@ -2,8 +2,11 @@
 import {
   CommandSetId,
   IDENTIFY_BYTES,
+  type IdentifyNamespaceInput,
   IdentifyCns,
   LogPageAttributes,
+  NamespaceFeatures,
+  OptionalAdminCommands,
   OptionalEvents,
   OptionalNvmCommands,
   encodeIdentifyController,
@@ -15,7 +18,9 @@ import {
   identifyCdw11,
   parseVersion,
 } from '../spec';
+import type { Deallocation } from '../backends';
 import { ASYNC_EVENT_LIMIT } from './async-events';
+import { COPY_BYTES, COPY_RANGES, COPY_RANGE_LIMIT } from './copy-command';
 import { ERROR_LOG_ENTRIES } from './error-log';
 import { CRITICAL_TEMPERATURE, KEEP_ALIVE_UNIT, WARNING_TEMPERATURE } from './feature-set';
 import type { Namespace } from './namespace';
@@ -32,6 +37,23 @@ export const PciIds = { vendor: 0x4e58, device: 0x0001, subsystemVendor: 0x4e58,
 
 /** CNTLID of the only controller of the subsystem. */
 const CONTROLLER_ID = 1;
+/** DLFEAT: what deallocated blocks read as, and that Write Zeroes takes DEAC. */
+const READS_ZERO = 0x01;
+const DEALLOCATE_BY_WRITE_ZEROES = 0x08;
+const OFFERED_COMMANDS =
+  OptionalNvmCommands.compare |
+  OptionalNvmCommands.writeUncorrectable |
+  OptionalNvmCommands.datasetManagement |
+  OptionalNvmCommands.writeZeroes |
+  OptionalNvmCommands.saveSelectFeatures |
+  OptionalNvmCommands.timestamp |
+  OptionalNvmCommands.verify |
+  OptionalNvmCommands.copy;
+/** FUSES: Compare and Write. */
+const FUSED_COMPARE_AND_WRITE = 1;
+/** OCFS: source ranges of Copy of format 0. */
+const COPY_FORMAT_0 = 1;
+
 /** Offset of NSTAT in the data that does not depend on the command set, and its bit NRDY. */
 const NSTAT = 14;
 const NAMESPACE_READY = 0x01;
@@ -45,10 +67,13 @@ const NSID_LIMIT = 0xffff_fffe;
 export class Identify {
   readonly #options: ResolvedOptions;
   readonly #namespaces: NamespaceSet;
+  readonly #shadows: boolean;
 
-  constructor(options: ResolvedOptions, namespaces: NamespaceSet) {
+  /** @param shadows whether there is Doorbell Buffer Config */
+  constructor(options: ResolvedOptions, namespaces: NamespaceSet, shadows: boolean) {
     this.#options = options;
     this.#namespaces = namespaces;
+    this.#shadows = shadows;
   }
 
   /** The data for the CNS, CSI, CNTID and namespace id of a command (NVMe base 2.0, 5.17). */
@@ -60,7 +85,7 @@ export class Identify {
       case IdentifyCns.namespace:
         return this.#data(nsid, this.#namespaces.find(nsid), namespaceData);
       case IdentifyCns.controller:
-        return controllerData(this.#options, this.#namespaces);
+        return controllerData(this.#options, this.#namespaces, this.#shadows);
       case IdentifyCns.activeNamespaces:
         return namespaceList(active, nsid);
       case IdentifyCns.namespaceDescriptors:
@@ -120,7 +145,7 @@ function controllerList(from: number, present: boolean): Uint8Array {
   return bytes;
 }
 
-function namespaceData({ blocks, blockSize, nguid, eui64, size }: Namespace): Uint8Array {
+function namespaceData({ backend, blocks, blockSize, nguid, eui64, size }: Namespace): Uint8Array {
   return encodeIdentifyNamespace({
     nsze: blocks,
     ncap: blocks,
@@ -128,8 +153,26 @@ function namespaceData({ blocks, blockSize, nguid, eui64, size }: Namespace): Ui
     nguid,
     eui64,
     nvmcap: BigInt(size),
+    mssrl: COPY_RANGE_LIMIT / blockSize,
+    mcl: COPY_BYTES / blockSize,
+    msrc: COPY_RANGES - 1,
+    ...(backend.deallocation && deallocationData(backend.deallocation, blockSize)),
     lbafs: [{ ms: 0, ds: Math.log2(blockSize), rp: 0 }],
   });
+}
+
+/** What is told of blocks that are deallocated. */
+function deallocationData(
+  { unit, readsZero }: Deallocation,
+  blockSize: number,
+): Partial<IdentifyNamespaceInput> {
+  const granularity = Math.min(Math.max(1, unit / blockSize), 0x1_0000) - 1;
+  return {
+    nsfeat: NamespaceFeatures.optimalPerformance,
+    npdg: granularity,
+    npda: granularity,
+    dlfeat: DEALLOCATE_BY_WRITE_ZEROES | (readsZero ? READS_ZERO : 0),
+  };
 }
 
 /** What does not depend on the command set: that the namespace is ready (NVMe base 2.0, 5.17.2.8). */
@@ -139,8 +182,7 @@ function independentData(): Uint8Array {
   return bytes;
 }
 
-function controllerData(options: ResolvedOptions, namespaces: NamespaceSet): Uint8Array {
-  const { compare, writeZeroes, saveSelectFeatures } = OptionalNvmCommands;
+function controllerData(options: ResolvedOptions, namespaces: NamespaceSet, shadows: boolean): Uint8Array {
   return encodeIdentifyController({
     vid: PciIds.vendor,
     ssvid: PciIds.subsystemVendor,
@@ -152,6 +194,7 @@ function controllerData(options: ResolvedOptions, namespaces: NamespaceSet): Uin
     ver: NVME_VERSION,
     cntrltype: 1,
     rab: 5,
+    oacs: shadows ? OptionalAdminCommands.doorbellBufferConfig : 0,
     acl: 3,
     oaes: OptionalEvents.namespaceAttributes,
     aerl: ASYNC_EVENT_LIMIT - 1,
@@ -167,7 +210,9 @@ function controllerData(options: ResolvedOptions, namespaces: NamespaceSet): Uin
     cqes: 0x44,
     nn: namespaces.limit,
     mnan: namespaces.limit,
-    oncs: compare | writeZeroes | saveSelectFeatures,
+    oncs: OFFERED_COMMANDS,
+    fuses: FUSED_COMPARE_AND_WRITE,
+    ocfs: COPY_FORMAT_0,
     // Flush takes the broadcast namespace id: bits 2:1 are 3.
     vwc: options.volatileCache ? 0x07 : 0x06,
     // Data blocks and segments at any address; no bit buckets, and no list that is longer than the data.

@@ -3,11 +3,15 @@ import { NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
 import { BackendResult, type SynchronousBackend } from '../backends';
 import type { ClientView, ViewRange } from './client-view';
-import { DataPointer, type FetchedLists } from './data-pointer';
+import { COPY_BYTES, CopyCommand } from './copy-command';
+import { DataPointer } from './data-pointer';
 import type { FeatureSet } from './feature-set';
+import { runFused, unfuse } from './fused-commands';
+import { UNSUPPORTED_FLAGS, blockOffset, rangeOutcome, resolveData, startBlock } from './io-words';
 import type { Namespace } from './namespace';
 import type { NamespaceSet } from './namespace-set';
-import { type Deferred, Outcome, readFailure, writeFailure } from './outcome';
+import { type Deferred, Outcome, type Reply, readFailure, writeFailure } from './outcome';
+import { RangeCommands } from './range-commands';
 import type { Counters } from './statistics';
 import { type Alive, type Parts, commandBytes, readParts, resolveParts, writeParts } from './transfer';
 
@@ -19,18 +23,12 @@ const ZERO_AT_ONCE = 2 ** 20;
 /** Memory of a command that moves no data while it waits for the backend. */
 const BYTES_WITHOUT_DATA = 2048;
 
-const TWO_32 = 0x1_0000_0000;
 /** The namespace id for all namespaces, as a signed word. */
 const BROADCAST = -1;
 /** FUA, bit 30 of CDW12. */
 const FORCE_UNIT_ACCESS = 1 << 30;
 /** DEAC, bit 25 of CDW12 of Write Zeroes: the blocks may be deallocated. */
 const DEALLOCATE = 1 << 25;
-/** FUSE, bits 9:8 of CDW0, and the upper bit of PSDT, 15:14: neither fused commands nor SGLs of metadata are offered. */
-const UNSUPPORTED_FLAGS = 0x8300;
-/** PSDT of 1: the data pointer is an SGL descriptor. */
-const SGL = 0x4000;
-
 /** What {@link IoCommands} works with. */
 export interface IoContext {
   readonly namespaces: Pick<NamespaceSet, 'find' | 'absence' | 'addressed'>;
@@ -51,6 +49,8 @@ export class IoCommands {
   readonly #features: IoContext['features'];
   readonly #counters: Counters;
   readonly #pointer: DataPointer;
+  readonly #ranges: RangeCommands;
+  readonly #copy: CopyCommand;
   #scratch: Uint8Array | undefined;
 
   constructor({ namespaces, maxTransfer, view, features, counters }: IoContext) {
@@ -60,6 +60,8 @@ export class IoCommands {
     this.#features = features;
     this.#counters = counters;
     this.#pointer = new DataPointer(view, maxTransfer);
+    this.#ranges = new RangeCommands(view);
+    this.#copy = new CopyCommand(view);
   }
 
   /**
@@ -78,7 +80,8 @@ export class IoCommands {
       case NvmOpcode.writeZeroes:
         return this.#writeZeroes(words, at, cdw0);
       default:
-        return Outcome.invalidOpcode;
+        if (!this.#isSlow(cdw0 & 0xff)) return Outcome.invalidOpcode;
+        return (cdw0 & UNSUPPORTED_FLAGS) === 0 ? DEFERRED : Outcome.invalidField;
     }
   }
 
@@ -94,19 +97,49 @@ export class IoCommands {
     if (opcode === NvmOpcode.flush) return withoutData(() => this.#flushSlowly(nsid, alive));
     const namespace = this.#namespaces.find(nsid);
     if (namespace === null) return withoutData(() => this.#namespaces.absence(nsid));
-    const run = async (): Promise<number> => {
-      const reaches = (): boolean => alive() && namespace.attached;
-      const outcome = await namespace.run(() => this.#executeSlowly(namespace, words, reaches));
-      // A failure after the namespace has gone is that of a command that came after it had gone.
-      return outcome === Outcome.success || namespace.attached ? outcome : this.#namespaces.absence(nsid);
-    };
-    if (opcode === NvmOpcode.writeZeroes) return withoutData(run);
+    const bytes = this.#bytes(namespace, opcode, words);
+    const reaches = (): boolean => alive() && namespace.attached;
+    const run = (): Promise<Reply> => namespace.run(() => this.#executeSlowly(namespace, words, reaches));
+    return { bytes, run: () => this.#reply(namespace, run()) };
+  }
+
+  /**
+   * Two fused commands: their reply tells the outcomes of both.
+   * @param first a copy of the first command
+   * @param second a copy of the second command
+   * @param alive whether the commands still matter
+   */
+  fused(first: Int32Array, second: Int32Array, alive: Alive): Deferred {
+    if (!unfuse(first, second)) return withoutData(() => Outcome.invalidField);
+    const nsid = first[SqeWord.nsid] as number;
+    const namespace = this.#namespaces.find(nsid);
+    if (namespace === null) return withoutData(() => this.#namespaces.absence(nsid));
+    const bytes = 2 * this.#bytes(namespace, NvmOpcode.compare, first);
+    const reaches = (): boolean => alive() && namespace.attached;
+    const part = (words: Int32Array) => () => this.#executeSlowly(namespace, words, reaches);
+    const run = (): Promise<Reply> => namespace.alone(() => runFused(part(first), part(second)));
+    return { bytes, run: () => this.#reply(namespace, run()) };
+  }
+
+  /** A failure after a namespace has gone is that of a command that came after it had gone. */
+  async #reply(namespace: Namespace, running: Promise<Reply>): Promise<Reply> {
+    const reply = await running;
+    if (reply.outcome === Outcome.success || namespace.attached) return reply;
+    return { outcome: this.#namespaces.absence(namespace.nsid) };
+  }
+
+  /** Whether a command is always deferred. */
+  #isSlow(opcode: number): boolean {
+    return opcode === NvmOpcode.copy || this.#ranges.has(opcode);
+  }
+
+  /** Most memory that a command needs while it runs. */
+  #bytes(namespace: Namespace, opcode: number, words: Int32Array): number {
+    if (opcode === NvmOpcode.writeZeroes) return BYTES_WITHOUT_DATA;
+    if (opcode === NvmOpcode.copy) return commandBytes(COPY_BYTES / 2);
+    if (this.#ranges.has(opcode)) return BYTES_WITHOUT_DATA + this.#ranges.bytes(opcode);
     const length = (((words[SqeWord.cdw12] as number) & 0xffff) + 1) * namespace.blockSize;
-    return {
-      // A longer transfer is refused.
-      bytes: commandBytes(Math.min(length, this.#maxTransfer)),
-      run: async () => ({ outcome: await run() }),
-    };
+    return commandBytes(Math.min(length, this.#maxTransfer)); // A longer transfer is refused.
   }
 
   /** A command for this namespace id ended with an error. */
@@ -116,9 +149,25 @@ export class IoCommands {
   }
 
   /** @param alive whether the command still matters, and its namespace is there */
-  async #executeSlowly(namespace: Namespace, words: Int32Array, alive: Alive): Promise<number> {
+  async #executeSlowly(namespace: Namespace, words: Int32Array, alive: Alive): Promise<Reply> {
     this.#counters.slowCommands++;
-    if (!alive()) return Outcome.internalError;
+    if (!alive()) return { outcome: Outcome.internalError };
+    const opcode = (words[0] as number) & 0xff;
+    if (opcode === NvmOpcode.copy) return this.#copy.run(namespace, words, alive);
+    if (this.#ranges.has(opcode)) return this.#ranges.run(namespace, words, alive);
+    if (opcode === NvmOpcode.read || opcode === NvmOpcode.compare) {
+      const bad = badBlockOf(namespace, words);
+      if (bad >= 0) return { outcome: Outcome.unrecoveredReadError, lba: bad };
+    }
+    const outcome = await this.#transferSlowly(namespace, words, alive);
+    if (outcome === Outcome.success && (opcode === NvmOpcode.write || opcode === NvmOpcode.writeZeroes)) {
+      const start = startBlock(words, 0);
+      namespace.badBlocks.delete(start, start + ((words[SqeWord.cdw12] as number) & 0xffff) + 1);
+    }
+    return { outcome };
+  }
+
+  async #transferSlowly(namespace: Namespace, words: Int32Array, alive: Alive): Promise<number> {
     const cdw0 = words[0] as number;
     const opcode = cdw0 & 0xff;
     const cdw12 = words[SqeWord.cdw12] as number;
@@ -128,7 +177,7 @@ export class IoCommands {
     if (opcode === NvmOpcode.writeZeroes) return this.#zeroSlowly(namespace, offset, length, cdw12, alive);
     if (length > this.#maxTransfer) return Outcome.invalidField;
     const parts = await resolveParts(this.#view, length, alive, (pointer, lists) =>
-      resolve(pointer, words, 0, cdw0, length, lists),
+      resolveData(pointer, words, 0, cdw0, length, lists),
     );
     if (parts.outcome !== Outcome.success) return parts.outcome;
     switch (opcode) {
@@ -154,10 +203,10 @@ export class IoCommands {
     const length = ((cdw12 & 0xffff) + 1) * namespace.blockSize;
     if (length > this.#maxTransfer) return Outcome.invalidField;
     const backend = namespace.synchronous;
-    if (backend === null || (opcode === NvmOpcode.write && this.#isDurable(namespace, cdw12)))
-      return DEFERRED;
+    if (backend === null || !namespace.direct) return DEFERRED;
+    if (opcode === NvmOpcode.write && this.#isDurable(namespace, cdw12)) return DEFERRED;
     const pointer = this.#pointer;
-    const outcome = resolve(pointer, words, at, cdw0, length);
+    const outcome = resolveData(pointer, words, at, cdw0, length);
     if (pointer.missingList >= 0) return DEFERRED;
     if (outcome !== Outcome.success) return outcome;
     if (!pointer.mapped) return DEFERRED;
@@ -257,7 +306,8 @@ export class IoCommands {
     namespace.counters.otherCommands++;
     const length = ((cdw12 & 0xffff) + 1) * namespace.blockSize;
     const backend = namespace.synchronous;
-    if (backend === null || length > ZERO_AT_ONCE || this.#isDurable(namespace, cdw12)) return DEFERRED;
+    if (backend === null || length > ZERO_AT_ONCE || !namespace.direct) return DEFERRED;
+    if (this.#isDurable(namespace, cdw12)) return DEFERRED;
     const result = backend.zero(offset, length, (cdw12 & DEALLOCATE) !== 0);
     namespace.counters.bytesZeroed += length;
     this.bytesMoved += length;
@@ -350,6 +400,12 @@ function withoutData(run: () => number | Promise<number>): Deferred {
   return { bytes: BYTES_WITHOUT_DATA, run: async () => ({ outcome: await run() }) };
 }
 
+/** The first block that a command reads and that cannot be read; -1 when there is none. */
+function badBlockOf({ badBlocks }: Namespace, words: Int32Array): number {
+  const start = startBlock(words, 0);
+  return badBlocks.firstIn(start, start + ((words[SqeWord.cdw12] as number) & 0xffff) + 1);
+}
+
 /** Makes durable what was written to a namespace. Returns an {@link Outcome}. */
 async function makeDurable(namespace: Namespace): Promise<number> {
   try {
@@ -358,49 +414,4 @@ async function makeDurable(namespace: Namespace): Promise<number> {
   } catch {
     return Outcome.writeFault; // The status is all that the host can be told.
   }
-}
-
-/** Where the blocks of a command begin in the backend. When it is -1, {@link rangeOutcome} tells what is wrong. */
-function blockOffset(
-  namespace: Namespace,
-  words: Int32Array,
-  at: number,
-  cdw0: number,
-  cdw12: number,
-): number {
-  const lba = startBlock(words, at);
-  if ((cdw0 & UNSUPPORTED_FLAGS) !== 0) return -1;
-  // An LBA of 2^53 or more is rounded, and stays beyond every namespace.
-  return lba + (cdw12 & 0xffff) + 1 > namespace.blocks ? -1 : lba * namespace.blockSize;
-}
-
-function rangeOutcome(cdw0: number): number {
-  return (cdw0 & UNSUPPORTED_FLAGS) !== 0 ? Outcome.invalidField : Outcome.lbaOutOfRange;
-}
-
-/** Finds the data of the command at word `at`. Each word is read once. Returns an {@link Outcome}. */
-function resolve(
-  pointer: DataPointer,
-  words: Int32Array,
-  at: number,
-  cdw0: number,
-  length: number,
-  lists?: FetchedLists,
-): number {
-  const toClient = (cdw0 & 0xff) === NvmOpcode.read;
-  const first = address(words, at + SqeWord.prp1Low);
-  const second = at + SqeWord.prp2Low;
-  if ((cdw0 & SGL) === 0) return pointer.resolve(first, address(words, second), length, toClient, lists);
-  const size = (words[second] as number) >>> 0;
-  return pointer.resolveSgl(first, size, words[second + 1] as number, length, toClient, lists);
-}
-
-/** The 64-bit address in two words. What is rounded, from 2^53 on, does not become less than 2^53. */
-function address(words: Int32Array | Uint32Array, at: number): number {
-  return ((words[at + 1] as number) >>> 0) * TWO_32 + ((words[at] as number) >>> 0);
-}
-
-/** SLBA of Read, Write, Compare and Write Zeroes: CDW10 and CDW11. */
-export function startBlock(words: Int32Array | Uint32Array, at: number): number {
-  return address(words, at + SqeWord.cdw10);
 }

@@ -14,6 +14,7 @@ import type { ErrorLog } from './error-log';
 import { type FeatureSet, TEMPERATURE } from './feature-set';
 import { FIRMWARE_REVISION } from './identify';
 import type { NamespaceSet } from './namespace-set';
+import type { Counters } from './statistics';
 
 /** SMART counts data in thousands of units of 512 bytes, rounded up (NVMe base 2.0, 5.16.1.3). */
 const DATA_UNIT = 512_000;
@@ -49,8 +50,12 @@ const EFFECTS = encodeCommandEffectsLog({
     [NvmOpcode.flush, {}],
     [NvmOpcode.write, CHANGES_BLOCKS],
     [NvmOpcode.read, {}],
+    [NvmOpcode.writeUncorrectable, CHANGES_BLOCKS],
     [NvmOpcode.compare, {}],
     [NvmOpcode.writeZeroes, CHANGES_BLOCKS],
+    [NvmOpcode.datasetManagement, CHANGES_BLOCKS],
+    [NvmOpcode.verify, {}],
+    [NvmOpcode.copy, CHANGES_BLOCKS],
   ]),
 });
 
@@ -59,11 +64,13 @@ export class LogPages {
   readonly #errors: ErrorLog;
   readonly #features: FeatureSet;
   readonly #namespaces: NamespaceSet;
+  readonly #counters: Counters;
   /** Ids of the namespaces that changed since the host has read of it. */
   readonly #changed = new Set<number>();
   readonly #start = Date.now();
 
-  constructor(errors: ErrorLog, features: FeatureSet, namespaces: NamespaceSet) {
+  constructor(errors: ErrorLog, features: FeatureSet, namespaces: NamespaceSet, counters: Counters) {
+    this.#counters = counters;
     this.#errors = errors;
     this.#features = features;
     this.#namespaces = namespaces;
@@ -110,7 +117,9 @@ export class LogPages {
       data_units_written: BigInt(Math.ceil(bytesWritten / DATA_UNIT)),
       host_read_commands: BigInt(readCommands),
       host_write_commands: BigInt(writeCommands),
-      power_cycles: 1n,
+      power_cycles: BigInt(this.#counters.powerCycles),
+      unsafe_shutdowns: BigInt(this.#counters.unsafeShutdowns),
+      media_errors: BigInt(this.#counters.mediaErrors),
       power_on_hours: BigInt(Math.floor((Date.now() - this.#start) / 3_600_000)),
       num_err_log_entries: BigInt(this.#errors.count),
     });

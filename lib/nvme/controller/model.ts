@@ -147,6 +147,7 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.#doorbells.renew();
     this.#client = client;
     this.#view.attach(client.memory);
+    this.#controller.powerOn();
   }
 
   /** Called by the server: memory was added. Queues are looked up where they are used, so the doorbells are looked at. */

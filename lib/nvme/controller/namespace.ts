@@ -2,6 +2,7 @@
 import { Mutex } from '../../async';
 import { VfioUserError, outOfRange } from '../../errors';
 import type { Backend, SynchronousBackend } from '../backends';
+import { BadBlocks } from './bad-blocks';
 import { type NamespaceIdentifiers, namespaceIdentifiers } from './identifiers';
 import { type NamespaceCounters, type NamespaceStatistics, newNamespaceCounters } from './statistics';
 
@@ -52,12 +53,16 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   readonly nguid: string;
   readonly eui64: string;
   readonly counters: NamespaceCounters = newNamespaceCounters();
+  /** Blocks that a host has made unreadable. They are forgotten with the process. */
+  readonly badBlocks = new BadBlocks();
   /** Whether commands may reach the backend. A command that runs looks at it again before it does so. */
   attached = false;
   readonly #resizing = new Mutex();
   #closed = false;
   /** Commands that run as promises, and may use the backend. */
   private readonly running = new Set<Promise<unknown>>();
+  /** `until` resolves when the command that has the namespace for itself has ended; null when there is none. */
+  private readonly exclusive: { until: Promise<void> | null } = { until: null };
 
   /**
    * @param serial the serial number of the controller
@@ -100,6 +105,11 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     return { nsid, kind, size, blockSize, uuid, nguid, eui64, statistics: { ...counters } };
   }
 
+  /** Whether commands may go straight to the backend: none has it for itself, and there is no block that cannot be read. */
+  get direct(): boolean {
+    return this.exclusive.until === null && this.badBlocks.empty;
+  }
+
   /** The same namespace, whose data comes from and goes to another backend: for a command that a fault strikes. */
   over(backend: Backend): Namespace {
     const synchronous = backend.asynchronous === true ? null : backend;
@@ -109,12 +119,25 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     }) as Namespace;
   }
 
-  /** Runs a command that takes its time; see {@link whenDrained}. */
+  /** Runs a command that takes its time, once none has the namespace for itself; see {@link whenDrained}. */
   run<T>(command: () => Promise<T>): Promise<T> {
+    if (this.exclusive.until !== null) return this.exclusive.until.then(() => this.run(command));
     const running = command().finally(() => {
       this.running.delete(running);
     });
     this.running.add(running);
+    return running;
+  }
+
+  /** Runs a command while no other uses the backend: after those that run, and before those that come meanwhile. */
+  alone<T>(command: () => Promise<T>): Promise<T> {
+    if (this.exclusive.until !== null) return this.exclusive.until.then(() => this.alone(command));
+    const drained = this.whenDrained();
+    const running = this.run(() => drained.then(command));
+    const end = (): void => {
+      this.exclusive.until = null;
+    };
+    this.exclusive.until = running.then(end, end);
     return running;
   }
 

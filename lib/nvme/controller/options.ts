@@ -55,6 +55,11 @@ export interface NvmeControllerOptions {
   readonly idleAfter?: number;
   /** Called with the reason when the controller cannot go on (CSTS.CFS): the client sees nothing but the bit. */
   readonly onFault?: (reason: string) => void;
+  /**
+   * Called with what the client is refused although it asked for it as the specification says: a queue in memory that it does not
+   * share. It sees a status code, which does not tell why.
+   */
+  readonly onWarning?: (reason: string) => void;
 }
 
 /** Options with their defaults, checked. */
@@ -171,5 +176,6 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     dstrd: checkInteger('dstrd', options.dstrd ?? 0, 0, 4),
     mappableDoorbells: options.mappableDoorbells ?? true,
     onFault: options.onFault ?? (() => undefined),
+    onWarning: options.onWarning ?? (() => undefined),
   };
 }

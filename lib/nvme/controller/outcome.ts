@@ -24,6 +24,8 @@ export const Outcome = {
   internalError: passing(GenericStatus.internalError),
   abortedQueueDeletion: passing(GenericStatus.abortedSqDeletion),
   abortRequested: passing(GenericStatus.abortRequested),
+  abortedFailedFused: permanent(GenericStatus.abortedFailedFused),
+  abortedMissingFused: permanent(GenericStatus.abortedMissingFused),
   invalidNamespace: permanent(GenericStatus.invalidNamespace),
   commandSequenceError: permanent(GenericStatus.commandSequenceError),
   prpOffsetInvalid: permanent(GenericStatus.prpOffsetInvalid),
@@ -41,6 +43,7 @@ export const Outcome = {
   invalidQueueDeletion: permanent(CommandStatus.invalidQueueDeletion, commandSpecific),
   featureNotSaveable: permanent(CommandStatus.featureNotSaveable, commandSpecific),
   featureNotNamespaceSpecific: permanent(CommandStatus.featureNotNamespaceSpecific, commandSpecific),
+  commandSizeLimitExceeded: permanent(CommandStatus.commandSizeLimitExceeded, commandSpecific),
   writeFault: passing(MediaStatus.writeFault, media),
   unrecoveredReadError: passing(MediaStatus.unrecoveredReadError, media),
   compareFailure: permanent(MediaStatus.compareFailure, media),
@@ -52,6 +55,10 @@ export interface Reply {
   readonly outcome: number;
   /** Dword 0 of the completion. Default 0. */
   readonly dw0?: number;
+  /** Block that has caused an error, for the error log. Default: the first of the command. */
+  readonly lba?: number;
+  /** Of the first of two fused commands: the {@link Outcome} of the second. Default: that of the first. */
+  readonly second?: number;
 }
 
 /** A command that has not begun, since it needs messages or has to wait for the backend. */

@@ -6,31 +6,46 @@ const WORK_PER_LOOK = 64;
 /** The work that a command counts for. A round without commands counts for 1. */
 const WORK_PER_COMMAND = 4;
 
+/** Milliseconds between two calls of {@link PollerWork.look}. */
+const LOOK_INTERVAL = 50;
+
+/** What a {@link Poller} does. None of it throws. */
+export interface PollerWork {
+  /**
+   * Looks at all doorbells once.
+   * @returns the number of commands that it found, Infinity for more than should be done without a look at the clock
+   */
+  round(): number;
+  /** Looks at what does not matter to the speed, now and then. */
+  look(): void;
+  /** Called when the loop falls asleep, and when it is awake again. */
+  sleeps(asleep: boolean): void;
+}
+
 /**
  * The loop that looks at the doorbells: it spins for a slice, gives the event loop a turn, and so on. When nothing
  * was found for a while it looks now and then only, until it finds work or is woken.
  */
 export class Poller implements Sleeper {
-  readonly #round: () => number;
+  readonly #work: PollerWork;
   readonly #slice: number;
   readonly #idleAfter: number;
   #immediate: NodeJS.Immediate | undefined;
   #running = false;
   #asleep = false;
   #lastWork = 0;
+  #lastLook = 0;
   readonly #spin = (): void => {
     this.#immediate = undefined;
     this.#runSlice();
   };
 
   /**
-   * @param round looks at all doorbells once, and returns the number of commands that it found, Infinity for more than
-   *   should be done without a look at the clock. It does not throw
    * @param slice milliseconds between turns of the event loop
    * @param idleAfter milliseconds without work after which the loop sleeps; Infinity for never
    */
-  constructor(round: () => number, slice: number, idleAfter: number) {
-    this.#round = round;
+  constructor(work: PollerWork, slice: number, idleAfter: number) {
+    this.#work = work;
     this.#slice = slice;
     this.#idleAfter = idleAfter;
   }
@@ -52,11 +67,13 @@ export class Poller implements Sleeper {
 
   /** One round of a loop that sleeps. */
   glance(now: number): number {
-    const commands = this.#round();
-    // The round may have stopped the loop, or woken it.
+    const commands = this.#work.round();
+    this.#lookAround(now);
+    // They may have stopped the loop, or woken it.
     if (!this.#asleep) return 0;
     if (commands === 0) return idleInterval(now - this.#lastWork);
     this.#asleep = false;
+    this.#work.sleeps(false);
     this.#lastWork = now;
     this.#immediate = setImmediate(this.#spin);
     return 0;
@@ -65,16 +82,24 @@ export class Poller implements Sleeper {
   #leaveSleep(): void {
     if (!this.#asleep) return;
     this.#asleep = false;
+    this.#work.sleeps(false);
     idlePollers.delete(this);
   }
 
+  #lookAround(now: number): void {
+    if (now - this.#lastLook < LOOK_INTERVAL) return;
+    this.#lastLook = now;
+    this.#work.look();
+  }
+
   #runSlice(): void {
+    const polled = this.#work;
     const start = performance.now();
     let now = start;
     let worked = false;
     do {
       for (let work = 0; work < WORK_PER_LOOK; work++) {
-        const commands = this.#round();
+        const commands = polled.round();
         if (!this.#running) return;
         if (commands > 0) {
           worked = true;
@@ -84,13 +109,16 @@ export class Poller implements Sleeper {
       now = performance.now();
     } while (now - start < this.#slice);
     if (worked) this.#lastWork = now;
-    if (this.#immediate !== undefined) return; // Woken by what a command did.
+    this.#lookAround(now);
+    if (!this.#running || this.#immediate !== undefined) return; // Stopped, or woken by what a command did.
     const idle = now - this.#lastWork;
     if (idle < this.#idleAfter) {
       this.#immediate = setImmediate(this.#spin);
       return;
     }
     this.#asleep = true;
-    idlePollers.add(this, idleInterval(idle));
+    polled.sleeps(true);
+    // What the host has done before it learned that it has to wake the loop.
+    idlePollers.add(this, this.glance(now));
   }
 }

@@ -1,22 +1,8 @@
 // SPDX-License-Identifier: MIT
 import type { Claim } from '../../async';
 import { CQE_BYTES, CQE_PHASE_SHIFT, CQE_STATUS_SHIFT, CQE_WORDS, CqeWord } from '../spec/completion-entry';
-import { SQE_BYTES } from '../spec/submission-entry';
-import type { ClientView } from './client-view';
-
-/**
- * Finds the words of a queue in the client's memory. They are signed, because signed words are small integers of V8,
- * which are stored and returned without allocation.
- *
- * @param writes whether the controller writes the queue
- * @returns null when the queue is not mapped here in one piece
- */
-function queueWords(view: ClientView, iova: number, bytes: number, writes: boolean): Int32Array | null {
-  const range = view.find(iova, bytes);
-  if (range === null || !(writes ? range.writable : range.readable)) return null;
-  const offset = range.bias + iova;
-  return offset % 4 === 0 ? new Int32Array(range.buffer, offset, bytes / 4) : null;
-}
+import { SQE_BYTES, SQE_WORDS } from '../spec/submission-entry';
+import { QueueMemory, type QueuePlace } from './queue-memory';
 
 /** x86 keeps the order of loads and the order of stores. Elsewhere an atomic access does, which takes about 9 ns. */
 const ORDERED = process.arch === 'x64' || process.arch === 'ia32';
@@ -31,14 +17,10 @@ interface Waiting {
 }
 
 /** A completion queue (NVMe base 2.0, 3.3.1): the controller writes entries, and the host moves the head. */
-export class CompletionQueue {
+export class CompletionQueue extends QueueMemory {
   readonly id: number;
-  readonly iova: number;
-  readonly entries: number;
   /** MSI-X vector; -1 when interrupts are disabled. */
   readonly vector: number;
-  /** Index of the head doorbell. */
-  readonly doorbell: number;
   /** Number of submission queues whose commands complete here. */
   users = 0;
   /** Number of commands that run and will need an entry. */
@@ -47,8 +29,6 @@ export class CompletionQueue {
   posted = false;
   /** The host wrote a head that makes no sense. Whoever reports that sets this back. */
   badHead = false;
-  /** The entries in the client's memory; null until {@link resolve} has found them. */
-  words: Int32Array | null = null;
   #head = 0;
   #tail = 0;
   #phase = 1;
@@ -56,31 +36,33 @@ export class CompletionQueue {
   #refusedHead: number | null = null;
   readonly #waiting: Waiting[] = [];
 
-  constructor(id: number, iova: number, entries: number, vector: number, doorbell: number) {
+  constructor(id: number, place: QueuePlace, vector: number) {
+    super(place, CQE_BYTES, true);
     this.id = id;
-    this.iova = iova;
-    this.entries = entries;
     this.vector = vector;
-    this.doorbell = doorbell;
   }
 
-  /** Finds the queue in the client's memory. False when it is not there in one piece, for reading and writing. */
-  resolve(view: ClientView): boolean {
-    this.words ??= queueWords(view, this.iova, this.entries * CQE_BYTES, true);
-    return this.words !== null;
+  /** Index of the entry that is written next. */
+  get position(): number {
+    return this.#tail;
+  }
+
+  /** The head as it was read last. */
+  get head(): number {
+    return this.#head;
   }
 
   /** Whether the host has entries that it has not taken yet. */
-  unread(doorbells: Int32Array): boolean {
-    this.#readHead(doorbells);
+  unread(): boolean {
+    this.#readHead();
     return this.#head !== this.#tail;
   }
 
   /** Entries that new commands may use. The doorbell is only read when the head that is known leaves none. */
-  room(doorbells: Int32Array): number {
+  room(): number {
     const free = this.#free() - this.reserved;
     if (free > 0) return free;
-    this.#readHead(doorbells);
+    this.#readHead();
     return this.#free() - this.reserved;
   }
 
@@ -99,8 +81,8 @@ export class CompletionQueue {
   }
 
   /** Writes the completions that wait, as far as there is room. */
-  drain(doorbells: Int32Array): void {
-    this.#readHead(doorbells);
+  drain(): void {
+    this.#readHead();
     while (this.words !== null && this.#free() > 0) {
       const next = this.#waiting.shift();
       if (next === undefined) return;
@@ -114,7 +96,7 @@ export class CompletionQueue {
   }
 
   #write(words: Int32Array, sqId: number, sqHead: number, cid: number, status: number, dw0: number): void {
-    const at = this.#tail * CQE_WORDS;
+    const at = (this.#tail - this.first) * CQE_WORDS;
     const last = (status << CQE_STATUS_SHIFT) | (this.#phase << CQE_PHASE_SHIFT) | cid;
     words[at + CqeWord.dw0] = dw0;
     words[at + CqeWord.dw1] = 0;
@@ -122,15 +104,15 @@ export class CompletionQueue {
     if (ORDERED) words[at + CqeWord.status] = last;
     else Atomics.store(words, at + CqeWord.status, last);
     this.posted = true;
-    if (++this.#tail === this.entries) {
-      this.#tail = 0;
-      this.#phase ^= 1;
+    if (++this.#tail === this.end) {
+      this.#tail = this.beyond();
+      if (this.#tail === 0) this.#phase ^= 1;
     }
   }
 
   /** Takes over the head from the doorbell, unless the host claims entries that it was not given. */
-  #readHead(doorbells: Int32Array): void {
-    const head = doorbells[this.doorbell] as number;
+  #readHead(): void {
+    const head = this.bell[this.bellWord] as number;
     if (head === this.#head) return;
     const used = (this.#tail - this.#head + this.entries) % this.entries;
     const freed = (head - this.#head + this.entries) % this.entries;
@@ -145,13 +127,9 @@ export class CompletionQueue {
 }
 
 /** A submission queue (NVMe base 2.0, 3.3.1): the host writes entries and moves the tail. */
-export class SubmissionQueue {
+export class SubmissionQueue extends QueueMemory {
   readonly id: number;
-  readonly iova: number;
-  readonly entries: number;
   readonly completions: CompletionQueue;
-  /** Index of the tail doorbell. */
-  readonly doorbell: number;
   /** Entry to be fetched next. */
   head = 0;
   /** False once the queue is deleted or dropped: no more commands are taken. */
@@ -164,25 +142,27 @@ export class SubmissionQueue {
   ended: (() => void) | null = null;
   /** The last tail that makes no sense. It has been reported. */
   badTail: number | null = null;
-  /** The entries in the client's memory; null until {@link resolve} has found them. */
-  words: Int32Array | null = null;
 
-  constructor(id: number, iova: number, entries: number, completions: CompletionQueue, doorbell: number) {
+  constructor(id: number, place: QueuePlace, completions: CompletionQueue) {
+    super(place, SQE_BYTES, false);
     this.id = id;
-    this.iova = iova;
-    this.entries = entries;
     this.completions = completions;
-    this.doorbell = doorbell;
   }
 
-  /** Finds the queue in the client's memory. False when it is not there in one piece. */
-  resolve(view: ClientView): boolean {
-    this.words ??= queueWords(view, this.iova, this.entries * SQE_BYTES, false);
-    return this.words !== null;
+  /** Index of the entry that is read next. */
+  get position(): number {
+    return this.head;
+  }
+
+  /** Takes the entry at the head. Returns its first word in {@link words}, which may be another part of the queue afterwards. */
+  take(): number {
+    const at = (this.head - this.first) * SQE_WORDS;
+    if (++this.head === this.end) this.head = this.beyond();
+    return at;
   }
 
   /** The tail as the host wrote it, which may be any 32-bit value. Entries before it may be read after this. */
-  tail(doorbells: Int32Array): number {
-    return ORDERED ? (doorbells[this.doorbell] as number) : Atomics.load(doorbells, this.doorbell);
+  tail(): number {
+    return ORDERED ? (this.bell[this.bellWord] as number) : Atomics.load(this.bell, this.bellWord);
   }
 }

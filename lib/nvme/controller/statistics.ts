@@ -31,6 +31,12 @@ export interface ControllerStatistics extends NamespaceStatistics {
   readonly badDoorbells: number;
   /** Controller resets of all kinds. */
   readonly resets: number;
+  /** Clients that the controller has had, each of which is a time with power. */
+  readonly powerCycles: number;
+  /** Clients that were gone, or reset the device, without having shut the controller down that they had enabled. */
+  readonly unsafeShutdowns: number;
+  /** Commands that the storage has failed: Write Fault, Unrecovered Read Error. */
+  readonly mediaErrors: number;
 }
 
 /** The statistics of a namespace while they are counted. */
@@ -69,5 +75,8 @@ export function newCounters(): Counters {
     slowCommands: 0,
     badDoorbells: 0,
     resets: 0,
+    powerCycles: 0,
+    unsafeShutdowns: 0,
+    mediaErrors: 0,
   };
 }

@@ -61,7 +61,12 @@ const getLogCdw10 = wordCodec({
 const getLogCdw11 = wordCodec({ numdu: bits(0, 16), specificId: bits(16, 16) });
 
 /** CDW14 of Get Log Page. */
-export const getLogPageCdw14 = wordCodec({ uuidIndex: bits(0, 7), csi: bits(24, 8) });
+export const getLogPageCdw14 = wordCodec({
+  uuidIndex: bits(0, 7),
+  /** OT: the offset is an index of data structures. */
+  offsetType: flag(23),
+  csi: bits(24, 8),
+});
 
 /** What Get Log Page asks for. */
 export interface LogPageRequest {
@@ -149,4 +154,74 @@ export function encodeDatasetRanges(ranges: readonly DatasetRange[]): Uint8Array
     view.setBigUint64(i * DATASET_RANGE_BYTES + 8, BigInt(lba), true);
   });
   return bytes;
+}
+
+/** Decodes the data of Dataset Management. An LBA of 2^53 or more is rounded, and stays at or above 2^53. */
+export function decodeDatasetRanges(bytes: Uint8Array): DatasetRange[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Array.from({ length: Math.floor(bytes.length / DATASET_RANGE_BYTES) }, (_, i) => ({
+    blocks: view.getUint32(i * DATASET_RANGE_BYTES + 4, true),
+    lba: Number(view.getBigUint64(i * DATASET_RANGE_BYTES + 8, true)),
+  }));
+}
+
+/** CDW10 and CDW11 of Dataset Management (NVM command set 1.0, 3.2.3). `ranges` is 1 to 256. */
+export const datasetCdw10 = wordCodec({ ranges: zeroBased(0, 8) });
+export const datasetCdw11 = wordCodec({
+  /** IDR: the ranges are about to be read as a whole. */
+  integralRead: flag(0),
+  /** IDW: the ranges are about to be written as a whole. */
+  integralWrite: flag(1),
+  /** AD: the ranges are deallocated. */
+  deallocate: flag(2),
+});
+
+/** CDW12 of Copy (NVM command set 1.0, 3.2.2). */
+export const copyCdw12 = wordCodec({
+  /** NR: source ranges, 1 to 256. */
+  ranges: zeroBased(0, 8),
+  /** Format of the descriptors of the source ranges. */
+  format: bits(8, 4),
+  /** PRINFOR: what is done with protection information that is read. */
+  protectionRead: bits(12, 4),
+  /** DTYPE: directive. */
+  directive: bits(20, 4),
+  /** PRINFOW: what is done with protection information that is written. */
+  protectionWrite: bits(26, 4),
+  forceUnitAccess: flag(30),
+  limitedRetry: flag(31),
+});
+
+/** Bytes of a source range of Copy, format 0. */
+export const COPY_RANGE_BYTES = 32;
+
+/**
+ * The data of Copy, format 0: 32 bytes a range, without protection information.
+ * @throws RangeError when there are not 1 to 256 ranges, or one is not valid
+ */
+export function encodeCopyRanges(ranges: readonly DatasetRange[]): Uint8Array {
+  if (ranges.length < 1 || ranges.length > 256) {
+    throw outOfRange(`${ranges.length} source ranges; Copy takes 1 to 256`);
+  }
+  const bytes = new Uint8Array(ranges.length * COPY_RANGE_BYTES);
+  const view = new DataView(bytes.buffer);
+  ranges.forEach(({ lba, blocks }, i) => {
+    if (!Number.isInteger(blocks) || blocks < 1 || blocks > 0x1_0000) {
+      throw outOfRange(`Source range ${i} has ${blocks} blocks; one takes 1 to 65536`);
+    }
+    if (!Number.isSafeInteger(lba) || lba < 0)
+      throw outOfRange(`Source range ${i} begins at the invalid block ${lba}`);
+    view.setBigUint64(i * COPY_RANGE_BYTES + 8, BigInt(lba), true);
+    view.setUint16(i * COPY_RANGE_BYTES + 16, blocks - 1, true);
+  });
+  return bytes;
+}
+
+/** Decodes the data of Copy, format 0. An LBA of 2^53 or more is rounded, and stays at or above 2^53. */
+export function decodeCopyRanges(bytes: Uint8Array): DatasetRange[] {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return Array.from({ length: Math.floor(bytes.length / COPY_RANGE_BYTES) }, (_, i) => ({
+    lba: Number(view.getBigUint64(i * COPY_RANGE_BYTES + 8, true)),
+    blocks: view.getUint16(i * COPY_RANGE_BYTES + 16, true) + 1,
+  }));
 }

@@ -51,7 +51,7 @@ describe('Identify', () => {
       mnan: 32,
       oaes: 0x100,
       oacs: 0,
-      oncs: 0x19,
+      oncs: 0x1df,
       vwc: 6,
       tnvmcap: 16n << 20n,
     });
@@ -137,7 +137,7 @@ describe('Get Log Page', () => {
     expect(await status(log(5, 4096))).toBe('00/00');
     const effects = decodeCommandEffectsLog(data());
     expect([...effects.admin.keys()]).toEqual([0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 0x18]);
-    expect([...effects.io.keys()]).toEqual([0, 1, 2, 5, 8]);
+    expect([...effects.io.keys()]).toEqual([0, 1, 2, 4, 5, 8, 9, 0x0c, 0x19]);
   });
 
   test('the error log has the newest error first; an offset skips', async () => {

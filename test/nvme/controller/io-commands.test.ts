@@ -62,7 +62,7 @@ describe('Read and Write', () => {
     ['an SGL of metadata', { opcode: READ, psdt: 2 }, '00/02 DNR'],
     ['the reserved PSDT', { opcode: READ, psdt: 3 }, '00/02 DNR'],
     ['an SGL that is empty', { opcode: READ, psdt: 1 }, '00/0f DNR'],
-    ['a fused command', { opcode: WRITE, fuse: 2 }, '00/02 DNR'],
+    ['the second of no fused commands', { opcode: WRITE, fuse: 2 }, '00/0a DNR'],
     ['PRP1 that is misaligned', { opcode: READ, prp1: Address.data + 1 }, '00/13 DNR'],
     ['PRP2 that is misaligned', { opcode: READ, cdw12: 15, prp2: Address.data + 4 }, '00/13 DNR'],
     ['a list that is misaligned', { opcode: READ, cdw12: 31, prp2: Address.data + 4 }, '00/13 DNR'],
@@ -70,8 +70,7 @@ describe('Read and Write', () => {
     ['PRP2 that is not mapped', { opcode: WRITE, cdw12: 15, prp2: 0x4000_0000 }, '00/04'],
     ['a list that is not mapped', { opcode: READ, cdw12: 31, prp2: 0x4000_0000 }, '00/04'],
     ['an address at 2^64', { opcode: READ, prp1: Number.MAX_SAFE_INTEGER - 3 }, '00/04'],
-    ['an unknown opcode', { opcode: 0x0c }, '00/01 DNR'],
-    ['Dataset Management', { opcode: 0x09 }, '00/01 DNR'],
+    ['an unknown opcode', { opcode: 0x0d }, '00/01 DNR'],
   ])('%s is refused', async (_, command, expected) => {
     expect(await status(command)).toBe(expected);
     expect(await status({ opcode: READ })).toBe('00/00');

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** How often a controller without work looks at its doorbells. The clock is the test's. */
 import { idleInterval } from '../../../lib/nvme/controller/idle-pollers';
-import { Poller } from '../../../lib/nvme/controller/poller';
+import { Poller, type PollerWork } from '../../../lib/nvme/controller/poller';
 
 beforeEach(() => {
   jest.useFakeTimers();
@@ -9,6 +9,11 @@ beforeEach(() => {
 afterEach(() => {
   jest.useRealTimers();
 });
+
+/** Work of which only the rounds matter. */
+function only(round: () => number): PollerWork {
+  return { round, look: () => undefined, sleeps: () => undefined };
+}
 
 /** Counts rounds, and finds as many commands in the next one as it is told. */
 class Doorbells {
@@ -18,12 +23,12 @@ class Doorbells {
 
   constructor(idleAfter: number) {
     this.poller = new Poller(
-      () => {
+      only(() => {
         this.rounds++;
         const { commands } = this;
         this.commands = 0;
         return commands;
-      },
+      }),
       0,
       idleAfter,
     );
@@ -98,13 +103,13 @@ test('a round that stops its own loop, or wakes another', () => {
   other.poller.wake();
   let rounds = 0;
   const poller: Poller = new Poller(
-    () => {
+    only(() => {
       if (++rounds === 100) {
         poller.stop();
         other.poller.wake();
       }
       return 0;
-    },
+    }),
     0,
     0,
   );
@@ -113,4 +118,36 @@ test('a round that stops its own loop, or wakes another', () => {
   expect(rounds).toBe(100);
   other.poller.stop();
   expect(jest.getTimerCount()).toBe(0);
+});
+
+test('who sleeps says so first, and then looks once more: a host may have been told before that it need not wake anybody', () => {
+  const told: boolean[] = [];
+  let looks = 0;
+  let late = 5;
+  let asleep = false;
+  const poller = new Poller(
+    {
+      round: () => (asleep && late-- > 0 ? 1 : 0),
+      look: () => {
+        looks++;
+      },
+      sleeps: (sleeping) => {
+        told.push((asleep = sleeping));
+      },
+    },
+    0,
+    10,
+  );
+  poller.wake();
+  jest.advanceTimersByTime(200);
+  expect(told).toEqual([true, false, true, false, true, false, true, false, true, false, true]);
+  // Now and then, also while it sleeps.
+  jest.advanceTimersByTime(1000);
+  expect(looks).toBeGreaterThan(15);
+  expect(looks).toBeLessThan(30);
+  poller.wake();
+  expect(told.at(-1)).toBe(false);
+  jest.advanceTimersByTime(50);
+  poller.stop();
+  expect(told.slice(-2)).toEqual([true, false]);
 });

@@ -185,7 +185,7 @@ test('LBA, length and fused bits are checked as with PRPs', async () => {
   expect(await status({ opcode: READ, cdw12: 2048 }, descriptor(BLOCK, Address.data, 2049 * 512))).toBe(
     '00/02 DNR',
   );
-  expect(await status({ opcode: READ, fuse: 1 }, words)).toBe('00/02 DNR');
+  expect(await status({ opcode: READ, fuse: 1 }, words)).toBe('00/0a DNR');
 });
 
 test('admin commands take no SGL: with PCIe they have PRPs only', async () => {
