@@ -3,7 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { reportFailure } from './failure';
-import { startNvmeServer } from './nvme-server';
+import { startNvmeServers } from './nvme-server';
 import { ignoreClosedPipe } from './output';
 
 /** What the embedded server sends its parent once it listens. */
@@ -32,11 +32,13 @@ async function main(size: number): Promise<void> {
   const directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
   try {
     const socket = join(directory, 'cntrl');
-    const server = await startNvmeServer({
-      socket,
-      backend: { kind: 'memory', size },
-      blockSize: BLOCK_SIZE,
-    });
+    const server = await startNvmeServers([
+      {
+        socket,
+        namespaces: [{ backend: { kind: 'memory', size }, blockSize: BLOCK_SIZE }],
+        controller: {},
+      },
+    ]);
     const ready: EmbeddedReady = { directory, socket };
     // A parent that is gone cannot be told; the disconnect ends the server.
     process.send?.(ready, () => undefined);

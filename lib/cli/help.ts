@@ -111,7 +111,8 @@ export function optionHelp(spec: OptionSpec): string {
   const fallback = spec.default === undefined || spec.type === 'boolean' ? '' : ` Default: ${spec.default}.`;
   const also =
     spec.aliases === undefined ? '' : ` Also ${spec.aliases.map((name) => `--${name}`).join(', ')}.`;
-  return `${spec.help}${choices}${fallback}${also}`;
+  const many = spec.type === 'string' && spec.many === true ? ' May be given several times.' : '';
+  return `${spec.help}${choices}${fallback}${many}${also}`;
 }
 
 /** A list with names on the left. Where names are wide and the terminal is not, the text stands below them. */

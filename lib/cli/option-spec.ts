@@ -28,6 +28,8 @@ export interface StringOption extends ValueBase {
   readonly type: 'string';
   /** What the value is, for `--help`: `path`. */
   readonly placeholder?: string;
+  /** May be given several times; its value is a list, which is empty without any. It has no default then. */
+  readonly many?: true;
 }
 
 /**
@@ -108,11 +110,13 @@ type RawValue<O extends OptionSpec> = O extends BooleanOption
         ? number
         : string;
 
-type Value<O extends OptionSpec> = O extends BooleanOption
-  ? boolean
-  : O extends { readonly default: string }
-    ? RawValue<O>
-    : RawValue<O> | undefined;
+type Value<O extends OptionSpec> = O extends { readonly many: true }
+  ? readonly string[]
+  : O extends BooleanOption
+    ? boolean
+    : O extends { readonly default: string }
+      ? RawValue<O>
+      : RawValue<O> | undefined;
 
 /** The values of a table by long name. Options without default that were not given are undefined, booleans false. */
 export type TableValues<T extends OptionTable> = { [K in keyof T]: Value<T[K]> };

@@ -8,6 +8,7 @@ import {
   canonical,
   optionNames,
   type CommandSpec,
+  type OptionSpec,
   type OptionTable,
   type OptionValues,
 } from './option-spec';
@@ -27,8 +28,8 @@ export type CommandLine<C extends CommandSpec> =
     };
 
 /**
- * Reads the arguments of a command. Options may stand anywhere, as `--bs 4k`, `--bs=4k` or by their letter, each once; in their
- * names dashes and underscores are the same; after `--` everything is positional. `--help` and `-h` are understood by every
+ * Reads the arguments of a command. Options may stand anywhere, as `--bs 4k`, `--bs=4k` or by their letter, each once unless its
+ * declaration has `many`; in their names dashes and underscores are the same; after `--` everything is positional. `--help` and `-h` are understood by every
  * command and make everything else irrelevant.
  *
  * @param args the arguments after the command's name
@@ -52,6 +53,9 @@ export function parseCommandLine<const C extends CommandSpec>(
   if (tokens.some((token) => token.kind === 'option' && nameOf(token.name) === 'help')) return { help: true };
 
   const given = new Map<string, string | true>();
+  const lists = new Map<string, string[]>(
+    Object.entries(command.options).flatMap(([name, spec]) => (takesMany(spec) ? [[name, []]] : [])),
+  );
   const positionals: string[] = [];
   for (const token of tokens) {
     if (token.kind === 'positional') positionals.push(token.value);
@@ -62,12 +66,19 @@ export function parseCommandLine<const C extends CommandSpec>(
       : token.rawName;
     if (name === undefined) throw unknownOption(command, table, written);
     const text = optionText(table, name, written, token.value, token.inlineValue);
-    if (given.has(name)) throw repeated(written, given.get(name), text);
+    const list = lists.get(name);
+    list?.push(String(text));
+    if (list === undefined && given.has(name)) throw repeated(written, given.get(name), text);
     given.set(name, text);
   }
   checkPositionals(command, positionals);
   const options = readTable(command.options, (name) => [`Option --${name}`, given.get(name)]);
-  return { help: false, options: options as OptionValues<C>, given, positionals };
+  const values = { ...options, ...Object.fromEntries(lists) };
+  return { help: false, options: values as OptionValues<C>, given, positionals };
+}
+
+function takesMany(spec: OptionSpec): boolean {
+  return spec.type === 'string' && spec.many === true;
 }
 
 /**

@@ -1,142 +1,112 @@
 // SPDX-License-Identifier: MIT
-import { basename, dirname, join, resolve } from 'node:path';
-import { formatSize, parseSize } from '../bench/units';
+import { basename, dirname } from 'node:path';
+import { formatSize } from '../bench/units';
 import { isAbstractPath } from '../native';
-import type { BackendOptions } from '../nvme/backends';
-import { defineCommand } from './command';
+import { type Command, printHelp } from './command';
+import {
+  SERVE_NVME,
+  SPDK_SOCKET,
+  controllerArguments,
+  controllerOptions,
+  type ServeNvmeOptions,
+} from './controller-options';
 import { aborted, interruptible } from './interrupt';
-import { startNvmeServer } from './nvme-server';
-import { UsageError, type CommandSpec, type OptionValues } from './option-spec';
+import { MetricsServer, parseMetricsAddress, type MetricsAddress } from './metrics-server';
+import { metricsText } from './nvme-metrics';
+import { startNvmeServers, type NvmeServer, type NvmeServers } from './nvme-server';
+import { statisticsText } from './nvme-statistics';
+import { UsageError } from './option-spec';
+import { parseCommandLine } from './options';
 import { print, shellWord } from './output';
-import { statOf } from './output-file';
-import { socketPermissions } from './socket-permissions';
 
-const DEFAULT_SIZE = '1g';
-/** Name that SPDK gives the socket in a listener's directory. */
-const SPDK_SOCKET = 'cntrl';
 /** SPDK takes any name here but its default, which means discovery. */
 const NQN = 'nqn.2019-07.io.spdk:cnode0';
 
-const SPEC = {
-  name: 'serve nvme',
-  summary: 'Serve an emulated NVMe controller for SPDK, QEMU and this tool.',
-  options: {
-    socket: {
-      type: 'string',
-      placeholder: 'path',
-      help: 'Where to listen: a path, @name for an abstract socket, or a directory, in which the socket is named cntrl as SPDK wants it.',
-    },
-    mode: {
-      type: 'string',
-      placeholder: 'octal',
-      help: 'Permissions of the socket file, such as 0660; who may write it may connect. Default: the umask decides.',
-    },
-    owner: {
-      type: 'string',
-      placeholder: 'user[:group]',
-      help: 'Names or ids of the user and the group that the socket file is given to.',
-    },
-    'idle-timeout': {
-      type: 'duration',
-      min: 0.001,
-      help: 'Disconnect a client that does nothing for this long while another waits. Default: a client keeps its place.',
-    },
-    backend: {
-      type: 'choice',
-      choices: ['null', 'memory', 'file'],
-      default: 'memory',
-      help: 'Where the data is: nowhere, in memory until the end, in a file.',
-    },
-    size: {
-      type: 'size',
-      min: 512,
-      help: `Size of the namespace, a multiple of the block size. Default: ${DEFAULT_SIZE}, or that of the file.`,
-    },
-    file: {
-      type: 'string',
-      placeholder: 'path',
-      help: 'File or block device of the file backend; with --size it is created.',
-    },
-    'block-size': {
-      type: 'choice',
-      choices: ['512', '4096'],
-      default: '512',
-      help: 'Bytes of a logical block.',
-    },
-    dstrd: {
-      type: 'integer',
-      min: 0,
-      max: 4,
-      help: 'Doorbell stride: doorbells are 4 << dstrd bytes apart; 4 gives each a cache line of its own. Default: 0.',
-    },
-    queues: { type: 'integer', min: 1, max: 64, help: 'I/O queue pairs. Default: 64.' },
-  },
-} as const satisfies CommandSpec;
-
-type Options = OptionValues<typeof SPEC>;
-
 /** `vfio-user serve nvme` */
-export const serveNvme = defineCommand(SPEC, async (options) => {
-  if (options.socket === undefined)
-    throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
-  const socket = socketPath(options.socket);
-  const blockSize = options['block-size'] === '512' ? 512 : 4096;
-  const backend = backendOptions(options, blockSize);
-  const permissions = socketPermissions(socket, options.mode, options.owner);
-  const idle = options['idle-timeout'];
+export const serveNvme: Command = {
+  spec: SERVE_NVME,
+  run: async (args) => {
+    const lines = controllerArguments(args).map((each) => parseCommandLine(SERVE_NVME, each));
+    const options = lines.flatMap((line) => (line.help ? [] : [line.options]));
+    if (options.length < lines.length) printHelp(SERVE_NVME);
+    else await serveControllers(options);
+  },
+};
+
+async function serveControllers(options: readonly ServeNvmeOptions[]): Promise<void> {
+  const wanted = options.map(controllerOptions);
+  const metrics = metricsAddress(options);
+  const sockets = wanted.map(({ socket }) => socket);
+  const twice = sockets.find((socket, index) => sockets.indexOf(socket) !== index);
+  if (twice !== undefined) throw new UsageError(`Two controllers cannot listen at ${twice}`);
   await interruptible(async (signal) => {
-    const server = await startNvmeServer({
-      socket,
-      ...permissions,
-      idleTimeout: idle === undefined ? undefined : idle * 1000,
-      backend,
-      blockSize,
-      dstrd: options.dstrd,
-      queuePairs: options.queues,
-    });
+    const running = await startNvmeServers(wanted);
+    const tell = (): void => {
+      print(statisticsText(running.servers));
+    };
+    let watched: MetricsServer | undefined;
     try {
-      print(
-        `Serving an NVMe controller at ${socket}: ${formatSize(server.size)}, blocks of ${blockSize} bytes, ${backend.kind} backend.`,
-      );
-      if (isAbstractPath(socket))
-        print(
-          "An abstract socket has no permissions: only processes of this server's user and of root are served.",
-        );
-      print(instructions(socket));
+      watched = await serveMetrics(metrics, running);
+      process.on('SIGUSR1', tell);
+      for (const server of running.servers) print(introduction(server));
+      print('\nSIGUSR1 prints statistics. Ctrl-C ends it.');
       await aborted(signal);
     } finally {
-      await server.close();
+      process.off('SIGUSR1', tell);
+      await watched?.close();
+      await running.close();
     }
+    tell();
   });
-});
-
-function socketPath(given: string): string {
-  if (given.startsWith('@')) return given;
-  const path = resolve(given);
-  return statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
 }
 
-function backendOptions({ backend, size, file }: Options, blockSize: number): BackendOptions {
-  if (size !== undefined && size % blockSize !== 0) {
-    throw new UsageError(`A --size of ${size} bytes is no multiple of the block size, ${blockSize}`);
-  }
-  if (backend !== 'file') {
-    if (file !== undefined)
-      throw new UsageError(`--file goes with --backend file, not with --backend ${backend}`);
-    return { kind: backend, size: size ?? parseSize(DEFAULT_SIZE) };
-  }
-  if (file === undefined)
-    throw new UsageError('--backend file needs --file, the path of a file or block device');
-  if (size === undefined && statOf(file) === undefined) {
-    throw new UsageError(`There is no file ${file}; give --size to create it`);
-  }
-  return { kind: 'file', path: resolve(file), size };
+/** The one address that metrics are served at, whichever controller's options it is among. */
+function metricsAddress(options: readonly ServeNvmeOptions[]): MetricsAddress | undefined {
+  const [text, other] = new Set(options.flatMap(({ metrics }) => metrics ?? []));
+  if (other !== undefined) throw new UsageError('Give --metrics once: it is for all controllers');
+  return text === undefined ? undefined : parseMetricsAddress(text);
 }
 
-/** How other programs reach the socket: lines to copy. */
+async function serveMetrics(
+  address: MetricsAddress | undefined,
+  { servers }: NvmeServers,
+): Promise<MetricsServer | undefined> {
+  if (address === undefined) return undefined;
+  const server = await MetricsServer.listen(address, () => metricsText(servers));
+  print(
+    'path' in address
+      ? `Metrics: curl --unix-socket ${shellWord(address.path)} http://localhost/metrics`
+      : `Metrics: http://${address.host}:${address.port}/metrics`,
+  );
+  return server;
+}
+
+/** What a controller is, and how other programs reach it: lines to copy. */
+function introduction({ socket, model }: NvmeServer): string {
+  const { namespaces } = model;
+  const [first] = namespaces;
+  const lines =
+    namespaces.length === 1 && first !== undefined
+      ? [
+          `Serving an NVMe controller at ${socket}: ${formatSize(first.size)}, blocks of ${first.blockSize} bytes, ${first.kind} backend.`,
+        ]
+      : [
+          `Serving an NVMe controller at ${socket}: ${namespaces.length} namespaces.`,
+          ...namespaces.map(
+            ({ nsid, size, blockSize, kind }) =>
+              `  namespace ${nsid}: ${formatSize(size)}, blocks of ${blockSize} bytes, ${kind} backend`,
+          ),
+        ];
+  if (isAbstractPath(socket))
+    lines.push(
+      "An abstract socket has no permissions: only processes of this server's user and of root are served.",
+    );
+  return [...lines, instructions(socket)].join('\n');
+}
+
 function instructions(socket: string): string {
   const bench = `  vfio-user bench ${shellWord(socket)}`;
-  if (socket.startsWith('@')) return `\nMeasure it:\n${bench}\n\nCtrl-C ends it.`;
+  if (socket.startsWith('@')) return `\nMeasure it:\n${bench}`;
   const forSpdk = basename(socket) === SPDK_SOCKET;
   const transport = `trtype:VFIOUSER traddr:${dirname(socket)} subnqn:${NQN}`;
   const device = JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: socket } });
@@ -153,7 +123,5 @@ function instructions(socket: string): string {
     'In a virtual machine (QEMU 10.1 or later):',
     '  qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on \\',
     `    -machine q35,memory-backend=mem -device ${shellWord(device)}`,
-    '',
-    'Ctrl-C ends it.',
   ].join('\n');
 }

@@ -192,17 +192,17 @@ describe('wrong usage', () => {
     [
       'a file backend without file',
       ['--socket', 's', '--backend', 'file'],
-      '--backend file needs --file, the path of a file or block device',
+      'The file backend needs a path: file=PATH, or --file PATH',
     ],
     [
       'a missing file without size',
       ['--socket', 's', '--backend', 'file', '--file', '/no/such/file'],
-      'There is no file /no/such/file; give --size to create it',
+      'There is no file /no/such/file; give its size to create it',
     ],
     [
       'a file below a file',
       ['--socket', 's', '--backend', 'file', '--file', '/etc/passwd/file'],
-      'There is no file /etc/passwd/file; give --size to create it',
+      'There is no file /etc/passwd/file; give its size to create it',
     ],
     [
       'size 0',
@@ -253,6 +253,91 @@ describe('wrong usage', () => {
       'permissions of an abstract socket',
       ['--socket', '@s', '--mode', '0600'],
       '--mode and --owner are for socket files; the abstract socket @s has no permissions',
+    ],
+    [
+      'a namespace beside a backend',
+      ['--socket', 's', '--namespace', 'memory', '--size', '1m'],
+      '--size is for a single namespace; with --namespace it is part of that',
+    ],
+    [
+      'a namespace of nothing that is known',
+      ['--socket', 's', '--namespace', 'disk.img'],
+      'A backend is null, memory or file=PATH, with ,KEY=VALUE behind; got disk.img',
+    ],
+    [
+      'a namespace with half a block',
+      ['--socket', 's', '--namespace', 'memory,size=1000'],
+      'A size of 1000 bytes is no multiple of the block size, 512',
+    ],
+    [
+      'a namespace with a key that is not known',
+      ['--socket', 's', '--namespace', 'memory,sise=1m'],
+      'sise is no key of a memory backend: memory,sise=1m',
+    ],
+    [
+      'a key twice',
+      ['--socket', 's', '--namespace', 'memory,bs=512,bs=4096'],
+      'bs comes twice in memory,bs=512,bs=4096',
+    ],
+    [
+      'a block size of a namespace that is not known',
+      ['--socket', 's', '--namespace', 'memory,bs=520'],
+      "bs of memory,bs=520 does not accept '520'; it takes one of 512, 4096",
+    ],
+    [
+      'half a UUID',
+      ['--socket', 's', '--namespace', 'memory,uuid=0123'],
+      "uuid of memory,uuid=0123 does not accept '0123'; it takes a UUID, 32 hexadecimal digits, with or without dashes",
+    ],
+    [
+      'a namespace id twice',
+      ['--socket', 's', '--namespace', 'memory,size=1m,nsid=2', '--namespace', 'memory,size=1m,nsid=2'],
+      'There is a namespace 2 already',
+    ],
+    [
+      'a namespace id above the limit',
+      ['--socket', 's', '--namespace', 'memory,size=1m,nsid=9', '--max-namespaces', '8'],
+      'nsid is an integer from 1 to 8 (maxNamespaces), got 9',
+    ],
+    [
+      'a serial number that is too long',
+      ['--socket', 's', '--serial', 'x'.repeat(21)],
+      `serial is 1 to 20 printable ASCII characters, got "${'x'.repeat(21)}"`,
+    ],
+    [
+      'no NQN',
+      ['--socket', 's', '--nqn', 'disk'],
+      'nqn is at most 223 bytes such as nqn.2026-01.org.example:disk1, got "disk"',
+    ],
+    [
+      'an MDTS that is no power of two',
+      ['--socket', 's', '--mdts', '12k'],
+      'An --mdts of 12288 bytes is no power of two',
+    ],
+    [
+      'an MDTS of too much',
+      ['--socket', 's', '--mdts', '2m'],
+      "Option --mdts does not accept '2m'; it takes a size such as 512, 4k or 1m, from 4096 to 1048576 bytes",
+    ],
+    [
+      'one socket for two controllers',
+      ['--socket', '@s', '--socket', '@s'],
+      'Two controllers cannot listen at @s',
+    ],
+    [
+      'metrics at two places',
+      ['--socket', '@s', '--metrics', '1', '--socket', '@t', '--metrics', '2'],
+      'Give --metrics once: it is for all controllers',
+    ],
+    [
+      'a port that there is not',
+      ['--socket', '@s', '--metrics', '70000'],
+      "Option --metrics does not accept '70000'; it takes a port from 1 to 65535, or a path",
+    ],
+    [
+      'an option twice for one controller',
+      ['--size', '1m', '--socket', '@s', '--socket', '@t', '--size', '2m'],
+      "Option --size is given twice, as '1m' and as '2m'; give it once",
     ],
     [
       'an argument',

@@ -363,6 +363,7 @@ export class CommandProcessor {
   #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number, lba?: number): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
+    if (queue.id !== 0) this.#io.failed(words[SqeWord.nsid] as number);
     if (outcome === Outcome.writeFault || outcome === Outcome.unrecoveredReadError)
       this.#counters.mediaErrors++;
     const opcode = (words[SqeWord.cdw0] as number) & 0xff;

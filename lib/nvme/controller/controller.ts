@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import type { ConfigEffect } from '../../pci/config-space';
 import {
   CommandSets,
   type ControllerConfiguration,
@@ -18,13 +19,14 @@ import { FaultPlan, Faults, type FaultEffects } from '../faults';
 import { FaultyRegisters } from './faulty-registers';
 import { FeatureSet } from './feature-set';
 import { Identify, NVME_VERSION } from './identify';
+import type { InterruptLines } from './interrupt-lines';
 import { IoCommands } from './io-commands';
 import { KeepAlive } from './keep-alive';
 import { LogPages } from './log-pages';
 import type { NamespaceSet } from './namespace-set';
 import type { ResolvedOptions } from './options';
 import { Poller } from './poller';
-import { type Interrupts, QueueSet } from './queue-set';
+import { QueueSet } from './queue-set';
 import { Registers } from './registers';
 import { type ControllerStatistics, newCounters } from './statistics';
 
@@ -45,6 +47,7 @@ const READY_TIMEOUT = 15_000;
  */
 export class Controller {
   readonly #options: ResolvedOptions;
+  readonly #lines: InterruptLines;
   readonly #namespaces: NamespaceSet;
   readonly #view: ClientView;
   readonly #doorbells: Doorbells;
@@ -73,13 +76,13 @@ export class Controller {
     namespaces: NamespaceSet,
     view: ClientView,
     doorbells: Doorbells,
-    interrupts: Interrupts,
+    lines: InterruptLines,
     link: HostLink,
   ) {
     const counters = this.#counters;
     const errors = new ErrorLog();
     const registers = new Registers(capabilities(options), NVME_VERSION);
-    const queues = new QueueSet(view, doorbells, interrupts, counters);
+    const queues = new QueueSet(view, doorbells, lines, counters);
     const events = new AsyncEvents(queues, errors);
     const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
@@ -99,6 +102,7 @@ export class Controller {
       logs,
     });
     this.#options = options;
+    this.#lines = lines;
     this.#view = view;
     this.#doorbells = doorbells;
     this.#registers = registers;
@@ -131,7 +135,7 @@ export class Controller {
 
   /** What the controller has done so far. */
   get statistics(): ControllerStatistics {
-    return { ...this.#counters, ...this.#namespaces.counters };
+    return { ...this.#namespaces.counters, ...this.#counters };
   }
 
   /** Why CSTS.CFS was set, since the last reset; null when it was not. */
@@ -175,6 +179,7 @@ export class Controller {
     const previous = this.#registers.configuration;
     this.#registers.write(offset, data);
     if (offset === Register.cc) this.#configure(previous);
+    if (offset === Register.intms || offset === Register.intmc) this.#maskInterrupts();
     this.wake();
   }
 
@@ -194,6 +199,16 @@ export class Controller {
     // A hypervisor drops messages of a function that is no bus master, also those that were sent just before.
     this.#queues.interruptAgain();
     this.wake();
+  }
+
+  /** Configuration space has changed: the host has enabled other interrupts. */
+  interruptsChanged(effect: ConfigEffect): void {
+    if (this.#lines.configured(effect)) this.#queues.interruptAgain();
+  }
+
+  #maskInterrupts(): void {
+    this.#lines.mask(this.#registers.interruptMask);
+    this.#queues.interruptAgain();
   }
 
   /** Memory of the client's is about to go, and the view does not find it any more. */
@@ -216,6 +231,7 @@ export class Controller {
     this.#stop();
     this.#stopping = false;
     this.#registers.reset();
+    this.#lines.reset();
     this.#faultyRegisters.release();
     return new Promise((resolve) => {
       this.#commands.whenDrained(resolve);
@@ -277,6 +293,7 @@ export class Controller {
   /** CC.EN was cleared: a controller reset, which is over once CSTS.RDY is 0. */
   #disable(): void {
     this.#registers.clear();
+    this.#lines.mask(0);
     this.#stopping = true;
     this.#stop();
     this.#commands.whenDrained(() => {
@@ -342,17 +359,27 @@ export class Controller {
     this.#keepAlive.stop();
     this.#poller.stop();
     this.#commands.drop();
+    this.#settleInterrupts();
     this.#view.release();
     this.#events.reset();
   }
 
   #round(): number {
     try {
-      return this.#commands.round();
+      const commands = this.#commands.round();
+      if (!this.#lines.high) return commands;
+      this.#settleInterrupts();
+      // The host takes what there is, and the pin must not stay high for long then.
+      return Math.max(commands, 1);
     } catch (error) {
       this.#broke(error);
       return 0;
     }
+  }
+
+  /** Lowers the pin where the host has taken everything. */
+  #settleInterrupts(): void {
+    this.#lines.settle((vector) => this.#queues.unread(vector));
   }
 
   #look(): void {
@@ -373,6 +400,8 @@ export class Controller {
   #ring(index: number, data: Uint8Array): void {
     if (this.#queues.hasDoorbell(index)) {
       this.#doorbells.write(index, data);
+      // The host may look whether there is more to be served right behind it.
+      if (this.#lines.high) this.#settleInterrupts();
       this.wake();
     } else if (this.#registers.configuration.enable) this.#watch.noQueue();
   }

@@ -142,6 +142,12 @@ export class IoCommands {
     return commandBytes(Math.min(length, this.#maxTransfer)); // A longer transfer is refused.
   }
 
+  /** A command for this namespace id ended with an error. */
+  failed(nsid: number): void {
+    const namespace = this.#namespaces.find(nsid);
+    if (namespace !== null) namespace.counters.errors++;
+  }
+
   /** @param alive whether the command still matters, and its namespace is there */
   async #executeSlowly(namespace: Namespace, words: Int32Array, alive: Alive): Promise<Reply> {
     this.#counters.slowCommands++;

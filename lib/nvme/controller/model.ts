@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import type { ConfigEffect } from '../../pci/config-space';
+import type { MsiDeclaration, MsixDeclaration } from '../../pci/declaration';
 import { PciRegion } from '../../pci/device';
 import type { Client, ClientRange, PciDeviceModel, ServedFunction } from '../../server/device-model';
 import type { Faults } from '../faults';
@@ -9,11 +10,14 @@ import { Doorbells } from './doorbells';
 import { PciIds } from './identify';
 import type { NvmeNamespaceInfo, NvmeNamespaceOptions } from './namespace';
 import { NamespaceSet } from './namespace-set';
-import { type NvmeControllerOptions, resolveOptions } from './options';
+import { InterruptLines } from './interrupt-lines';
+import { type NvmeControllerOptions, type ResolvedOptions, resolveOptions } from './options';
 import type { ControllerStatistics } from './statistics';
 
 /** Class code of an NVMe I/O controller. */
 const CLASS_CODE = 0x010802;
+/** The pin of a function that is the only one of its device. */
+const INTA = 1;
 /** BAR 4 has the MSI-X structures. The pending bits have a page of their own, so that a hypervisor can trap it alone. */
 const MSIX_BAR = { size: 0x2000, table: 0, pba: 0x1000 };
 
@@ -30,7 +34,11 @@ const MSIX_BAR = { size: 0x2000, table: 0, pba: 0x1000 };
 export class NvmeControllerModel implements PciDeviceModel {
   /** Names the controller in messages. */
   readonly name: string;
-  /** BAR 0 with registers and doorbells, and a vector of MSI-X for the admin queue and each I/O queue pair. */
+  /** Serial number. */
+  readonly serial: string;
+  /** NVM Subsystem NQN. */
+  readonly nqn: string;
+  /** BAR 0 with registers and doorbells, and the interrupts. */
   readonly pci: ServedFunction;
 
   readonly #namespaces: NamespaceSet;
@@ -46,26 +54,19 @@ export class NvmeControllerModel implements PciDeviceModel {
    */
   constructor(options: NvmeControllerOptions) {
     const resolved = resolveOptions(options);
-    const { vectors, dstrd, mappableDoorbells } = resolved;
+    const { dstrd, mappableDoorbells } = resolved;
     this.name = resolved.name;
+    this.serial = resolved.serial;
+    this.nqn = resolved.nqn;
     this.#namespaces = new NamespaceSet(resolved);
-    this.#doorbells = new Doorbells(vectors, dstrd, mappableDoorbells);
-    const interrupts = {
-      trigger: (vector: number) => this.#client?.setInterrupt(true, vector) ?? false,
-    };
+    this.#doorbells = new Doorbells(resolved.queuePairs + 1, dstrd, mappableDoorbells);
+    const lines = new InterruptLines((high, vector) => this.#client?.setInterrupt(high, vector) ?? false);
     const link = {
       disconnect: () => this.#client?.disconnect(),
       unplug: () => this.#client?.unplug(),
     };
-    this.#controller = new Controller(
-      resolved,
-      this.#namespaces,
-      this.#view,
-      this.#doorbells,
-      interrupts,
-      link,
-    );
-    this.pci = this.#function(vectors);
+    this.#controller = new Controller(resolved, this.#namespaces, this.#view, this.#doorbells, lines, link);
+    this.pci = this.#function(resolved);
   }
 
   /** What the controller has done so far. */
@@ -133,6 +134,7 @@ export class NvmeControllerModel implements PciDeviceModel {
   /** Called by the server: configuration space has changed. */
   configured(effect: ConfigEffect): void {
     if (effect.kind === 'command') this.#controller.busMasterChanged();
+    else this.#controller.interruptsChanged(effect);
   }
 
   /**
@@ -186,7 +188,7 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.close();
   }
 
-  #function(vectors: number): ServedFunction {
+  #function({ interrupts, vectors }: ResolvedOptions): ServedFunction {
     const { barBytes, shared } = this.#doorbells;
     return {
       vendorId: PciIds.vendor,
@@ -194,6 +196,7 @@ export class NvmeControllerModel implements PciDeviceModel {
       subsystemVendorId: PciIds.subsystemVendor,
       subsystemId: PciIds.subsystem,
       classCode: CLASS_CODE,
+      interruptPin: INTA,
       bars: {
         0: {
           kind: 'memory64',
@@ -202,18 +205,33 @@ export class NvmeControllerModel implements PciDeviceModel {
           read: (offset, data) => this.#controller.read(offset, data),
           write: (offset, data) => this.#controller.write(offset, data),
         },
-        4: { kind: 'memory32', size: MSIX_BAR.size },
+        ...(interrupts === 'msix' && { 4: { kind: 'memory32', size: MSIX_BAR.size } }),
       },
       capabilities: [
         { kind: 'power-management' },
         { kind: 'express', functionLevelReset: true },
-        {
-          kind: 'msix',
-          vectors,
-          table: { bar: PciRegion.bar4, offset: MSIX_BAR.table },
-          pba: { bar: PciRegion.bar4, offset: MSIX_BAR.pba },
-        },
+        ...messages(interrupts, vectors),
       ],
     };
   }
+}
+
+/** The capabilities for the messages that the function has. */
+function messages(
+  interrupts: ResolvedOptions['interrupts'],
+  vectors: number,
+): readonly (MsiDeclaration | MsixDeclaration)[] {
+  if (interrupts === 'intx') return [];
+  // A power of two, as MSI has it.
+  if (interrupts === 'msi') {
+    return [{ kind: 'msi', vectors: (2 ** Math.ceil(Math.log2(vectors))) as MsiDeclaration['vectors'] }];
+  }
+  return [
+    {
+      kind: 'msix',
+      vectors,
+      table: { bar: PciRegion.bar4, offset: MSIX_BAR.table },
+      pba: { bar: PciRegion.bar4, offset: MSIX_BAR.pba },
+    },
+  ];
 }

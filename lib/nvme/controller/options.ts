@@ -32,8 +32,13 @@ export interface NvmeControllerOptions {
   readonly maxTransfer?: number;
   /** Greatest number of entries of an I/O queue, 2 to 65536. Default 1024. */
   readonly maxQueueEntries?: number;
-  /** I/O queue pairs, 1 to 64 (default). There is an MSI-X vector for each, and one for the admin queue. */
+  /** I/O queue pairs, 1 to 64 (default). */
   readonly queuePairs?: number;
+  /**
+   * The interrupts that the function has. With `msix` (default) there is a vector for the admin queue and one for each I/O queue pair; `msi`
+   * has at most 32, which some queues share then. Both have the pin too, for hosts that use neither; `intx` has nothing else.
+   */
+  readonly interrupts?: 'msix' | 'msi' | 'intx';
   /**
    * Doorbells are `4 << dstrd` bytes apart, 0 (default) to 4. With 4 each has a cache line of its own, which is
    * faster when queues are polled from several cores; but not every driver honours it.
@@ -59,7 +64,7 @@ export interface NvmeControllerOptions {
 
 /** Options with their defaults, checked. */
 export interface ResolvedOptions extends Required<Omit<NvmeControllerOptions, 'backend' | 'blockSize'>> {
-  /** Interrupt vectors: one for the admin queue, and one for each I/O queue pair. */
+  /** Interrupt vectors that completion queues can have. */
   readonly vectors: number;
   /**
    * Whether the controller tells of a volatile write cache, as a namespace to begin with has one. Hosts ask once, so a namespace with a
@@ -70,6 +75,8 @@ export interface ResolvedOptions extends Required<Omit<NvmeControllerOptions, 'b
 
 /** The greatest namespace id that is possible here: as many as a list of namespaces takes (NVMe base 2.0, 5.17.2.2). */
 const NAMESPACE_LIMIT = 1024;
+/** Vectors of MSI at most (PCI Express base 5.0, 7.7.1). */
+const MSI_VECTORS = 32;
 const DEFAULT_MAX_NAMESPACES = 32;
 /** Most bytes of an NQN (NVMe base 2.0, 4.5). */
 const NQN_BYTES = 223;
@@ -111,12 +118,27 @@ function namespacesOf({
   return namespaces;
 }
 
+/** The vectors of a function with so many queue pairs, those of the admin commands included. */
+function vectorsOf(interrupts: string, pairs: number): number {
+  switch (interrupts) {
+    case 'msix':
+      return pairs;
+    case 'msi':
+      return Math.min(pairs, MSI_VECTORS);
+    case 'intx':
+      return 1;
+    default:
+      throw invalidArgument(`interrupts is msix, msi or intx, got ${interrupts}`);
+  }
+}
+
 /** @throws TypeError or RangeError when an option makes no sense */
 export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions {
   const { maxTransfer = 131072, idleAfter = 10, pollSlice = 0.1 } = options;
   const namespaces = namespacesOf(options);
   const first = namespaces[0]?.backend;
   const serial = checkText('serial', options.serial ?? derivedSerial(first), 20);
+  const { interrupts = 'msix' } = options;
   const queuePairs = checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64);
   const greatest = Math.max(namespaces.length, ...namespaces.map(({ nsid = 0 }) => nsid));
   checkInteger('maxTransfer', maxTransfer, 4096, 2 ** 20);
@@ -148,7 +170,8 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     nqn: checkNqn(options.nqn ?? `nqn.2014-08.org.nvmexpress:uuid:${derivedUuid('subsystem', serial)}`),
     maxQueueEntries: checkInteger('maxQueueEntries', options.maxQueueEntries ?? 1024, 2, 65536),
     queuePairs,
-    vectors: queuePairs + 1,
+    interrupts,
+    vectors: vectorsOf(interrupts, queuePairs + 1),
     volatileCache: namespaces.some(({ backend }) => backend.volatileCache),
     dstrd: checkInteger('dstrd', options.dstrd ?? 0, 0, 4),
     mappableDoorbells: options.mappableDoorbells ?? true,

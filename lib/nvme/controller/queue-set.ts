@@ -223,6 +223,14 @@ export class QueueSet {
     }
   }
 
+  /** Whether a queue that interrupts by this vector has completions that the host has not taken. */
+  unread(vector: number): boolean {
+    for (const queue of this.completions.values()) {
+      if (queue.vector === vector && queue.unread()) return true;
+    }
+    return false;
+  }
+
   /** Interrupts the host once for all that was posted since the last time. */
   interrupt(queue: CompletionQueue): void {
     if (!queue.posted) return;

@@ -117,7 +117,7 @@ export class CompletionQueue extends QueueMemory {
     const used = (this.#tail - this.#head + this.entries) % this.entries;
     const freed = (head - this.#head + this.entries) % this.entries;
     if (head < 0 || head >= this.entries || freed > used) {
-      this.badHead = head !== this.#refusedHead;
+      if (head !== this.#refusedHead) this.badHead = true;
       this.#refusedHead = head;
       return;
     }

@@ -46,6 +46,11 @@ export class Registers {
     return controllerConfiguration.decode(this.#word(Register.cc));
   }
 
+  /** The vectors that INTMS and INTMC mask, one bit each. */
+  get interruptMask(): number {
+    return this.#word(Register.intms);
+  }
+
   /** AQA, ASQ and ACQ. */
   get adminQueues(): AdminQueues {
     return {
@@ -119,7 +124,7 @@ export class Registers {
       case Register.acq + 4:
         this.#words[offset / 4] = value;
         return;
-      // Both read as the mask. It is for INTx and MSI, which this controller does not have.
+      // Both read as the mask.
       case Register.intms:
         this.#setInterruptMask(this.#word(Register.intms) | value);
         return;

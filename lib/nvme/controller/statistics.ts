@@ -13,13 +13,15 @@ export interface NamespaceStatistics {
   readonly bytesWritten: number;
   /** Bytes that Write Zeroes has written. */
   readonly bytesZeroed: number;
+  /** I/O commands that ended with an error. */
+  readonly errors: number;
 }
 
 /** What a controller has done since it was made. Those of its namespaces are added up, also of those that are gone. */
 export interface ControllerStatistics extends NamespaceStatistics {
   /** Commands of the admin queue. */
   readonly adminCommands: number;
-  /** Commands that ended with an error. */
+  /** Commands that ended with an error, those of the admin queue included. */
   readonly errors: number;
   /** Interrupts that reached an eventfd. */
   readonly interrupts: number;
@@ -41,7 +43,10 @@ export interface ControllerStatistics extends NamespaceStatistics {
 export type NamespaceCounters = Record<keyof NamespaceStatistics, number>;
 
 /** The statistics of the controller itself while they are counted. */
-export type Counters = Record<Exclude<keyof ControllerStatistics, keyof NamespaceStatistics>, number>;
+export type Counters = Record<
+  Exclude<keyof ControllerStatistics, keyof NamespaceStatistics> | 'errors',
+  number
+>;
 
 /** Makes counters of a namespace, which are 0. */
 export function newNamespaceCounters(): NamespaceCounters {
@@ -52,6 +57,7 @@ export function newNamespaceCounters(): NamespaceCounters {
     bytesRead: 0,
     bytesWritten: 0,
     bytesZeroed: 0,
+    errors: 0,
   };
 }
 

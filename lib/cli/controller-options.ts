@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: MIT
+/** The options of `serve nvme`, and the controller that they tell of. */
+import { join, resolve } from 'node:path';
+import { BACKEND_FORM, parseBackend } from './backend-text';
+import { NAMESPACE_FORM, type NamespaceText, checkSize, parseNamespace } from './namespace-text';
+import type { NvmeServerOptions } from './nvme-server';
+import { UsageError, canonical, type CommandSpec, type OptionValues } from './option-spec';
+import { statOf } from './output-file';
+import { socketPermissions } from './socket-permissions';
+
+/** Name that SPDK gives the socket in a listener's directory. */
+export const SPDK_SOCKET = 'cntrl';
+
+const GROUPS = { identity: 'Identity', queues: 'Queues and interrupts', watching: 'Watching' } as const;
+
+export const SERVE_NVME = {
+  name: 'serve nvme',
+  summary: 'Serve emulated NVMe controllers for SPDK, QEMU and this tool.',
+  options: {
+    socket: {
+      type: 'string',
+      placeholder: 'path',
+      aliases: ['socket-path'],
+      help: 'Where to listen: a path, @name for an abstract socket, or a directory, in which the socket is named cntrl as SPDK wants it. Each further --socket begins one more controller, which the options behind it belong to; those before the first are for all.',
+    },
+    mode: {
+      type: 'string',
+      placeholder: 'octal',
+      help: 'Permissions of the socket file, such as 0660; who may write it may connect. Default: the umask decides.',
+    },
+    owner: {
+      type: 'string',
+      placeholder: 'user[:group]',
+      help: 'Names or ids of the user and the group that the socket file is given to.',
+    },
+    'idle-timeout': {
+      type: 'duration',
+      min: 0.001,
+      help: 'Disconnect a client that does nothing for this long while another waits. Default: a client keeps its place.',
+    },
+    backend: {
+      type: 'string',
+      placeholder: 'backend',
+      help: `Where the data of the only namespace is: ${BACKEND_FORM}. Default: memory.`,
+    },
+    size: {
+      type: 'size',
+      min: 512,
+      help: 'Size of the namespace, a multiple of the block size. Default: 1g, or that of the file.',
+    },
+    file: {
+      type: 'string',
+      placeholder: 'path',
+      help: 'File or block device of the file backend; with --size it is created.',
+    },
+    'block-size': {
+      type: 'choice',
+      choices: ['512', '4096'],
+      help: 'Bytes of a logical block. Default: 512.',
+    },
+    namespace: {
+      type: 'string',
+      placeholder: 'namespace',
+      many: true,
+      help: `A namespace, in place of --backend, --size, --file and --block-size: ${NAMESPACE_FORM}.`,
+    },
+    'max-namespaces': {
+      type: 'integer',
+      min: 1,
+      max: 1024,
+      help: 'Greatest namespace id. Default: 32, or the greatest that is used.',
+    },
+    serial: {
+      type: 'string',
+      placeholder: 'text',
+      group: GROUPS.identity,
+      help: 'Serial number, at most 20 characters. Default: follows from the path of the first file, else by chance.',
+    },
+    model: {
+      type: 'string',
+      placeholder: 'text',
+      group: GROUPS.identity,
+      help: 'Model number, at most 40 characters. Default: vfio-user, the kind of the first backend, and drive.',
+    },
+    nqn: {
+      type: 'string',
+      placeholder: 'nqn',
+      group: GROUPS.identity,
+      help: 'NVM Subsystem NQN, such as nqn.2026-01.org.example:disk1. Default: follows from the serial number.',
+    },
+    queues: {
+      type: 'integer',
+      min: 1,
+      max: 64,
+      group: GROUPS.queues,
+      help: 'I/O queue pairs. Default: 64.',
+    },
+    'max-entries': {
+      type: 'integer',
+      min: 2,
+      max: 65536,
+      group: GROUPS.queues,
+      help: 'Most entries of a queue. Default: 1024.',
+    },
+    mdts: {
+      type: 'size',
+      min: 4096,
+      max: 2 ** 20,
+      group: GROUPS.queues,
+      help: 'Most bytes of a command, a power of two. Default: 128k.',
+    },
+    irq: {
+      type: 'choice',
+      choices: ['msix', 'msi', 'intx'],
+      default: 'msix',
+      group: GROUPS.queues,
+      help: 'Interrupts of the function; the pin is there with all of them. QEMU 11.1 ends when a device with MSI-X is unplugged: take msi for that.',
+    },
+    doorbells: {
+      type: 'choice',
+      choices: ['mapped', 'trapped'],
+      default: 'mapped',
+      group: GROUPS.queues,
+      help: 'Whether clients can map the doorbells, or send a message for each.',
+    },
+    dstrd: {
+      type: 'integer',
+      min: 0,
+      max: 4,
+      group: GROUPS.queues,
+      help: 'Doorbell stride: doorbells are 4 << dstrd bytes apart; 4 gives each a cache line of its own. Default: 0.',
+    },
+    metrics: {
+      type: 'string',
+      placeholder: 'port|path',
+      group: GROUPS.watching,
+      help: 'Serve metrics for Prometheus at http://127.0.0.1:PORT/metrics, or on a unix socket. For all controllers.',
+    },
+  },
+  examples: [
+    ['serve nvme --socket nvme.sock --backend file=disk.img', 'A drive of a file'],
+    [
+      'serve nvme --socket nvme.sock --namespace file=a.img --namespace file=b.img,bs=4096',
+      'A controller with two namespaces',
+    ],
+    ['serve nvme --size 4g --socket a.sock --serial A --socket b.sock --serial B', 'Two drives in memory'],
+  ],
+} as const satisfies CommandSpec;
+
+/** The values of the options of one controller. */
+export type ServeNvmeOptions = OptionValues<typeof SERVE_NVME>;
+
+/**
+ * The arguments for each controller: those behind a `--socket` belong to it, and those before the first to all.
+ *
+ * @returns at least one list
+ */
+export function controllerArguments(args: readonly string[]): string[][] {
+  const end = args.indexOf('--');
+  const names: readonly string[] = ['socket', ...SERVE_NVME.options.socket.aliases].map(canonical);
+  const starts = args.flatMap((arg, index) => {
+    const [, name = ''] = /^--([^=]+)/.exec(arg) ?? [];
+    return names.includes(canonical(name)) && (end < 0 || index < end) ? [index] : [];
+  });
+  if (starts.length < 2) return [[...args]];
+  const common = args.slice(0, starts[0]);
+  return starts.map((start, index) => [...common, ...args.slice(start, starts[index + 1])]);
+}
+
+/**
+ * The controller that options tell of.
+ *
+ * @throws UsageError for what makes no sense
+ */
+export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions {
+  if (options.socket === undefined)
+    throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
+  const socket = socketPath(options.socket);
+  const idle = options['idle-timeout'];
+  const { mdts, serial, model, nqn, dstrd, queues, doorbells, irq } = options;
+  if (mdts !== undefined && !Number.isInteger(Math.log2(mdts)))
+    throw new UsageError(`An --mdts of ${mdts} bytes is no power of two`);
+  return {
+    socket,
+    ...socketPermissions(socket, options.mode, options.owner),
+    idleTimeout: idle === undefined ? undefined : idle * 1000,
+    namespaces: options.namespace.length === 0 ? [onlyNamespace(options)] : manyNamespaces(options),
+    controller: {
+      serial,
+      model,
+      nqn,
+      dstrd,
+      queuePairs: queues,
+      interrupts: irq,
+      maxTransfer: mdts,
+      maxQueueEntries: options['max-entries'],
+      maxNamespaces: options['max-namespaces'],
+      mappableDoorbells: doorbells === 'mapped',
+    },
+  };
+}
+
+function socketPath(given: string): string {
+  if (given.startsWith('@')) return given;
+  const path = resolve(given);
+  return statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
+}
+
+function manyNamespaces(options: ServeNvmeOptions): NamespaceText[] {
+  for (const name of ['backend', 'size', 'file', 'block-size'] as const) {
+    if (options[name] !== undefined)
+      throw new UsageError(`--${name} is for a single namespace; with --namespace it is part of that`);
+  }
+  return options.namespace.map(parseNamespace);
+}
+
+function onlyNamespace(options: ServeNvmeOptions): NamespaceText {
+  const { backend: text = 'memory', size, file } = options;
+  const { backend } = parseBackend(text, { size, file });
+  if (file !== undefined && backend.kind !== 'file')
+    throw new UsageError(`--file goes with --backend file, not with --backend ${text}`);
+  const blockSize = options['block-size'] === '4096' ? 4096 : 512;
+  checkSize('--size', backend, blockSize);
+  return { backend, blockSize };
+}

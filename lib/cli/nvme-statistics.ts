@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+import { formatSize } from '../bench/units';
+import type { NvmeServer } from './nvme-server';
+
+/** What the controllers have done so far, for people: some lines for each. */
+export function statisticsText(servers: readonly NvmeServer[]): string {
+  return servers.map(controllerText).join('\n');
+}
+
+function controllerText({ socket, model }: NvmeServer): string {
+  const { statistics, namespaces, fault } = model;
+  const { adminCommands, errors, interrupts, slowCommands, badDoorbells, resets } = statistics;
+  return [
+    `${socket}: ${list([
+      [adminCommands, 'admin commands'],
+      [errors, 'errors'],
+      [interrupts, 'interrupts'],
+      [slowCommands, 'slow commands'],
+      [badDoorbells, 'bad doorbells'],
+      [resets, 'resets'],
+    ])}${fault === null ? '' : `; stopped: ${fault}`}`,
+    ...namespaces.map(({ nsid, kind, size, statistics: counts }) => {
+      const { readCommands, writeCommands, otherCommands, bytesRead, bytesWritten, bytesZeroed } = counts;
+      return (
+        `  namespace ${nsid} (${kind}, ${formatSize(size)}): reads ${readCommands} (${formatSize(bytesRead)}), ` +
+        `writes ${writeCommands} (${formatSize(bytesWritten)}), others ${otherCommands}, ` +
+        `zeroed ${formatSize(bytesZeroed)}, errors ${counts.errors}`
+      );
+    }),
+  ].join('\n');
+}
+
+function list(counts: readonly (readonly [count: number, what: string])[]): string {
+  return counts.map(([count, what]) => `${what} ${count}`).join(', ');
+}
