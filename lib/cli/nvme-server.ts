@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-import { createBackend, type BackendOptions } from '../nvme/backends';
 import { NvmeControllerModel } from '../nvme/controller';
 import { serve, type SocketOwner } from '../server';
+import type { BackendText } from './backend-text';
+import { openBackend } from './open-backend';
 import { complain } from './output';
 
 /** What to serve, and where. */
@@ -13,13 +14,15 @@ export interface NvmeServerOptions {
   readonly owner?: SocketOwner | undefined;
   /** Milliseconds after which an idle client is disconnected when another waits. */
   readonly idleTimeout?: number | undefined;
-  readonly backend: BackendOptions;
+  readonly backend: BackendText;
   /** Bytes of a logical block. */
   readonly blockSize: 512 | 4096;
   /** Doorbells are `4 << dstrd` bytes apart. Default: the controller's. */
   readonly dstrd?: number | undefined;
   /** I/O queue pairs. Default: the controller's. */
   readonly queuePairs?: number | undefined;
+  /** Ends the wait for a backend that is elsewhere. */
+  readonly signal?: AbortSignal | undefined;
 }
 
 /** An emulated NVMe controller that is being served. */
@@ -33,7 +36,7 @@ export interface NvmeServer {
 /** Serves an emulated NVMe controller from this process. Errors of single clients go to stderr, a line each. */
 export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeServer> {
   const { socket, mode, owner, idleTimeout, blockSize, dstrd, queuePairs } = options;
-  const backend = createBackend(options.backend);
+  const backend = await openBackend(options.backend, complain, options.signal);
   try {
     const model = new NvmeControllerModel({
       backend,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { basename, dirname, join, resolve } from 'node:path';
-import { formatSize, parseSize } from '../bench/units';
+import { formatSize } from '../bench/units';
 import { isAbstractPath } from '../native';
-import type { BackendOptions } from '../nvme/backends';
+import { BACKEND_FORM, type BackendText, parseBackend } from './backend-text';
 import { defineCommand } from './command';
 import { aborted, interruptible } from './interrupt';
 import { startNvmeServer } from './nvme-server';
@@ -11,7 +11,6 @@ import { print, shellWord } from './output';
 import { statOf } from './output-file';
 import { socketPermissions } from './socket-permissions';
 
-const DEFAULT_SIZE = '1g';
 /** Name that SPDK gives the socket in a listener's directory. */
 const SPDK_SOCKET = 'cntrl';
 /** SPDK takes any name here but its default, which means discovery. */
@@ -42,20 +41,25 @@ const SPEC = {
       help: 'Disconnect a client that does nothing for this long while another waits. Default: a client keeps its place.',
     },
     backend: {
-      type: 'choice',
-      choices: ['null', 'memory', 'file'],
+      type: 'string',
+      placeholder: 'backend',
       default: 'memory',
-      help: 'Where the data is: nowhere, in memory until the end, in a file.',
+      help: `Where the data is: ${BACKEND_FORM}.`,
     },
     size: {
       type: 'size',
       min: 512,
-      help: `Size of the namespace, a multiple of the block size. Default: ${DEFAULT_SIZE}, or that of the file.`,
+      help: 'Size of the namespace, a multiple of the block size. Default: 1g, or that of the file.',
     },
     file: {
       type: 'string',
       placeholder: 'path',
       help: 'File or block device of the file backend; with --size it is created.',
+    },
+    'backend-options': {
+      type: 'string',
+      placeholder: 'key=value,…',
+      help: 'What a backend in a module of its own is given.',
     },
     'block-size': {
       type: 'choice',
@@ -93,6 +97,7 @@ export const serveNvme = defineCommand(SPEC, async (options) => {
       blockSize,
       dstrd: options.dstrd,
       queuePairs: options.queues,
+      signal,
     });
     try {
       print(
@@ -116,21 +121,21 @@ function socketPath(given: string): string {
   return statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
 }
 
-function backendOptions({ backend, size, file }: Options, blockSize: number): BackendOptions {
-  if (size !== undefined && size % blockSize !== 0) {
-    throw new UsageError(`A --size of ${size} bytes is no multiple of the block size, ${blockSize}`);
+function backendOptions(options: Options, blockSize: number): BackendText {
+  const { backend: text, 'backend-options': more, size, file } = options;
+  const { backend } = parseBackend(more === undefined ? text : `${text},${more}`, { size, file });
+  if (more !== undefined && backend.kind !== 'module') {
+    throw new UsageError(`--backend-options go with a module, not with ${text}`);
   }
-  if (backend !== 'file') {
-    if (file !== undefined)
-      throw new UsageError(`--file goes with --backend file, not with --backend ${backend}`);
-    return { kind: backend, size: size ?? parseSize(DEFAULT_SIZE) };
+  if (file !== undefined && backend.kind !== 'file') {
+    throw new UsageError(`--file goes with --backend file, not with --backend ${text}`);
   }
-  if (file === undefined)
-    throw new UsageError('--backend file needs --file, the path of a file or block device');
-  if (size === undefined && statOf(file) === undefined) {
-    throw new UsageError(`There is no file ${file}; give --size to create it`);
+  if (backend.kind !== 'nbd' && backend.kind !== 'module' && (backend.size ?? 0) % blockSize !== 0) {
+    throw new UsageError(
+      `A --size of ${backend.size ?? 0} bytes is no multiple of the block size, ${blockSize}`,
+    );
   }
-  return { kind: 'file', path: resolve(file), size };
+  return backend;
 }
 
 /** How other programs reach the socket: lines to copy. */
