@@ -18,7 +18,7 @@ const KEYS = {
 
 /** How a backend is written, for help and messages. */
 export const BACKEND_FORM =
-  'null, memory, file=PATH, nbd=URI or module=PATH, with ,KEY=VALUE behind; a URI of NBD or a path that ends in .mjs, .js or .cjs alone';
+  'null, memory, file=PATH, a URI of NBD (nbd://, nbds://, nbd+unix://), or the path of a module (.mjs, .js), with ,KEY=VALUE behind';
 
 /** A backend as the command line tells of it. */
 export type BackendText =

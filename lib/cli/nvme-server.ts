@@ -29,6 +29,8 @@ export interface NvmeServerOptions {
 export interface NvmeServer {
   /** Bytes of the namespace. */
   readonly size: number;
+  /** What its backend calls itself. */
+  readonly kind: string;
   /** Removes the socket, disconnects the client, and makes what was written durable. */
   close(): Promise<void>;
 }
@@ -36,7 +38,7 @@ export interface NvmeServer {
 /** Serves an emulated NVMe controller from this process. Errors of single clients go to stderr, a line each. */
 export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeServer> {
   const { socket, mode, owner, idleTimeout, blockSize, dstrd, queuePairs } = options;
-  const backend = await openBackend(options.backend, complain, options.signal);
+  const backend = await openBackend(options.backend, options.signal);
   try {
     const model = new NvmeControllerModel({
       backend,
@@ -57,6 +59,7 @@ export async function startNvmeServer(options: NvmeServerOptions): Promise<NvmeS
     });
     return {
       size: backend.size,
+      kind: backend.kind,
       close: async () => {
         await server.close();
         await backend.flush();

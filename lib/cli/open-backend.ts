@@ -10,20 +10,18 @@ import {
 } from '../nvme/backends';
 import type { BackendText } from './backend-text';
 import { UsageError } from './option-spec';
+import { complain } from './output';
 
 /** Errors of a backend that are told of; then it is quiet about those that are alike. */
 const TOLD_ERRORS = 100;
 
 /**
- * Opens a backend that the command line told of.
+ * Opens a backend that the command line told of. What happens to it later goes to stderr, a line each.
  *
- * @param complain called with lines for people, also later
+ * @param signal ends the wait for a server
+ * @throws UsageError for a module that makes no backend; what the backend throws
  */
-export async function openBackend(
-  text: BackendText,
-  complain: (line: string) => void,
-  signal?: AbortSignal,
-): Promise<Backend> {
+export async function openBackend(text: BackendText, signal?: AbortSignal): Promise<Backend> {
   switch (text.kind) {
     case 'nbd':
       return NbdBackend.connect(text.address, {
@@ -32,7 +30,7 @@ export async function openBackend(
         onState: complain,
       });
     case 'module':
-      return loadBackend(text.path, text.options, complain);
+      return loadBackend(text.path, text.options);
     case 'null':
     case 'memory':
     case 'file':
@@ -41,11 +39,7 @@ export async function openBackend(
 }
 
 /** Loads a module whose default export makes a backend, or is one. */
-async function loadBackend(
-  path: string,
-  options: Readonly<Record<string, string>>,
-  complain: (line: string) => void,
-): Promise<Backend> {
+async function loadBackend(path: string, options: Readonly<Record<string, string>>): Promise<Backend> {
   const fail = (problem: string): never => {
     throw new UsageError(`The backend ${path} cannot be used: ${problem}`);
   };
@@ -55,7 +49,7 @@ async function loadBackend(
   if (exported === undefined) fail('it has no default export');
   try {
     const made: unknown = typeof exported === 'function' ? await (exported as Factory)(options) : exported;
-    return customBackend(made as BackendImplementation, { onError: errorTeller(path, complain) });
+    return customBackend(made as BackendImplementation, { onError: errorTeller(path) });
   } catch (error) {
     return fail(asError(error).message);
   }
@@ -65,7 +59,7 @@ async function loadBackend(
 type Factory = (options: Readonly<Record<string, string>>) => unknown;
 
 /** Tells each error once. */
-function errorTeller(path: string, complain: (line: string) => void): (error: Error) => void {
+function errorTeller(path: string): (error: Error) => void {
   const told = new Set<string>();
   return ({ name, message }) => {
     const line = `The backend ${path} failed: ${name}: ${message}`;

@@ -56,11 +56,6 @@ const SPEC = {
       placeholder: 'path',
       help: 'File or block device of the file backend; with --size it is created.',
     },
-    'backend-options': {
-      type: 'string',
-      placeholder: 'key=value,…',
-      help: 'What a backend in a module of its own is given.',
-    },
     'block-size': {
       type: 'choice',
       choices: ['512', '4096'],
@@ -101,7 +96,7 @@ export const serveNvme = defineCommand(SPEC, async (options) => {
     });
     try {
       print(
-        `Serving an NVMe controller at ${socket}: ${formatSize(server.size)}, blocks of ${blockSize} bytes, ${backend.kind} backend.`,
+        `Serving an NVMe controller at ${socket}: ${formatSize(server.size)}, blocks of ${blockSize} bytes, ${server.kind} backend.`,
       );
       if (isAbstractPath(socket))
         print(
@@ -122,11 +117,8 @@ function socketPath(given: string): string {
 }
 
 function backendOptions(options: Options, blockSize: number): BackendText {
-  const { backend: text, 'backend-options': more, size, file } = options;
-  const { backend } = parseBackend(more === undefined ? text : `${text},${more}`, { size, file });
-  if (more !== undefined && backend.kind !== 'module') {
-    throw new UsageError(`--backend-options go with a module, not with ${text}`);
-  }
+  const { backend: text, size, file } = options;
+  const { backend } = parseBackend(text, { size, file });
   if (file !== undefined && backend.kind !== 'file') {
     throw new UsageError(`--file goes with --backend file, not with --backend ${text}`);
   }

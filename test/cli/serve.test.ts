@@ -192,17 +192,17 @@ describe('wrong usage', () => {
     [
       'a file backend without file',
       ['--socket', 's', '--backend', 'file'],
-      '--backend file needs --file, the path of a file or block device',
+      'The file backend needs a path: file=PATH, or --file PATH',
     ],
     [
       'a missing file without size',
       ['--socket', 's', '--backend', 'file', '--file', '/no/such/file'],
-      'There is no file /no/such/file; give --size to create it',
+      'There is no file /no/such/file; give its size to create it',
     ],
     [
       'a file below a file',
       ['--socket', 's', '--backend', 'file', '--file', '/etc/passwd/file'],
-      'There is no file /etc/passwd/file; give --size to create it',
+      'There is no file /etc/passwd/file; give its size to create it',
     ],
     [
       'size 0',

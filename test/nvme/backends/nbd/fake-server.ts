@@ -37,7 +37,7 @@ export interface Request {
 }
 
 /** A simple reply. */
-export function simple({ cookie }: Request, errno = 0, data = Buffer.alloc(0)): Buffer {
+export function simple({ cookie }: Request, errno = 0, data: Buffer = Buffer.alloc(0)): Buffer {
   const head = Buffer.alloc(8);
   head.writeUInt32BE(0x67446698, 0);
   head.writeUInt32BE(errno, 4);
@@ -45,7 +45,12 @@ export function simple({ cookie }: Request, errno = 0, data = Buffer.alloc(0)): 
 }
 
 /** A chunk of a structured reply. */
-export function chunk({ cookie }: Request, flags: number, type: number, content = Buffer.alloc(0)): Buffer {
+export function chunk(
+  { cookie }: Request,
+  flags: number,
+  type: number,
+  content: Buffer = Buffer.alloc(0),
+): Buffer {
   const head = Buffer.alloc(8);
   head.writeUInt32BE(0x668e33ef, 0);
   head.writeUInt16BE(flags, 4);
