@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { resolve } from 'node:path';
 import { parseSize } from '../bench/units';
-import { type BackendOptions, type NbdAddress, parseNbdUri } from '../nvme/backends';
+import type { BackendOptions } from '../nvme/backends';
+import { type NbdAddress, parseNbdUri } from '../nvme/backends/nbd/uri';
 import { UsageError, type OptionTable, type TableValues } from './option-spec';
 import { readOption } from './option-value';
 import { statOf } from './output-file';

@@ -24,7 +24,7 @@ const TOLD_ERRORS = 100;
 export async function openBackend(text: BackendText, signal?: AbortSignal): Promise<Backend> {
   switch (text.kind) {
     case 'nbd':
-      return NbdBackend.connect(text.address, {
+      return NbdBackend.connect(text.address.uri, {
         ...(text.timeout !== undefined && { timeout: text.timeout * 1000 }),
         ...(signal !== undefined && { signal }),
         onState: complain,

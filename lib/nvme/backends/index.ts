@@ -15,4 +15,3 @@ export { FileBackend, type FileBackendOptions } from './file-backend';
 export { MemoryBackend } from './memory-backend';
 export { NullBackend } from './null-backend';
 export { NbdBackend, type NbdBackendOptions } from './nbd/nbd-backend';
-export { type NbdAddress, type NbdTls, parseNbdUri } from './nbd/uri';

@@ -67,6 +67,7 @@ export class NbdConnection {
    * @param signal ends the attempt
    */
   static async open(address: NbdAddress, timeout: number, signal: AbortSignal): Promise<NbdConnection> {
+    signal.throwIfAborted();
     let socket = openSocket(address);
     let stream = new ByteStream(socket);
     const abort = (error: Error): void => {

@@ -84,25 +84,25 @@ export class NbdBackend implements AsynchronousBackend {
   /**
    * Connects to an export.
    *
-   * @param address an NBD URI such as `nbd://localhost/disk` or `nbd+unix:///?socket=/run/nbd.sock`, or what `parseNbdUri` made of one
+   * @param uri an NBD URI such as `nbd://localhost/disk` or `nbd+unix:///?socket=/run/nbd.sock`
    * @throws VfioUserError `ERR_VFIO_USER_CONNECT`, `ERR_VFIO_USER_TIMEOUT` or `ERR_VFIO_USER_PROTOCOL` when that fails,
    *   `ERR_VFIO_USER_UNSUPPORTED` for an export that cannot be a namespace; TypeError for a URI that makes no sense
    */
-  static async connect(address: NbdAddress | string, options: NbdBackendOptions = {}): Promise<NbdBackend> {
-    const parsed = typeof address === 'string' ? parseNbdUri(address) : address;
+  static async connect(uri: string, options: NbdBackendOptions = {}): Promise<NbdBackend> {
+    const address = parseNbdUri(uri);
     const { timeout = DEFAULT_TIMEOUT, onState = () => undefined, signal } = options;
     if (!(timeout > 0 && timeout < 2 ** 31)) {
       throw outOfRange(`timeout is a number of milliseconds from 0 to 2147483647, got ${timeout}`);
     }
-    const connection = await told(parsed.uri, () =>
-      NbdConnection.open(parsed, timeout, signal ?? new AbortController().signal),
+    const connection = await told(uri, () =>
+      NbdConnection.open(address, timeout, signal ?? new AbortController().signal),
     );
     const problem = unfit(connection.export);
     if (problem !== null) {
       connection.close();
-      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${parsed.uri} cannot be a namespace: ${problem}`);
+      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${uri} cannot be a namespace: ${problem}`);
     }
-    return new NbdBackend(parsed, connection, { timeout, onState });
+    return new NbdBackend(address, connection, { timeout, onState });
   }
 
   async read(offset: number, target: Uint8Array, at: number, length: number): Promise<BackendResult> {

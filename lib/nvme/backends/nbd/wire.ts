@@ -59,7 +59,7 @@ export const Chunk = { none: 0, offsetData: 1, offsetHole: 2, error: 0x8000, err
 /** Flag of the last chunk of a reply. */
 export const CHUNK_DONE = 1;
 
-export const REQUEST_BYTES = 28;
+const REQUEST_BYTES = 28;
 export const SIMPLE_REPLY_BYTES = 16;
 /** Bytes that the header of a chunk has beyond those of a simple reply. */
 export const CHUNK_LENGTH_BYTES = 4;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { parseNbdUri } from '../../../../lib/nvme/backends';
+import { parseNbdUri } from '../../../../lib/nvme/backends/nbd/uri';
 
 test.each([
   ['nbd://example.com/disk', { kind: 'tcp', host: 'example.com', port: 10809 }, 'disk'],
