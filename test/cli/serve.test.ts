@@ -262,7 +262,7 @@ describe('wrong usage', () => {
     [
       'a namespace of nothing that is known',
       ['--socket', 's', '--namespace', 'disk.img'],
-      'A backend is null, memory or file=PATH, with ,KEY=VALUE behind; got disk.img',
+      'A backend is null, memory, file=PATH, a URI of NBD (nbd://, nbds://, nbd+unix://), or the path of a module (.mjs, .js), with ,KEY=VALUE behind; got disk.img',
     ],
     [
       'a namespace with half a block',

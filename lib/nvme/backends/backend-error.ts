@@ -41,7 +41,14 @@ export function resultOf(errno: number): BackendResult {
 
 /** Tells what an error means: a {@link BackendError}, or one of Node.js for a system call. */
 export function failureOf(error: unknown): BackendResult {
-  if (error instanceof BackendError) return error.result;
+  if (isBackendError(error)) return error.result;
   const errno = (error as Partial<NodeJS.ErrnoException> | null | undefined)?.errno;
   return typeof errno === 'number' && errno !== 0 ? resultOf(Math.abs(errno)) : BackendResult.internalError;
+}
+
+/** Whether it is a {@link BackendError}, of this copy of the package or of the one that the backend has. */
+function isBackendError(error: unknown): error is BackendError {
+  if (error instanceof BackendError) return true;
+  const { name, result } = (error ?? {}) as { name?: unknown; result?: unknown };
+  return name === 'BackendError' && Object.values<unknown>(BackendResult).includes(result) && result !== 0;
 }

@@ -14,3 +14,4 @@ export { type BackendImplementation, type CustomBackendOptions, customBackend } 
 export { FileBackend, type FileBackendOptions } from './file-backend';
 export { MemoryBackend } from './memory-backend';
 export { NullBackend } from './null-backend';
+export { NbdBackend, type NbdBackendOptions } from './nbd/nbd-backend';

@@ -47,7 +47,12 @@ class Level {
 /** The controllers of a thread that sleep. */
 class IdlePollers {
   readonly #levels = new Map<number, Level>(
-    INTERVALS.map((interval) => [interval, new Level(interval, (level) => this.#look(interval, level))]),
+    INTERVALS.map((interval) => [
+      interval,
+      new Level(interval, (level) => {
+        this.#look(interval, level);
+      }),
+    ]),
   );
 
   /** Looks at a sleeper from now on, `interval` milliseconds apart. */
