@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // SPDX-License-Identifier: MIT
 import { bench } from './bench';
+import { control } from './control';
 import { closest } from '../closest';
 import { printHelp, type Command } from './command';
 import { reportFailure } from './failure';
@@ -15,7 +16,7 @@ import { serveNvme } from './serve';
 import { bold, columnsOf, styleOf } from './style';
 import { packageVersion } from './version';
 
-const DOING: readonly Command[] = [info, bench, report, serveNvme];
+const DOING: readonly Command[] = [info, bench, report, serveNvme, control];
 const COMMANDS: readonly Command[] = [...DOING, ...helpCommands(DOING, overview, find)];
 
 /** What the program is, its commands, and what its exit status means. */

@@ -8,6 +8,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { bench } from '../../lib/cli/bench';
 import { completionScript } from '../../lib/cli/completion';
+import { control } from '../../lib/cli/control';
 import { info } from '../../lib/cli/info';
 import { EXIT_CODES, manualPage, optionTable } from '../../lib/cli/reference';
 import { report } from '../../lib/cli/report';
@@ -17,7 +18,7 @@ import { Scratch, cli } from './run-cli';
 const ROOT = join(__dirname, '..', '..');
 const DOCS = join(ROOT, 'docs', 'cli.md');
 const MANUAL = join(ROOT, 'man', 'vfio-user.1');
-const SPECS = [info, bench, report, serveNvme].map(({ spec }) => spec);
+const SPECS = [info, bench, report, serveNvme, control].map(({ spec }) => spec);
 const update = process.env['UPDATE_REFERENCE'] === '1';
 
 const scratch = new Scratch();
@@ -45,7 +46,9 @@ function cells(table: string): string[] {
     );
 }
 
-test.each(SPECS.map((spec) => [spec.name, spec] as const))(
+const WITH_OPTIONS = SPECS.filter(({ options }) => Object.keys(options).length > 0);
+
+test.each(WITH_OPTIONS.map((spec) => [spec.name, spec] as const))(
   'docs/cli.md has the options of %s',
   (name, spec) => {
     const table = optionTable(spec);
