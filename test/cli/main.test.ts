@@ -8,7 +8,7 @@ afterAll(() => {
   scratch.remove();
 });
 
-const COMMANDS = 'the commands are info, bench, report, serve nvme, completion, help';
+const COMMANDS = 'the commands are info, bench, report, serve nvme, control, completion, help';
 
 test.each(['--help', '-h'])('%s names the commands on stdout', async (option) => {
   const { stdout, ...rest } = await cli(scratch, option);

@@ -87,7 +87,15 @@ describe('completion', () => {
 COMP_WORDS=(${words.map((word) => `'${word}'`).join(' ')}); COMP_CWORD=${words.length - 1}; _vfio_user; printf '%s\\n' "\${COMPREPLY[@]}"`;
       return execFileSync('bash', ['-c', script], { encoding: 'utf8', cwd: scratch.path }).trim().split('\n');
     };
-    expect(complete('vfio-user', '')).toEqual(['info', 'bench', 'report', 'serve', '--help', '--version']);
+    expect(complete('vfio-user', '')).toEqual([
+      'info',
+      'bench',
+      'report',
+      'serve',
+      'control',
+      '--help',
+      '--version',
+    ]);
     expect(complete('vfio-user', 'bench', '--latency')).toEqual([
       '--latency_target',
       '--latency_window',
