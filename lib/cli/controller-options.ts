@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The options of `serve nvme`, and the controller that they tell of. */
 import { join, resolve } from 'node:path';
+import { checkFault } from '../nvme/faults';
 import { BACKEND_FORM, parseBackend } from './backend-text';
 import { NAMESPACE_FORM, type NamespaceText, checkSize, parseNamespace } from './namespace-text';
 import type { NvmeServerOptions } from './nvme-server';
@@ -11,7 +12,12 @@ import { socketPermissions } from './socket-permissions';
 /** Name that SPDK gives the socket in a listener's directory. */
 export const SPDK_SOCKET = 'cntrl';
 
-const GROUPS = { identity: 'Identity', queues: 'Queues and interrupts', watching: 'Watching' } as const;
+const GROUPS = {
+  identity: 'Identity',
+  queues: 'Queues and interrupts',
+  faults: 'Faults',
+  watching: 'Watching',
+} as const;
 
 export const SERVE_NVME = {
   name: 'serve nvme',
@@ -130,9 +136,22 @@ export const SERVE_NVME = {
       group: GROUPS.queues,
       help: 'Doorbell stride: doorbells are 4 << dstrd bytes apart; 4 gives each a cache line of its own. Default: 0.',
     },
+    fault: {
+      type: 'string',
+      placeholder: 'fault',
+      many: true,
+      group: GROUPS.faults,
+      help: 'Fail on demand, as on=write,nth=10,status=write-fault or on=read,lba=0-7,delay=2s do; docs/faults.md has the grammar.',
+    },
+    control: {
+      type: 'string',
+      placeholder: 'path',
+      group: GROUPS.faults,
+      help: 'Take commands at a socket of its own while the controller is served: faults, namespaces, statistics. It has the permissions of the other socket.',
+    },
     metrics: {
       type: 'string',
-      placeholder: 'port|path',
+      placeholder: 'port or path',
       group: GROUPS.watching,
       help: 'Serve metrics for Prometheus at http://127.0.0.1:PORT/metrics, or on a unix socket. For all controllers.',
     },
@@ -142,6 +161,10 @@ export const SERVE_NVME = {
     [
       'serve nvme --socket nvme.sock --namespace file=a.img --namespace file=b.img,bs=4096',
       'A controller with two namespaces',
+    ],
+    [
+      'serve nvme --socket nvme.sock --control ctl.sock --fault on=write,nth=10,status=write-fault',
+      'A drive whose tenth write fails, and that takes commands',
     ],
     ['serve nvme --size 4g --socket a.sock --serial A --socket b.sock --serial B', 'Two drives in memory'],
   ],
@@ -185,6 +208,8 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
     ...socketPermissions(socket, options.mode, options.owner),
     idleTimeout: idle === undefined ? undefined : idle * 1000,
     namespaces: options.namespace.length === 0 ? [onlyNamespace(options)] : manyNamespaces(options),
+    faults: checkedFaults(options.fault),
+    control: controlPath(options.control),
     controller: {
       serial,
       model,
@@ -204,6 +229,26 @@ function socketPath(given: string): string {
   if (given.startsWith('@')) return given;
   const path = resolve(given);
   return statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
+}
+
+/** Faults that make sense. */
+function checkedFaults(faults: readonly string[]): readonly string[] {
+  for (const fault of faults) {
+    try {
+      checkFault(fault);
+    } catch (error) {
+      throw new UsageError(`Option --fault: ${(error as Error).message}`);
+    }
+  }
+  return faults;
+}
+
+function controlPath(given: string | undefined): string | undefined {
+  if (given?.startsWith('@') === true)
+    throw new UsageError(
+      `--control is the path of a socket file; the abstract socket ${given} would have no permissions`,
+    );
+  return given === undefined ? undefined : resolve(given);
 }
 
 function manyNamespaces(options: ServeNvmeOptions): NamespaceText[] {

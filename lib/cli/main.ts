@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: MIT
 import { bench } from './bench';
 import { bind, unbind } from './bind';
+import { control } from './control';
 import { closest } from '../closest';
 import { printHelp, type Command } from './command';
 import { devices } from './devices';
@@ -17,7 +18,7 @@ import { serveNvme } from './serve';
 import { bold, columnsOf, styleOf } from './style';
 import { packageVersion } from './version';
 
-const DOING: readonly Command[] = [info, bench, report, serveNvme, devices, bind, unbind];
+const DOING: readonly Command[] = [info, bench, report, serveNvme, control, devices, bind, unbind];
 const COMMANDS: readonly Command[] = [...DOING, ...helpCommands(DOING, overview, find)];
 
 /** What the program is, its commands, and what its exit status means. */

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 import type { Backend } from '../nvme/backends';
-import { NvmeControllerModel, type NvmeControllerOptions } from '../nvme/controller';
+import { NvmeControllerModel, type NvmeControllerOptions, type NvmeNamespaceInfo } from '../nvme/controller';
 import { type Server, serve, type SocketOwner } from '../server';
-import type { NamespaceText } from './namespace-text';
+import { nvmeControlCommands } from './control-commands';
+import { ControlServer } from './control-server';
+import { type NamespaceText, parseNamespace } from './namespace-text';
 import { openBackend } from './open-backend';
 import { UsageError } from './option-spec';
 import { complain } from './output';
@@ -17,6 +19,10 @@ export interface NvmeServerOptions {
   /** Milliseconds after which an idle client is disconnected when another waits. */
   readonly idleTimeout?: number | undefined;
   readonly namespaces: readonly NamespaceText[];
+  /** Faults to begin with. */
+  readonly faults?: readonly string[];
+  /** Where commands are taken while the controller is served: the path of a socket, with the permissions of the other one. */
+  readonly control?: string | undefined;
   /** What the controller is told beside its namespaces. What is undefined is as if it were not there. */
   readonly controller: {
     readonly [
@@ -32,6 +38,10 @@ export interface NvmeServerOptions {
 export interface NvmeServer {
   readonly socket: string;
   readonly model: NvmeControllerModel;
+  /** Adds a namespace that is written as in `--namespace`. Rejects with a UsageError when it makes no sense. */
+  addNamespace(text: string): Promise<NvmeNamespaceInfo>;
+  /** Removes a namespace. Rejects with what the model rejects with. */
+  removeNamespace(nsid: number): Promise<void>;
 }
 
 /** All controllers that this process serves. */
@@ -55,10 +65,8 @@ export async function startNvmeServers(wanted: readonly NvmeServerOptions[]): Pr
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
   };
   try {
-    const files = new Map<string, string>();
-    for (const options of wanted) {
-      made.push(await Controller.make(options, files));
-    }
+    const storage = new Storage();
+    for (const options of wanted) made.push(await Controller.make(options, storage));
     for (const controller of made) await controller.listen();
   } catch (error) {
     await close().catch(() => undefined); // What has failed first is what people have to know.
@@ -67,40 +75,61 @@ export async function startNvmeServers(wanted: readonly NvmeServerOptions[]): Pr
   return { servers: made, close };
 }
 
+/** Opens backends, none of them twice. */
+class Storage {
+  /** The sockets by the identities of the backends that are open. */
+  readonly #users = new Map<string, string>();
+
+  /** @throws UsageError when the data is that of another namespace; what opening throws */
+  async open({ backend }: NamespaceText, socket: string): Promise<Backend> {
+    const opened = await openBackend(backend);
+    const { identity } = opened;
+    if (identity === undefined) return opened;
+    const other = this.#users.get(identity);
+    if (other !== undefined) {
+      opened.close();
+      throw new UsageError(`${identity} is the data of two namespaces, at ${other} and at ${socket}`);
+    }
+    this.#users.set(identity, socket);
+    return opened;
+  }
+
+  /** The backend is closed, and may be opened again. */
+  closed({ identity }: Backend): void {
+    if (identity !== undefined) this.#users.delete(identity);
+  }
+}
+
 /** A controller, and its server once it listens. */
 class Controller implements NvmeServer {
   readonly socket: string;
   readonly model: NvmeControllerModel;
   readonly #options: NvmeServerOptions;
-  readonly #backends: readonly Backend[];
+  readonly #storage: Storage;
+  /** By namespace id. */
+  readonly #backends: Map<number, Backend>;
   #server: Server | undefined;
+  #control: ControlServer | undefined;
 
-  private constructor(options: NvmeServerOptions, backends: readonly Backend[], model: NvmeControllerModel) {
+  private constructor(
+    options: NvmeServerOptions,
+    storage: Storage,
+    backends: Map<number, Backend>,
+    model: NvmeControllerModel,
+  ) {
     this.socket = options.socket;
     this.model = model;
     this.#options = options;
+    this.#storage = storage;
     this.#backends = backends;
   }
 
-  /**
-   * Opens the backends.
-   * @param files the sockets by the identities of the backends that are open
-   */
-  static async make(options: NvmeServerOptions, files: Map<string, string>): Promise<Controller> {
+  /** Opens the backends. */
+  static async make(options: NvmeServerOptions, storage: Storage): Promise<Controller> {
     const { socket, namespaces } = options;
     const backends: Backend[] = [];
     try {
-      for (const { backend } of namespaces) {
-        const opened = await openBackend(backend);
-        backends.push(opened);
-        const { identity } = opened;
-        const other = identity === undefined ? undefined : files.get(identity);
-        if (other !== undefined)
-          throw new UsageError(
-            `${String(identity)} is the data of two namespaces, at ${other} and at ${socket}`,
-          );
-        if (identity !== undefined) files.set(identity, socket);
-      }
+      for (const namespace of namespaces) backends.push(await storage.open(namespace, socket));
       const given = Object.entries(options.controller).filter(([, value]) => value !== undefined);
       const model = new NvmeControllerModel({
         ...(Object.fromEntries(given) as NvmeControllerOptions),
@@ -113,15 +142,40 @@ class Controller implements NvmeServer {
         },
         onWarning: complain,
       });
-      return new Controller(options, backends, model);
+      for (const fault of options.faults ?? []) model.faults.add(fault);
+      return new Controller(options, storage, backendsById(model, namespaces, backends), model);
     } catch (error) {
       for (const backend of backends) backend.close();
       throw error;
     }
   }
 
+  async addNamespace(text: string): Promise<NvmeNamespaceInfo> {
+    const namespace = parseNamespace(text);
+    const backend = await this.#storage.open(namespace, this.socket);
+    try {
+      const info = this.model.addNamespace({ ...namespace, backend });
+      this.#backends.set(info.nsid, backend);
+      return info;
+    } catch (error) {
+      backend.close();
+      this.#storage.closed(backend);
+      throw error;
+    }
+  }
+
+  async removeNamespace(nsid: number): Promise<void> {
+    const backend = this.#backends.get(nsid);
+    try {
+      await this.model.removeNamespace(nsid);
+    } finally {
+      this.#backends.delete(nsid);
+      if (backend !== undefined) this.#storage.closed(backend);
+    }
+  }
+
   async listen(): Promise<void> {
-    const { socket, mode, owner, idleTimeout } = this.#options;
+    const { socket, mode, owner, idleTimeout, control } = this.#options;
     this.#server = await serve(socket, this.model, {
       ...(mode !== undefined && { mode }),
       ...(owner !== undefined && { owner }),
@@ -130,16 +184,32 @@ class Controller implements NvmeServer {
         complain(messageOf(error));
       },
     });
+    if (control !== undefined)
+      this.#control = new ControlServer(control, { mode, owner }, nvmeControlCommands(this));
   }
 
   async close(): Promise<void> {
+    this.#control?.close();
     await this.#server?.close();
     try {
-      if (this.#server !== undefined) await Promise.all(this.#backends.map((backend) => backend.flush()));
+      if (this.#server !== undefined) await this.model.flush();
     } finally {
       this.model.close();
     }
   }
+}
+
+/** The backends by the ids of their namespaces. Those without an id got the free ones, in their order. */
+function backendsById(
+  model: NvmeControllerModel,
+  namespaces: readonly NamespaceText[],
+  backends: readonly Backend[],
+): Map<number, Backend> {
+  const given = new Set(namespaces.map(({ nsid }) => nsid));
+  const free = model.namespaces.map(({ nsid }) => nsid).filter((nsid) => !given.has(nsid));
+  return new Map(
+    namespaces.map(({ nsid }, index) => [nsid ?? (free.shift() as number), backends[index] as Backend]),
+  );
 }
 
 function messageOf(error: unknown): string {

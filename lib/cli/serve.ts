@@ -36,9 +36,11 @@ export const serveNvme: Command = {
 async function serveControllers(options: readonly ServeNvmeOptions[]): Promise<void> {
   const wanted = options.map(controllerOptions);
   const metrics = metricsAddress(options);
-  const sockets = wanted.map(({ socket }) => socket);
+  const sockets = wanted.flatMap(({ socket, control }) =>
+    control === undefined ? [socket] : [socket, control],
+  );
   const twice = sockets.find((socket, index) => sockets.indexOf(socket) !== index);
-  if (twice !== undefined) throw new UsageError(`Two controllers cannot listen at ${twice}`);
+  if (twice !== undefined) throw new UsageError(`Two sockets cannot be at ${twice}`);
   await interruptible(async (signal) => {
     const running = await startNvmeServers(wanted);
     const tell = (): void => {
@@ -49,6 +51,9 @@ async function serveControllers(options: readonly ServeNvmeOptions[]): Promise<v
       watched = await serveMetrics(metrics, running);
       process.on('SIGUSR1', tell);
       for (const server of running.servers) print(introduction(server));
+      for (const { control } of wanted)
+        if (control !== undefined)
+          print(`Change it while it runs: vfio-user control ${shellWord(control)} help`);
       print('\nSIGUSR1 prints statistics. Ctrl-C ends it.');
       await aborted(signal);
     } finally {

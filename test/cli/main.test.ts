@@ -8,7 +8,8 @@ afterAll(() => {
   scratch.remove();
 });
 
-const COMMANDS = 'the commands are info, bench, report, serve nvme, devices, bind, unbind, completion, help';
+const COMMANDS =
+  'the commands are info, bench, report, serve nvme, control, devices, bind, unbind, completion, help';
 
 test.each(['--help', '-h'])('%s names the commands on stdout', async (option) => {
   const { stdout, ...rest } = await cli(scratch, option);
@@ -26,14 +27,22 @@ test.each(['--version', '-V'])('%s is that of the package', async (option) => {
   expect(await cli(scratch, option)).toEqual({ status: 0, signal: null, stdout: `${version}\n`, stderr: '' });
 });
 
-test.each(['info', 'bench', 'report', 'serve nvme', 'devices', 'bind', 'unbind', 'completion', 'help'])(
-  '%s --help shows its options, and does nothing',
-  async (command) => {
-    const { stdout, ...rest } = await cli(scratch, ...command.split(' '), '--no-such-option=1', '--help');
-    expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
-    expect(stdout.startsWith(`Usage: vfio-user ${command} `)).toBe(true);
-  },
-);
+test.each([
+  'info',
+  'bench',
+  'report',
+  'serve nvme',
+  'control',
+  'devices',
+  'bind',
+  'unbind',
+  'completion',
+  'help',
+])('%s --help shows its options, and does nothing', async (command) => {
+  const { stdout, ...rest } = await cli(scratch, ...command.split(' '), '--no-such-option=1', '--help');
+  expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
+  expect(stdout.startsWith(`Usage: vfio-user ${command} `)).toBe(true);
+});
 
 test.each([
   [[], `Missing command; ${COMMANDS}. --help tells more`],

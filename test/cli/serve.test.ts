@@ -319,11 +319,7 @@ describe('wrong usage', () => {
       ['--socket', 's', '--mdts', '2m'],
       "Option --mdts does not accept '2m'; it takes a size such as 512, 4k or 1m, from 4096 to 1048576 bytes",
     ],
-    [
-      'one socket for two controllers',
-      ['--socket', '@s', '--socket', '@s'],
-      'Two controllers cannot listen at @s',
-    ],
+    ['one socket for two controllers', ['--socket', '@s', '--socket', '@s'], 'Two sockets cannot be at @s'],
     [
       'metrics at two places',
       ['--socket', '@s', '--metrics', '1', '--socket', '@t', '--metrics', '2'],

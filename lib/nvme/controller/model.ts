@@ -118,6 +118,11 @@ export class NvmeControllerModel implements PciDeviceModel {
     return (await this.#namespaces.resize(nsid, size)).info;
   }
 
+  /** Makes durable what was written to all namespaces. Rejects with the error of a backend that cannot. */
+  flush(): Promise<void> {
+    return this.#namespaces.flush();
+  }
+
   /** Why the controller cannot go on (CSTS.CFS) until it is reset; null while it can. */
   get fault(): string | null {
     return this.#controller.fault;

@@ -3,4 +3,5 @@
 export type { DataAction, FaultSpec } from './fault';
 export type { FaultState } from './plan';
 export { Faults, act, isControllerAction, type FaultEffects } from './faults';
+export { parseFault as checkFault } from './parse';
 export { FaultPlan, type Strike } from './plan';
