@@ -56,16 +56,20 @@ export interface NvmeServers {
  * Serves emulated NVMe controllers from this process. Nothing is served before all of them are ready. Errors of single clients go to
  * stderr, a line each.
  *
+ * @param signal ends the wait for the servers of backends
  * @throws UsageError when a file is to be the data of two namespaces; what opening a backend, making a controller and listening throw
  */
-export async function startNvmeServers(wanted: readonly NvmeServerOptions[]): Promise<NvmeServers> {
+export async function startNvmeServers(
+  wanted: readonly NvmeServerOptions[],
+  signal?: AbortSignal,
+): Promise<NvmeServers> {
   const made: Controller[] = [];
   const close = async (): Promise<void> => {
     const ends = await Promise.allSettled(made.map((controller) => controller.close()));
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
   };
   try {
-    const storage = new Storage();
+    const storage = new Storage(signal);
     for (const options of wanted) made.push(await Controller.make(options, storage));
     for (const controller of made) await controller.listen();
   } catch (error) {
@@ -79,10 +83,15 @@ export async function startNvmeServers(wanted: readonly NvmeServerOptions[]): Pr
 class Storage {
   /** The sockets by the identities of the backends that are open. */
   readonly #users = new Map<string, string>();
+  readonly #signal: AbortSignal | undefined;
+
+  constructor(signal: AbortSignal | undefined) {
+    this.#signal = signal;
+  }
 
   /** @throws UsageError when the data is that of another namespace; what opening throws */
   async open({ backend }: NamespaceText, socket: string): Promise<Backend> {
-    const opened = await openBackend(backend);
+    const opened = await openBackend(backend, this.#signal);
     const { identity } = opened;
     if (identity === undefined) return opened;
     const other = this.#users.get(identity);

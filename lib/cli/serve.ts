@@ -42,7 +42,7 @@ async function serveControllers(options: readonly ServeNvmeOptions[]): Promise<v
   const twice = sockets.find((socket, index) => sockets.indexOf(socket) !== index);
   if (twice !== undefined) throw new UsageError(`Two sockets cannot be at ${twice}`);
   await interruptible(async (signal) => {
-    const running = await startNvmeServers(wanted);
+    const running = await startNvmeServers(wanted, signal);
     const tell = (): void => {
       print(statisticsText(running.servers));
     };
