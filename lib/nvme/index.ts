@@ -28,6 +28,7 @@ export {
   type SetFeatureOptions,
   type VectorHandler,
   type WriteRange,
+  type UnbufferedRange,
   type ZeroRange,
 } from './host';
 export {

@@ -179,9 +179,12 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
   async commandLimits(): Promise<CommandLimits> {
     if (this.#version < VERSION_2) return NO_LIMITS;
     if (this.#limits === undefined) {
-      const { wzsl, dmrl, dmrsl, dmsl } = await this.admin.identifyNvmController();
+      const { vsl, wzsl, wusl, dmrl, dmrsl, dmsl } = await this.admin.identifyNvmController();
+      const { minPageSize } = this.capabilities;
       this.#limits = {
-        zeroBytes: pagesLimit(wzsl, this.capabilities.minPageSize),
+        zeroBytes: pagesLimit(wzsl, minPageSize),
+        verifyBytes: pagesLimit(vsl, minPageSize),
+        uncorrectableBytes: pagesLimit(wusl, minPageSize),
         ranges: dmrl || NO_LIMITS.ranges,
         rangeBlocks: dmrsl || NO_LIMITS.rangeBlocks,
         blocks: Number(dmsl) || NO_LIMITS.blocks,

@@ -16,6 +16,7 @@ export {
   type BlockRange,
   type DataBuffer,
   type WriteRange,
+  type UnbufferedRange,
   type ZeroRange,
 } from './namespace';
 export { NvmeStatusError } from './nvme-error';

@@ -35,6 +35,9 @@ export interface WriteRange extends BlockRange {
   readonly forceUnitAccess?: boolean;
 }
 
+/** Which blocks {@link NvmeNamespace.verify} reads, and {@link NvmeNamespace.writeUncorrectable} makes unreadable. */
+export interface UnbufferedRange extends Omit<BlockRange, 'offset'> {}
+
 /** Which blocks {@link NvmeNamespace.writeZeroes} fills. */
 export interface ZeroRange extends Omit<WriteRange, 'offset'> {
   /** DEAC: the controller may deallocate the blocks, as long as they read as zeros. Default false. */
@@ -45,6 +48,10 @@ export interface ZeroRange extends Omit<WriteRange, 'offset'> {
 export interface CommandLimits {
   /** WZSL: bytes of Write Zeroes. */
   readonly zeroBytes: number;
+  /** VSL: bytes of Verify. */
+  readonly verifyBytes: number;
+  /** WUSL: bytes of Write Uncorrectable. */
+  readonly uncorrectableBytes: number;
   /** DMRL: ranges of Dataset Management. */
   readonly ranges: number;
   /** DMRSL: blocks of a range of Dataset Management. */
@@ -56,6 +63,8 @@ export interface CommandLimits {
 /** What the fields of the commands hold (NVM command set 1.0, 3.2.3). */
 export const NO_LIMITS: CommandLimits = {
   zeroBytes: Infinity,
+  verifyBytes: Infinity,
+  uncorrectableBytes: Infinity,
   ranges: 256,
   rangeBlocks: 0xffff_ffff,
   blocks: Infinity,
@@ -71,8 +80,8 @@ interface NamespaceOwner {
 
 /** A block count has 16 bits, and is 0's based (NVM command set 1.0, 3.2.4, CDW12). */
 const MOST_BLOCKS = 0x10000;
-/** Write Zeroes commands in flight together: they have no buffer that would bound their number. */
-const ZERO_COMMANDS = 64;
+/** Commands without data in flight together: they have no buffer that would bound their number. */
+const UNBUFFERED_COMMANDS = 64;
 /** Flags of CDW12 (NVM command set 1.0, 3.2.6 and 3.2.8). */
 const FORCE_UNIT_ACCESS = 0x4000_0000;
 const DEALLOCATE = 0x0200_0000;
@@ -135,17 +144,25 @@ export class NvmeNamespace {
    * Controller, bit 3).
    */
   async writeZeroes(range: ZeroRange): Promise<void> {
-    this.#checkRange(range);
     const { forceUnitAccess = false, deallocate = false } = range;
     const flags = (forceUnitAccess ? FORCE_UNIT_ACCESS : 0) | (deallocate ? DEALLOCATE : 0);
-    const { zeroBytes } = await this.#controller.commandLimits();
-    const most = Math.min(Math.floor(zeroBytes / this.blockSize), MOST_BLOCKS);
-    const queue = range.queue ?? (await this.#controller.defaultQueue());
-    const end = range.lba + range.blocks;
-    for (let lba = range.lba; lba < end; lba += most * ZERO_COMMANDS) {
-      const blocks = Math.min(most * ZERO_COMMANDS, end - lba);
-      await this.#submitParts(NvmOpcode.writeZeroes, 0, 0, { lba, blocks }, flags, queue, most);
-    }
+    await this.#withoutData(NvmOpcode.writeZeroes, range, flags, 'zeroBytes');
+  }
+
+  /**
+   * Has the controller check that it can read blocks, without giving them (NVM command set 1.0, 3.2.5). Rejects as {@link read} does.
+   * Controllers have it or not (`oncs` of Identify Controller, bit 7).
+   */
+  verify(range: UnbufferedRange): Promise<void> {
+    return this.#withoutData(NvmOpcode.verify, range, 0, 'verifyBytes');
+  }
+
+  /**
+   * Makes blocks unreadable until they are written again (NVM command set 1.0, 3.2.7): {@link read} rejects with an
+   * `NvmeStatusError` of type 2 and code 81h. Controllers have it or not (`oncs` of Identify Controller, bit 1).
+   */
+  writeUncorrectable(range: UnbufferedRange): Promise<void> {
+    return this.#withoutData(NvmOpcode.writeUncorrectable, range, 0, 'uncorrectableBytes');
   }
 
   /**
@@ -164,6 +181,24 @@ export class NvmeNamespace {
   async flush(queue?: IoQueue): Promise<void> {
     const target = queue ?? (await this.#controller.defaultQueue());
     await target.submit(NvmOpcode.flush, this.id, 0, 0, 0, 0);
+  }
+
+  /** @param limit what of the limits is for the command */
+  async #withoutData(
+    opcode: number,
+    range: UnbufferedRange,
+    flags: number,
+    limit: 'zeroBytes' | 'verifyBytes' | 'uncorrectableBytes',
+  ): Promise<void> {
+    this.#checkRange(range);
+    const bytes = (await this.#controller.commandLimits())[limit];
+    const most = Math.min(Math.floor(bytes / this.blockSize), MOST_BLOCKS);
+    const queue = range.queue ?? (await this.#controller.defaultQueue());
+    const end = range.lba + range.blocks;
+    for (let lba = range.lba; lba < end; lba += most * UNBUFFERED_COMMANDS) {
+      const blocks = Math.min(most * UNBUFFERED_COMMANDS, end - lba);
+      await this.#submitParts(opcode, 0, 0, { lba, blocks }, flags, queue, most);
+    }
   }
 
   #transfer(opcode: number, buffer: DataBuffer, range: BlockRange, flags: number): Promise<void> {

@@ -195,28 +195,6 @@ export const copyCdw12 = wordCodec({
 /** Bytes of a source range of Copy, format 0. */
 export const COPY_RANGE_BYTES = 32;
 
-/**
- * The data of Copy, format 0: 32 bytes a range, without protection information.
- * @throws RangeError when there are not 1 to 256 ranges, or one is not valid
- */
-export function encodeCopyRanges(ranges: readonly DatasetRange[]): Uint8Array {
-  if (ranges.length < 1 || ranges.length > 256) {
-    throw outOfRange(`${ranges.length} source ranges; Copy takes 1 to 256`);
-  }
-  const bytes = new Uint8Array(ranges.length * COPY_RANGE_BYTES);
-  const view = new DataView(bytes.buffer);
-  ranges.forEach(({ lba, blocks }, i) => {
-    if (!Number.isInteger(blocks) || blocks < 1 || blocks > 0x1_0000) {
-      throw outOfRange(`Source range ${i} has ${blocks} blocks; one takes 1 to 65536`);
-    }
-    if (!Number.isSafeInteger(lba) || lba < 0)
-      throw outOfRange(`Source range ${i} begins at the invalid block ${lba}`);
-    view.setBigUint64(i * COPY_RANGE_BYTES + 8, BigInt(lba), true);
-    view.setUint16(i * COPY_RANGE_BYTES + 16, blocks - 1, true);
-  });
-  return bytes;
-}
-
 /** Decodes the data of Copy, format 0. An LBA of 2^53 or more is rounded, and stays at or above 2^53. */
 export function decodeCopyRanges(bytes: Uint8Array): DatasetRange[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

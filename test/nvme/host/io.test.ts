@@ -6,7 +6,7 @@ import type { DmaMemory } from '../../../lib/pci';
 import { createBackend } from '../../../lib/nvme';
 import { NvmeAdmin, NvmeController, NvmeNamespace, type IoQueue } from '../../../lib/nvme/host';
 import { NO_LIMITS, type CommandLimits } from '../../../lib/nvme/host/namespace';
-import { decodeIdentifyController, type IdentifyNamespace } from '../../../lib/nvme/spec';
+import { NvmOpcode, decodeIdentifyController, type IdentifyNamespace } from '../../../lib/nvme/spec';
 import { atEnd } from '../../client/support';
 import { NAMESPACE_BYTES, attached, type World } from './support';
 
@@ -189,6 +189,25 @@ test('write zeroes, in parts of 65536 blocks', async () => {
   expect(bytes[0]).toBe(0);
 });
 
+test('blocks that are made unreadable are found by verify, and are readable once they are written', async () => {
+  const { ns, memory, bytes } = await setup(2 * MDTS);
+  bytes.fill(7);
+  await ns.write(memory, { lba: 0, blocks: 8 });
+  await ns.verify({ lba: 0, blocks: ns.blocks });
+  await ns.writeUncorrectable({ lba: 2, blocks: 2 });
+  const unreadable = { sct: 2, sc: 0x81 };
+  await expect(ns.verify({ lba: 0, blocks: 8 })).rejects.toMatchObject(unreadable);
+  await expect(ns.read(memory, { lba: 3, blocks: 1 })).rejects.toMatchObject(unreadable);
+  await ns.verify({ lba: 4, blocks: 4 });
+  await ns.write(memory, { lba: 2, blocks: 2 });
+  await ns.verify({ lba: 0, blocks: 8 });
+  for (const command of ['verify', 'writeUncorrectable'] as const) {
+    await expect(ns[command]({ lba: ns.blocks, blocks: 1 })).rejects.toMatchObject({
+      code: 'ERR_OUT_OF_RANGE',
+    });
+  }
+});
+
 describe('commands without data buffer', () => {
   /** A namespace of 2^40 blocks of 512 bytes, with these limits, and what is sent: LBA and blocks of each command. */
   function limited(limits: Partial<CommandLimits>) {
@@ -225,6 +244,13 @@ describe('commands without data buffer', () => {
     expect(mostInFlight()).toBe(64);
     expect(sent).toHaveLength(100);
     expect(sent.at(-1)).toBe('396+4');
+  });
+
+  test('verify and write uncorrectable have limits of their own', async () => {
+    const { sent, ns } = limited({ verifyBytes: 2 * BLOCK, uncorrectableBytes: 3 * BLOCK });
+    await ns.verify({ lba: 0, blocks: 4 });
+    await ns.writeUncorrectable({ lba: 0, blocks: 4 });
+    expect(sent).toEqual(['0+2', '2+2', '0+3', '3+1']);
   });
 
   test.each<[Partial<CommandLimits>, string[]]>([
@@ -266,7 +292,12 @@ describe('commands without data buffer', () => {
       jest.restoreAllMocks();
     });
     const { nvme, ns, model } = await setup();
-    expect(await nvme.commandLimits()).toEqual({ zeroBytes: 8192, ranges: 256, rangeBlocks: 7, blocks: 9 });
+    expect(await nvme.commandLimits()).toMatchObject({
+      zeroBytes: 8192,
+      ranges: 256,
+      rangeBlocks: 7,
+      blocks: 9,
+    });
     await ns.writeZeroes({ lba: 0, blocks: 17 });
     expect(model.statistics.otherCommands).toBe(2);
     expect(asked).toHaveBeenCalledTimes(1);
@@ -285,9 +316,22 @@ describe('commands without data buffer', () => {
 
 test('what the controller does not have is refused by it', async () => {
   const { nvme } = await setup();
-  const queue = await nvme.defaultQueue();
-  const reservationReport = 0x0e;
-  await expect(queue.submit(reservationReport, 1, 0, 0, 0, 0)).rejects.toMatchObject({ sct: 0, sc: 1 });
+  await using queue = await nvme.createIoQueue(4);
+  await expect(queue.submit(NvmOpcode.reservationReport, 1, 0, 0, 0, 0)).rejects.toMatchObject({
+    sct: 0,
+    sc: 1,
+    operation: 'Reservation Report',
+  });
+});
+
+test('deallocated blocks read as zeros', async () => {
+  const { ns, memory, bytes } = await setup(2 * MDTS);
+  bytes.fill(7);
+  await ns.write(memory, { lba: 0, blocks: 24 });
+  await ns.deallocate([{ lba: 8, blocks: 8 }]);
+  await ns.read(memory, { lba: 0, blocks: 24 });
+  const found = Array.from({ length: 24 }, (_, block) => bytes[block * BLOCK]);
+  expect(found).toEqual(Array(24).fill(7).fill(0, 8, 16));
 });
 
 test('a write with FUA is durable when it is done', async () => {
