@@ -99,6 +99,10 @@ describe("SPDK's test programs", () => {
     expect(code).toBe(0);
   });
 
+  testProgram('aer: the temperature passes its threshold', 'test/nvme/aer/aer', async (program) => {
+    expect((await run(program, '-g', '-T', '-r', address())).code).toBe(0);
+  });
+
   testProgram('hello_world', 'build/examples/hello_world', async (program) => {
     const { code, output } = await run(program, '-d', '256', '-g', '-r', address());
     expect(output).toContain('Hello world!');
