@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { Buffer } from 'node:buffer';
+import { readFileSync, readdirSync, readlinkSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 
 /** File types of a mode (inode(7)). */
 const Type = { directory: 0o040000, character: 0o020000, file: 0o100000, link: 0o120000 } as const;
@@ -15,6 +16,18 @@ export class CpioArchive {
   /** Adds a file at an absolute path, and the folders above it. */
   file(path: string, contents: Uint8Array | string, mode = 0o644): this {
     return this.#add(path, Type.file | mode, Buffer.from(contents));
+  }
+
+  /** Adds a folder of this machine, with what is in it, at an absolute path. */
+  tree(path: string, folder: string): this {
+    this.directory(path);
+    for (const entry of readdirSync(folder, { withFileTypes: true })) {
+      const [target, source] = [`${path}/${entry.name}`, join(folder, entry.name)];
+      if (entry.isDirectory()) this.tree(target, source);
+      else if (entry.isSymbolicLink()) this.link(target, readlinkSync(source));
+      else if (entry.isFile()) this.file(target, readFileSync(source), statSync(source).mode & 0o777);
+    }
+    return this;
   }
 
   link(path: string, target: string): this {

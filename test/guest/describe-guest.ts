@@ -38,8 +38,8 @@ export function describeGuest(title: string, scenario: Scenario): void {
         options: [...machine, ...(drive === null ? [] : ['-device', JSON.stringify(device)])],
         host: host?.(device) ?? {},
       });
-      trouble = await guest.run(5 * MINUTES);
-    }, 6 * MINUTES);
+      trouble = await guest.run(8 * MINUTES);
+    }, 9 * MINUTES);
 
     afterAll(async () => {
       await guest.close();

@@ -5,3 +5,8 @@ describeGuest('two processors', { script: 'drive' });
 describeGuest('one processor', { script: 'drive', processors: 1 });
 describeGuest('without MSI and MSI-X: its queues are polled', { script: 'drive', words: ['pci=nomsi'] });
 describeGuest('behind a virtio-iommu', { script: 'drive', machine: ['-device', 'virtio-iommu-pci'] });
+describeGuest('behind an intel-iommu', {
+  script: 'drive',
+  machine: ['-device', 'intel-iommu,caching-mode=on'],
+  words: ['intel_iommu=on'],
+});

@@ -26,6 +26,8 @@ export interface GuestOptions {
   readonly options: readonly string[];
   /** More words for the kernel. */
   readonly words?: readonly string[];
+  /** A folder of this machine that is in the guest too, as /host. */
+  readonly folder?: string;
   /** Processors; 2 when left out. */
   readonly processors?: number;
   /** Its kernel and its initramfs are two more drives, for kexec. */
@@ -105,11 +107,11 @@ export class Guest {
   }
 
   async #boot(): Promise<QemuMachine> {
-    const { script, options, words = [], processors = 2, kexec = false } = this.#options;
+    const { script, folder, options, words = [], processors = 2, kexec = false } = this.#options;
     const [line, initrd] = [this.#scratch.file('line'), this.#scratch.file('initrd')];
     await new Promise<void>((resolve) => this.#line.listen(line, resolve));
     copyFileSync(GUEST_IMAGE, initrd);
-    appendFileSync(initrd, ownFiles(script));
+    appendFileSync(initrd, ownFiles(script, folder));
     this.#machine = await QemuMachine.launch([
       ...memoryOptions(Memory.shared, MEGABYTES),
       ...['-cpu', 'max', '-smp', String(processors)],
@@ -151,12 +153,13 @@ export class Guest {
 }
 
 /** What is in the initramfs of this guest alone. */
-function ownFiles(script: string): Buffer {
-  return new CpioArchive()
+function ownFiles(script: string, folder: string | undefined): Buffer {
+  const archive = new CpioArchive()
     .file('/init', readFileSync(join(__dirname, 'init.sh')), 0o755)
     .file('/lib.sh', readFileSync(join(__dirname, 'lib.sh')))
-    .file('/run.sh', readFileSync(scriptFile(script)))
-    .finish();
+    .file('/run.sh', readFileSync(scriptFile(script)));
+  if (folder !== undefined) archive.tree('/host', folder);
+  return archive.finish();
 }
 
 /** A drive of QEMU's own that cannot be written. */

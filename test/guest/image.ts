@@ -4,25 +4,75 @@ import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { CpioArchive } from './cpio';
 
-/** What guest scripts use beside the commands of busybox, and the packages of Debian that have it. */
+/**
+ * What guest scripts and blktests use beside the commands of busybox, and the packages of Debian that have it. The names
+ * of programs are links to them where Debian has alternatives.
+ */
 export const TOOLS: Readonly<Record<string, readonly string[]>> = {
+  bash: ['bash'],
+  bc: ['bc'],
+  bsdextrautils: ['column', 'hexdump'],
   'busybox-static': ['busybox'],
   'btrfs-progs': ['btrfs', 'mkfs.btrfs'],
+  coreutils: [
+    ...[
+      'basename',
+      'cat',
+      'cp',
+      'cut',
+      'date',
+      'dd',
+      'dirname',
+      'expr',
+      'head',
+      'mktemp',
+      'mv',
+      'nproc',
+      'numfmt',
+      'od',
+    ],
+    ...[
+      'readlink',
+      'realpath',
+      'rm',
+      'seq',
+      'sort',
+      'stat',
+      'tail',
+      'tee',
+      'timeout',
+      'tr',
+      'truncate',
+      'uniq',
+      'wc',
+    ],
+  ],
+  diffutils: ['diff'],
   e2fsprogs: ['mkfs.ext4', 'e2fsck'],
+  fdisk: ['sfdisk'],
+  findutils: ['find', 'xargs'],
   fio: ['fio'],
+  gawk: ['gawk'],
+  grep: ['grep'],
+  gzip: ['gzip', 'zgrep'],
   'kexec-tools': ['kexec'],
   kmod: ['modprobe', 'kmod'],
+  'libc-bin': ['getconf'],
   'nvme-cli': ['nvme'],
+  parted: ['parted'],
   pciutils: ['lspci', 'setpci'],
-  'util-linux': ['blkdiscard', 'fstrim'],
-  xfsprogs: ['mkfs.xfs', 'xfs_repair'],
+  sed: ['sed'],
+  udev: ['udevadm'],
+  'util-linux': ['blkdiscard', 'blkzone', 'blockdev', 'findmnt', 'fstrim', 'losetup', 'lsblk', 'taskset'],
+  xfsprogs: ['mkfs.xfs', 'xfs_io', 'xfs_repair'],
 };
 
 /** Modules of the kernel that are loaded by guest scripts, or by init. */
 const MODULES = ['xfs', 'btrfs', 'vfio-pci', 'vfio_iommu_type1', 'virtio_blk', 'virtio_iommu'];
 
 const FOLDERS = ['usr/sbin', 'usr/bin'];
-const LIBRARIES = ['usr/lib/x86_64-linux-gnu', 'usr/lib/x86_64-linux-gnu/ceph', 'usr/lib'];
+/** Where libraries are; some programs name a folder of their own, which is not below this machine's root. */
+const LIBRARIES = ['', '/ceph', '/systemd'].map((folder) => `usr/lib/x86_64-linux-gnu${folder}`);
 const LOADER = 'usr/lib64/ld-linux-x86-64.so.2';
 
 /**
@@ -50,8 +100,7 @@ export function guestImage(root: string, modules: string | undefined): Buffer {
   archive.characterDevice('/dev/console', 5, 1).characterDevice('/dev/null', 1, 3);
   archive.file('/etc/passwd', 'root:x:0:0:root:/root:/bin/sh\n').file('/etc/group', 'root:x:0:\n');
   new Tools(root, archive).add(Object.values(TOOLS).flat());
-  const configuration = join(root, 'etc/mke2fs.conf');
-  if (existsSync(configuration)) archive.file('/etc/mke2fs.conf', readFileSync(configuration));
+  copy(join(root, 'etc/mke2fs.conf'), '/etc/mke2fs.conf', archive);
   if (modules !== undefined) addModules(root, modules, archive);
   return archive.finish();
 }
@@ -135,10 +184,14 @@ function addModules(root: string, folder: string, archive: CpioArchive): void {
   const files = new Set(MODULES.flatMap((name) => needs.get(moduleName(name)) ?? []));
   for (const file of files)
     archive.file(`/usr/lib/modules/${version}/${file}`, readFileSync(join(folder, file)));
-  for (const name of ['modules.builtin', 'modules.order']) {
-    if (existsSync(join(folder, name)))
-      archive.file(`/usr/lib/modules/${version}/${name}`, readFileSync(join(folder, name)));
-  }
+  for (const name of ['modules.builtin', 'modules.order'])
+    copy(join(folder, name), `/usr/lib/modules/${version}/${name}`, archive);
+  copy(join(base, 'boot', `config-${version}`), `/boot/config-${version}`, archive);
+}
+
+/** Adds a file that may be missing. */
+function copy(from: string, to: string, archive: CpioArchive): void {
+  if (existsSync(from)) archive.file(to, readFileSync(from));
 }
 
 function moduleName(path: string): string {

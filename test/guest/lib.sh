@@ -26,12 +26,12 @@ check() {
     report "skipped $name: $WHY_NOT"
     return
   fi
-  (set -e; "$@") >/run/said 2>&1 </dev/null
+  (set -ex; "$@") >/run/said 2>&1 </dev/null
   status=$?
   sed 's/^/  /' /run/said
   case $status in
     0) report "ok $name" ;;
-    77) report "skipped $name: $(tail -n 1 /run/said)" ;;
+    77) report "skipped $name: $(cat /run/why)" ;;
     *)
       tail -n 20 /run/said | sed 's/^/said /' >&3
       report "failed $name"
@@ -41,7 +41,7 @@ check() {
 
 # Ends a check that makes no sense here, and says why.
 skip() {
-  echo "$*"
+  echo "$*" >/run/why
   exit 77
 }
 

@@ -1,0 +1,5 @@
+// SPDX-License-Identifier: MIT
+import { describeGuest } from './describe-guest';
+
+// The registers are those of a device with a driver, which Linux lets nobody else map by default.
+describeGuest('nvme-cli', { script: 'nvme-cli', words: ['iomem=relaxed'] });
