@@ -2,7 +2,7 @@
 module.exports = {
   testEnvironment: 'node',
   roots: ['<rootDir>/test'],
-  testPathIgnorePatterns: ['<rootDir>/test/package/'],
+  testPathIgnorePatterns: ['<rootDir>/test/package/', '<rootDir>/test/guest/'],
   // Tests wait for processes more than they compute.
   maxWorkers: '100%',
   testMatch: ['**/*.test.ts'],

@@ -5,7 +5,7 @@ import { homedir } from 'node:os';
 import { join } from 'node:path';
 
 /** Outside of the repository: what is here stays from run to run, and may be removed at any time. */
-const CACHE = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'vfio-user-tools');
+export const CACHE = join(process.env['XDG_CACHE_HOME'] ?? join(homedir(), '.cache'), 'vfio-user-tools');
 
 /**
  * The directory of a package that only these scripts and the tests of the package need, which is fetched at first use:

@@ -22,7 +22,7 @@ import { until } from '../client/support';
 import { startCli, Scratch } from '../cli/run-cli';
 import { EduDevice } from '../server/edu-device';
 import { Qtest } from './qtest';
-import { Memory, QemuMachine, guestOptions, whyNoGuest, whyNoQemu } from './qemu-machine';
+import { Memory, QemuMachine, guestOptions, whyNoGuest, whyNoQemu } from '../support/qemu-machine';
 
 const MIB = 2 ** 20;
 const noQemu = whyNoQemu();

@@ -2,7 +2,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync } from 'node:fs';
-import { createInterface } from 'node:readline';
+import { Qmp } from './qmp';
 
 /** QEMU 10.1 or later (`qemu-system-x86_64`, or a script that executes it), from the environment. */
 const BINARY = process.env['QEMU_BINARY'];
@@ -58,58 +58,62 @@ export interface QemuPciDevice {
 const SLOT = 5;
 const MEGABYTES = 256;
 /** QEMU emulates the processor: hardware that virtualizes may not be there. */
-const MACHINE = ['-accel', 'tcg', '-nodefaults', '-no-user-config', '-display', 'none', '-qmp', 'stdio'];
+const MACHINE = [
+  ...['-accel', 'tcg,thread=multi', '-nodefaults', '-no-user-config'],
+  ...['-display', 'none', '-qmp', 'stdio'],
+];
 
-/** A QEMU that has a vfio-user device, and is talked to by QMP. */
+/** Options that give a machine its memory, one of {@link Memory}. */
+export function memoryOptions(memory: string, megabytes: number): string[] {
+  const size = `${megabytes}M`;
+  return ['-m', size, '-object', `${memory},id=mem,size=${size}`, '-machine', 'q35,memory-backend=mem'];
+}
+
+/** A QEMU that has vfio-user devices, and is talked to by QMP. */
 export class QemuMachine {
   /** What it has complained of. */
   stderr = '';
   /** Exit code; null when it was killed. */
   readonly ended: Promise<number | null>;
+  readonly qmp: Qmp;
   readonly #child: ChildProcess;
-  readonly #lines: AsyncIterator<string>;
 
   private constructor(options: readonly string[]) {
-    this.#child = spawn(BINARY ?? '', options, { stdio: 'pipe' });
-    this.#child.stderr?.on('data', (text: Buffer) => (this.stderr += text.toString()));
-    this.#lines = createInterface({ input: this.#child.stdout as NodeJS.ReadableStream })[
-      Symbol.asyncIterator
-    ]();
-    this.ended = once(this.#child, 'close').then(() => this.#child.exitCode);
+    const child = spawn(BINARY ?? '', options, { stdio: 'pipe' });
+    child.stderr.on('data', (text: Buffer) => (this.stderr += text.toString()));
+    this.qmp = new Qmp(child.stdout, child.stdin, () => this.stderr);
+    this.ended = once(child, 'close').then(() => child.exitCode);
+    this.#child = child;
   }
 
   /**
-   * Starts it.
+   * Starts it with a device.
    * @param socket of the device's server
    * @param memory one of {@link Memory}
    * @throws Error with what it said when it does not start, which is when the device is refused
    */
-  static async start(socket: string, memory: string, ...options: string[]): Promise<QemuMachine> {
-    const device = { driver: 'vfio-user-pci', addr: `0x${SLOT.toString(16)}`, socket: unix(socket) };
-    const size = `${MEGABYTES}M`;
-    const machine = new QemuMachine([
-      ...MACHINE,
-      ...['-m', size, '-object', `${memory},id=mem,size=${size}`, '-machine', 'q35,memory-backend=mem'],
+  static start(socket: string, memory: string, ...options: string[]): Promise<QemuMachine> {
+    return QemuMachine.launch([
+      ...memoryOptions(memory, MEGABYTES),
       // A virtual IOMMU must be there before the devices behind it.
       ...options,
-      ...['-device', JSON.stringify(device)],
+      ...['-device', JSON.stringify(vfioUserDevice(socket, { addr: `0x${SLOT.toString(16)}` }))],
     ]);
-    const { done } = await machine.#lines.next(); // the greeting
-    if (done === true) throw new Error(`QEMU does not start: ${machine.stderr}`);
-    await machine.execute('qmp_capabilities');
+  }
+
+  /**
+   * Starts it with these options.
+   * @throws Error with what it said when it does not start
+   */
+  static async launch(options: readonly string[]): Promise<QemuMachine> {
+    const machine = new QemuMachine([...MACHINE, ...options]);
+    await machine.qmp.ready();
     return machine;
   }
 
   /** Executes a command of QMP. */
-  async execute(command: string, args: object = {}): Promise<unknown> {
-    this.#child.stdin?.write(`${JSON.stringify({ execute: command, arguments: args })}\n`);
-    for (;;) {
-      const { value, done } = await this.#lines.next();
-      if (done === true) throw new Error(`QEMU ended at ${command}: ${this.stderr}`);
-      const answer = JSON.parse(value) as { return?: unknown; error?: { desc: string } };
-      if (answer.error !== undefined) throw new Error(`${command}: ${answer.error.desc}`);
-      if ('return' in answer) return answer.return; // others are events
-    }
+  execute(command: string, args: object = {}): Promise<unknown> {
+    return this.qmp.execute(command, args);
   }
 
   /** The device under test. */
@@ -150,6 +154,7 @@ export class QemuMachine {
   }
 }
 
-function unix(path: string): object {
-  return { type: 'unix', path };
+/** A device that is served at a socket, with more properties, as `-device` takes it in JSON and `device_add` by QMP. */
+export function vfioUserDevice(socket: string, properties: object = {}): object {
+  return { driver: 'vfio-user-pci', socket: { type: 'unix', path: socket }, ...properties };
 }
