@@ -23,29 +23,25 @@ const DRIVES = [
   ...[...backing('second'), '-device', 'nvme,drive=second,serial=SECOND,bus=slot2,addr=0.1'],
 ];
 
-const scenario = {
-  script: 'kernel-vfio',
-  files: nodeFiles(),
-  host: () => ({
-    unplug: (machine: { execute(command: string, args: object): Promise<unknown> }) =>
-      machine.execute('device_del', { id: 'plain-drive' }),
-  }),
-};
-
-describeGuest('the kernel’s VFIO behind an intel-iommu', {
-  ...scenario,
+const files = nodeFiles();
+const intel = {
+  files,
   machine: [
-    '-machine',
-    'kernel-irqchip=split',
-    '-device',
-    'intel-iommu,intremap=on,caching-mode=on',
+    ...['-machine', 'kernel-irqchip=split', '-device', 'intel-iommu,intremap=on,caching-mode=on'],
     ...DRIVES,
   ],
   words: ['intel_iommu=on', 'guest.drive=none'],
-});
+};
 
+describeGuest('the kernel’s VFIO behind an intel-iommu', { script: 'kernel-vfio', ...intel });
+describeGuest('the kernel’s VFIO, and a device that goes', {
+  script: 'kernel-vfio-loss',
+  ...intel,
+  host: () => ({ unplug: (machine) => machine.execute('device_del', { id: 'plain-drive' }) }),
+});
 describeGuest('the kernel’s VFIO behind a virtio-iommu, which has no interrupt remapping', {
-  ...scenario,
+  script: 'kernel-vfio',
+  files,
   machine: ['-device', 'virtio-iommu-pci', ...DRIVES],
   words: [
     'vfio_iommu_type1.allow_unsafe_interrupts=1',

@@ -35,6 +35,7 @@ export function nodeFiles(): Uint8Array {
     for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' }))
       if (/\.(js|json)$/.test(name) && statSync(join(folder, name)).isFile()) put(join(folder, name));
   archive.link('/app/lib', 'dist');
+  archive.file('/vfio.sh', readFileSync(join(__dirname, 'vfio.sh')));
   for (const path of PROGRAMS) {
     const { outputText } = ts.transpileModule(readFileSync(join(ROOT, path), 'utf8'), {
       compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2023 },

@@ -139,19 +139,6 @@ const PARTS: Readonly<Record<string, () => Promise<void>>> = {
     );
   },
 
-  /** A hot reset resets the other function of the slot too, which is of the same group. */
-  'hot-reset': async () => {
-    const device = await open(address);
-    const second = await open(other, { dma: device.dma });
-    await device.hotReset();
-    for (const one of [device, second]) {
-      await one.pci.enable({ memory: true });
-      ok((await (await one.region('bar0')).read32(8)) !== ONES);
-    }
-    await second.close();
-    await device.close();
-  },
-
   'no-hot-reset': async () => {
     await using device = await open(address);
     await rejects(device.hotReset(), {
