@@ -67,11 +67,14 @@ export function readRun(name: string, text: string): ComparedRun {
         rows.set(rowName(typeof jobName === 'string' ? jobName : '', direction, rows), row);
     }
   }
-  const own = jobs.flatMap((job) => list(field(field(job, 'vfio-user'), 'doubts')) ?? []);
+  const own = (key: string): readonly unknown[] =>
+    jobs.flatMap((job) => list(field(field(job, 'vfio-user'), key)) ?? []);
+  const doubts = own('doubts').filter((doubt): doubt is string => typeof doubt === 'string');
+  const gap = 'its server was away for a part of the run, which the figures have in them';
   return {
     name,
     rows,
-    doubts: own.filter((doubt): doubt is string => typeof doubt === 'string'),
+    doubts: own('gaps').length > 0 ? [...doubts, gap] : doubts,
     interrupted: field(field(report, 'vfio-user'), 'interrupted') === true,
   };
 }

@@ -55,6 +55,15 @@ export interface FioDirection {
   iops_samples: number;
 }
 
+/** A time in which the server was away, as `Gap`, in ms. */
+export interface FioGap {
+  at: number;
+  back: boolean;
+  away: number;
+  first_io: number | null;
+  resubmitted: number;
+}
+
 /** One job, or several reported as one. */
 export interface FioJob {
   jobname: string;
@@ -96,6 +105,8 @@ export interface FioJob {
     processor_share: number;
     /** Why the figures are not those of the device; empty when there is no doubt. */
     doubts: readonly string[];
+    /** When the server was away; empty when it was not. */
+    gaps: readonly FioGap[];
   };
   total_err?: number;
   first_error?: number;
@@ -149,6 +160,7 @@ const ERRNO: Readonly<Record<JobEnd['reason'], number>> = {
   stray: 71, // EPROTO
   stalled: 110, // ETIMEDOUT
   lost: 104, // ECONNRESET
+  replaced: 116, // ESTALE
 };
 const DEPTH_KEYS = ['1', '2', '4', '8', '16', '32', '>=64'] as const;
 const BATCH_KEYS = ['0', '4', '8', '16', '32', '64', '>=64'] as const;
@@ -179,7 +191,10 @@ export function fioReport(input: FioReportInput): FioReport {
   };
 }
 
-function fioJob({ name, options, result: job, doubts = [] }: ReportPart, input: FioReportInput): FioJob {
+function fioJob(
+  { name, options, result: job, doubts = [], gaps = [] }: ReportPart,
+  input: FioReportInput,
+): FioJob {
   const latency: LatencyContents = {
     percentiles: input.percentiles ?? FIO_PERCENTILES,
     bins: input.bins === true,
@@ -220,6 +235,13 @@ function fioJob({ name, options, result: job, doubts = [] }: ReportPart, input: 
       found_depths: job.foundDepths,
       processor_share: processorShare(jobTimes(job)),
       doubts,
+      gaps: gaps.map(({ atMs, back, awayMs, firstIoMs, resubmitted }) => ({
+        at: atMs,
+        back,
+        away: awayMs,
+        first_io: firstIoMs,
+        resubmitted,
+      })),
     },
     ...(job.errors > 0 ? { total_err: job.errors, first_error: EIO } : {}),
   };

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { gapTime } from './gap';
 import { html, type Markup } from './html';
 import { numberTable, page, remarkList, type Remark } from './html-page';
 import { jobTimes, processorShare } from './trust';
@@ -66,8 +67,9 @@ export function htmlReport(input: HtmlReportInput): string {
         <p>${parts.map(({ target }) => target).join(' · ')}</p>
         <p class="quiet">${timeText(started)}, measured for ${(all.runtimeMs / 1000).toFixed(1)} s</p>
       </header>
-      ${remarkList(input.remarks)} ${tiles(total)} ${resultTable(parts, total)} ${costTable(parts)}
-      ${charts(results, all.sampleMs)} ${percentileTable(results, total, input.percentiles ?? [])}
+      ${remarkList(input.remarks)} ${tiles(total)} ${resultTable(parts, total)} ${gapTable(parts)}
+      ${costTable(parts)} ${charts(results, all.sampleMs)}
+      ${percentileTable(results, total, input.percentiles ?? [])}
       <h2>Configuration</h2>
       ${factTable({ title: 'Options', rows: configuration(parts) })}
       <h2>Both ends</h2>
@@ -166,6 +168,26 @@ function resultTable(parts: readonly ReportPart[], total: DirectionResult): Mark
     'Results',
     ['', ...columns],
     rows.map(({ name, result }) => [name, ...cells(result)]),
+  );
+}
+
+/** When the servers were away. */
+function gapTable(parts: readonly ReportPart[]): Markup | '' {
+  const names = partNames(parts);
+  const rows = parts.flatMap(({ gaps = [] }, index) =>
+    gaps.map((gap) => [
+      parts.length > 1 ? `${names[index] ?? ''}, ${gapTime(gap)}` : gapTime(gap),
+      gap.back ? latencyText(gap.awayMs * 1e6) : `${latencyText(gap.awayMs * 1e6)}, not back`,
+      gap.firstIoMs === null ? NOTHING : latencyText(gap.firstIoMs * 1e6),
+      grouped(gap.resubmitted),
+    ]),
+  );
+  if (rows.length === 0) return '';
+  return numberTable(
+    'results',
+    'Gaps: the server was away',
+    ['', 'away for', 'first I/O after its return', 'I/Os sent again'],
+    rows,
   );
 }
 

@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-import { NVME_PAGE } from '../nvme/host/dma-arena';
 import type { QueueLoop } from '../nvme/host/queue-loop';
 import type { QueuePair } from '../nvme/host/queue-pair';
 import { NvmOpcode } from '../nvme/spec/opcodes';
-import { storePrp } from '../nvme/spec/prp';
-import { DATA_POINTER_WORDS, storeSglDataBlock } from '../nvme/spec/sgl';
+import { DATA_POINTER_WORDS } from '../nvme/spec/sgl';
 import { Psdt, SQE_WORDS, SqeWord } from '../nvme/spec/submission-entry';
-import { directionsOf, isMixed, isRandom, trims, trimsAndWrites, type Direction, type Job } from './job';
+import { directionsOf, isMixed, isRandom, trimsAndWrites, type Direction, type Job } from './job';
 import { SizeDraw, ioSizes } from './block-sizes';
+import { CommandUse } from './command-table';
+import { pointerSets } from './data-pointers';
 import {
   RandomSequence,
   SequentialSequence,
@@ -22,8 +22,6 @@ import type { Verification } from './verification';
 const ENTRY_WORDS = SQE_WORDS;
 const { cdw0: CDW0, cdw10: CDW10, cdw11: CDW11, cdw12: CDW12 } = SqeWord;
 
-/** What a command id is used for. */
-export const CommandUse = { free: 0, reading: 1, writing: 2, trimming: 3 } as const;
 const { reading: READING, writing: WRITING, trimming: TRIMMING } = CommandUse;
 
 /** {@link CommandUse} of each direction. */
@@ -33,8 +31,6 @@ const USE_OF: Readonly<Record<Direction, number>> = { read: READING, write: WRIT
 const FORCE_UNIT_ACCESS = 0x4000_0000;
 /** AD, deallocate, in command dword 11 of Dataset Management (NVM command set 1.0, 3.2.3, figure 37). */
 const DEALLOCATE = 4;
-/** Bytes of a range of Dataset Management (NVM command set 1.0, 3.2.3.1). */
-export const TRIM_RANGE_BYTES = 16;
 
 /** Entries that are prepared at least, so that one call of the queue loop does not end after a single completion. */
 const LEAST_PREPARED = 4;
@@ -50,50 +46,12 @@ export function queueEntries(depth: number, most: number): number {
   return Math.min(depth + 1 + Math.min(MOST_PREPARED, Math.max(LEAST_PREPARED, depth)), most);
 }
 
-/**
- * Where in its first page the data of a job begins, in bytes.
- *
- * Copying up to two pages is slowest between addresses that have the same offset in their page. SPDK's malloc bdev has
- * its blocks at the offsets of the namespace, and buffers in the middle of pages made 3 to 10 % more IOPS with it. With
- * PRPs such a buffer would need one more entry.
- */
-export function dataShift(blockSize: number, sgl: boolean): number {
-  return sgl && blockSize <= 2 * NVME_PAGE ? NVME_PAGE / 2 : 0;
-}
-
-/** The sizes of the data of a job's commands: a set of data pointers for each. The last one is that of trims, if there are any. */
-function transferSizes({ split, blockSize, workload }: Job): number[] {
-  const moves = directionsOf(workload).some((direction) => direction !== 'trim');
-  const sizes = moves ? ioSizes(workload, blockSize, split) : [];
-  return trims(workload) ? [...sizes, TRIM_RANGE_BYTES] : sizes;
-}
-
-/** Number of sets of data pointers that a job needs. */
-export function pointerSets(job: Job): number {
-  return transferSizes(job).length;
-}
-
-/**
- * Describes the data buffer of each command id by PRP1 and PRP2, or by an SGL descriptor, for each size that a transfer may
- * have. Buffers stay where they are, so this is done once. A smaller transfer uses the beginning of the same PRP list.
- *
- * @param memory the memory of the job; the PRP lists in it are filled
- * @param pointers takes {@link DATA_POINTER_WORDS} words for each command id and size
- */
-export function storeDataPointers(job: Job, memory: ArrayBuffer, pointers: Uint32Array): void {
-  const { depth, bufferBytes, iova, dataOffset, listOffset, sgl } = job;
-  const lists = new Uint32Array(memory);
-  const entry = new Uint32Array(SQE_WORDS);
-  transferSizes(job).forEach((bytes, set) => {
-    for (let cid = 0; cid < depth; cid++) {
-      const address = iova + dataOffset + cid * bufferBytes;
-      const list = listOffset + cid * NVME_PAGE;
-      if (sgl) storeSglDataBlock(entry, SqeWord.prp1Low, address, bytes);
-      else storePrp(entry, 0, address, bytes, NVME_PAGE, lists, list / 4, iova + list);
-      const pointer = entry.subarray(SqeWord.prp1Low, SqeWord.prp1Low + DATA_POINTER_WORDS);
-      pointers.set(pointer, (set * depth + cid) * DATA_POINTER_WORDS);
-    }
-  });
+/** An I/O that is prepared: what it does, at which block, and which of the sizes of the job's I/Os it has. */
+interface PreparedIo {
+  /** {@link CommandUse} */
+  readonly use: number;
+  readonly block: number;
+  readonly size: number;
 }
 
 /**
@@ -115,8 +73,8 @@ export class PreparedEntries {
   /** True when the blocks that were written are read back. */
   readingBack = false;
   readonly #job: Job;
-  readonly #queue: QueuePair;
-  readonly #loop: QueueLoop;
+  #queue: QueuePair;
+  #loop: QueueLoop;
   readonly #verification: Verification | null;
   readonly #readBlocks: BlockSequence;
   readonly #writeBlocks: BlockSequence;
@@ -174,12 +132,34 @@ export class PreparedEntries {
     this.block = new Float64Array(queue.entries);
     this.use = new Uint8Array(queue.entries);
     this.size = new Uint8Array(queue.entries);
-    const words = queue.submissions;
+    this.#clear();
+  }
+
+  /** Takes what is prepared out of the queue. */
+  take(): PreparedIo[] {
+    const taken = Array.from({ length: this.ready }, (_, index): PreparedIo => {
+      const slot = (this.#queue.tail + index) % this.#queue.entries;
+      const [use, block, size] = [this.use[slot], this.block[slot], this.size[slot]];
+      return { use, block, size } as PreparedIo;
+    });
+    this.ready = 0;
+    return taken;
+  }
+
+  /** Goes on in another queue of the same length, where nothing is prepared. */
+  attach(queue: QueuePair, loop: QueueLoop): void {
+    this.#queue = queue;
+    this.#loop = loop;
+    this.#clear();
+  }
+
+  /** Writes the words that all entries of the queue have in common. */
+  #clear(): void {
+    const words = this.#queue.submissions;
     words.fill(0);
-    loop.sets.fill(0);
-    for (let entry = 0; entry < queue.entries; entry++) {
-      words[entry * SQE_WORDS + SqeWord.nsid] = job.nsid;
-    }
+    this.#loop.sets.fill(0);
+    for (let entry = 0; entry < this.#queue.entries; entry++)
+      words[entry * SQE_WORDS + SqeWord.nsid] = this.#job.nsid;
   }
 
   /** Prepares entries until `count` of them are ready, or the limit of bytes is reached. */
@@ -228,21 +208,22 @@ export class PreparedEntries {
     if (count > this.ready) this.ready = count;
   }
 
-  /** Prepares the write that follows a trim. Nothing else may be prepared. */
-  prepareWrite(block: number, size: number): void {
-    const slot = this.#queue.tail;
+  /** Prepares a certain I/O behind those that are: the write that follows a trim, or one that was prepared or sent before. */
+  prepareIo(use: number, block: number, size: number): void {
+    const slot = (this.#queue.tail + this.ready) % this.#queue.entries;
     const at = slot * ENTRY_WORDS;
     const words = this.#queue.submissions;
     const lba = this.lbaOf(block);
-    words[at + CDW0] = this.#cdw0[WRITING] as number;
-    words[at + CDW10] = lba;
-    words[at + CDW11] = lba / 2 ** 32;
-    words[at + CDW12] = this.#cdw12[WRITING * this.sizes.length + size] as number;
-    this.#loop.sets[slot] = size * this.#setWords;
+    const trimming = use === TRIMMING;
+    words[at + CDW0] = this.#cdw0[use] as number;
+    words[at + CDW10] = trimming ? 0 : lba;
+    words[at + CDW11] = trimming ? DEALLOCATE : lba / 2 ** 32;
+    words[at + CDW12] = trimming ? 0 : (this.#cdw12[use * this.sizes.length + size] as number);
+    this.#loop.sets[slot] = trimming ? this.#rangeSet : size * this.#setWords;
     this.block[slot] = block;
     this.size[slot] = size;
-    this.use[slot] = WRITING;
-    this.ready = 1;
+    this.use[slot] = use;
+    this.ready++;
   }
 
   /** The first LBA of a block. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import type { FoundDepth } from './depth-search';
+import type { Gap } from './gap';
 import { HISTOGRAM_SLOTS, LatencyHistogram } from './histogram';
 import { DIRECTIONS } from './job';
 import { NO_SAMPLES, mergeSamples, type Samples } from './samples';
@@ -43,9 +44,11 @@ export interface JobEnd {
    * - `mismatch`: data that was read back is not what was written.
    * - `stray`: the device completed a command that was not in flight.
    * - `stalled`: the device stopped completing commands.
-   * - `lost`: the connection to the device ended.
+   * - `lost`: the connection to the device ended, and there was no other in time.
+   * - `replaced`: the server came back with another drive.
    */
-  readonly reason: 'running' | 'finished' | 'stopped' | 'failed' | 'mismatch' | 'stray' | 'stalled' | 'lost';
+  readonly reason:
+    'running' | 'finished' | 'stopped' | 'failed' | 'mismatch' | 'stray' | 'stalled' | 'lost' | 'replaced';
   /** What the device did: the rest of a sentence that begins with its name. Empty for `finished` and `stopped`. */
   readonly message: string;
 }
@@ -109,6 +112,8 @@ export interface ReportPart {
   readonly result: JobResult;
   /** Why the figures are not those of the device; see `doubts`. */
   readonly doubts?: readonly string[];
+  /** When the server was away, and came back or was waited for. */
+  readonly gaps?: readonly Gap[];
 }
 
 /** True for a job that did not end as it was meant to. */

@@ -1,13 +1,10 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
-import type { Doorbells } from '../nvme/host/doorbells';
-import type { QueueLoop } from '../nvme/host/queue-loop';
-import { NvmOpcode, nvmOpcodeName } from '../nvme/spec/opcodes';
-import { decodeStatus, statusText } from '../nvme/spec/status';
 import { DepthSearch } from './depth-search';
 import { LatencyHistogram } from './histogram';
 import { DIRECTIONS, writes, type Direction, type Job } from './job';
-import { JobQueue, type FailedCommand } from './job-queue';
+import { failedEnd, failureText, mismatchEnd, stalledEnd, strayEnd } from './job-end';
+import { JobQueue } from './job-queue';
 import {
   COUNT_SLOTS,
   depthSlot,
@@ -17,9 +14,11 @@ import {
   type JobResult,
 } from './job-result';
 import { JobState, Wish } from './job-state';
+import type { JobQueuePair } from './job-submissions';
+import { monotonicTime } from './monotonic';
 import { threadTimes, type SchedulerTimes } from './processors';
+import { RunSampler } from './run-sampler';
 import { NO_USAGE, threadUsage, usageBetween } from './thread-usage';
-import { DirectionSampler } from './samples';
 import { processorShare } from './trust';
 
 /**
@@ -33,14 +32,17 @@ const EARLY_END_MILLISECONDS = 10;
 const STALL_MILLISECONDS = 30_000;
 /** A wait after the run that takes longer is no part of the run: the processor time is taken before it. */
 const LONG_WAIT_MILLISECONDS = 100;
-/** A device that has completed nothing for so long at the end of its job has stopped, rather than being slow. */
-const SILENCE_MILLISECONDS = 1000;
-const ADVICE = 'look at its server, or wait longer with --timeout';
 
-/** How a slice of a run ended: with more to do, with nothing to do until a completion comes, or for good. */
-export type SliceEnd = 'busy' | 'quiet' | 'done';
+/**
+ * How a slice of a run ended: with more to do, with nothing to do until a completion comes, with a queue pair that is not used
+ * any more, or for good.
+ */
+export type SliceEnd = 'busy' | 'quiet' | 'paused' | 'done';
 
-/** The run of a job on its queue pair: its phases, the clock, the wishes from outside, and what comes of it. */
+/**
+ * The run of a job on its queue pair: its phases, the clock, the wishes from outside, and what comes of it. A job whose
+ * controller has gone pauses: it is attached to another queue pair, or ended without one.
+ */
 export class JobRun {
   readonly #job: Job;
   readonly #state: JobState;
@@ -62,36 +64,30 @@ export class JobRun {
   #readingBack = false;
   #begun = false;
   #done = false;
-  readonly #samplers = {
-    read: new DirectionSampler(),
-    write: new DirectionSampler(),
-    trim: new DirectionSampler(),
-  };
-  /** When the last sample was taken. */
-  #sampled = 0;
+  readonly #sampler: RunSampler;
+  /** When the queue pair was attached of which no I/O has completed yet; Infinity otherwise. */
+  #attached = Infinity;
   /** Looks for the number in flight that keeps a latency; null when there is none to keep. */
   readonly #search: DepthSearch | null;
   #sampledTimes: SchedulerTimes | undefined;
 
-  /**
-   * @param memory the memory of the job, mapped in this thread
-   * @param loop the loop that keeps the queue full. Default: the one in TypeScript
-   */
-  constructor(job: Job, memory: ArrayBuffer, doorbells: Doorbells, loop?: QueueLoop) {
+  /** @param memory the memory of the job, mapped in this thread */
+  constructor(job: Job, memory: ArrayBuffer, queue: JobQueuePair) {
     this.#job = job;
     this.#state = new JobState(job.state);
-    this.#queue = new JobQueue(job, memory, doorbells, loop);
+    this.#queue = new JobQueue(job, memory, queue);
+    this.#sampler = new RunSampler(job.sampleMs);
     this.#search = job.latencyTarget === null ? null : new DepthSearch(job.depth);
   }
 
   /** What was measured so far. */
   get result(): JobResult {
     const { depth } = this.#job;
-    const { batchCounts, failed, verification } = this.#queue;
+    const { tally, failed, verification } = this.#queue;
     const { verified = 0, mismatches = 0, firstMismatch } = verification ?? {};
     const depthCounts = new Float64Array(COUNT_SLOTS);
     const found = this.#search?.found;
-    depthCounts[depthSlot(found?.depth ?? depth)] = this.#count();
+    depthCounts[depthSlot(found?.depth ?? depth)] = tally.ios;
     return {
       jobs: 1,
       read: this.#direction('read'),
@@ -101,7 +97,7 @@ export class JobRun {
       runtimeMs: this.#elapsedMs,
       cpu: this.#cpu ?? usageBetween(this.#usageBefore, threadUsage()),
       depthCounts,
-      batchCounts,
+      batchCounts: tally.batchCounts,
       foundDepths: found === undefined ? [] : [found],
       errors: mismatches + (failed === undefined ? 0 : 1),
       firstError: firstMismatch ?? (failed === undefined ? undefined : failureText(failed)),
@@ -116,6 +112,35 @@ export class JobRun {
     return this.#queue.nextSubmission;
   }
 
+  /** Number of commands that were in flight when the job paused. */
+  get heldCount(): number {
+    return this.#queue.heldCount;
+  }
+
+  /** Goes on after a pause, with a queue pair of the controller that has come back. */
+  attach(queue: JobQueuePair): void {
+    this.#queue.attach(queue);
+    const { now } = this.#queue;
+    this.#passGap();
+    this.#lastProgress = this.#attached = now;
+    // What was in flight at the end of the run is waited for anew.
+    if (this.#over < Infinity) this.#over = now;
+    // Nothing new is sent in a run whose time ended in the gap.
+    if (now >= this.#deadline) this.#passDeadline();
+  }
+
+  /** Ends the job in a pause, as its controller does not come back, or is not waited for. */
+  endPaused(): void {
+    const queue = this.#queue;
+    queue.now = performance.now();
+    if (this.#state.wish !== Wish.abandon) {
+      queue.stop();
+      this.#endWorkload();
+    }
+    this.#passGap();
+    this.#finish();
+  }
+
   /**
    * Runs for up to `milliseconds`.
    *
@@ -125,7 +150,8 @@ export class JobRun {
     const queue = this.#queue;
     queue.now = performance.now();
     if (!this.#begun) this.#begin();
-    const until = queue.now + milliseconds;
+    // The first completion of a queue pair is looked at by itself: it ends a gap.
+    const until = this.#attached === Infinity ? queue.now + milliseconds : queue.now;
     for (;;) {
       if (queue.work(patience > 0) > 0) {
         this.#lastProgress = queue.now;
@@ -137,6 +163,7 @@ export class JobRun {
         if (queue.wanting) queue.send();
       }
       if (!this.#advance()) return this.#finish();
+      if (this.#state.paused) return this.#pause();
       const quiet = queue.now - this.#lastProgress >= patience;
       if (queue.now < until && !quiet) continue;
       this.#publish();
@@ -172,18 +199,36 @@ export class JobRun {
   /** Drops what was measured so far. */
   #beginMeasuring(): void {
     this.#cpu = undefined;
-    this.#measured = this.#sampled = this.#queue.now;
-    for (const direction of DIRECTIONS) this.#samplers[direction].reset();
+    this.#measured = this.#queue.now;
+    this.#state.measuredAt = monotonicTime(this.#measured);
+    this.#sampler.begin(this.#measured);
     this.#elapsedMs = 0;
-    this.#queue.forget();
+    this.#queue.tally.forget();
     this.#usageBefore = threadUsage();
     this.#sampledTimes = threadTimes();
+  }
+
+  #passGap(): void {
+    const { now, tally } = this.#queue;
+    if (this.#state.phase === 'run') this.#sampler.takeAfterGap(now, tally);
+  }
+
+  /** The controller has gone. What it has completed is taken; the rest waits for the next one. */
+  #pause(): SliceEnd {
+    if (this.#queue.hold() > 0 && !this.#readingBack) this.#elapsedMs = this.#queue.now - this.#measured;
+    this.#attached = Infinity;
+    this.#publish();
+    return 'paused';
   }
 
   /** Looks at the clock, at the wishes from outside, and at the end of a phase. False when the job is over. */
   #advance(): boolean {
     const queue = this.#queue;
     const { now } = queue;
+    if (this.#lastProgress > this.#attached) {
+      this.#state.firstIoAt = monotonicTime(this.#lastProgress);
+      this.#attached = Infinity;
+    }
     const { wish } = this.#state;
     if (wish === Wish.abandon || wish === Wish.giveUp || queue.stray >= 0) return false;
     if (wish === Wish.stop || wish === Wish.finish) {
@@ -238,7 +283,7 @@ export class JobRun {
   #judgeDepth(search: DepthSearch): void {
     const { ns, percentile } = this.#job.latencyTarget ?? { ns: 0, percentile: 100 };
     const all = new LatencyHistogram();
-    for (const direction of DIRECTIONS) all.merge(this.#latency(direction));
+    for (const direction of DIRECTIONS) all.merge(this.#queue.tally[direction]);
     // Half a bucket is what rounding may take.
     if (all.count > 0) search.judge(all.shareWithin(ns) * 100 >= percentile);
     if (search.found === undefined) this.#tryDepth(search);
@@ -275,39 +320,17 @@ export class JobRun {
   }
 
   #publish(): void {
-    const { now, readLatency, writeLatency, trimLatency } = this.#queue;
+    const { now, tally } = this.#queue;
     this.#state.publish({
-      reads: readLatency.count,
-      writes: writeLatency.count,
-      trims: trimLatency.count,
-      readBytes: this.#queue.bytes('read'),
-      writtenBytes: this.#queue.bytes('write'),
-      trimmedBytes: this.#queue.bytes('trim'),
+      reads: tally.read.count,
+      writes: tally.write.count,
+      trims: tally.trim.count,
+      readBytes: tally.bytes('read'),
+      writtenBytes: tally.bytes('write'),
+      trimmedBytes: tally.bytes('trim'),
       elapsedMs: this.#elapsedMs,
     });
-    if (this.#state.phase !== 'run') return;
-    // Samples keep to the intervals of the run. One that comes late stands for all the intervals that have passed.
-    const intervals = Math.floor((now - this.#measured) / this.#job.sampleMs) - this.#samplers.read.length;
-    if (intervals < 1) return;
-    for (const direction of DIRECTIONS)
-      this.#samplers[direction].take(
-        this.#latency(direction),
-        this.#queue.bytes(direction),
-        (now - this.#sampled) / 1000,
-        intervals,
-      );
-    this.#publishShare();
-    this.#sampled = now;
-  }
-
-  #latency(direction: Direction): LatencyHistogram {
-    const { readLatency, writeLatency, trimLatency } = this.#queue;
-    return { read: readLatency, write: writeLatency, trim: trimLatency }[direction];
-  }
-
-  /** I/Os of the measured run. */
-  #count(): number {
-    return DIRECTIONS.reduce((sum, direction) => sum + this.#latency(direction).count, 0);
+    if (this.#state.phase === 'run' && this.#sampler.take(now, tally)) this.#publishShare();
   }
 
   #publishShare(): void {
@@ -321,62 +344,26 @@ export class JobRun {
   }
 
   #direction(direction: Direction): DirectionResult {
-    const { count, data } = this.#latency(direction);
+    const { tally } = this.#queue;
+    const { count, data } = tally[direction];
     return {
       ios: count,
-      bytes: this.#queue.bytes(direction),
+      bytes: tally.bytes(direction),
       runtimeMs: count > 0 ? this.#elapsedMs : 0,
       latency: data,
-      samples: this.#samplers[direction].samples,
+      samples: this.#sampler.samples(direction),
     };
   }
 
   #end(): JobEnd {
-    const { failed, verification, stray } = this.#queue;
-    if (failed !== undefined) return { reason: 'failed', message: `failed ${failureText(failed)}` };
-    if (verification !== null && verification.mismatches > 0) {
-      const { mismatches, verified, firstMismatch = '' } = verification;
-      const blocks = `${mismatches} of ${verified} blocks read back`;
-      return {
-        reason: 'mismatch',
-        message: `did not keep what was written: ${blocks} differ; the first: ${firstMismatch}`,
-      };
-    }
-    if (stray >= 0) {
-      const { depth } = this.#job;
-      const why = stray < depth ? 'it was completed before, or never sent' : `the ids are 0 to ${depth - 1}`;
-      return {
-        reason: 'stray',
-        message: `completed command id ${stray}, which was not in flight: ${why}`,
-      };
-    }
+    const { failed, verification, stray, now, inFlight, idle } = this.#queue;
+    if (failed !== undefined) return failedEnd(failed);
+    if (verification !== null && verification.mismatches > 0) return mismatchEnd(verification);
+    if (stray >= 0) return strayEnd(stray, this.#job.depth);
     const { wish } = this.#state;
-    if (this.#done && wish !== Wish.abandon && !this.#queue.idle) return this.#stall();
+    if (this.#done && wish !== Wish.abandon && !idle) return stalledEnd(inFlight, now - this.#lastProgress);
     if (wish === Wish.abandon) return { reason: 'lost', message: 'went away during the run' };
     if (!this.#done) return { reason: 'running', message: '' };
     return { reason: wish === Wish.goOn || wish === Wish.finish ? 'finished' : 'stopped', message: '' };
   }
-
-  /** The job ended with commands in flight. */
-  #stall(): JobEnd {
-    const { now, inFlight } = this.#queue;
-    const silentMs = now - this.#lastProgress;
-    const message =
-      silentMs < SILENCE_MILLISECONDS
-        ? `had ${commands(inFlight)} in flight when the run was given up; ${ADVICE}`
-        : `stopped completing commands: none in ${(silentMs / 1000).toFixed(1)} s, with ${inFlight} in flight; ${ADVICE}`;
-    return { reason: 'stalled', message };
-  }
-}
-
-function commands(count: number): string {
-  return count === 1 ? '1 command' : `${count} commands`;
-}
-
-const OPCODES = { read: NvmOpcode.read, write: NvmOpcode.write, trim: NvmOpcode.datasetManagement } as const;
-
-function failureText({ status, direction, lba }: FailedCommand): string {
-  const { sct, sc } = decodeStatus(status);
-  const name = nvmOpcodeName(OPCODES[direction]);
-  return `${name} at LBA ${lba}: ${statusText(sct, sc)}`;
 }

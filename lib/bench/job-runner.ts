@@ -4,10 +4,15 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { EventFd, bindThread, duplicateFd } from '../native';
 import type { Doorbells } from '../nvme/host';
-import type { Job } from './job';
+import { ScriptQueueLoop } from '../nvme/host/queue-loop';
+import { QueuePair } from '../nvme/host/queue-pair';
+import type { Job, QueueLocation } from './job';
+import { pointerSets } from './data-pointers';
+import { MOST_PREPARED } from './job-entries';
 import type { JobResult } from './job-result';
-import { JobRun } from './job-run';
+import { JobRun, type SliceEnd } from './job-run';
 import { JobState } from './job-state';
+import type { JobQueuePair } from './job-submissions';
 
 /** How long a job runs before it looks at the wishes from outside, when completions keep it busy. */
 const SLICE_MILLISECONDS = 10;
@@ -21,71 +26,154 @@ const PATIENCE_MILLISECONDS = 1;
 /** How often a job that sleeps looks at the clock and at the wishes from outside, and whether an interrupt was lost. */
 const WATCH_MILLISECONDS = 50;
 
-/** What the thread of a job sends: what it has done so far, as often as that is asked for, and at the end its result. */
-export interface JobMessage {
-  readonly kind: 'snapshot' | 'result';
-  readonly result: JobResult;
+/** What the thread of a job sends to the thread that controls the run. */
+export type JobMessage =
+  /** What it has done so far, as often as that is asked for. */
+  | { readonly kind: 'snapshot'; readonly result: JobResult }
+  /** That it has paused, with so many commands in flight. The answer is a {@link QueueLocation}, or null. */
+  | { readonly kind: 'paused'; readonly held: number }
+  /** Its result, at the end. */
+  | { readonly kind: 'result'; readonly result: JobResult };
+
+/** What starts the thread of a job. */
+export interface JobStart {
+  readonly job: Job;
+  readonly location: QueueLocation;
 }
 
-/** Takes what a job has done so far. */
-export type SnapshotHandler = (result: JobResult) => void;
+/** Who controls a job. */
+export interface JobControl {
+  /** Takes what the job has done so far. */
+  snapshot(result: JobResult): void;
+  /**
+   * The job does not use its queue pair any more.
+   *
+   * @param held commands that were in flight
+   * @returns where to go on; null to end
+   */
+  next(held: number): Promise<QueueLocation | null>;
+}
+
+/** A queue pair that a thread can drive. */
+export interface OpenQueuePair extends JobQueuePair {
+  /** Unmaps what was mapped for it. */
+  close(): void;
+}
 
 /** Runs a job on a worker thread of its own, which needs mapped doorbells. */
-export function runInWorker(job: Job, onSnapshot: SnapshotHandler): Promise<JobResult> {
-  return new Promise((resolve, reject) => {
-    const worker = new Worker(join(__dirname, 'job-worker.js'), { workerData: job });
-    worker.on('message', ({ kind, result }: JobMessage) => {
-      if (kind === 'result') resolve(result);
-      else onSnapshot(result);
+export function runInWorker(start: JobStart, control: JobControl): Promise<JobResult> {
+  return new Promise((resolve, reject: (error: Error) => void) => {
+    const worker = new Worker(join(__dirname, 'job-worker.js'), { workerData: start });
+    worker.on('message', (message: JobMessage) => {
+      switch (message.kind) {
+        case 'snapshot':
+          control.snapshot(message.result);
+          break;
+        case 'paused':
+          control.next(message.held).then((location) => {
+            worker.postMessage(location);
+          }, reject);
+          break;
+        case 'result':
+          resolve(message.result);
+      }
     });
     worker.once('error', reject);
     worker.once('exit', (code) => {
-      reject(new Error(`the thread of job ${job.index} ended with code ${code} before it reported`));
+      reject(new Error(`the thread of job ${start.job.index} ended with code ${code} before it reported`));
     });
   });
 }
 
-/** Runs a job on this thread, between turns of its event loop: for doorbells that are written by message. */
-export async function runBetweenTurns(
-  job: Job,
+/**
+ * Runs a job on this thread, between turns of its event loop: for doorbells that are written by message.
+ *
+ * @param memory the memory of the job
+ * @param doorbells makes the doorbells of a connection
+ */
+export function runBetweenTurns(
+  { job, location }: JobStart,
   memory: ArrayBuffer,
-  doorbells: Doorbells,
-  onSnapshot: SnapshotHandler,
+  doorbells: () => Doorbells,
+  control: JobControl,
 ): Promise<JobResult> {
-  if (job.processors !== null) bindThread(job.processors);
-  const run = new JobRun(job, memory, doorbells);
-  const answer = answerer(run, job, onSnapshot);
-  if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd, answer);
-  else {
-    while (run.slice(TURN_MILLISECONDS, PATIENCE_MILLISECONDS) !== 'done') {
+  const open = ({ queue }: QueueLocation): OpenQueuePair => {
+    const access = doorbells();
+    const pair = new QueuePair(queue, memory, access);
+    const loop = new ScriptQueueLoop(pair, access, job.depth, pointerSets(job), MOST_PREPARED);
+    return { pair, loop, close: () => undefined };
+  };
+  return runJob({ job, location }, memory, open, control, async (run, answer) => {
+    for (;;) {
+      const end = run.slice(TURN_MILLISECONDS, PATIENCE_MILLISECONDS);
+      if (end === 'done' || end === 'paused') return end;
       answer();
       await turn();
     }
-  }
-  return run.result;
+  });
 }
 
 /** Runs a job on this thread, which has nothing else to do. */
-export async function runAlone(run: JobRun, job: Job, onSnapshot: SnapshotHandler): Promise<JobResult> {
+export function runAlone(
+  start: JobStart,
+  memory: ArrayBuffer,
+  open: (location: QueueLocation) => OpenQueuePair,
+  control: JobControl,
+): Promise<JobResult> {
+  const state = new JobState(start.job.state);
+  return runJob(start, memory, open, control, (run, answer) =>
+    Promise.resolve(runPolling(run, state, answer)),
+  );
+}
+
+/** How a job left its queue pair. */
+type Leaving = Extract<SliceEnd, 'paused' | 'done'>;
+
+/**
+ * Runs a job on one queue pair after the other, until it has ended.
+ *
+ * @param poll drives a job that polls, until it leaves its queue pair. It calls `answer` about every 10 ms
+ */
+async function runJob(
+  { job, location }: JobStart,
+  memory: ArrayBuffer,
+  open: (location: QueueLocation) => OpenQueuePair,
+  control: JobControl,
+  poll: (run: JobRun, answer: () => void) => Promise<Leaving>,
+): Promise<JobResult> {
   if (job.processors !== null) bindThread(job.processors);
-  const answer = answerer(run, job, onSnapshot);
-  if (job.interruptFd !== null) await runOnInterrupts(run, job, job.interruptFd, answer);
-  else runPolling(run, new JobState(job.state), answer);
-  return run.result;
-}
-
-/** A function that tells what the job has done so far, if somebody has asked. */
-function answerer(run: JobRun, job: Job, onSnapshot: SnapshotHandler): () => void {
   const state = new JobState(job.state);
-  return () => {
-    if (state.takeQuestion()) onSnapshot(run.result);
-  };
+  let queue = open(location);
+  try {
+    const run = new JobRun(job, memory, queue);
+    const answer = (): void => {
+      if (state.takeQuestion()) control.snapshot(run.result);
+    };
+    for (let at: QueueLocation | null = location; ;) {
+      const { interruptFd } = at;
+      const leaving = await (interruptFd === null
+        ? poll(run, answer)
+        : runOnInterrupts(run, job, interruptFd, answer));
+      if (leaving === 'done') return run.result;
+      queue.close();
+      control.snapshot(run.result);
+      at = await control.next(run.heldCount);
+      if (at === null) {
+        run.endPaused();
+        return run.result;
+      }
+      queue = open(at);
+      run.attach(queue);
+    }
+  } finally {
+    queue.close();
+  }
 }
 
-function runPolling(run: JobRun, state: JobState, answer: () => void): void {
+function runPolling(run: JobRun, state: JobState, answer: () => void): Leaving {
   for (;;) {
     const end = run.slice(SLICE_MILLISECONDS, PATIENCE_MILLISECONDS);
-    if (end === 'done') return;
+    if (end === 'done' || end === 'paused') return end;
     answer();
     if (end === 'quiet') state.rest();
   }
@@ -95,7 +183,7 @@ function runPolling(run: JobRun, state: JobState, answer: () => void): void {
  * Runs a job whose queue signals an eventfd, between turns of the event loop. A signal that comes between the last look at
  * the queue and the sleep is not lost: it stays in the counter of the eventfd.
  */
-function runOnInterrupts(run: JobRun, job: Job, fd: number, answer: () => void): Promise<void> {
+function runOnInterrupts(run: JobRun, job: Job, fd: number, answer: () => void): Promise<Leaving> {
   const patience = job.completion === 'interrupt' ? 0 : job.spinMicroseconds / 1000;
   // The descriptor belongs to the device, so a duplicate is watched.
   const event = EventFd.fromFd(duplicateFd(fd));
@@ -114,9 +202,9 @@ function runOnInterrupts(run: JobRun, job: Job, fd: number, answer: () => void):
         reject(error as Error);
         return;
       }
-      if (end === 'done') {
+      if (end === 'done' || end === 'paused') {
         stopWatching();
-        resolve();
+        resolve(end);
       } else if (end === 'busy') next = setImmediate(step);
       else if (run.nextSubmission < WATCH_MILLISECONDS) timer = setTimeout(step, run.nextSubmission);
     };

@@ -30,8 +30,11 @@ const TRIMS = 7;
 const READ_BYTES = 8;
 const WRITTEN_BYTES = 9;
 const TRIMMED_BYTES = 10;
-/** A 32-bit word beyond the others: whether a snapshot is asked for. */
+/** 32-bit words beyond the others: whether a snapshot is asked for, and whether the job is to pause. */
 const ASKED_WORD = 24;
+const PAUSE_WORD = 25;
+const MEASURED = 13;
+const FIRST_IO = 14;
 
 const REST_MILLISECONDS = 0.05;
 
@@ -81,6 +84,18 @@ export class JobState {
     return Atomics.exchange(this.#words, ASKED_WORD, 0) !== 0;
   }
 
+  /**
+   * Asks the job to leave its queue pair, whose controller has gone, or to go on with another one. What it was doing, and is
+   * wished to do, stays as it is.
+   */
+  set paused(paused: boolean) {
+    Atomics.store(this.#words, PAUSE_WORD, Number(paused));
+  }
+
+  get paused(): boolean {
+    return Atomics.load(this.#words, PAUSE_WORD) !== 0;
+  }
+
   /** Tells the job that the device is gone, so that it ends at once. */
   abandon(): void {
     Atomics.store(this.#words, WISH_WORD, Wish.abandon);
@@ -125,6 +140,24 @@ export class JobState {
       trimmedBytes: value(TRIMMED_BYTES),
       elapsedMs: value(ELAPSED),
     };
+  }
+
+  /** When the measured run of the job began, by the clock of all threads ({@link monotonicTime}). */
+  get measuredAt(): number {
+    return this.#values[MEASURED] ?? 0;
+  }
+
+  set measuredAt(milliseconds: number) {
+    this.#values[MEASURED] = milliseconds;
+  }
+
+  /** When the first I/O completed after the last pause, likewise; 0 before. */
+  get firstIoAt(): number {
+    return this.#values[FIRST_IO] ?? 0;
+  }
+
+  set firstIoAt(milliseconds: number) {
+    this.#values[FIRST_IO] = milliseconds;
   }
 
   /** Milliseconds from the end of the run until the job was done, in which it waited for what was in flight. */

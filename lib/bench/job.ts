@@ -111,7 +111,22 @@ export interface SharedFile {
   readonly size: number;
 }
 
-/** Everything that a thread needs to know to run one job. It is plain data, since it crosses to a worker thread. */
+/**
+ * Where a job finds its queue pair: another one each time that the controller has come back. It is plain data, since it crosses
+ * to a worker thread.
+ */
+export interface QueueLocation {
+  readonly queue: QueuePairPlacement;
+  /** The mapped doorbells; null when they can only be written by message. */
+  readonly doorbells: SharedFile | null;
+  /** The eventfd that the vector of the completion queue signals; null in mode `poll`. It stays the device's. */
+  readonly interruptFd: number | null;
+}
+
+/**
+ * Everything that a thread needs to know to run one job, but for the {@link QueueLocation}. It is plain data, since it crosses to
+ * a worker thread.
+ */
 export interface Job {
   /** Number of the job at its endpoint, from 0 on. */
   readonly index: number;
@@ -162,7 +177,6 @@ export interface Job {
   /** Block of the region at which a sequential workload begins. */
   readonly startBlock: number;
 
-  readonly queue: QueuePairPlacement;
   /** Memory that is shared with the device. It holds queues, data and PRP lists. */
   readonly memory: SharedFile;
   /** Address at which the device sees the first byte of {@link memory}. */
@@ -183,10 +197,6 @@ export interface Job {
   readonly completion: CompletionMode;
   /** How long mode `adaptive` polls before it sleeps, in microseconds. */
   readonly spinMicroseconds: number;
-  /** The eventfd that the vector of the completion queue signals; null in mode `poll`. */
-  readonly interruptFd: number | null;
-  /** The mapped doorbells; null when they can only be written by message. */
-  readonly doorbells: SharedFile | null;
   /** CAP.DSTRD */
   readonly dstrd: number;
   /** The memory of the job's `JobState`. */

@@ -37,12 +37,12 @@ const NAMES: Readonly<Record<Direction, string>> = { read: 'r', write: 'w', trim
 /**
  * One line in the style of fio: `Jobs: 1 (f=1): [r(1)][24.8%][r=20.5MiB/s][r=82 IOPS][eta 01m:31s]`. Directions that are not used
  * are left out. The letter is V while blocks are read back. When a job that polls lacks a processor, `[41% of a cpu]` comes before
- * the rates.
+ * the rates, and `[server away for 3s]` while jobs wait for a server that has gone.
  *
  * @internal Exported for its test.
  */
 export function formatLiveLine(progress: BenchmarkProgress, { groups }: DisplayedRun): string {
-  const { rates, part, secondsLeft, processorShare, phase } = progress;
+  const { rates, part, secondsLeft, processorShare, awaySeconds, phase } = progress;
   const verifying = phase === 'verify';
   const used = verifying
     ? (['read'] as const)
@@ -60,7 +60,8 @@ export function formatLiveLine(progress: BenchmarkProgress, { groups }: Displaye
   const percent = (Math.min(1, Math.max(0, part)) * 100).toFixed(1);
   const polls = groups.every(({ completion = 'poll' }) => completion === 'poll');
   const share = polls && isDoubtful(processorShare) ? `[${Math.round(processorShare * 100)}% of a cpu]` : '';
-  return `Jobs: ${jobs} (f=${jobs}): [${letters.join(',')}][${percent}%]${share}[${bandwidths.join(',')}][${iops.join(',')} IOPS][eta ${formatEta(secondsLeft)}]`;
+  const away = awaySeconds > 0 ? `[server away for ${Math.round(awaySeconds)}s]` : '';
+  return `Jobs: ${jobs} (f=${jobs}): [${letters.join(',')}][${percent}%]${share}${away}[${bandwidths.join(',')}][${iops.join(',')} IOPS][eta ${formatEta(secondsLeft)}]`;
 }
 
 /** Time left: `01m:31s`, `02h:00m:05s`, `1d:02h:00m:05s`. */

@@ -38,6 +38,11 @@ export class Pacing {
     this.#sincePause++;
   }
 
+  /** Passes over time in which nothing could be sent: it is not made up for. */
+  pass(milliseconds: number): void {
+    this.started += milliseconds;
+  }
+
   /** Begins a pause that was waited for. To be called when nothing is in flight. */
   drained(now: number): void {
     if (!this.#thinks || this.#sincePause < this.#pace.thinkIos) return;

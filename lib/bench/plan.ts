@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
-import { NvmeController, type CreatedQueuePair, type NvmeNamespace } from '../nvme/host';
+import { NvmeController, type NvmeNamespace } from '../nvme/host';
 import { NVME_PAGE } from '../nvme/host/dma-arena';
 import { CQE_BYTES, OptionalNvmCommands, SQE_BYTES } from '../nvme/spec';
 import type { Device } from '../pci';
 import { directionsOf, trims, type Distribution, type Job, type LatencyTarget } from './job';
-import { TRIM_RANGE_BYTES, dataShift, queueEntries } from './job-entries';
+import { TRIM_RANGE_BYTES, dataShift } from './data-pointers';
+import { queueEntries } from './job-entries';
 import { SAMPLE_MILLISECONDS } from './job-result';
 import { JOB_STATE_BYTES, JobState } from './job-state';
 import { endsWithRegion, sizesOf, timeoutOf, unitOf, type RunOptions, type WorkloadOptions } from './options';
@@ -18,11 +19,12 @@ const HUGE_PAGE = 2 << 20;
 /** Longer than a completion takes on most devices, and about what waking up costs. */
 const DEFAULT_SPIN_MICROSECONDS = 50;
 
-/** A job that is ready to run, with what the controlling thread holds of it. */
+/** A job that is ready to run, but for its queue pair. */
 export interface PlannedJob {
   readonly job: Job;
   readonly state: JobState;
-  readonly queue: CreatedQueuePair;
+  /** Entries of each of its queues. */
+  readonly entries: number;
 }
 
 /** Brings the controller of a device up, with memory for the jobs of these workloads. */
@@ -71,25 +73,22 @@ export function pickNamespace(controller: NvmeController, nsid: number | undefin
 }
 
 /**
- * Plans the jobs of a workload at a controller, and creates their queues.
+ * Plans the jobs of a workload at a controller.
  *
  * @param firstIndex number of the first of the jobs at its endpoint
  * @throws RangeError or TypeError for what this controller or namespace cannot do
  */
-export async function planJobs(
+export function planJobs(
   controller: NvmeController,
   namespace: NvmeNamespace,
   options: WorkloadOptions,
   run: RunOptions,
   firstIndex: number,
-): Promise<PlannedJob[]> {
+): PlannedJob[] {
   const { depth, runtime, completion = 'poll' } = options;
-  const { arena, doorbellArea, takesSgl, capabilities } = controller;
+  const { arena, takesSgl, capabilities } = controller;
   const shares = checkRegion(controller, namespace, options);
-  const planned: PlannedJob[] = [];
-  for (const [index, share] of shares.entries()) {
-    const entries = queueEntries(depth, capabilities.maxQueueEntries);
-    const queue = await controller.createQueuePair(entries, completion === 'poll' ? undefined : 'eventfd');
+  return shares.map((share, index) => {
     const state = new SharedArrayBuffer(JOB_STATE_BYTES);
     const job: Job = {
       index: firstIndex + index,
@@ -118,7 +117,6 @@ export async function planJobs(
       nsid: namespace.id,
       lbaSize: namespace.blockSize,
       ...share,
-      queue: queue.placement,
       memory: { fd: arena.memory.fd, offset: arena.memory.fdOffset, size: arena.memory.size },
       iova: arena.memory.iova,
       dataOffset: arena.allocate(dataBytes(options)).offset + dataShift(bufferBytes(options), takesSgl),
@@ -128,18 +126,11 @@ export async function planJobs(
       processors: options.processors ?? null,
       completion,
       spinMicroseconds: options.spinMicroseconds ?? DEFAULT_SPIN_MICROSECONDS,
-      interruptFd: queue.interruptFd ?? null,
-      doorbells: doorbellArea && {
-        fd: doorbellArea.fd,
-        offset: doorbellArea.fdOffset,
-        size: doorbellArea.size,
-      },
       dstrd: capabilities.dstrd,
       state,
     };
-    planned.push({ queue, job, state: new JobState(state) });
-  }
-  return planned;
+    return { job, state: new JobState(state), entries: queueEntries(depth, capabilities.maxQueueEntries) };
+  });
 }
 
 /** Each block once, where the run ends with the region and nothing else is asked for. */

@@ -16,6 +16,8 @@ export interface BenchmarkProgress {
   readonly bytes: number;
   /** Share of a processor that the job with the least of it got of late, 0 to 1. */
   readonly processorShare: number;
+  /** Seconds for which jobs have waited for a server that has gone; 0 when none does. */
+  readonly awaySeconds: number;
   /** The phase of the job that is furthest behind. */
   readonly phase: Exclude<JobPhase, 'done'>;
 }
@@ -39,6 +41,8 @@ export class ProgressWatch {
   readonly #timer: NodeJS.Timeout;
   #last: readonly (JobProgress | undefined)[] = [];
   #time = performance.now();
+  /** Since when jobs wait for a server, at the earliest; undefined when none does. */
+  #awaySince: number | undefined;
 
   /** @param listener called every {@link SAMPLE_MILLISECONDS} */
   constructor(
@@ -57,13 +61,14 @@ export class ProgressWatch {
 
   #progress(): BenchmarkProgress {
     const now = performance.now();
-    const seconds = (now - this.#time) / 1000;
+    const last = this.#time;
+    const seconds = (now - last) / 1000;
     this.#time = now;
     const progress = this.#jobs.map(({ state }) => state.progress);
     const since = progress.map((each, index) => {
-      const last = this.#last[index];
+      const before = this.#last[index];
       // The counters begin again at the end of the ramp.
-      return last !== undefined && countOf(each) < countOf(last) ? undefined : last;
+      return before !== undefined && countOf(each) < countOf(before) ? undefined : before;
     });
     this.#last = progress;
     const gained = (key: keyof JobProgress): number =>
@@ -74,6 +79,8 @@ export class ProgressWatch {
         return [direction, { iops: gained(ios), bandwidth: gained(bytes) }];
       }),
     ) as Record<Direction, Rate>;
+    const away = this.#jobs.some(({ state }) => state.paused && state.phase !== 'done');
+    this.#awaySince = away ? (this.#awaySince ?? last) : undefined;
     const phases = this.#jobs.map(({ state }) => state.phase);
     const phase = (['ramp', 'run', 'verify'] as const).find((one) => phases.includes(one)) ?? 'run';
     const iops = sum(DIRECTIONS.map((direction) => rates[direction].iops));
@@ -84,6 +91,7 @@ export class ProgressWatch {
       elapsedMs,
       ios: sum(progress.map(countOf)),
       bytes: sum(progress.map((each) => each.readBytes + each.writtenBytes + each.trimmedBytes)),
+      awaySeconds: (now - (this.#awaySince ?? now)) / 1000,
       processorShare: Math.min(1, ...this.#jobs.map(({ state }) => state.processorShare)),
       phase,
     };

@@ -36,8 +36,11 @@ export class StatusWatch {
   /** Takes the snapshot of a job that was asked for it. */
   take(job: PlannedJob, result: JobResult): void {
     this.#results.set(job, result);
-    this.#asked.delete(job);
-    if (this.#asked.size > 0) return;
+    // One that nobody asked for comes when a job pauses.
+    if (this.#asked.delete(job) && this.#asked.size === 0) this.#tellAll();
+  }
+
+  #tellAll(): void {
     this.#tell(this.#parts.map((jobs) => jobs.flatMap((each) => this.#results.get(each) ?? [])));
   }
 
@@ -48,11 +51,12 @@ export class StatusWatch {
   }
 
   #ask(): void {
-    // Those that have ended have told their result; those that do not answer are asked again.
-    for (const job of this.#parts.flat()) {
-      if (job.state.phase === 'done') continue;
+    // Those that have ended or paused have told their result; those that do not answer are asked again.
+    const running = this.#parts.flat().filter(({ state }) => state.phase !== 'done' && !state.paused);
+    for (const job of running) {
       this.#asked.add(job);
       job.state.ask();
     }
+    if (running.length === 0 && this.#results.size > 0) this.#tellAll();
   }
 }

@@ -271,6 +271,19 @@ export const RUN_OPTIONS = {
     parse: parseAddresses,
     help: 'Lets a workload write or trim real hardware, whose PCI address is repeated here. For the command line alone.',
   },
+  reconnect: {
+    type: 'boolean',
+    group: RUN,
+    help: 'When the server of an endpoint goes away, wait until it is started again, and go on. The report lists the gaps; time in them counts.',
+  },
+  'reconnect-timeout': {
+    type: 'duration',
+    group: RUN,
+    default: '60',
+    min: 0.001,
+    max: DAY,
+    help: 'How long to wait for a server that has gone.',
+  },
   demo: {
     type: 'boolean',
     group: RUN,

@@ -34,6 +34,8 @@ export interface BenchPlan {
   /** Milliseconds. */
   readonly connectTimeout: number;
   readonly timeout: number;
+  /** How long a server that has gone is waited for; undefined when it is not. */
+  readonly reconnectTimeout: number | undefined;
   readonly output: OutputValues;
   /** The options of run and output that were given, on the command line or for all jobs of a file. */
   readonly given: GivenOptions;
@@ -79,12 +81,14 @@ export function planBench(positionals: readonly string[], given: GivenOptions): 
   const runValues = run.values as RunValues;
   checkRun(jobs, runValues);
   checkRealDevices(endpoints.all, jobs, runValues['i-know-this-destroys-data-on'] ?? []);
+  checkReconnect(jobs, runValues, run.given, endpoints.all);
   return {
     endpoints: endpoints.all,
     jobs,
     run: runOptions(runValues, run.given),
     connectTimeout: runValues['connect-timeout'] * 1000,
     timeout: runValues.timeout * 1000,
+    reconnectTimeout: runValues.reconnect ? runValues['reconnect-timeout'] * 1000 : undefined,
     output: output.values as OutputValues,
     given: new Map([...run.given, ...output.given]),
   };
@@ -209,5 +213,31 @@ function checkRun(jobs: readonly BenchJob[], { steadystate }: RunValues): void {
   if (jobs.length > 1)
     throw new UsageError(
       `[${verifying.name}] verifies what it writes, which other jobs would overwrite; put it into a file of its own`,
+    );
+}
+
+/** What cannot be together with waiting for servers. */
+function checkReconnect(
+  jobs: readonly BenchJob[],
+  { reconnect }: RunValues,
+  given: GivenOptions,
+  endpoints: readonly string[],
+): void {
+  if (!reconnect) {
+    if (given.has('reconnect-timeout')) throw new UsageError('--reconnect-timeout goes with --reconnect');
+    return;
+  }
+  if (endpoints.length === 0)
+    throw new UsageError(
+      '--reconnect waits for a server that somebody starts again; name its endpoint, as the controller that bench starts by itself ends with it',
+    );
+  const real = endpoints.find(isPciAddress);
+  if (real !== undefined)
+    throw new UsageError(
+      `--reconnect waits for a server, and ${real} is a device of this machine; leave it out`,
+    );
+  if (jobs.some(({ options }) => options.latencyTarget !== undefined))
+    throw new UsageError(
+      '--reconnect and --latency_target contradict each other: the search would take a gap for latency; leave one out',
     );
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { gapTexts } from '../bench/gap';
 import type { Remark } from '../bench/html-page';
 import { allDirections, bandwidth, iops, mergeResults } from '../bench/job-result';
 import { formatBandwidth, formatCount } from '../bench/units';
@@ -21,6 +22,7 @@ export function remarks(run: FinishedRun): Remark[] {
       ? []
       : [{ kind: 'bad', heading: 'Failed', text: printable(failure.message) } as const]),
     ...verification(run),
+    ...parts.flatMap((part) => gapTexts(part.gaps ?? []).map((text) => of(parts, part, GAP, text))),
     ...parts.flatMap((part) => part.doubts?.map((text) => of(parts, part, DOUBT, text)) ?? []),
     ...parts.flatMap((part) => missedRate(parts, part)),
     ...parts.flatMap((part) => foundDepth(parts, part)),
@@ -29,6 +31,7 @@ export function remarks(run: FinishedRun): Remark[] {
   ];
 }
 
+const GAP = { kind: 'warning', heading: 'Gap' } as const;
 const DOUBT = { kind: 'warning', heading: 'Do not trust these figures' } as const;
 
 /** A remark about a part, which is named where there are several. */

@@ -98,11 +98,8 @@ async function run(
 ): Promise<void> {
   const devices: EndpointDevice[] = [];
   try {
-    const { connectTimeout, jobs } = plan;
-    const messageTimeout = plan.timeout;
-    const timeouts = { connectTimeout, messageTimeout, quiesceTimeout: messageTimeout };
-    for (const endpoint of endpoints)
-      devices.push(await openEndpoint(endpoint, { ...timeouts, signal: signals.signal }));
+    const { jobs } = plan;
+    for (const endpoint of endpoints) devices.push(await open(endpoint, plan, signals.signal));
     const workloads = jobs.map(({ options }) => options);
     const line = new LiveLine(process.stderr, {
       groups: workloads.map(({ workload, completion, jobs: count, endpoints: at }) => ({
@@ -127,6 +124,7 @@ async function run(
           result: mergeResults(part.jobs),
           jobs: part.jobs,
           doubts: part.doubts,
+          gaps: part.gaps,
           device: part.target,
           wanted: wantedRate(job),
         };
@@ -157,6 +155,27 @@ async function run(
     output.write(finished(result));
   } finally {
     await Promise.all(devices.map((device) => device.close()));
+  }
+}
+
+/** Delays between attempts to come back, in milliseconds: short, so that a gap is measured, and not the wait for the next attempt. */
+const RECONNECT_DELAYS = { firstDelay: 10, longestDelay: 100 };
+
+/** Connects to an endpoint. Once connected, the signal does nothing: what was measured is to be told first. */
+async function open(endpoint: string, plan: BenchPlan, signal: AbortSignal): Promise<EndpointDevice> {
+  const { connectTimeout, timeout, reconnectTimeout: deadline } = plan;
+  const timeouts = { connectTimeout, messageTimeout: timeout, quiesceTimeout: timeout };
+  const reconnect = deadline === undefined ? false : { ...RECONNECT_DELAYS, deadline };
+  const connecting = new AbortController();
+  const onAbort = (): void => {
+    connecting.abort(signal.reason);
+  };
+  signal.addEventListener('abort', onAbort);
+  try {
+    signal.throwIfAborted();
+    return await openEndpoint(endpoint, { ...timeouts, reconnect, signal: connecting.signal });
+  } finally {
+    signal.removeEventListener('abort', onAbort);
   }
 }
 

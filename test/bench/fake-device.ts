@@ -1,9 +1,14 @@
 // SPDX-License-Identifier: MIT
 import type { Job, Pace } from '../../lib/bench/job';
-import { queueEntries } from '../../lib/bench/job-entries';
+import { pointerSets } from '../../lib/bench/data-pointers';
+import { MOST_PREPARED, queueEntries } from '../../lib/bench/job-entries';
 import type { JobResult } from '../../lib/bench/job-result';
 import { JobRun } from '../../lib/bench/job-run';
 import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
+import type { JobQueuePair } from '../../lib/bench/job-submissions';
+import type { Doorbells } from '../../lib/nvme/host/doorbells';
+import { ScriptQueueLoop, type QueueLoop } from '../../lib/nvme/host/queue-loop';
+import { QueuePair, type QueuePairPlacement } from '../../lib/nvme/host/queue-pair';
 
 const DATASET_MANAGEMENT = 0x09;
 
@@ -34,7 +39,7 @@ export const PACE: Pace = { iops: Infinity, bandwidth: Infinity, thinkMs: 0, thi
 export class FakeDevice {
   readonly memory: ArrayBuffer;
   readonly log: Io[] = [];
-  readonly disk = new Uint8Array(0x20_0000);
+  readonly disk: Uint8Array<ArrayBuffer>;
   /** Most commands that were in flight at once. */
   deepest = 0;
   /** Status of a command; undefined to leave it without an answer. */
@@ -43,23 +48,28 @@ export class FakeDevice {
   redirect: (lba: number) => number = (lba) => lba;
   /** Commands are kept until so many are there. */
   hold = 1;
-  readonly #job: Job;
+  readonly #queue: QueuePairPlacement;
   readonly #words: Uint32Array;
   readonly #kept: Io[] = [];
   #head = 0;
   #completed = 0;
 
-  constructor(job: Job, memory = new ArrayBuffer(MEMORY_BYTES)) {
-    this.#job = job;
+  constructor(
+    queue: QueuePairPlacement,
+    memory = new ArrayBuffer(MEMORY_BYTES),
+    disk = new Uint8Array(0x20_0000),
+  ) {
+    this.#queue = queue;
     this.memory = memory;
+    this.disk = disk;
     this.#words = new Uint32Array(memory);
   }
 
   readonly head = (): void => undefined;
 
   tail(_queueId: number, value: number): void {
-    for (; this.#head !== value; this.#head = (this.#head + 1) % this.#job.queue.entries) {
-      const at = (this.#job.queue.submissionOffset + this.#head * 64) / 4;
+    for (; this.#head !== value; this.#head = (this.#head + 1) % this.#queue.entries) {
+      const at = (this.#queue.submissionOffset + this.#head * 64) / 4;
       const word = (index: number): number => this.#words[at + index]!;
       const io = {
         cid: word(0) >>> 16,
@@ -87,7 +97,7 @@ export class FakeDevice {
 
   /** NVMe base 2.0, 3.3.3.2: dword 3 has the command id, the phase tag in bit 16, the status from bit 17. */
   complete(cid: number, status = 0): void {
-    const { entries, completionOffset } = this.#job.queue;
+    const { entries, completionOffset } = this.#queue;
     const phase = 1 - (Math.floor(this.#completed / entries) % 2);
     const at = (completionOffset + (this.#completed++ % entries) * 16) / 4;
     this.#words[at + 3] = ((status << 17) | (phase << 16) | cid) >>> 0;
@@ -170,7 +180,6 @@ export function world(changes: Partial<Job> = {}, way: 'loop' | 'each turn' = 'l
     firstLba: 80,
     ioBlocks: 64,
     startBlock: 0,
-    queue: { id: 1, entries, submissionOffset: 0, completionOffset: 0x8000 },
     memory: { fd: -1, offset: 0, size: 0 },
     iova: BASE,
     dataOffset: DATA,
@@ -179,15 +188,32 @@ export function world(changes: Partial<Job> = {}, way: 'loop' | 'each turn' = 'l
     listOffset: LISTS,
     completion: 'poll',
     spinMicroseconds: 0,
-    interruptFd: null,
-    doorbells: null,
     dstrd: 0,
     state: new SharedArrayBuffer(JOB_STATE_BYTES),
     ...changes,
   };
-  const device = new FakeDevice(job);
-  const run = new JobRun(job, device.memory, device);
-  return { job, device, run, state: new JobState(job.state) };
+  const queue = { id: 1, entries, submissionOffset: 0, completionOffset: 0x8000 };
+  const device = new FakeDevice(queue);
+  const run = new JobRun(job, device.memory, queuePair(job, queue, device));
+  return { job, queue, device, run, state: new JobState(job.state) };
+}
+
+/**
+ * The queue pair of a job.
+ *
+ * @param loop what keeps it full. Default: the loop in TypeScript
+ */
+export function queuePair(
+  job: Job,
+  queue: QueuePairPlacement,
+  device: FakeDevice,
+  { doorbells = device, loop }: { doorbells?: Doorbells; loop?: QueueLoop } = {},
+): JobQueuePair {
+  const pair = new QueuePair(queue, device.memory, doorbells);
+  return {
+    pair,
+    loop: loop ?? new ScriptQueueLoop(pair, doorbells, job.depth, pointerSets(job), MOST_PREPARED),
+  };
 }
 
 /** Runs a job to its end, which must come. */

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** Data pointers in the submission entries of a job. */
-import { dataShift } from '../../lib/bench/job-entries';
+import { dataShift } from '../../lib/bench/data-pointers';
 import { BASE, DATA, LISTS, finish, world } from './fake-device';
 
 /** PSDT and words 6 to 9 of the entry of each command id. */

@@ -8,7 +8,7 @@ import { JobRun } from '../../lib/bench/job-run';
 import { Mapping, createSharedMemory } from '../../lib/native';
 import { MappedDoorbells } from '../../lib/nvme/host/doorbells';
 import { NativeQueueLoop } from '../../lib/nvme/host/native-queue-loop';
-import { FakeDevice, MEMORY_BYTES, failure, finish, stray, world, PACE } from './fake-device';
+import { FakeDevice, MEMORY_BYTES, failure, finish, queuePair, stray, world, PACE } from './fake-device';
 
 const order = (device: FakeDevice): string[] =>
   device.log.map(({ write, lba, nsid, blocks }) => [write, lba, nsid, blocks].join());
@@ -87,16 +87,16 @@ test.each([
   ['a think time', { pace: { ...PACE, thinkMs: 0.001, thinkIos: 3 } }],
   ['verification', { verify: true }],
 ])('with %s the loop does not run, as each turn needs a look', (_, changes) => {
-  const { device, job } = world({ workload: 'write', depth: 4, ioBlocks: 64, ...changes });
+  const { device, job, queue } = world({ workload: 'write', depth: 4, ioBlocks: 64, ...changes });
   const runLoop = jest.fn(() => 0);
   const loop = {
     pointers: new Uint32Array(16),
-    sets: new Uint32Array(job.queue.entries),
+    sets: new Uint32Array(queue.entries),
     cids: new Uint32Array(64),
     times: new Float64Array(64),
     run: runLoop,
   };
-  const { read, write } = finish(new JobRun(job, device.memory, device, loop));
+  const { read, write } = finish(new JobRun(job, device.memory, queuePair(job, queue, device, { loop })));
   expect(runLoop).not.toHaveBeenCalled();
   expect([read.ios, write.ios]).toEqual([0, 64]);
 });
@@ -113,14 +113,14 @@ test.each([1, 7, 64])('the loop of the addon, at a depth of %i', (depth) => {
     ioBlocks: 500,
     ioLimit: 2000,
   };
-  const { job } = world(changes);
-  const device = new FakeDevice(job, memory.buffer);
+  const { job, queue } = world(changes);
+  const device = new FakeDevice(queue, memory.buffer);
   const words = new Uint32Array(doorbells.buffer);
   const mapped = new MappedDoorbells(words, 0);
   const [tailIndex, headIndex] = [mapped.tailIndex(1), mapped.headIndex(1)];
   const place = {
     memory,
-    ...job.queue,
+    ...queue,
     doorbells,
     tailIndex,
     headIndex,
@@ -128,7 +128,8 @@ test.each([1, 7, 64])('the loop of the addon, at a depth of %i', (depth) => {
     sets: 1,
     room: MOST_PREPARED,
   };
-  const run = new JobRun(job, memory.buffer, mapped, new NativeQueueLoop(place));
+  const access = { doorbells: mapped, loop: new NativeQueueLoop(place) };
+  const run = new JobRun(job, memory.buffer, queuePair(job, queue, device, access));
   const before = performance.now();
   // One look at the queue in each slice; then the device does what was rung.
   for (let slices = 0; run.slice(1, 0) !== 'done'; slices++) {
@@ -141,7 +142,7 @@ test.each([1, 7, 64])('the loop of the addon, at a depth of %i', (depth) => {
   expect(order(device)).toEqual(order(reference.device));
   expect([read.ios, write.ios]).toEqual([expected.read.ios, expected.write.ios]);
   expect(ended).toEqual({ reason: 'finished', message: '' });
-  expect(words[headIndex]).toBe(2000 % job.queue.entries);
+  expect(words[headIndex]).toBe(2000 % queue.entries);
   // The clocks of both forms are one.
   expect(latencyOf(read).min).toBeGreaterThanOrEqual(0);
   expect(latencyOf(read).max).toBeLessThan((performance.now() - before) * 1e6);

@@ -6,8 +6,8 @@ import { world } from './fake-device';
 
 /** A job whose eighth doorbell throws an error. */
 function runUntil(error: Error, completion: 'poll' | 'interrupt', interruptFd: number | null) {
-  const { job, device } = world(
-    { runtimeMs: Infinity, ioLimit: 1000, depth: 1, completion, interruptFd },
+  const { job, queue, device } = world(
+    { runtimeMs: Infinity, ioLimit: 1000, depth: 1, completion },
     'each turn',
   );
   let count = 0;
@@ -18,7 +18,11 @@ function runUntil(error: Error, completion: 'poll' | 'interrupt', interruptFd: n
       device.tail(id, value);
     },
   };
-  return runBetweenTurns(job, device.memory, doorbells, () => undefined);
+  const start = { job, location: { queue, interruptFd, doorbells: null } };
+  return runBetweenTurns(start, device.memory, () => doorbells, {
+    snapshot: () => undefined,
+    next: () => Promise.reject(new Error('it has not paused')),
+  });
 }
 
 describe.each(['poll', 'interrupt'] as const)('mode %s', (completion) => {

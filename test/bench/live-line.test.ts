@@ -17,6 +17,7 @@ const PROGRESS: BenchmarkProgress = {
   ios: 0,
   bytes: 0,
   processorShare: 1,
+  awaySeconds: 0,
   phase: 'run',
 };
 const LINE = 'Jobs: 1 (f=1): [m(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]';
@@ -45,6 +46,12 @@ test('jobs that do different things have their letters', () => {
   ] as const;
   expect(formatLiveLine(PROGRESS, { groups })).toBe(
     'Jobs: 3 (f=3): [r(2),W(1)][24.8%][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]',
+  );
+});
+
+test('while a server is away the line says so', () => {
+  expect(formatLiveLine({ ...PROGRESS, awaySeconds: 2.6 }, RUN)).toBe(
+    'Jobs: 1 (f=1): [m(1)][24.8%][server away for 3s][r=20.5MiB/s,w=23.5MiB/s][r=82,w=94 IOPS][eta 01m:31s]',
   );
 });
 

@@ -140,3 +140,18 @@ test('the phase is that of the job that is behind; no calls come after the end',
   jest.advanceTimersByTime(10 * SAMPLE_MILLISECONDS);
   expect(told).toHaveLength(calls);
 });
+
+test('how long jobs wait for a server that has gone', () => {
+  const { watch, states, tick } = watched(2, { runtimeMs: 2000 });
+  for (const state of states) state.phase = 'run';
+  expect(tick().awaySeconds).toBe(0);
+  states[1]!.paused = true;
+  // It went at some time since the last look.
+  expect(tick().awaySeconds).toBe(SAMPLE_MILLISECONDS / 1000);
+  states[0]!.paused = true;
+  states[1]!.paused = false;
+  expect(tick().awaySeconds).toBe((2 * SAMPLE_MILLISECONDS) / 1000);
+  states[0]!.phase = 'done';
+  expect(tick().awaySeconds).toBe(0);
+  watch.stop();
+});

@@ -69,12 +69,13 @@ test('the command compares reports of the benchmark, as text and as a page', asy
       1500,
       4000,
       { 'vfio-user': { interrupted: true } },
-      { jobname: 'bench', 'vfio-user': { doubts: ['<b>few</b>'] } },
+      { jobname: 'bench', 'vfio-user': { doubts: ['<b>few</b>'], gaps: [{ at: 1 }] } },
     ),
   );
   const { status, stdout, stderr } = await cli(scratch, 'report', before, after, '--html', page);
   expect(status).toBe(0);
   expect(stderr).toContain(`do not trust the figures of ${after}: <b>few</b>\n`);
+  expect(stderr).toContain(`do not trust the figures of ${after}: its server was away for a part of the run`);
   expect(stderr).toContain(`${after} was interrupted; its figures are those up to then\n`);
   expect(stdout).toMatch(/^bench read\n {2}IOPS +\S+ +[\d.]+k?\n +\S+ +1\.50k +\d+\.\d\d( ± \d+\.\d\d)?\n/);
   const text = readFileSync(page, 'utf8');

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { ftruncateSync } from 'node:fs';
 import { closeFd, createSharedMemory, pageSize } from '../../native';
-import type { BackendResult, SynchronousBackend } from './backend';
+import type { BackendResult, Deallocation, SynchronousBackend } from './backend';
 import { MappedStorage } from './mapped-storage';
 
 /** A backend in memory, which is zeros at first and gone when closed. Pages are taken from the system when touched. */
@@ -9,7 +9,7 @@ export class MemoryBackend implements SynchronousBackend {
   readonly kind = 'memory';
   readonly volatileCache = false;
   /** Pages go back to the system. */
-  readonly deallocation = { unit: pageSize, readsZero: true };
+  readonly deallocation: Deallocation = { unit: pageSize, readsZero: true };
   #size: number;
   readonly #fd: number;
   readonly #storage: MappedStorage;

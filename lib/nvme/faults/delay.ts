@@ -9,7 +9,7 @@ export type Delay =
   | { readonly kind: 'exponential'; readonly mean: number };
 
 /** Longest delay in milliseconds: a day, less than what timers of Node.js take. */
-export const LONGEST_DELAY = 86_400_000;
+const LONGEST_DELAY = 86_400_000;
 
 const MILLISECONDS: Readonly<Record<string, number>> = { us: 1e-3, ms: 1, s: 1000, m: 60_000, h: 3_600_000 };
 

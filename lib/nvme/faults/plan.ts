@@ -16,7 +16,7 @@ export interface Strike {
   readonly seed: number;
 }
 
-/** A fault of a {@link FaultPlan}, and what it has done so far. */
+/** A fault, and what it has done so far. */
 export interface FaultState {
   /** Names the fault, from 1, in the order in which faults were added. */
   readonly id: number;
