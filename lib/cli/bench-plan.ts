@@ -80,8 +80,8 @@ export function planBench(positionals: readonly string[], given: GivenOptions): 
   const output = read(OUTPUT_OPTIONS, common);
   const runValues = run.values as RunValues;
   checkRun(jobs, runValues);
-  checkReconnect(jobs, runValues, run.given, endpoints.all);
   checkRealDevices(endpoints.all, jobs, runValues['i-know-this-destroys-data-on'] ?? []);
+  checkReconnect(jobs, runValues, run.given, endpoints.all);
   return {
     endpoints: endpoints.all,
     jobs,
@@ -231,10 +231,10 @@ function checkReconnect(
     throw new UsageError(
       '--reconnect waits for a server that somebody starts again; name its endpoint, as the controller that bench starts by itself ends with it',
     );
-  const pci = endpoints.find(isPciAddress);
-  if (pci !== undefined)
+  const real = endpoints.find(isPciAddress);
+  if (real !== undefined)
     throw new UsageError(
-      `--reconnect waits for a server that is started again, and ${pci} is a device of this machine; leave it out`,
+      `--reconnect waits for a server, and ${real} is a device of this machine; leave it out`,
     );
   if (jobs.some(({ options }) => options.latencyTarget !== undefined))
     throw new UsageError(

@@ -166,7 +166,6 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
    */
   async hotReset(): Promise<void> {
     const info = decodeHotResetInfo(this.#hotResetInfo());
-    const groups = this.#makings.inSpace.opened.groups();
     const foreign = info.functions.filter((dependent) => !this.#has(dependent));
     if (info.owned === false || foreign.length > 0)
       throw new VfioUserError(
@@ -174,7 +173,9 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
         `${this.name} cannot be reset with its bus: that would reset ${foreign.map(({ address }) => address).join(', ') || 'others'} too, which this process has not opened`,
       );
     try {
-      await this.#file.hotReset(groups);
+      // Of the groups concerned alone: the kernel takes no more than there are functions.
+      const groups = new Set(info.functions.flatMap(({ group }) => group ?? []));
+      await this.#file.hotReset([...groups].flatMap((group) => this.#makings.inSpace.groupFd(group) ?? []));
     } finally {
       restoreDeviceMappings();
     }
@@ -255,7 +256,7 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
 
   /** Whether a function is this process's: by what the kernel tells, or with its group. */
   #has({ group, owned }: DependentFunction): boolean {
-    return owned ?? (group !== undefined && this.#makings.inSpace.hasGroup(group));
+    return owned ?? (group !== undefined && this.#makings.inSpace.groupFd(group) !== undefined);
   }
 
   /** The kernel answers EINVAL for one that PCI has and this device has not, such as VGA. */

@@ -6,8 +6,6 @@ import type { PciFunctionInfo } from './sysfs';
 /** A device that an {@link IommuSpace} has opened. */
 export interface OpenedDevice {
   readonly file: VfioDeviceFile;
-  /** Descriptors of the groups that prove what a hot reset may concern; none where the kernel knows by itself. */
-  readonly groups: () => readonly number[];
   /** Lets go of what the device needed beside its own descriptor, which is closed already. */
   readonly release: () => void;
 }
@@ -28,8 +26,8 @@ export interface IommuSpace {
    * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
    */
   open(device: PciFunctionInfo): OpenedDevice;
-  /** Whether a group of devices was opened in it. */
-  hasGroup(group: number): boolean;
+  /** The descriptor of a group of devices that was opened in it; undefined of another. */
+  groupFd(group: number): number | undefined;
   /** @throws VfioUserError ERR_VFIO_USER_SYSTEM, UNSUPPORTED */
   map(memory: Mapping, iova: bigint, access: DmaAccessBit): void;
   /** @throws VfioUserError ERR_VFIO_USER_SYSTEM */

@@ -52,7 +52,7 @@ export class IommufdSpace implements IommuSpace {
         file.attach(this.#space);
       });
       this.#spans = this.#iommufd.iovaRanges(this.#space);
-      return { file, groups: () => [], release: () => undefined };
+      return { file, release: () => undefined };
     } catch (error) {
       file.close();
       throw error;
@@ -60,8 +60,8 @@ export class IommufdSpace implements IommuSpace {
   }
 
   /** Devices are opened without their groups. */
-  hasGroup(): boolean {
-    return false;
+  groupFd(): undefined {
+    return undefined;
   }
 
   map(memory: Mapping, iova: bigint, access: DmaAccessBit): void {

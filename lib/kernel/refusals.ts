@@ -67,8 +67,8 @@ export function explainOpen<T>(device: PciFunctionInfo, roots: SystemRoots, step
   } catch (error) {
     const text = error instanceof VfioUserError ? explanation(device, roots, error) : undefined;
     if (text === undefined) throw error;
-    const { errno, syscall, errnoName } = error as VfioUserError;
-    const code = errnoName === 'EBUSY' ? 'ERR_VFIO_USER_BUSY' : 'ERR_VFIO_USER_CONNECT';
+    const { errno, syscall } = error as VfioUserError;
+    const code = isBusy(error as VfioUserError) ? 'ERR_VFIO_USER_BUSY' : 'ERR_VFIO_USER_CONNECT';
     throw new VfioUserError(code, `${device.address} cannot be opened: ${text}`, {
       errno,
       syscall,
@@ -77,13 +77,18 @@ export function explainOpen<T>(device: PciFunctionInfo, roots: SystemRoots, step
   }
 }
 
+/** A device that was opened by itself can be bound once, which the kernel tells by EINVAL (`vfio_df_open`). */
+function isBusy({ errnoName, message }: Pick<VfioUserError, 'errnoName' | 'message'>): boolean {
+  return errnoName === 'EBUSY' || (errnoName === 'EINVAL' && message.startsWith('VFIO_DEVICE_BIND_IOMMUFD'));
+}
+
 function explanation(
   { address, iommuGroup, vfioNode, physicalFunction }: PciFunctionInfo,
   roots: SystemRoots,
   { errnoName, syscall, message }: VfioUserError,
 ): string | undefined {
   const opening = syscall === 'open';
-  switch (errnoName) {
+  switch (isBusy({ errnoName, message }) ? 'EBUSY' : errnoName) {
     case 'ENOENT':
       return existsSync(join(roots.dev, 'vfio'))
         ? `a node of VFIO is missing (${message}); is the module loaded? modprobe vfio-pci`

@@ -22,8 +22,8 @@ const spaces = new WeakMap<DmaContainer, SharedSpace>();
 export interface DeviceInSpace {
   readonly opened: OpenedDevice;
   readonly kind: IommuSpace['kind'];
-  /** Whether a group of devices is in the space. */
-  readonly hasGroup: (group: number) => boolean;
+  /** As that of the space. */
+  readonly groupFd: (group: number) => number | undefined;
   /** Lets go of the device: to be called once, after its descriptor was closed. */
   readonly leave: () => void;
 }
@@ -85,5 +85,5 @@ function leaver(dma: DmaContainer, shared: SharedSpace, opened: OpenedDevice): (
 }
 
 function deviceIn(space: IommuSpace, opened: OpenedDevice, leave: () => void): DeviceInSpace {
-  return { opened, kind: space.kind, hasGroup: (group) => space.hasGroup(group), leave };
+  return { opened, kind: space.kind, groupFd: (group) => space.groupFd(group), leave };
 }

@@ -114,8 +114,8 @@ export class Type1Space implements IommuSpace {
     }
   }
 
-  hasGroup(group: number): boolean {
-    return this.#groups.has(group);
+  groupFd(group: number): number | undefined {
+    return this.#groups.get(group)?.group.fd;
   }
 
   map(memory: Mapping, iova: bigint, access: DmaAccessBit): void {
@@ -146,7 +146,6 @@ export class Type1Space implements IommuSpace {
     this.#groups.set(number, entry);
     return {
       file,
-      groups: () => [...this.#groups.values()].map((open) => open.group.fd),
       release: () => {
         entry.devices--;
         if (entry.devices > 0) return;

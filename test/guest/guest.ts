@@ -32,6 +32,8 @@ export interface GuestOptions {
   readonly processors?: number;
   /** Its kernel and its initramfs are two more drives, for kexec. */
   readonly kexec?: boolean;
+  /** More files of its initramfs: an archive. */
+  readonly files?: Uint8Array;
   readonly host?: Host;
 }
 
@@ -107,11 +109,12 @@ export class Guest {
   }
 
   async #boot(): Promise<QemuMachine> {
-    const { script, folder, options, words = [], processors = 2, kexec = false } = this.#options;
+    const { script, folder, options, words = [], processors = 2, kexec = false, files } = this.#options;
     const [line, initrd] = [this.#scratch.file('line'), this.#scratch.file('initrd')];
     await new Promise<void>((resolve) => this.#line.listen(line, resolve));
     copyFileSync(GUEST_IMAGE, initrd);
     appendFileSync(initrd, ownFiles(script, folder));
+    if (files !== undefined) appendFileSync(initrd, files);
     this.#machine = await QemuMachine.launch([
       ...memoryOptions(Memory.shared, MEGABYTES),
       ...['-cpu', 'max', '-smp', String(processors)],
