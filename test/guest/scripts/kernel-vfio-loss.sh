@@ -23,16 +23,7 @@ asked_back() {
     tool bind $PLAIN
   done
 }
-unplugged() {
-  device wait $PLAIN group >/run/waiting 2>&1 &
-  within 20 grep -q waiting /run/waiting
-  host unplug
-  wait $! || { cat /run/waiting; return 1; }
-  within 20 test ! -e /sys/bus/pci/devices/$PLAIN
-  device refused $PLAIN group | grep 'no PCI device is at'
-}
 
 check 'the IOMMU stops a device that goes astray, and the kernel says so' tells_fault
 check 'a process that is killed leaves the device to others' killed
 check 'a device that is asked back is given, and unbinding ends' asked_back
-check 'a device that is unplugged while in use goes' unplugged
