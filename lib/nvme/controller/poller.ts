@@ -6,8 +6,10 @@ const WORK_PER_LOOK = 64;
 /** The work that a command counts for. A round without commands counts for 1. */
 const WORK_PER_COMMAND = 4;
 
-/** Milliseconds between two calls of {@link PollerWork.look}. */
+/** Milliseconds between two calls of {@link PollerWork.look} while the loop is awake. */
 const LOOK_INTERVAL = 50;
+/** Rounds for one call of it while the loop sleeps: 64 ms apart at first, and a second later on. */
+const GLANCES_PER_LOOK = 64;
 
 /** What a {@link Poller} does. None of it throws. */
 export interface PollerWork {
@@ -35,6 +37,7 @@ export class Poller implements Sleeper {
   #asleep = false;
   #lastWork = 0;
   #lastLook = 0;
+  #glances = 0;
   readonly #spin = (): void => {
     this.#immediate = undefined;
     this.#runSlice();
@@ -68,7 +71,7 @@ export class Poller implements Sleeper {
   /** One round of a loop that sleeps. */
   glance(now: number): number {
     const commands = this.#work.round();
-    this.#lookAround(now);
+    if (++this.#glances % GLANCES_PER_LOOK === 0) this.#work.look();
     // They may have stopped the loop, or woken it.
     if (!this.#asleep) return 0;
     if (commands === 0) return idleInterval(now - this.#lastWork);
@@ -84,12 +87,6 @@ export class Poller implements Sleeper {
     this.#asleep = false;
     this.#work.sleeps(false);
     idlePollers.delete(this);
-  }
-
-  #lookAround(now: number): void {
-    if (now - this.#lastLook < LOOK_INTERVAL) return;
-    this.#lastLook = now;
-    this.#work.look();
   }
 
   #runSlice(): void {
@@ -109,7 +106,10 @@ export class Poller implements Sleeper {
       now = performance.now();
     } while (now - start < this.#slice);
     if (worked) this.#lastWork = now;
-    this.#lookAround(now);
+    if (now - this.#lastLook >= LOOK_INTERVAL) {
+      this.#lastLook = now;
+      polled.look();
+    }
     if (!this.#running || this.#immediate !== undefined) return; // Stopped, or woken by what a command did.
     const idle = now - this.#lastWork;
     if (idle < this.#idleAfter) {
