@@ -153,7 +153,11 @@ export class IoCommands {
     this.#counters.slowCommands++;
     if (!alive()) return { outcome: Outcome.internalError };
     const opcode = (words[0] as number) & 0xff;
-    if (opcode === NvmOpcode.copy) return this.#copy.run(namespace, words, alive);
+    if (opcode === NvmOpcode.copy) {
+      const reply = await this.#copy.run(namespace, words, alive);
+      const durable = this.#isDurable(namespace, words[SqeWord.cdw12] as number);
+      return reply.outcome === Outcome.success && durable ? { outcome: await makeDurable(namespace) } : reply;
+    }
     if (this.#ranges.has(opcode)) return this.#ranges.run(namespace, words, alive);
     if (opcode === NvmOpcode.read || opcode === NvmOpcode.compare) {
       const bad = badBlockOf(namespace, words);

@@ -3,7 +3,7 @@
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type AsynchronousBackend, BackendResult, createBackend } from '../../../lib/nvme/backends';
+import { type AsynchronousBackend, BackendResult, FileBackend, createBackend } from '../../../lib/nvme/backends';
 import { BadBlocks } from '../../../lib/nvme/controller/bad-blocks';
 import type { NvmeControllerOptions } from '../../../lib/nvme/controller';
 import {
@@ -227,6 +227,25 @@ describe('Copy', () => {
     });
     return { opcode: COPY, prp1: LIST, cdw10: to, cdw12: (list.length - 1) | cdw12 };
   }
+
+  test('with FUA it is durable when it is done, and fails when it cannot be', async () => {
+    host.close();
+    const folder = mkdtempSync(join(tmpdir(), 'nvme-copy-'));
+    const backend = new FileBackend(join(folder, 'disk'), 1 << 20);
+    const flush = jest.spyOn(backend, 'flush');
+    await begin({ backend });
+    expect(await status(copy(100, [[0, 1]]))).toBe('00/00');
+    expect(flush).toHaveBeenCalledTimes(0);
+    expect(await status(copy(100, [[0, 1]], 0x4000_0000))).toBe('00/00');
+    expect(flush).toHaveBeenCalledTimes(1);
+    flush.mockRejectedValueOnce(new Error('EIO'));
+    expect(await status(copy(100, [[0, 1]], 0x4000_0000))).toBe('02/80');
+    // The volatile write cache is turned off.
+    expect((await host.adminCommand({ opcode: 9, cdw10: 6, cdw11: 0 })).status).toBe('00/00');
+    expect(await status(copy(100, [[0, 1]]))).toBe('00/00');
+    expect(flush).toHaveBeenCalledTimes(3);
+    rmSync(folder, { recursive: true });
+  });
 
   test('ranges one behind the other, also over themselves', async () => {
     await fill(0, 1, 2, 3, 4, 5, 6, 7, 8);
