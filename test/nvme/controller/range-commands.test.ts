@@ -3,7 +3,12 @@
 import { mkdtempSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type AsynchronousBackend, BackendResult, FileBackend, createBackend } from '../../../lib/nvme/backends';
+import {
+  type AsynchronousBackend,
+  BackendResult,
+  FileBackend,
+  createBackend,
+} from '../../../lib/nvme/backends';
 import { BadBlocks } from '../../../lib/nvme/controller/bad-blocks';
 import type { NvmeControllerOptions } from '../../../lib/nvme/controller';
 import {
