@@ -178,7 +178,6 @@ describe('errors, before anything is written', () => {
     [{ offset: 1000 }, 'ERR_INVALID_ARG_VALUE', /offset of 1000 bytes is no multiple/],
     [{ offset: 16 << 20 }, 'ERR_OUT_OF_RANGE', /offset of 16.0MiB is beyond namespace 1/],
     [{ offset: 1 << 20, size: 16 << 20 }, 'ERR_OUT_OF_RANGE', /16.0MiB from offset 1.00MiB on is beyond/],
-    [{ workload: 'randtrim' }, 'ERR_VFIO_USER_UNSUPPORTED', /does not take trims/],
     [{ thinkTime: -1 }, 'ERR_OUT_OF_RANGE', /think time is -1 s/],
     [
       { rate: 100, latencyTarget: { latency: 1, percentile: 99, window: 1 } },
