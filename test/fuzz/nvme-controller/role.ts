@@ -71,6 +71,7 @@ class ControllerFixture implements Fixture {
 
 /** After a reset, what is right is served rightly. */
 async function isWell(host: FuzzedHost): Promise<void> {
+  host.memory.honest = true;
   await host.bringUp([16, 16]);
   const words = new Uint32Array(16);
   words[0] = AdminOpcode.identify;
