@@ -90,7 +90,7 @@ const STOPPED = '-S';
       expect(await machine.device()).toMatchObject({
         id: { vendor: 0x4e58, device: 1, 'subsystem-vendor': 0x4e58 },
         class_info: { class: 0x0108 },
-        irq_pin: 0,
+        irq_pin: 1,
         regions: [
           { bar: 0, size: 0x4000 },
           { bar: 4, size: 0x2000 },
