@@ -83,7 +83,8 @@ describe.each([
     const { stdout, ...rest } = await endSoon(running);
     expect(rest).toMatchObject({ status: 3, signal: null });
     expect(stdout).toMatch(/\nread +[1-9]\d* /);
-    expect(stdout).toMatch(/\nfailed: @\S+ stopped completing commands/);
+    // On a busy machine the target may have stopped between two commands: then it is its shutdown that is waited for.
+    expect(stdout).toMatch(/\nfailed: @\S+ stopped (completing commands|answering while it was shut down)/);
     expect(stdout).toContain(
       'interrupted: the run did not come to its end; these are the results up to then\n',
     );
