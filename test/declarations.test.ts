@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { spawnSync } from 'node:child_process';
-import { dirname } from 'node:path';
+import { readFileSync, readdirSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { exports } from '../package.json';
 import { dist } from './dist';
 
@@ -17,4 +18,15 @@ test('the declarations that are shipped need nothing that was stripped from them
     { cwd: dirname(dist), encoding: 'utf8' },
   );
   expect(stdout).toBe('');
+});
+
+test('typed arrays have no parameter, which TypeScript before 5.7 does not know', () => {
+  const inner = /^(bench|cli)\//;
+  const files = readdirSync(dist, { recursive: true, encoding: 'utf8' });
+  const declarations = files.filter((file) => file.endsWith('.d.ts') && !inner.test(file));
+  expect(declarations.length).toBeGreaterThan(100);
+  const wrong = declarations.filter((file) =>
+    /Array<ArrayBuffer/.test(readFileSync(join(dist, file), 'utf8')),
+  );
+  expect(wrong).toEqual([]);
 });

@@ -27,7 +27,7 @@ export class KernelFeatures {
    * @param room most bytes of data that are wanted; default 4096
    * @throws VfioUserError ERR_VFIO_USER_SYSTEM when the device does not have the feature (ENOTTY), or refuses
    */
-  get(feature: number, data = new Uint8Array(0), room = DEFAULT_ROOM): Promise<Uint8Array> {
+  get(feature: number, data: Uint8Array = new Uint8Array(0), room = DEFAULT_ROOM): Promise<Uint8Array> {
     return promised(() => this.#ask({ feature, get: true, data }, room));
   }
 
