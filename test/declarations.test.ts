@@ -26,7 +26,7 @@ test('typed arrays have no parameter, which TypeScript before 5.7 does not know'
   const declarations = files.filter((file) => file.endsWith('.d.ts') && !inner.test(file));
   expect(declarations.length).toBeGreaterThan(100);
   const wrong = declarations.filter((file) =>
-    /Array<ArrayBuffer/.test(readFileSync(join(dist, file), 'utf8')),
+    readFileSync(join(dist, file), 'utf8').includes('Array<ArrayBuffer'),
   );
   expect(wrong).toEqual([]);
 });
