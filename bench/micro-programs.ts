@@ -74,9 +74,10 @@ export class Programs {
    *
    * @param spin microseconds, as `serve` takes it
    */
-  async serveOurs(spin: number): Promise<string> {
-    const path = this.#path(`ours-${spin}`);
-    await this.#started([process.execPath, join(__dirname, 'served-device.js'), path, String(spin)]);
+  async serveOurs(spin?: number): Promise<string> {
+    const path = this.#path(`ours-${spin ?? 'default'}`);
+    const options = spin === undefined ? [] : [String(spin)];
+    await this.#started([process.execPath, join(__dirname, 'served-device.js'), path, ...options]);
     return path;
   }
 

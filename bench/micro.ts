@@ -32,8 +32,6 @@ interface Row {
 const CODEC_CALLS = { full: 200_000, quick: 100 };
 /** Rounds before those that count, unless a row says otherwise. */
 const WARM_UP = 8;
-/** Microseconds: the default of `serve`. */
-const DEFAULT_SPIN = 50;
 /** Microseconds that the server which is awake looks for a message: longer than a client takes to send the next. */
 const LOOK = 100;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -82,7 +80,7 @@ async function main(): Promise<void> {
     const samples = process.env['VFIO_USER_SAMPLES'];
     const servers = {
       sleeping: await programs.serveOurs(0),
-      adaptive: await programs.serveOurs(DEFAULT_SPIN),
+      adaptive: await programs.serveOurs(),
       c:
         samples === undefined
           ? { path, region: 0 }

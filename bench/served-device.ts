@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// served-device PATH SPIN: a device with one register in BAR 2, where libvfio-user's GPIO sample has its own. bench/micro.ts
+// served-device PATH [SPIN]: a device with one register in BAR 2, where libvfio-user's GPIO sample has its own. bench/micro.ts
 // measures what a client waits for it. It says so when it listens.
 import { RegisterFile, serve } from 'vfio-user/server';
 
-async function main([path = '', spin = '0']: readonly string[]): Promise<void> {
+async function main([path = '', spin]: readonly string[]): Promise<void> {
   const registers = new RegisterFile({ size: 0x1000, registers: { pins: { offset: 0, width: 32 } } });
   const server = await serve(
     path,
@@ -16,7 +16,7 @@ async function main([path = '', spin = '0']: readonly string[]): Promise<void> {
         bars: { 2: { kind: 'memory32', ...registers.region } },
       },
     },
-    { spin: Number(spin) },
+    spin === undefined ? {} : { spin: Number(spin) },
   );
   console.log(server.path);
 }
