@@ -144,6 +144,15 @@ export class CommandProcessor {
     return commands;
   }
 
+  /** The submission queues, when nothing but their doorbells can bring work to {@link round}; null otherwise. */
+  bells(): readonly SubmissionQueue[] | null {
+    const queues = this.#queues;
+    const { polled } = queues;
+    if (this.#failure !== null || this.#live > 0 || !queues.reachable) return null;
+    if (polled.some((queue) => queue.tail() !== queue.head || queue.completions.congested)) return null;
+    return polled;
+  }
+
   /** Forgets all queues, and makes all commands that run void. */
   drop(): void {
     this.#epoch++;

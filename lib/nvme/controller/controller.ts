@@ -123,6 +123,7 @@ export class Controller {
     this.#namespaces = namespaces;
     const work = {
       round: () => this.#round(),
+      bells: () => (this.#lines.high ? null : this.#commands.bells()),
       look: () => {
         this.#look();
       },

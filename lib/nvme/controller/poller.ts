@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: MIT
-import { idleInterval, idlePollers, type Sleeper } from './idle-pollers';
+import { type Bell, idleInterval, idlePollers, type Sleeper } from './idle-pollers';
 
 /** Work between two looks at the clock. A look costs as much as some rounds of an idle controller. */
 const WORK_PER_LOOK = 64;
 /** The work that a command counts for. A round without commands counts for 1. */
 const WORK_PER_COMMAND = 4;
 
-/** Milliseconds between two calls of {@link PollerWork.look} while the loop is awake. */
+/** Milliseconds between two calls of {@link PollerWork.look} at least, while the loop is awake. */
 const LOOK_INTERVAL = 50;
-/** Rounds for one call of it while the loop sleeps: 64 ms apart at first, and a second later on. */
-const GLANCES_PER_LOOK = 64;
+/** Milliseconds between two of them while the loop sleeps, in which it is to cost next to nothing. */
+const SLEEPING_LOOK_INTERVAL = 1000;
 
 /** What a {@link Poller} does. None of it throws. */
 export interface PollerWork {
@@ -18,6 +18,8 @@ export interface PollerWork {
    * @returns the number of commands that it found, Infinity for more than should be done without a look at the clock
    */
   round(): number;
+  /** The doorbells by which a loop that sleeps learns of work; null when it has to make a round for that. */
+  bells(): readonly Bell[] | null;
   /** Looks at what does not matter to the speed, now and then. */
   look(): void;
   /** Called when the loop falls asleep, and when it is awake again. */
@@ -37,7 +39,6 @@ export class Poller implements Sleeper {
   #asleep = false;
   #lastWork = 0;
   #lastLook = 0;
-  #glances = 0;
   readonly #spin = (): void => {
     this.#immediate = undefined;
     this.#runSlice();
@@ -68,10 +69,17 @@ export class Poller implements Sleeper {
     this.#immediate = undefined;
   }
 
+  bells(): readonly Bell[] | null {
+    return this.#work.bells();
+  }
+
   /** One round of a loop that sleeps. */
   glance(now: number): number {
     const commands = this.#work.round();
-    if (++this.#glances % GLANCES_PER_LOOK === 0) this.#work.look();
+    if (now - this.#lastLook >= SLEEPING_LOOK_INTERVAL) {
+      this.#lastLook = now;
+      this.#work.look();
+    }
     // They may have stopped the loop, or woken it.
     if (!this.#asleep) return 0;
     if (commands === 0) return idleInterval(now - this.#lastWork);

@@ -12,7 +12,7 @@ afterEach(() => {
 
 /** Work of which only the rounds matter. */
 function only(round: () => number): PollerWork {
-  return { round, look: () => undefined, sleeps: () => undefined };
+  return { round, bells: () => null, look: () => undefined, sleeps: () => undefined };
 }
 
 /** Counts rounds, and finds as many commands in the next one as it is told. */
@@ -128,6 +128,7 @@ test('who sleeps says so first, and then looks once more: a host may have been t
   const poller = new Poller(
     {
       round: () => (asleep && late-- > 0 ? 1 : 0),
+      bells: () => null,
       look: () => {
         looks++;
       },
@@ -141,7 +142,7 @@ test('who sleeps says so first, and then looks once more: a host may have been t
   poller.wake();
   jest.advanceTimersByTime(200);
   expect(told).toEqual([true, false, true, false, true, false, true, false, true, false, true]);
-  // Now and then, also while it sleeps: each 64th time, which is once in 1,024 ms in the end.
+  // Now and then, also while it sleeps: once a second, at one of the looks 16 ms apart.
   jest.advanceTimersByTime(1000);
   looks = 0;
   jest.advanceTimersByTime(10_240);
@@ -151,4 +152,80 @@ test('who sleeps says so first, and then looks once more: a host may have been t
   jest.advanceTimersByTime(50);
   poller.stop();
   expect(told.slice(-2)).toEqual([true, false]);
+});
+
+describe('a loop that learns of work by doorbells', () => {
+  /** A loop that has slept for long, with doorbells of two queues. */
+  function sleeping(): {
+    bells: { bell: Int32Array; bellWord: number }[];
+    rounds: () => number;
+    poller: Poller;
+  } {
+    const bell = new Int32Array(16);
+    const bells = [0, 2].map((bellWord) => ({ bell, bellWord }));
+    const taken = [0, 0];
+    let rounds = 0;
+    const poller = new Poller(
+      {
+        ...only(() => {
+          rounds++;
+          let commands = 0;
+          for (const [index, { bellWord }] of bells.entries()) {
+            const tail = bell[bellWord] as number;
+            commands += tail - (taken[index] as number);
+            taken[index] = tail;
+          }
+          return commands;
+        }),
+        bells: () => bells,
+      },
+      0,
+      10,
+    );
+    poller.wake();
+    jest.advanceTimersByTime(5000);
+    return { bells, rounds: () => rounds, poller };
+  }
+
+  test('makes few rounds, and is awake 16 ms after a doorbell at the latest, of whichever queue', () => {
+    const { bells, rounds, poller } = sleeping();
+    for (const { bell, bellWord } of bells) {
+      let before = rounds();
+      jest.advanceTimersByTime(16 * 160);
+      expect(rounds() - before).toBe(10);
+      bell[bellWord] = 1;
+      before = rounds();
+      jest.advanceTimersByTime(20);
+      expect(rounds() - before).toBeGreaterThan(64);
+      jest.advanceTimersByTime(5000);
+    }
+    poller.stop();
+    expect(jest.getTimerCount()).toBe(0);
+  });
+
+  test('misses no doorbell that is rung before it is looked at for the first time, or at any moment after', () => {
+    const { bells, rounds, poller } = sleeping();
+    const { bell, bellWord } = bells[0] as (typeof bells)[number];
+    for (let moment = 0; moment < 400; moment++) {
+      // Others that come and go have all doorbells looked at anew.
+      const other = new Doorbells(0);
+      if (moment % 3 === 0) other.poller.wake();
+      jest.advanceTimersByTime(moment);
+      bell[bellWord] = (bell[bellWord] as number) + 1;
+      const before = rounds();
+      jest.advanceTimersByTime(20);
+      expect(rounds() - before).toBeGreaterThan(64);
+      other.poller.stop();
+    }
+    poller.stop();
+  });
+
+  test('whose memory is gone looks whether there is work', () => {
+    const { bells, rounds, poller } = sleeping();
+    structuredClone(bells[0]?.bell.buffer, { transfer: [bells[0]?.bell.buffer as ArrayBuffer] });
+    const before = rounds();
+    jest.advanceTimersByTime(16);
+    expect(rounds() - before).toBeGreaterThan(0);
+    poller.stop();
+  });
 });
