@@ -53,6 +53,10 @@ interface Row {
 const LEAST_MESSAGES = 11;
 /** As large as the target's malloc bdev. */
 const SERVER_SIZE = '64m';
+/** Block size and depth of what spdk_nvme_perf does with both controllers, this package's and SPDK's. */
+const SERVED = [512, 4096, 131072].flatMap((blockSize) =>
+  [1, 32, 128].map((depth) => [blockSize, depth] as const),
+);
 
 function* comparisons(directory: string, endpoints: Endpoints, seconds: number): Generator<Comparison> {
   const pair = (bdev: 'malloc' | 'null', workload: Workload, bar: number, p999Bar?: number): Comparison => {
@@ -88,27 +92,28 @@ function* comparisons(directory: string, endpoints: Endpoints, seconds: number):
     console.log("the controller of this package is not measured: SPDK's target would share its core");
     return;
   }
-  for (const [backend, bdev, bar] of [
-    ['memory', 'malloc', 0.5],
-    ['null', 'null', 0.35],
-  ] as const) {
-    const other = endpoints[bdev];
-    yield {
-      name: `serve nvme ${backend}, randread 4096, depth 32`,
-      bar,
-      ours: async () => {
-        // The target polls the same core without pause.
-        target.pause();
-        const server = await OurServer.start(backend, SERVER_SIZE);
-        try {
-          return runSpdkPerf(directory, server.folder, server.nqn, randread(4096, 32), seconds);
-        } finally {
-          await server.stop();
-          target.resume();
-        }
-      },
-      spdk: () => runSpdkPerf(directory, other.path, other.nqn, randread(4096, 32), seconds),
-    };
+  for (const backend of ['memory', 'null'] as const) {
+    const other = endpoints[backend === 'memory' ? 'malloc' : 'null'];
+    for (const [blockSize, depth] of SERVED) {
+      const workload = randread(blockSize, depth);
+      yield {
+        name: `serve nvme ${backend}, randread ${blockSize}, depth ${depth}`,
+        bar: 1,
+        ...(backend === 'memory' ? { p999Bar: 1.2 } : {}),
+        ours: async () => {
+          // The target polls the same core without pause.
+          target.pause();
+          const server = await OurServer.start(backend, SERVER_SIZE);
+          try {
+            return runSpdkPerf(directory, server.folder, server.nqn, workload, seconds);
+          } finally {
+            await server.stop();
+            target.resume();
+          }
+        },
+        spdk: () => runSpdkPerf(directory, other.path, other.nqn, workload, seconds),
+      };
+    }
   }
 }
 
