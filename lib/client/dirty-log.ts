@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import type { DmaRange } from '../dma/memory';
 import { formatRange } from '../dma/table';
-import type { DmaDevices, DmaTarget, DmaTargetLog, TargetRange } from '../dma/target';
+import type { DmaDevices } from '../dma/devices';
+import type { DmaTarget, DmaTargetLog, TargetRange } from '../dma/target';
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import {
   DirtyBitmap,

@@ -1,12 +1,7 @@
 // SPDX-License-Identifier: MIT
+import type { DmaDevices } from '../dma/devices';
 import type { DmaRange } from '../dma/memory';
-import {
-  mayStillHold,
-  type DmaChange,
-  type DmaDevices,
-  type DmaTarget,
-  type TargetRange,
-} from '../dma/target';
+import { mayStillHold, type DmaChange, type DmaTarget, type TargetRange } from '../dma/target';
 import { VfioUserError, asError } from '../errors';
 import { Command, commandName } from '../protocol/commands';
 import { DmaMapFlag, DmaUnmapFlag } from '../protocol/constants';

@@ -74,14 +74,16 @@ export async function openConnection(options: OpenOptions, signal?: AbortSignal)
     const client = { ...CLIENT_CAPABILITIES, twinSocket: { supported: twinSocket } };
     const { negotiated, twin } = await negotiate(connection, client, deadline, signal);
     if (twin !== null) {
-      connection.companion = new Connection(twin, {
-        ...common,
-        name: `${name} (twin socket)`,
-        // The server's commands come by this socket, so that the device cannot work without it.
-        onClose: (error) => {
-          if (error !== null) connection.close(error);
-        },
-      });
+      connection.pairWith(
+        new Connection(twin, {
+          ...common,
+          name: `${name} (twin socket)`,
+          // The server's commands come by this socket, so that the device cannot work without it.
+          onClose: (error) => {
+            if (error !== null) connection.close(error);
+          },
+        }),
+      );
     }
     return { connection, negotiated };
   } catch (error) {

@@ -3,7 +3,8 @@ import { VfioUserError } from '../errors';
 import { pageSize } from '../native';
 import { BorrowedFiles, MappedRange, checkPages, type DmaMapOptions, type DmaMapping } from './memory';
 import { IovaTable, formatRange } from './table';
-import { RangeChange, mappingsWithin, type DmaDevices } from './target';
+import { mappingsWithin, type DmaDevices } from './devices';
+import { RangeChange } from './range-change';
 
 /** What became of a map of a batch, or of one of the mappings that it unmaps. */
 export interface DmaBatchOutcome {

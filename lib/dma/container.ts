@@ -14,7 +14,7 @@ import {
   type DmaMapping,
   type HugePages,
 } from './memory';
-import { DmaDevices, mappingsWithin, notMapped } from './target';
+import { DmaDevices, mappingsWithin, notMapped } from './devices';
 
 /** How a {@link DmaContainer} allocates and shares. */
 export interface DmaContainerOptions {

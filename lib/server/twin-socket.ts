@@ -45,7 +45,7 @@ export class TwinSocket {
       far.close();
       throw error;
     }
-    main.companion = this.connection;
+    main.pairWith(this.connection);
   }
 
   /** The reply to VERSION that hands the client its end, as its first descriptor. */

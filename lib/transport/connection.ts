@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
 import { VfioUserError } from '../errors';
-import type { Socket, SocketWatcher } from '../native';
+import type { Socket } from '../native';
 import { Command, commandName, commandRow } from '../protocol/commands';
 import { HEADER_SIZE, HeaderFlag } from '../protocol/constants';
-import { isReply } from '../protocol/header';
 import { Commands, type CommandHandler, type CommandLane } from './commands';
-import { closedError, disconnectedError, errorFor, violation } from './errors';
-import { Incoming, type Message } from './incoming';
+import { closedError, errorFor, violation } from './errors';
+import { Incoming } from './incoming';
 import type { LaneQueue } from './lanes';
 import { Outgoing } from './outgoing';
+import { Pump } from './pump';
 import { RequestWindow } from './request-window';
-import { Requests, type Reply, type Request, type Settlement } from './requests';
-import { traceMessage, traceState, tracing } from './trace';
+import { Requests, type Reply, type Request } from './requests';
+import { traceState } from './trace';
 
 /** How a {@link Connection} behaves. Sizes are in bytes, times in milliseconds. */
 export interface ConnectionOptions {
@@ -57,14 +57,6 @@ export interface ConnectionStatistics {
 const DEFAULT_TIMEOUT = 5000;
 /** 1 MiB of data and its fixed part. */
 const DEFAULT_MAX_MESSAGE = (1 << 20) + (1 << 16);
-/** Messages handled per readiness event, so that one peer cannot keep the event loop to itself. */
-const MESSAGES_PER_EVENT = 256;
-/** How long a blocking wait spins before it sleeps in poll(2), in microseconds. A reply from an idle core takes 15 to 30. */
-export const SPIN_MICROSECONDS = 50;
-/** Longest single sleep of a blocking wait, in milliseconds, so that other deadlines are kept meanwhile. */
-export const SLEEP_MILLISECONDS = 100;
-/** Longest single sleep while a companion has to be served too, in milliseconds. */
-const COMPANION_SLEEP_MILLISECONDS = 1;
 /** A client takes descriptors with replies only: no command that a server sends brings any. */
 const SERVERS_SEND_FDS = Object.values(Command).some((code) => {
   const { sender, requestFds } = commandRow(code);
@@ -72,74 +64,67 @@ const SERVERS_SEND_FDS = Object.values(Command).some((code) => {
 });
 
 /**
- * One vfio-user socket, in either role. It is the pump between four parts: our {@link Requests}, the peer's {@link Commands}, what
- * is {@link Outgoing} and what is {@link Incoming}. When the connection ends, every pending request fails with a typed error
- * (vfio-user, "Header" and "Command Concurrency").
+ * One vfio-user socket, in either role: our {@link Requests}, the peer's {@link Commands}, and the {@link Pump} that moves both.
+ * When the connection ends, every pending request fails with a typed error (vfio-user, "Header" and "Command Concurrency").
  */
 export class Connection {
   readonly name: string;
-  /**
-   * The other socket of a twin pair (vfio-user, VFIO_USER_VERSION, "twin_socket"): its commands are served too while the
-   * blocking form waits here, and it is closed with this connection.
-   */
-  companion: Connection | null = null;
-
-  readonly #socket: Socket;
-  readonly #watcher: SocketWatcher;
+  readonly #pump: Pump;
   readonly #incoming: Incoming;
   readonly #outgoing: Outgoing;
   readonly #requests: Requests;
   readonly #window = new RequestWindow();
   readonly #commands: Commands;
   readonly #onClose: (error: VfioUserError | null, acting: number) => void;
-  /** Whether several messages may be read at a time while no reply with descriptors is expected. */
-  readonly #readsAhead: boolean;
-  #received = 0;
-  #paused = false;
-  #closed = false;
+  #twin: Connection | null = null;
   #error: VfioUserError | null = null;
 
   constructor(socket: Socket, options: ConnectionOptions) {
     const { name, maxMessageSize = DEFAULT_MAX_MESSAGE } = options;
     this.name = name;
-    this.#socket = socket;
     this.#onClose = options.onClose ?? (() => undefined);
-    this.#readsAhead = options.role === 'client' && !SERVERS_SEND_FDS;
     this.#incoming = new Incoming(socket, maxMessageSize);
-    this.#outgoing = new Outgoing(socket, {
+    const outgoing = new Outgoing(socket, {
       name,
       watchWritable: (on) => {
-        this.#watcher.setWritable(on);
+        this.#pump.setWritable(on);
       },
       failed: (error) => {
-        this.#end(this.#disconnected(error));
+        this.#pump.disconnect(error);
       },
     });
+    this.#outgoing = outgoing;
     const timeout = options.messageTimeout ?? DEFAULT_TIMEOUT;
-    this.#requests = new Requests(name, this.#outgoing, timeout, maxMessageSize - HEADER_SIZE);
-    const outgoing = this.#outgoing;
+    this.#requests = new Requests(name, outgoing, timeout, maxMessageSize - HEADER_SIZE);
     const { onCommand, lane = () => null, maxDescriptor = Infinity } = options;
     this.#commands = new Commands(onCommand, lane, maxDescriptor, {
       get congested() {
         return outgoing.congested;
       },
       reply: (message) => {
-        this.#outgoing.send(message);
+        outgoing.send(message);
       },
       fail: (error) => {
-        this.#end(violation(this.name, error));
+        this.#end(violation(name, error));
       },
     });
-    this.#watcher = socket.watch(() => {
-      this.#flush();
-      this.#receive(MESSAGES_PER_EVENT, 0, 0);
+    this.#pump = new Pump(socket, {
+      name,
+      incoming: this.#incoming,
+      outgoing,
+      requests: this.#requests,
+      commands: this.#commands,
+      readsAhead: options.role === 'client' && !SERVERS_SEND_FDS,
+      failed: (error) => {
+        this.#end(error);
+      },
     });
     const { spin = 0 } = options;
-    if (spin > 0) this.#watcher.setSpin(spin);
+    if (spin > 0) this.#pump.setSpin(spin);
   }
 
   get closed(): boolean {
-    return this.#closed;
+    return this.#pump.closed;
   }
 
   /** Why the connection ended; null while it is open and after {@link close}. */
@@ -149,7 +134,7 @@ export class Connection {
 
   /** Whether a request failed by the end of this connection, and not by what the peer answered before. */
   endedBy(error: unknown): boolean {
-    if (!this.#closed || !(error instanceof VfioUserError)) return false;
+    if (!this.closed || !(error instanceof VfioUserError)) return false;
     return this.#error === null ? error.code === 'ERR_VFIO_USER_CLOSED' : error.cause === this.#error;
   }
 
@@ -157,7 +142,7 @@ export class Connection {
   get statistics(): ConnectionStatistics {
     return {
       messagesSent: this.#outgoing.sent,
-      messagesReceived: this.#received,
+      messagesReceived: this.#pump.received,
       lateReplies: this.#requests.late,
       unexpectedReplies: this.#requests.unexpected,
     };
@@ -175,7 +160,7 @@ export class Connection {
 
   /** Process id of the other end, 0 when it is not in a namespace that this process sees (unix(7), SO_PEERCRED). */
   get peerPid(): number {
-    return this.#socket.peerCredentials().pid;
+    return this.#pump.peerPid;
   }
 
   /** Bytes that wait for the socket. */
@@ -204,13 +189,22 @@ export class Connection {
     this.#requests.maxReply = bytes - HEADER_SIZE;
   }
 
+  /**
+   * Takes the other socket of a twin pair (vfio-user, VFIO_USER_VERSION, "twin_socket") along: its commands are served too
+   * while the blocking form waits here, and it is closed with this connection.
+   */
+  pairWith(twin: Connection): void {
+    this.#twin = twin;
+    this.#pump.companion = twin.#pump;
+  }
+
   /** Keeps the event loop alive while the connection is open; the default. */
   ref(): void {
-    this.#watcher.ref();
+    this.#pump.ref();
   }
 
   unref(): void {
-    this.#watcher.unref();
+    this.#pump.unref();
   }
 
   /**
@@ -222,8 +216,11 @@ export class Connection {
    */
   request(request: Request, signal?: AbortSignal): Promise<Reply> {
     return new Promise((resolve, reject) => {
-      if (signal === undefined) this.#submit(request, { resolve, reject });
-      else this.#submitAbortable(request, signal, { resolve, reject });
+      signal?.throwIfAborted();
+      this.#assertOpen(request.command);
+      const settlement = { resolve, reject };
+      if (signal === undefined) this.#requests.submit(request, settlement);
+      else this.#requests.submitAbortable(request, settlement, signal);
     });
   }
 
@@ -233,13 +230,14 @@ export class Connection {
    */
   requestSync(request: Request): Reply {
     const outcome: { error?: Error; reply?: Reply } = {};
-    this.#submit(request, {
+    this.#assertOpen(request.command);
+    this.#requests.submit(request, {
       resolve: (reply) => (outcome.reply = reply),
       reject: (error) => (outcome.error = error),
     });
     while (outcome.reply === undefined) {
       if (outcome.error !== undefined) throw outcome.error;
-      this.#waitOnce();
+      this.#pump.wait();
     }
     return outcome.reply;
   }
@@ -256,7 +254,7 @@ export class Connection {
     const ended = new Map<number, Error>();
     return this.#window.send(count, (index, settlement) => {
       const request = requestAt(index);
-      if (!this.#closed) {
+      if (!this.closed) {
         this.#requests.submit(request, settlement);
         return;
       }
@@ -290,7 +288,7 @@ export class Connection {
 
   /** Resolves when there is room for more messages, or the connection has ended. */
   async drained(): Promise<void> {
-    while (!this.#closed && this.full) await this.#outgoing.room();
+    while (!this.closed && this.full) await this.#outgoing.room();
   }
 
   /**
@@ -302,14 +300,14 @@ export class Connection {
   drainSync(): void {
     const { timeout } = this.#requests;
     const deadline = performance.now() + timeout;
-    while (!this.#closed && this.full) {
+    while (!this.closed && this.full) {
       if (performance.now() > deadline) {
         throw new VfioUserError(
           'ERR_VFIO_USER_TIMEOUT',
           `${this.name} did not take the messages that wait for it within ${timeout} ms; it may be stopped or hang`,
         );
       }
-      this.#waitOnce();
+      this.#pump.wait();
     }
   }
 
@@ -322,108 +320,8 @@ export class Connection {
     this.close();
   }
 
-  #submit(request: Request, settlement: Settlement): number {
-    this.#assertOpen(request.command);
-    return this.#requests.submit(request, settlement);
-  }
-
-  #submitAbortable(request: Request, signal: AbortSignal, { resolve, reject }: Settlement): void {
-    signal.throwIfAborted();
-    const onAbort = (): void => {
-      this.#requests.abandon(id);
-      // The reason is the caller's own, whatever it is.
-      reject(signal.reason as Error);
-    };
-    const done = (): void => {
-      signal.removeEventListener('abort', onAbort);
-    };
-    const id = this.#submit(request, {
-      resolve: (reply) => {
-        done();
-        resolve(reply);
-      },
-      reject: (error) => {
-        done();
-        reject(error);
-      },
-    });
-    if (this.#requests.has(id)) signal.addEventListener('abort', onAbort, { once: true });
-  }
-
-  /** Blocks until something has happened, or for a while: spins first, then sleeps. */
-  #waitOnce(): void {
-    this.#outgoing.release();
-    const before = this.#received;
-    const companionServed = this.companion !== null && this.companion.#serveNow();
-    this.#flush();
-    this.#receive(1, this.#outgoing.bytes > 0 ? 0 : SPIN_MICROSECONDS, 0);
-    if (this.#received !== before || companionServed || this.#closed) return;
-
-    const now = performance.now();
-    const inFlight = this.#requests.size;
-    const earliest = this.#requests.expire(now);
-    // The request that is waited for may have expired.
-    if (this.#requests.size < inFlight) return;
-    // One call waits for one direction of one socket, so the wait is short while bytes wait to leave or there is a companion.
-    const longest = this.companion === null ? SLEEP_MILLISECONDS : COMPANION_SLEEP_MILLISECONDS;
-    if (this.#outgoing.bytes > 0) this.#socket.waitWritable(1);
-    else this.#receive(1, 0, Math.ceil(Math.max(0, Math.min(earliest - now, longest))));
-  }
-
-  /** Serves what has come, without waiting. Returns whether anything had. */
-  #serveNow(): boolean {
-    const before = this.#received;
-    this.#flush();
-    this.#receive(MESSAGES_PER_EVENT, 0, 0);
-    return this.#received !== before;
-  }
-
-  #flush(): void {
-    if (this.#closed || this.#outgoing.bytes === 0) return;
-    this.#outgoing.flush();
-    if (!this.#pauseReading()) this.#commands.turns.advance();
-  }
-
-  /** A peer that sends commands but does not read our replies must not make us queue without bound. */
-  #pauseReading(): boolean {
-    const pause = this.#outgoing.congested;
-    if (pause !== this.#paused && !this.#closed) {
-      this.#paused = pause;
-      this.#watcher.setReadable(!pause);
-    }
-    return pause;
-  }
-
-  #receive(limit: number, spinMicroseconds: number, timeoutMilliseconds: number): void {
-    // The socket does not report again what was read ahead, so these messages are always handled.
-    for (let count = 0; (count < limit || this.#incoming.buffered) && !this.#closed; count++) {
-      if (this.#pauseReading()) return;
-      this.#incoming.readAhead = this.#readsAhead && count < limit && !this.#requests.expectsFds;
-      const message = this.#next(spinMicroseconds, timeoutMilliseconds);
-      if (message === null) return;
-      this.#received++;
-      const { header, fds } = message;
-      if (tracing()) traceMessage(this.name, 'received', header, fds.length);
-      if (isReply(header.flags)) this.#requests.settle(message);
-      else this.#commands.add(message);
-    }
-  }
-
-  /** The next message; null when none is complete in time, or the connection has ended. */
-  #next(spinMicroseconds: number, timeoutMilliseconds: number): Message | null {
-    try {
-      const message = this.#incoming.next(spinMicroseconds, timeoutMilliseconds);
-      if (message !== 'end') return message;
-      this.#end(this.#disconnected(undefined));
-    } catch (error) {
-      const told = error instanceof VfioUserError && error.code !== 'ERR_VFIO_USER_SYSTEM';
-      this.#end(told ? violation(this.name, error) : this.#disconnected(error));
-    }
-    return null;
-  }
-
   #assertOpen(command: number): void {
-    if (this.#closed) throw this.#endedError(command);
+    if (this.closed) throw this.#endedError(command);
   }
 
   #endedError(command: number): VfioUserError {
@@ -431,25 +329,18 @@ export class Connection {
     return this.#error === null ? closedError(this.name, name, 'is') : errorFor(this.#error, name);
   }
 
-  #disconnected(cause: unknown): VfioUserError {
-    return disconnectedError(this.name, this.#incoming.partial, cause);
-  }
-
   #end(error: VfioUserError | null): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.closed) return;
     this.#error = error;
-    this.#watcher.close();
+    this.#pump.close();
     this.#outgoing.close();
-    this.#incoming.discard();
     this.#commands.close();
-    this.#socket.close();
     traceState(this.name, 'closed', error?.message ?? '');
     const acting = this.#requests.close((command, acts) => {
       const name = commandName(command);
       return error === null ? closedError(this.name, name, 'was') : errorFor(error, name, acts);
     });
-    this.companion?.close();
+    this.#twin?.close();
     this.#onClose(error, acting);
   }
 }

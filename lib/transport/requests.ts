@@ -97,7 +97,7 @@ export class Requests {
   }
 
   /**
-   * Sends a request. Everything else that sends one is made of this.
+   * Sends a request. Everything else that sends one is made of this. It may have failed when this returns.
    *
    * @returns its id, for {@link abandon}
    * @throws VfioUserError ERR_VFIO_USER_TIMEOUT when all ids are in use
@@ -124,9 +124,27 @@ export class Requests {
     return id;
   }
 
-  /** Whether a request is in flight. */
-  has(id: number): boolean {
-    return this.#pending.has(id);
+  /** As {@link submit}, and gives the request up when `signal` is aborted, which it must not be yet. */
+  submitAbortable(request: Request, { resolve, reject }: Settlement, signal: AbortSignal): void {
+    const onAbort = (): void => {
+      this.abandon(id);
+      // The reason is the caller's own, whatever it is.
+      reject(signal.reason as Error);
+    };
+    const done = (): void => {
+      signal.removeEventListener('abort', onAbort);
+    };
+    const id = this.submit(request, {
+      resolve: (reply) => {
+        done();
+        resolve(reply);
+      },
+      reject: (error) => {
+        done();
+        reject(error);
+      },
+    });
+    if (this.#pending.has(id)) signal.addEventListener('abort', onAbort, { once: true });
   }
 
   /** Gives up on a request, without telling its owner. */

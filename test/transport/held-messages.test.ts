@@ -128,7 +128,7 @@ describe('a companion', () => {
   test('is served while the synchronous form waits, and closed with the connection', () => {
     ({ connection, peer } = connected());
     const twin = connected({ onCommand: ({ payload }) => ({ payload }) });
-    connection.companion = twin.connection;
+    connection.pairWith(twin.connection);
     twin.peer.send(message(11, Uint8Array.of(7), { id: 3 }));
     expect(() => connection.requestSync({ command: READ, payload: EMPTY, timeout: 20 })).toThrow(
       expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
