@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { LatencyHistogram } from './histogram';
+import { LatencyHistogram } from '../latency-histogram';
 import { DIRECTIONS, type Direction } from './job';
 import {
   bandwidth,

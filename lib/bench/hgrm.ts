@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { HISTOGRAM_BUCKETS, type LatencyHistogram } from './histogram';
+import { HISTOGRAM_BUCKETS, type LatencyHistogram } from '../latency-histogram';
 
 const TICKS_PER_HALF_DISTANCE = 5;
 const GROUPS = 29;

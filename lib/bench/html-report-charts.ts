@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { Chart, ChartSeries } from './html-report-chart';
 import { latencyAxis, latencyText, linearAxis, nines, ninesAxis, spaced } from './html-report-axes';
-import { latencyBins } from './histogram';
+import { latencyBins } from './latency-bins';
 import { bandwidth, iops, latencyOf, type DirectionResult } from './job-result';
 import { formatBandwidth, formatCount } from './units';
 

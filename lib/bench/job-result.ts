@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import type { FoundDepth } from './depth-search';
 import type { Gap } from './gap';
-import { HISTOGRAM_SLOTS, LatencyHistogram } from './histogram';
+import { HISTOGRAM_SLOTS, LatencyHistogram } from '../latency-histogram';
 import { DIRECTIONS } from './job';
 import { NO_SAMPLES, mergeSamples, type Samples } from './samples';
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
 import { DepthSearch } from './depth-search';
-import { LatencyHistogram } from './histogram';
+import { LatencyHistogram } from '../latency-histogram';
 import { DIRECTIONS, writes, type Direction, type Job } from './job';
 import { failedEnd, failureText, mismatchEnd, stalledEnd, strayEnd } from './job-end';
 import { JobQueue } from './job-queue';

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { CommandUse } from './command-table';
-import { LatencyHistogram } from './histogram';
+import { LatencyHistogram } from '../latency-histogram';
 import { DIRECTIONS, type Direction, type Job } from './job';
 import { COUNT_SLOTS, batchSlot } from './job-result';
 

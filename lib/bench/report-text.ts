@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { latencyBins } from './histogram';
+import { latencyBins } from './latency-bins';
 import { DIRECTIONS } from './job';
 import {
   allDirections,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import type { LatencyHistogram } from './histogram';
+import type { LatencyHistogram } from '../latency-histogram';
 
 /** What a direction did in each interval of a run, in order. */
 export interface Samples {

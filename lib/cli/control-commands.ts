@@ -58,8 +58,8 @@ export function nvmeControlCommands(server: NvmeServer): ControlCommands {
       },
     },
     statistics: {
-      help: 'What the controller has done so far, and why it cannot go on (CSTS.CFS).',
-      run: () => ({ ...model.statistics, fault: model.fault }),
+      help: 'What the controller has done so far, why it cannot go on (CSTS.CFS), and latencies in nanoseconds with --latencies.',
+      run: () => ({ ...model.statistics, fault: model.fault, latencies: model.latencies }),
     },
   };
   return new Map(Object.entries(commands));

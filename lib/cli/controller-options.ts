@@ -155,6 +155,11 @@ export const SERVE_NVME = {
       group: GROUPS.watching,
       help: 'Serve metrics for Prometheus at http://127.0.0.1:PORT/metrics, or on a unix socket. For all controllers.',
     },
+    latencies: {
+      type: 'boolean',
+      group: GROUPS.watching,
+      help: 'Measure how long I/O commands take, from their fetch to their completion: statistics and metrics tell it then. It costs about 60 ns a command.',
+    },
   },
   examples: [
     ['serve nvme --socket nvme.sock --backend file=disk.img', 'A drive of a file'],
@@ -200,7 +205,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
     throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
   const socket = socketPath(options.socket);
   const idle = options['idle-timeout'];
-  const { mdts, serial, model, nqn, dstrd, queues, doorbells, irq } = options;
+  const { mdts, serial, model, nqn, dstrd, queues, doorbells, irq, latencies } = options;
   if (mdts !== undefined && !Number.isInteger(Math.log2(mdts)))
     throw new UsageError(`An --mdts of ${mdts} bytes is no power of two`);
   return {
@@ -221,6 +226,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
       maxQueueEntries: options['max-entries'],
       maxNamespaces: options['max-namespaces'],
       mappableDoorbells: doorbells === 'mapped',
+      latencies,
     },
   };
 }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import type { LatencyHistogram } from '../latency-histogram';
 import type { ControllerStatistics, NamespaceStatistics } from '../nvme/controller';
 import type { NvmeServer } from './nvme-server';
 
@@ -28,6 +29,11 @@ const BYTES: readonly (readonly [direction: string, key: keyof NamespaceStatisti
   ['written', 'bytesWritten'],
   ['zeroed', 'bytesZeroed'],
 ];
+
+/** Upper limits of the buckets of latencies, in nanoseconds: 1, 2 and 5 of each power of ten, from 1 us to 10 s. */
+const BUCKETS: readonly number[] = [3, 4, 5, 6, 7, 8, 9]
+  .flatMap((power) => [1, 2, 5].map((digit) => digit * 10 ** power))
+  .concat(10 ** 10);
 
 /**
  * What the controllers have done so far, in the text exposition format of Prometheus, version 0.0.4. Everything that ends in `_total`
@@ -90,13 +96,44 @@ export function metricsText(servers: readonly NvmeServer[]): string {
       '1 while the controller cannot go on until it is reset (CSTS.CFS), else 0.',
       all.map(({ labels, model }) => [labels, model.fault === null ? 0 : 1]),
     ),
+    latencyMetric(
+      all.flatMap(({ labels, model }) =>
+        Object.entries(model.latencyHistograms ?? {}).map(
+          ([command, histogram]) => [{ ...labels, command }, histogram] as const,
+        ),
+      ),
+    ),
   ].join('');
+}
+
+/** Histograms in seconds. They are left out when nothing measures. */
+function latencyMetric(
+  histograms: readonly (readonly [labels: Labels, histogram: LatencyHistogram])[],
+): string {
+  if (histograms.length === 0) return '';
+  const name = `${PREFIX}_latency_seconds`;
+  const lines = histograms.flatMap(([labels, histogram]) => {
+    const counts = histogram.countsWithin(BUCKETS);
+    return [
+      ...BUCKETS.map((limit, index) =>
+        line(`${name}_bucket`, { ...labels, le: limit / 1e9 }, counts[index] ?? 0),
+      ),
+      line(`${name}_bucket`, { ...labels, le: '+Inf' }, histogram.count),
+      line(`${name}_sum`, labels, histogram.sum / 1e9),
+      line(`${name}_count`, labels, histogram.count),
+    ];
+  });
+  return `# HELP ${name} Time of I/O commands from their fetch to their completion.\n# TYPE ${name} histogram\n${lines.join('')}`;
 }
 
 function metric(name: string, type: 'counter' | 'gauge', help: string, samples: readonly Sample[]): string {
   const full = `${PREFIX}_${name}`;
-  const lines = samples.map(([labels, value]) => `${full}{${labelText(labels)}} ${value}\n`);
+  const lines = samples.map(([labels, value]) => line(full, labels, value));
   return `# HELP ${full} ${help}\n# TYPE ${full} ${type}\n${lines.join('')}`;
+}
+
+function line(name: string, labels: Labels, value: number): string {
+  return `${name}{${labelText(labels)}} ${value}\n`;
 }
 
 function labelText(labels: Labels): string {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { formatSize } from '../bench/units';
+import { formatLatency, formatSize } from '../bench/units';
+import type { NvmeControllerModel } from '../nvme/controller';
 import type { NvmeServer } from './nvme-server';
 
 /** What the controllers have done so far, for people: some lines for each. */
@@ -27,7 +28,18 @@ function controllerText({ socket, model }: NvmeServer): string {
         `zeroed ${formatSize(bytesZeroed)}, errors ${counts.errors}`
       );
     }),
+    ...latencyLines(model),
   ].join('\n');
+}
+
+/** A line for each group of commands that there were any of. */
+function latencyLines({ latencies }: NvmeControllerModel): string[] {
+  return Object.entries(latencies ?? {})
+    .filter(([, { count }]) => count > 0)
+    .map(
+      ([group, { count, p50, p99, max }]) =>
+        `  latency of ${group}: p50 ${formatLatency(p50)}, p99 ${formatLatency(p99)}, max ${formatLatency(max)} (${count} commands)`,
+    );
 }
 
 function list(counts: readonly (readonly [count: number, what: string])[]): string {

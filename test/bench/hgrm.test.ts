@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { formatHgrm } from '../../lib/bench/hgrm';
-import { LatencyHistogram } from '../../lib/bench/histogram';
+import { LatencyHistogram } from '../../lib/latency-histogram';
 
 function histogramOf(samples: readonly (readonly [ns: number, count: number])[]): LatencyHistogram {
   const histogram = new LatencyHistogram();

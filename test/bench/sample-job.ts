@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { LatencyHistogram } from '../../lib/bench/histogram';
+import { LatencyHistogram } from '../../lib/latency-histogram';
 import type { Samples } from '../../lib/bench/samples';
 import { emptyDirection, type DirectionResult, type JobResult } from '../../lib/bench/job-result';
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import type { HtmlReportInput } from '../../lib/bench/html-report';
-import { LatencyHistogram } from '../../lib/bench/histogram';
+import { LatencyHistogram } from '../../lib/latency-histogram';
 import type { DirectionResult, JobResult, ReportPart } from '../../lib/bench/job-result';
 import { sampleJob, sampleSeries } from './sample-job';
 

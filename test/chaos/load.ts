@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { performance } from 'node:perf_hooks';
 import { fillBlock } from '../../lib/bench/verify-pattern';
-import type { LatencyHistogram } from '../../lib/bench/histogram';
+import type { LatencyHistogram } from '../../lib/latency-histogram';
 import type { Xoshiro128 } from '../../lib/random';
 import { DEPTH, MOST_CELLS, Status, compare, type Drive } from './drive';
 import { BLOCKS_PER_CELL, WORDS_PER_BLOCK, WORDS_PER_CELL, type Ledger } from './ledger';

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { LatencyHistogram } from '../../lib/bench/histogram';
+import { LatencyHistogram } from '../../lib/latency-histogram';
 import { Xoshiro128 } from '../../lib/random';
 import { atEnd, endWanted } from './children';
 import { Drive } from './drive';

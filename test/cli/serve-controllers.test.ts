@@ -225,6 +225,45 @@ describe('metrics', () => {
     expect(await running.ended).toMatchObject({ status: 0, stderr: '' });
   });
 
+  test('latencies, as a histogram of Prometheus; statistics tell them in words', async () => {
+    const [socket, path] = [scratch.file('nvme.sock'), scratch.file('metrics.sock')];
+    const running = await serving(
+      ...['--socket', socket, '--size', '1m', '--serial', 'S', '--metrics', path, '--latencies'],
+    );
+    await attached(socket, async (nvme) => {
+      const memory = await nvme.device.dma.allocate(4096);
+      for (let i = 0; i < 3; i++) await nvme.namespace(1).write(memory, { lba: 0, blocks: 8 });
+    });
+    const { text } = await fetched({ socketPath: path });
+    expect(text).toContain('\n# TYPE vfio_user_nvme_latency_seconds histogram\n');
+    const name = (part: string): string =>
+      `vfio_user_nvme_latency_seconds_${part}{socket="${socket}",serial="S",`;
+    const values = (prefix: string): string[] =>
+      text.split('\n').flatMap((line) => (line.startsWith(prefix) ? [line.slice(prefix.length)] : []));
+    const buckets = values(`${name('bucket')}command="write",`).map((line) => {
+      const [, le, count] = /^le="([^"]+)"\} (\d+)$/.exec(line) ?? [];
+      return [Number(le?.replace('+Inf', 'Infinity')), Number(count)] as const;
+    });
+    // A bucket counts all up to its limit, and the last is +Inf, with the count.
+    expect(buckets.map(([le]) => le)).toEqual(buckets.map(([le]) => le).sort((a, b) => a - b));
+    expect(buckets[0]?.[0]).toBe(1e-6);
+    expect(buckets.map(([, count]) => count)).toEqual(
+      buckets.map(([, count]) => count).sort((a, b) => a - b),
+    );
+    expect(buckets.slice(-2).map(([, count]) => count)).toEqual([3, 3]);
+    expect(buckets.at(-1)?.[0]).toBe(Infinity);
+    expect(values(`${name('count')}command="write"} `)).toEqual(['3']);
+    expect(values(`${name('count')}command="read"} `)).toEqual(['0']);
+    const [sum = ''] = values(`${name('sum')}command="write"} `);
+    expect(Number(sum)).toBeGreaterThan(0);
+    expect(Number(sum)).toBeLessThan(30);
+    running.kill('SIGTERM');
+    const { stdout, ...rest } = await running.ended;
+    expect(rest).toEqual({ status: 0, signal: null, stderr: '' });
+    expect(stdout).toMatch(/^ {2}latency of write: p50 \S+s, p99 \S+s, max \S+s \(3 commands\)$/m);
+    expect(stdout).not.toContain('latency of read');
+  });
+
   test('on a unix socket, which is removed at the end; the socket of a process that is gone is replaced', async () => {
     const [socket, path] = [scratch.file('nvme.sock'), scratch.file('metrics.sock')];
     const args = ['--socket', socket, '--size', '1m', '--metrics', path];
@@ -233,7 +272,9 @@ describe('metrics', () => {
     await first.ended;
     expect(existsSync(path)).toBe(true);
     const second = await serving(...args);
-    expect((await fetched({ socketPath: path })).text).toContain('vfio_user_nvme_commands_total');
+    const { text } = await fetched({ socketPath: path });
+    expect(text).toContain('vfio_user_nvme_commands_total');
+    expect(text).not.toContain('latency');
     // Connections that say nothing do not keep it from ending.
     const silent = get({ socketPath: path, path: '/metrics', headers: { Connection: 'keep-alive' } });
     silent.on('error', () => undefined);

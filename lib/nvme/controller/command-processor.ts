@@ -6,10 +6,11 @@ import type { AdminCommands } from './admin-commands';
 import type { DoorbellWatch } from './doorbell-watch';
 import type { ErrorLog } from './error-log';
 import type { FaultEffects, FaultPlan } from '../faults';
-import { type Ending, FaultyCommands } from './faulty-commands';
+import { FaultyCommands, type FetchedCommand } from './faulty-commands';
 import { FUSED_FIRST, FUSED_SECOND } from './fused-commands';
 import { DEFERRED, type IoCommands, type IoContext } from './io-commands';
 import { FUSE, startBlock } from './io-words';
+import type { Latencies } from './latencies';
 import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
 import { type CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
@@ -57,6 +58,8 @@ export interface CommandProcessorParts {
   readonly watch: DoorbellWatch;
   readonly errors: ErrorLog;
   readonly counters: Counters;
+  /** How long I/O commands take; null when that is not measured. */
+  readonly latencies: Latencies | null;
   /** Which commands are struck by faults, and what these do to the controller. */
   readonly plan: FaultPlan;
   readonly effects: FaultEffects;
@@ -75,6 +78,7 @@ export class CommandProcessor {
   readonly #watch: DoorbellWatch;
   readonly #errors: ErrorLog;
   readonly #counters: Counters;
+  readonly #latencies: Latencies | null;
   readonly #faulty: FaultyCommands;
   readonly #budget = new Budget(RUNNING_BYTES);
   /** Counts {@link drop}s: a command that began before the last one is void. */
@@ -93,18 +97,19 @@ export class CommandProcessor {
   #failure: FatalError | null = null;
 
   constructor(parts: CommandProcessorParts) {
-    const { queues, admin, io, watch, errors, counters, plan, effects, ioContext } = parts;
+    const { queues, admin, io, watch, errors, counters, latencies, plan, effects, ioContext } = parts;
     this.#queues = queues;
     this.#admin = admin;
     this.#io = io;
     this.#watch = watch;
     this.#errors = errors;
     this.#counters = counters;
+    this.#latencies = latencies;
     this.#faulty = new FaultyCommands(plan, effects, ioContext, {
-      alive: () => this.#alive(),
-      execute: (queue, words, alive) => this.#execute(queue, words, alive),
-      settle: (queue, words, alive, answer, ending) => {
-        this.#settle(queue, words, alive, answer, ending);
+      fetched: (queue, words) => this.#fetched(queue, words),
+      execute: (command) => this.#execute(command),
+      settle: (command, answer) => {
+        this.#settle(command, answer);
       },
     });
   }
@@ -187,6 +192,7 @@ export class CommandProcessor {
     if (completions.badHead) this.#watch.badHead(completions);
     if (room < count) count = room;
     let taken = 0;
+    this.#latencies?.begin();
     while (taken < count && queue.claim === null && this.#io.bytesMoved < this.#roundEnd) {
       // What came before has dropped the queue, or its next part is not mapped.
       if (queue.words === null || !queue.live) break;
@@ -200,43 +206,55 @@ export class CommandProcessor {
   #take(queue: SubmissionQueue, words: Int32Array): number {
     const at = queue.take();
     if (this.#faulty.armed && this.#faulty.take(queue, words.slice(at, at + SQE_WORDS))) return 1;
-    const cid = (words[at] as number) >>> 16;
+    const cdw0 = words[at] as number;
     if (queue.id === 0) {
-      this.#takeAdmin(queue, new Uint32Array(words.slice(at, at + SQE_WORDS)));
+      this.#takeAdmin(this.#fetched(queue, words.slice(at, at + SQE_WORDS)));
       return 1;
     }
     const outcome = this.#io.execute(words, at);
     if (outcome === Outcome.success) {
-      queue.completions.post(queue.id, queue.head, cid, 0, 0);
-    } else if (outcome === DEFERRED) {
-      const copy = words.slice(at, at + SQE_WORDS);
-      const alive = this.#alive();
-      this.#settle(queue, copy, alive, this.#io.deferred(copy, alive));
-    } else {
-      const copy = words.slice(at, at + SQE_WORDS);
-      if (((copy[0] as number) & FUSE) !== 0) return this.#takeFused(queue, copy);
-      this.#fail(queue, copy, outcome);
+      queue.completions.post(queue.id, queue.head, cdw0 >>> 16, 0, 0);
+      if (this.#latencies !== null) this.#latencies.completed(cdw0 & 0xff);
+      return 1;
     }
+    const command = this.#fetched(queue, words.slice(at, at + SQE_WORDS));
+    if (outcome === DEFERRED) this.#settle(command, this.#io.deferred(command.words, command.alive));
+    else if (((command.words[0] as number) & FUSE) !== 0) return this.#takeFused(command);
+    else this.#post(command, { outcome });
     return 1;
   }
 
-  #fail(queue: SubmissionQueue, words: Int32Array, outcome: number): void {
+  /** @param words a copy of the entry that was fetched last */
+  #fetched(queue: SubmissionQueue, words: Int32Array): FetchedCommand {
+    const since = this.#latencies?.since ?? 0;
+    this.#latencies?.begin();
+    return { queue, words, since, alive: this.#alive() };
+  }
+
+  /** Completes a command within the loop, which interrupts for all that it has taken. */
+  #post(command: FetchedCommand, { outcome, dw0 = 0 }: Reply): void {
+    const { queue, words } = command;
     this.#record(queue, words, outcome);
-    queue.completions.post(queue.id, queue.head, commandId(words), outcome, 0);
+    queue.completions.post(queue.id, queue.head, commandId(words), outcome, dw0);
+    this.#measure(command);
+  }
+
+  #measure({ queue, words, since }: FetchedCommand): void {
+    if (queue.id !== 0) this.#latencies?.record((words[SqeWord.cdw0] as number) & 0xff, since);
   }
 
   /** Executes a command of a fused operation, with the one behind it, if that is the other (NVMe base 2.0, 3.4.2). */
-  #takeFused(queue: SubmissionQueue, first: Int32Array): 1 | 2 {
-    const fuse = (first[0] as number) & FUSE;
+  #takeFused(first: FetchedCommand): 1 | 2 {
+    const { queue, words, alive } = first;
+    const fuse = (words[0] as number) & FUSE;
     const second = fuse === FUSED_FIRST ? this.#takeSecond(queue) : null;
     if (second === null) {
-      this.#fail(queue, first, fuse === FUSE ? Outcome.invalidField : Outcome.abortedMissingFused);
+      this.#post(first, { outcome: fuse === FUSE ? Outcome.invalidField : Outcome.abortedMissingFused });
       return 1;
     }
-    const alive = this.#alive();
-    const reply = this.#run(queue, first, alive, this.#io.fused(first, second, alive));
+    const reply = this.#run(first, this.#io.fused(words, second, alive));
     const rest = reply.then(({ outcome, second: other = outcome }): Reply => ({ outcome: other }));
-    this.#completeLater(queue, second, alive, rest);
+    this.#completeLater({ ...first, words: second }, rest);
     return 2;
   }
 
@@ -249,20 +267,14 @@ export class CommandProcessor {
     return words.slice(queue.take(), at + SQE_WORDS);
   }
 
-  #takeAdmin(queue: SubmissionQueue, words: Uint32Array): void {
-    this.#counters.adminCommands++;
-    const alive = this.#alive();
-    const answer = this.#admin.execute(words, alive);
-    if (answer === 'held' || answer instanceof Promise || 'run' in answer) {
-      this.#settle(queue, words, alive, answer);
-      return;
-    }
-    this.#record(queue, words, answer.outcome);
-    queue.completions.post(0, queue.head, commandId(words), answer.outcome, answer.dw0 ?? 0);
+  #takeAdmin(command: FetchedCommand): void {
+    const answer = this.#execute(command);
+    if (answer === 'held' || answer instanceof Promise || 'run' in answer) this.#settle(command, answer);
+    else this.#post(command, answer);
   }
 
   /** Executes a command of any queue, as if there were no faults. */
-  #execute(queue: SubmissionQueue, words: Int32Array, alive: Alive): Answer {
+  #execute({ queue, words, alive }: FetchedCommand): Answer {
     if (queue.id === 0) {
       this.#counters.adminCommands++;
       return this.#admin.execute(new Uint32Array(words), alive);
@@ -272,30 +284,21 @@ export class CommandProcessor {
   }
 
   /** Completes a command when its answer is there. */
-  #settle(
-    queue: SubmissionQueue,
-    words: Int32Array | Uint32Array,
-    alive: Alive,
-    answer: Answer,
-    ending?: Ending,
-  ): void {
+  #settle(command: FetchedCommand, answer: Answer): void {
     if (answer === 'held') return;
-    if (answer instanceof Promise) this.#completeLater(queue, words, alive, answer, ending);
-    else if ('run' in answer) void this.#run(queue, words, alive, answer, ending);
-    else this.#complete(queue, words, answer, ending);
+    if (answer instanceof Promise) this.#completeLater(command, answer);
+    else if ('run' in answer) void this.#run(command, answer);
+    else this.#complete(command, answer);
   }
 
   /** Completes a command outside of the loop. */
-  #complete(
-    queue: SubmissionQueue,
-    words: Int32Array | Uint32Array,
-    { outcome, dw0 = 0, lba }: Reply,
-    ending?: Ending,
-  ): void {
+  #complete(command: FetchedCommand, { outcome, dw0 = 0, lba }: Reply): void {
+    const { queue, words, ending } = command;
     this.#record(queue, words, outcome, lba);
     const { cid = commandId(words), twice = false, silent = false } = ending ?? {};
     this.#queues.complete(queue, cid, outcome, dw0, silent);
     if (twice) this.#queues.complete(queue, cid, outcome, dw0, silent);
+    this.#measure(command);
   }
 
   #alive(): Alive {
@@ -307,39 +310,29 @@ export class CommandProcessor {
    * Runs a command once there is room for it. Until then its queue is not looked at, so that queues get room in turn.
    * @returns its reply
    */
-  #run(
-    queue: SubmissionQueue,
-    words: Int32Array | Uint32Array,
-    alive: Alive,
-    { bytes, run }: Deferred,
-    ending?: Ending,
-  ): Promise<Reply> {
+  #run(command: FetchedCommand, { bytes, run }: Deferred): Promise<Reply> {
     const claim = this.#budget.take(bytes);
     const end = (): void => {
       this.#budget.give(bytes);
     };
     if (claim === null) {
       const reply = run().finally(end);
-      this.#completeLater(queue, words, alive, reply, ending);
+      this.#completeLater(command, reply);
       return reply;
     }
+    const { queue } = command;
     queue.claim = claim;
     const reply = claim.granted.then((granted): Reply | Promise<Reply> => {
       queue.claim = null;
       return granted ? run().finally(end) : { outcome: Outcome.abortedQueueDeletion };
     });
-    this.#completeLater(queue, words, alive, reply, ending);
+    this.#completeLater(command, reply);
     return reply;
   }
 
   /** Completes a command that takes its time. It keeps room for its completion. */
-  #completeLater(
-    queue: SubmissionQueue,
-    words: Int32Array | Uint32Array,
-    alive: Alive,
-    reply: Promise<Reply>,
-    ending?: Ending,
-  ): void {
+  #completeLater(command: FetchedCommand, reply: Promise<Reply>): void {
+    const { queue, alive } = command;
     queue.inflight++;
     queue.completions.reserved++;
     this.#live++;
@@ -353,7 +346,7 @@ export class CommandProcessor {
         this.#live--;
         queue.inflight--;
         queue.completions.reserved--;
-        this.#complete(queue, words, settled, ending);
+        this.#complete(command, settled);
         if (queue.inflight === 0) queue.ended?.();
       })
       .catch(() => {
@@ -369,7 +362,7 @@ export class CommandProcessor {
   }
 
   /** Counts and logs a command that ended with an error. */
-  #record(queue: SubmissionQueue, words: Int32Array | Uint32Array, outcome: number, lba?: number): void {
+  #record(queue: SubmissionQueue, words: Int32Array, outcome: number, lba?: number): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
     if (queue.id !== 0) this.#io.failed(words[SqeWord.nsid] as number);
@@ -401,6 +394,6 @@ export class CommandProcessor {
   }
 }
 
-function commandId(words: Int32Array | Uint32Array): number {
+function commandId(words: Int32Array): number {
   return (words[SqeWord.cdw0] as number) >>> 16;
 }

@@ -22,6 +22,7 @@ import { Identify, NVME_VERSION } from './identify';
 import type { InterruptLines } from './interrupt-lines';
 import { IoCommands } from './io-commands';
 import { KeepAlive } from './keep-alive';
+import { Latencies } from './latencies';
 import { LogPages } from './log-pages';
 import type { NamespaceSet } from './namespace-set';
 import type { ResolvedOptions } from './options';
@@ -62,6 +63,8 @@ export class Controller {
   /** Faults on demand. */
   readonly faults: Faults;
   readonly #counters = newCounters();
+  /** How long I/O commands take; null when that is not measured. */
+  readonly latencies: Latencies | null;
   readonly #keepAlive = new KeepAlive((milliseconds) => {
     this.#fail(`No Keep Alive came for ${milliseconds} ms`);
   });
@@ -112,7 +115,9 @@ export class Controller {
     this.#features = features;
     const effects = this.#effects(link);
     const plan = this.#plan;
-    const parts = { queues, admin, io, watch, errors, counters, plan, effects, ioContext };
+    const latencies = options.latencies ? new Latencies() : null;
+    this.latencies = latencies;
+    const parts = { queues, admin, io, watch, errors, counters, latencies, plan, effects, ioContext };
     this.#commands = new CommandProcessor(parts);
     this.#faultyRegisters = new FaultyRegisters(plan, effects);
     this.faults = new Faults(plan, effects);

@@ -26,14 +26,27 @@ export interface Ending {
   readonly silent: boolean;
 }
 
+/** A command that was fetched, and is not completed yet. */
+export interface FetchedCommand {
+  readonly queue: SubmissionQueue;
+  /** A copy of its entry. */
+  readonly words: Int32Array;
+  /** When it was fetched, by `performance.now()`; 0 when latencies are not measured. */
+  readonly since: number;
+  /** Whether it still matters. */
+  readonly alive: Alive;
+  /** How it completes, if a fault has struck it. */
+  readonly ending?: Ending;
+}
+
 /** What {@link FaultyCommands} needs of those who execute commands without faults. */
 export interface CommandPath {
-  /** Tells from now on whether a command still matters. */
-  alive(): Alive;
+  /** A command that was fetched just now. */
+  fetched(queue: SubmissionQueue, words: Int32Array): FetchedCommand;
   /** Executes a command. */
-  execute(queue: SubmissionQueue, words: Int32Array, alive: Alive): Answer;
+  execute(command: FetchedCommand): Answer;
   /** Completes a command, now or when its answer is there. */
-  settle(queue: SubmissionQueue, words: Int32Array, alive: Alive, answer: Answer, ending: Ending): void;
+  settle(command: FetchedCommand, answer: Answer): void;
 }
 
 /** Commands that faults strike: they are late, are not executed as they should be, or do not complete as they should. */
@@ -65,8 +78,9 @@ export class FaultyCommands {
   take(queue: SubmissionQueue, words: Int32Array): boolean {
     const strike = this.#plan.command(queue.id, words, 0);
     if (strike === null) return false;
-    if (strike.delay === 0) this.#begin(queue, words, strike);
-    else void this.#beginLater(queue, words, strike);
+    const command = this.#path.fetched(queue, words);
+    if (strike.delay === 0) this.#begin(command, strike);
+    else void this.#beginLater(command, strike);
     return true;
   }
 
@@ -76,45 +90,44 @@ export class FaultyCommands {
   }
 
   /** The command counts as one that runs, so that its queue is not deleted under it, and has room for its completion. */
-  async #beginLater(queue: SubmissionQueue, words: Int32Array, strike: Strike): Promise<void> {
-    const alive = this.#path.alive();
+  async #beginLater(command: FetchedCommand, strike: Strike): Promise<void> {
+    const { queue, alive } = command;
     queue.inflight++;
     queue.completions.reserved++;
     await this.#delays.wait(strike.delay);
     if (!alive()) return;
     queue.inflight--;
     queue.completions.reserved--;
-    this.#begin(queue, words, strike);
+    this.#begin(command, strike);
     if (queue.inflight === 0) queue.ended?.();
   }
 
-  #begin(queue: SubmissionQueue, words: Int32Array, strike: Strike): void {
+  #begin(command: FetchedCommand, strike: Strike): void {
     const { action, silent } = strike;
-    const alive = this.#path.alive();
     if (action?.kind === 'hang') return;
     if (isControllerAction(action)) {
       act(action, this.#effects);
-      if (!alive()) return;
+      if (!command.alive()) return;
     }
-    const cid = (words[SqeWord.cdw0] as number) >>> 16;
+    const cid = (command.words[SqeWord.cdw0] as number) >>> 16;
     const ending: Ending = {
       cid: action?.kind === 'cid' ? (action.cid ?? ~cid & 0xffff) : cid,
       twice: action?.kind === 'twice',
       silent,
     };
-    this.#path.settle(queue, words, alive, this.#answer(queue, words, alive, strike), ending);
+    this.#path.settle({ ...command, ending }, this.#answer(command, strike));
   }
 
-  #answer(queue: SubmissionQueue, words: Int32Array, alive: Alive, { action, seed }: Strike): Answer {
+  #answer(command: FetchedCommand, { action, seed }: Strike): Answer {
     if (action?.kind === 'status') return { outcome: action.status };
     if (action?.kind === 'lost') return { outcome: Outcome.success };
     if (action?.kind === 'flip' || action?.kind === 'torn')
-      return this.#executeDamaged(words, alive, action, seed);
-    return this.#path.execute(queue, words, alive);
+      return this.#executeDamaged(command, action, seed);
+    return this.#path.execute(command);
   }
 
   /** Executes an I/O command whose data is damaged between the host's memory and the backend. */
-  #executeDamaged(words: Int32Array, alive: Alive, action: DataAction, seed: number): Answer {
+  #executeDamaged({ words, alive }: FetchedCommand, action: DataAction, seed: number): Answer {
     const { namespaces } = this.#io;
     const find = (nsid: number): ReturnType<typeof namespaces.find> => {
       const namespace = namespaces.find(nsid);

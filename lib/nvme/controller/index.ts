@@ -3,5 +3,6 @@
 export { NvmeControllerModel } from './model';
 export type { NvmeNamespaceInfo, NvmeNamespaceOptions } from './namespace';
 export type { NamespaceIdentifiers } from './identifiers';
+export type { CommandGroup, LatencySummary } from './latencies';
 export type { NvmeControllerOptions } from './options';
 export type { ControllerStatistics, NamespaceStatistics } from './statistics';

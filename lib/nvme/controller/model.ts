@@ -2,6 +2,7 @@
 import type { ConfigEffect } from '../../pci/config-space';
 import type { MsiDeclaration, MsixDeclaration } from '../../pci/declaration';
 import { PciRegion } from '../../pci/device';
+import type { LatencyHistogram } from '../../latency-histogram';
 import type { Client, ClientRange, PciDeviceModel, ServedFunction } from '../../server/device-model';
 import type { Faults } from '../faults';
 import { ClientView } from './client-view';
@@ -11,6 +12,7 @@ import { PciIds } from './identify';
 import type { NvmeNamespaceInfo, NvmeNamespaceOptions } from './namespace';
 import { NamespaceSet } from './namespace-set';
 import { InterruptLines } from './interrupt-lines';
+import type { CommandGroup, LatencySummary } from './latencies';
 import { type NvmeControllerOptions, type ResolvedOptions, resolveOptions } from './options';
 import type { ControllerStatistics } from './statistics';
 
@@ -72,6 +74,16 @@ export class NvmeControllerModel implements PciDeviceModel {
   /** What the controller has done so far. */
   get statistics(): ControllerStatistics {
     return this.#controller.statistics;
+  }
+
+  /** How long I/O commands took so far, by what they do; null unless the option `latencies` is set. */
+  get latencies(): Readonly<Record<CommandGroup, LatencySummary>> | null {
+    return this.#controller.latencies?.summaries ?? null;
+  }
+
+  /** {@link latencies} in full. @internal */
+  get latencyHistograms(): Readonly<Record<CommandGroup, LatencyHistogram>> | null {
+    return this.#controller.latencies?.histograms ?? null;
   }
 
   /** Faults that the controller has on demand: it fails as it is told. */

@@ -53,6 +53,8 @@ export interface NvmeControllerOptions {
    * Default 10.
    */
   readonly idleAfter?: number;
+  /** Whether the latencies of I/O commands are measured, which costs a reading of the clock for each. Default false. */
+  readonly latencies?: boolean;
   /** Called with the reason when the controller cannot go on (CSTS.CFS): the client sees nothing but the bit. */
   readonly onFault?: (reason: string) => void;
   /**
@@ -175,6 +177,7 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     volatileCache: namespaces.some(({ backend }) => backend.volatileCache),
     dstrd: checkInteger('dstrd', options.dstrd ?? 0, 0, 4),
     mappableDoorbells: options.mappableDoorbells ?? true,
+    latencies: options.latencies ?? false,
     onFault: options.onFault ?? (() => undefined),
     onWarning: options.onWarning ?? (() => undefined),
   };

@@ -5,9 +5,8 @@ import {
   bucketValue,
   HISTOGRAM_BUCKETS,
   HISTOGRAM_SLOTS,
-  latencyBins,
   LatencyHistogram,
-} from '../../lib/bench/histogram';
+} from '../lib/latency-histogram';
 
 /** Group g > 0 holds 64 buckets of width 2^(g-1) and begins at 2^(g+5). Worked out by hand from fio's description of the layout. */
 const LAYOUT = [
@@ -198,61 +197,10 @@ test('latencies of an array are counted as if one by one, up to the count', () =
   expect(all.count).toBe(4);
 });
 
-describe('bins for a reader', () => {
-  function histogramOf(...samples: number[]): LatencyHistogram {
-    const histogram = new LatencyHistogram();
-    for (const ns of samples) histogram.record(ns);
-    return histogram;
-  }
-
-  test('bins are as narrow as their number allows', () => {
-    const histogram = histogramOf(1024, 2047);
-    const widths = [16, 15, 8, 7, 4, 3, 2, 1].map((most) => latencyBins([histogram], most).length);
-    expect(widths).toEqual([16, 8, 8, 4, 4, 2, 2, 1]);
-    expect(latencyBins([histogram], 2)).toEqual([
-      { from: 1024, to: 1536, counts: [1] },
-      { from: 1536, to: 2048, counts: [1] },
-    ]);
-  });
-
-  test('several histograms share the bins', () => {
-    expect(latencyBins([histogramOf(300, 300), histogramOf(), histogramOf(600)], 2)).toEqual([
-      { from: 256, to: 512, counts: [2, 0, 0] },
-      { from: 512, to: 1024, counts: [0, 0, 1] },
-    ]);
-  });
-
-  test('the whole range', () => {
-    const bins = latencyBins([histogramOf(0, 17e9)], 35);
-    expect(bins).toHaveLength(35);
-    expect([bins[0], bins[34]]).toEqual([
-      { from: 0, to: 1, counts: [1] },
-      { from: 2 ** 33, to: 2 ** 34, counts: [1] },
-    ]);
-  });
-
-  test('no samples, no bins', () => {
-    expect(latencyBins([], 100)).toEqual([]);
-    expect(latencyBins([histogramOf()], 100)).toEqual([]);
-  });
-
-  test('every sample is counted within the limits of its bin', () => {
-    fc.assert(
-      fc.property(
-        fc.array(fc.integer({ min: 0, max: 2 ** 34 - 1 }), { minLength: 1, maxLength: 20 }),
-        fc.integer({ min: 35, max: 200 }),
-        (samples, most) => {
-          const bins = latencyBins([histogramOf(...samples)], most);
-          expect(bins.length).toBeLessThanOrEqual(most);
-          expect(bins.reduce((sum, { counts }) => sum + (counts[0] ?? 0), 0)).toBe(samples.length);
-          expect(bins.map(({ counts }) => counts[0])).toEqual(
-            bins.map(({ from, to }) => samples.filter((ns) => ns >= from && ns < to).length),
-          );
-          bins.slice(1).forEach(({ from }, index) => {
-            expect(from).toBe(bins[index]?.to);
-          });
-        },
-      ),
-    );
-  });
+test('the samples within limits, as a cumulative histogram has them', () => {
+  const histogram = new LatencyHistogram();
+  for (const ns of [0, 100, 100, 5000, 2 ** 40]) histogram.record(ns);
+  expect(histogram.countsWithin([0, 99, 100, 4000, 6000, 2 ** 33])).toEqual([1, 1, 3, 3, 4, 4]);
+  expect(histogram.countsWithin([])).toEqual([]);
+  expect(new LatencyHistogram().countsWithin([1, 2])).toEqual([0, 0]);
 });
