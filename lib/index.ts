@@ -6,6 +6,8 @@
  * `vfio-user/pci` for configuration space.
  */
 export * from './client';
+export type { PciDevice } from './device/pci-device';
+export type { Region } from './device/region';
 export * from './irq';
 export * from './kernel';
 export type { FunctionSwitches, PciFunction, ProbedBar, SizedBar } from './pci';

@@ -1,22 +1,10 @@
 // SPDX-License-Identifier: MIT
-import { EventEmitter } from 'node:events';
 import { memoize } from '../async';
 import { devicesOf, type DmaContainer } from '../dma/container';
-import { VfioUserError, outOfRange } from '../errors';
-import { IrqExclusion } from '../irq/exclusion';
+import { MAX_INDEXES, PciDevice } from '../device/pci-device';
+import { VfioUserError } from '../errors';
 import { PCIE_CONFIG_BYTES } from '../pci/config-header';
-import {
-  PciIrq,
-  PciRegion,
-  type Device,
-  type DeviceEvents,
-  type DeviceInfo,
-  type DeviceLoss,
-  type PciIrqName,
-  type PciRegionName,
-  type RegisterSpace,
-} from '../pci/device';
-import { PciFunction } from '../pci/pci-function';
+import { PciRegion, type DeviceInfo, type DeviceLoss, type RegisterSpace } from '../pci/device';
 import {
   Command,
   DeviceFlag,
@@ -32,7 +20,6 @@ import type { ConnectionStatistics, Request } from '../transport';
 import type { DeviceFeatures } from './device-feature';
 import type { DirtyLog } from './dirty-log';
 import type { VfioUserDmaTarget } from './dma-target';
-import { MAX_REGIONS } from './identity';
 import { VfioUserIrq } from './irq';
 import type { Link, LinkState } from './link';
 import { DeviceMigration } from './migration';
@@ -83,14 +70,9 @@ export interface DeviceMakings {
 export type DeviceStatistics = ConnectionStatistics & PostedWriteStatistics;
 
 /** A PCI device that a vfio-user server offers. Made by `connect`. */
-export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device {
-  readonly name: string;
+export class VfioUserDevice extends PciDevice<VfioUserRegion, VfioUserIrq> {
   /** Versions and capabilities of both sides. */
   readonly negotiated: Negotiated;
-  /** The memory that the device may access, in a container of its own or one that devices share. */
-  readonly dma: DmaContainer;
-  /** The device as a PCI function: configuration space, capabilities, BARs. */
-  readonly pci: PciFunction;
   /** Features by index, for what {@link migration} and {@link dirtyLog} do not cover. */
   readonly feature: DeviceFeatures;
   /** Moves the device's state to another server. */
@@ -105,23 +87,17 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   readonly #renewal: Renewal | null;
   #lost: DeviceLoss | null = null;
   readonly #info = memoize(() => this.#fetchInfo());
-  readonly #regions = memoize((index: number) => this.#fetchRegion(index));
-  readonly #irqs = memoize((index: number) => this.#fetchIrq(index));
   #config: VfioUserRegion | undefined;
   readonly #postedWrites: PostedWrites;
-  readonly #irqExclusion = new IrqExclusion();
 
   /** @internal */
   constructor(makings: DeviceMakings) {
-    super();
+    super(makings.link.name, makings.dma);
     const { link, negotiated, feature, timeouts, renewal } = makings;
     const { limits } = negotiated;
-    this.name = link.name;
     this.negotiated = negotiated;
-    this.dma = makings.dma;
     this.feature = feature;
     this.dirtyLog = makings.target.dirtyLog;
-    this.pci = new PciFunction(this);
     this.#link = link;
     this.#makings = makings;
     this.migration = new DeviceMigration(link, feature, {
@@ -133,7 +109,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     this.#parts = new OpenParts(makings.target, this.migration, this.#postedWrites);
     this.reconnects = renewal !== null;
     const tell: Tell = (event, ...args) => {
-      this.#tell(event, ...args);
+      this.tell(event, ...args);
     };
     this.#renewal = renewal === null ? null : new Renewal(renewal, link, this.#parts, tell);
     link.belongsTo({
@@ -179,27 +155,11 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
    *
    * @throws VfioUserError ERR_VFIO_USER_PCI when it is no PCI device; REMOTE and others of a message
    */
-  info(): Promise<DeviceInfo> {
+  override info(): Promise<DeviceInfo> {
     return this.#info();
   }
 
-  /**
-   * A region by name or index. The server is asked once, since what a region is does not change while connected, and not by
-   * {@link reset} either. The object, its mappings and descriptors are valid until {@link close}.
-   *
-   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_REMOTE for one that this
-   *   device does not have, and others of a message
-   */
-  async region(region: PciRegionName | number): Promise<VfioUserRegion> {
-    const index = typeof region === 'number' ? region : PciRegion[region];
-    if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
-      throw outOfRange(
-        `${this.name} has no region ${region}; give a name such as bar0 or config, or an index from 0 to ${MAX_REGIONS - 1}`,
-      );
-    return this.#regions(index);
-  }
-
-  get config(): RegisterSpace {
+  override get config(): RegisterSpace {
     return (this.#config ??= new VfioUserRegion(
       this.#link,
       {
@@ -215,27 +175,12 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   }
 
   /**
-   * An interrupt index by name or number. The server is asked once.
-   *
-   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_REMOTE for one that this
-   *   device does not have, and others of a message
-   */
-  async irq(irq: PciIrqName | number): Promise<VfioUserIrq> {
-    const index = typeof irq === 'number' ? irq : PciIrq[irq];
-    if (!Number.isInteger(index) || index < 0 || index >= MAX_REGIONS)
-      throw outOfRange(
-        `${this.name} has no interrupt ${irq}; give a name such as msix, or an index from 0 to ${MAX_REGIONS - 1}`,
-      );
-    return this.#irqs(index);
-  }
-
-  /**
    * Resets the device (vfio-user, VFIO_USER_DEVICE_RESET).
    *
    * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the device does not offer it; DISCONNECTED when the server went
    *   meanwhile, also when it is back
    */
-  async reset(): Promise<void> {
+  override async reset(): Promise<void> {
     const { epoch } = this.#link;
     this.#link.assertConnected('DEVICE_RESET');
     if (!(await this.info()).resettable) {
@@ -269,7 +214,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   }
 
   /** Closes the connection, or stops waiting for one, and releases all mappings, descriptors and memory. Idempotent. */
-  close(): Promise<void> {
+  override close(): Promise<void> {
     this.#link.close(null);
     const { target, ownsDma } = this.#makings;
     devicesOf(this.dma).detach(target);
@@ -280,7 +225,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
 
   /** The server has gone, and is waited for. */
   #renew(error: VfioUserError): void {
-    this.#tell('disconnect', error, this.#lost as DeviceLoss);
+    this.tell('disconnect', error, this.#lost as DeviceLoss);
     // A listener may have closed the device.
     if (this.#link.state === 'reconnecting') void this.#renewal?.run(error);
   }
@@ -289,23 +234,7 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
   #gone(error: VfioUserError | null): void {
     this.#renewal?.stop();
     if (error !== null) this.#parts.deviceGone(error);
-    this.#tell('close', error);
-  }
-
-  /** Emits an event. What a listener throws is an uncaught exception, and does not stop what is under way. */
-  #tell<Name extends keyof DeviceEvents>(event: Name, ...args: DeviceEvents[Name]): void {
-    try {
-      (this as EventEmitter).emit(event, ...args);
-    } catch (error) {
-      queueMicrotask(() => {
-        throw error;
-      });
-    }
-  }
-
-  /** Calls {@link close}. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
+    this.tell('close', error);
   }
 
   async #fetchInfo(): Promise<DeviceInfo> {
@@ -320,8 +249,8 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     }
     return {
       resettable: (info.flags & DeviceFlag.reset) !== 0,
-      regionCount: Math.min(info.numRegions, MAX_REGIONS),
-      irqCount: Math.min(info.numIrqs, MAX_REGIONS),
+      regionCount: Math.min(info.numRegions, MAX_INDEXES),
+      irqCount: Math.min(info.numIrqs, MAX_INDEXES),
     };
   }
 
@@ -329,7 +258,8 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     return { maxTransfer: this.negotiated.limits.maxDataXferSize, postedWrites: this.#postedWrites };
   }
 
-  async #fetchRegion(index: number): Promise<VfioUserRegion> {
+  /** @internal */
+  protected override async fetchRegion(index: number): Promise<VfioUserRegion> {
     const description = await describeRegion(this.#link, index);
     const region = new VfioUserRegion(this.#link, description, this.#regionAccess);
     if (this.closed) region.close();
@@ -339,12 +269,13 @@ export class VfioUserDevice extends EventEmitter<DeviceEvents> implements Device
     return region;
   }
 
-  async #fetchIrq(index: number): Promise<VfioUserIrq> {
+  /** @internal */
+  protected override async fetchIrq(index: number): Promise<VfioUserIrq> {
     const payload = encodeIrqInfoRequest({ index });
     const reply = await this.#link.request({ command: Command.deviceGetIrqInfo, payload });
     const info = decodeIrqInfoReply(reply.payload, { index });
     const { maxMsgFds } = this.negotiated.limits;
-    const irq = new VfioUserIrq(this.#link, { ...info, index }, maxMsgFds, this.#irqExclusion);
+    const irq = new VfioUserIrq(this.#link, { ...info, index }, maxMsgFds, this.irqExclusion);
     this.#parts.addIrq(irq);
     return irq;
   }

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { MAX_INDEXES } from '../device/pci-device';
 import { VfioUserError, asError } from '../errors';
 import { closeFd } from '../native';
 import { PciConfig } from '../pci/config-header';
@@ -16,9 +17,6 @@ import {
 } from '../protocol';
 import type { Connection } from '../transport';
 import { describeRegion, type RegionDescription } from './region-description';
-
-/** Most regions and interrupt indexes of a device. What a server announces beyond that is left out. */
-export const MAX_REGIONS = 4096;
 
 /** By which a device that comes back is known: each thing that is compared, in words, and its value. */
 type Traits = ReadonlyMap<string, string>;
@@ -183,7 +181,7 @@ function describe({ size, flags, areas, type }: RegionDescription): string {
 }
 
 function indexes(count: number): number[] {
-  return Array.from({ length: Math.min(count, MAX_REGIONS) }, (_, index) => index);
+  return Array.from({ length: Math.min(count, MAX_INDEXES) }, (_, index) => index);
 }
 
 function isRefusal(error: unknown): boolean {

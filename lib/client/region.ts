@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { memoize } from '../async';
-import { VfioUserError, invalidArgument, outOfRange } from '../errors';
-import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
-import { RegisterAccess, type RegisterWidth } from '../pci/registers';
+import { Region } from '../device/region';
+import { RegionMappings } from '../device/region-mappings';
+import { VfioUserError, invalidArgument } from '../errors';
+import { closeFd } from '../native';
+import { PciRegion } from '../pci/device';
+import type { RegisterWidth } from '../pci/registers';
 import { Command } from '../protocol/commands';
-import { RegionFlag } from '../protocol/constants';
 import {
   REGION_ACCESS_SIZE,
   decodeRegionReadReply,
@@ -17,7 +19,6 @@ import { RegionIoFds } from './io-fds';
 import type { Link } from './link';
 import type { PostedWrites } from './posted-writes';
 import type { RegionDescription } from './region-description';
-import { RegionMappings } from './region-mappings';
 import type { SubRegion } from './sub-region';
 
 /** How regions of this connection are accessed. */
@@ -46,14 +47,7 @@ export interface RegionWriteOptions {
 export const MAX_WRITE = 32 << 10;
 
 /** A region of a vfio-user device, accessed by message or through its mapped areas. */
-export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implements DeviceRegion {
-  readonly index: number;
-  readonly size: number;
-  readonly readable: boolean;
-  readonly writable: boolean;
-  readonly areas: readonly SparseArea[];
-  /** `RegionFlag` bits as the server sent them. */
-  readonly flags: number;
+export class VfioUserRegion extends Region<RegionWriteOptions> {
   /** Number of descriptors that the server sent for the region. */
   readonly fdCount: number;
   /** Type of a device-specific region (`VFIO_REGION_TYPE_*`, `linux/vfio.h`), undefined of a region without one. */
@@ -64,8 +58,9 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
   readonly #link: Link;
   readonly #maxRead: number;
   readonly #maxWrite: number;
-  /** What the server of this connection lets be mapped. */
+  /** What the server of this connection lets be mapped, and the descriptors for that. */
   #mappings: RegionMappings;
+  #fds: readonly number[];
   readonly #postedWrites: PostedWrites;
   #posted = false;
   #ioFds = memoize(() => this.#fetchIoFds());
@@ -76,15 +71,10 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
 
   /** @internal */
   constructor(link: Link, description: RegionDescription, access: RegionAccess) {
-    super();
+    super(link.name, description);
     this.#link = link;
-    this.index = description.index;
-    this.size = description.size;
-    this.flags = description.flags;
-    this.readable = (description.flags & RegionFlag.read) !== 0;
-    this.writable = (description.flags & RegionFlag.write) !== 0;
-    this.areas = description.areas;
     this.fdCount = description.fds.length;
+    this.#fds = description.fds;
     this.#mappings = new RegionMappings({ ...description, writable: this.writable });
     this.type = description.type?.type;
     this.subtype = description.type?.subtype;
@@ -104,11 +94,11 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
   }
 
   protected override readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
-    return this.#readOnce(this.#aligned(offset, width), width);
+    return this.#readOnce(this.aligned(offset, width), width);
   }
 
   protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
-    return this.#readOnceSync(this.#aligned(offset, width), width);
+    return this.#readOnceSync(this.aligned(offset, width), width);
   }
 
   protected override writeRegister(
@@ -116,11 +106,11 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     data: Uint8Array,
     options?: RegionWriteOptions,
   ): Promise<void> {
-    return this.#write(this.#aligned(offset, data.length), data, data.length, options);
+    return this.#write(this.aligned(offset, data.length), data, data.length, options);
   }
 
   protected override writeRegisterSync(offset: number, data: Uint8Array, options?: RegionWriteOptions): void {
-    this.#writeSync(this.#aligned(offset, data.length), data, data.length, options);
+    this.#writeSync(this.aligned(offset, data.length), data, data.length, options);
   }
 
   /**
@@ -130,7 +120,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
    *   is not readable, REMOTE and others of a message
    */
   async readBytes(offset: number, length: number): Promise<Uint8Array> {
-    this.#within(offset, length);
+    this.within(offset, length);
     // Copied, since small payloads share their buffer with others.
     if (length <= this.#maxRead) return (await this.#readOnce(offset, length)).slice();
     const data = new Uint8Array(length);
@@ -144,7 +134,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
 
   /** Reads any number of bytes, blocking the thread. Errors are those of {@link readBytes}. */
   readBytesSync(offset: number, length: number): Uint8Array {
-    this.#within(offset, length);
+    this.within(offset, length);
     const data = new Uint8Array(length);
     for (const { start, size } of chunks(length, this.#maxRead)) {
       data.set(this.#readOnceSync(offset + start, size), start);
@@ -159,13 +149,13 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
    *   is not writable, REMOTE and others of a message
    */
   async writeBytes(offset: number, data: Uint8Array, options?: RegionWriteOptions): Promise<void> {
-    this.#within(offset, data.length);
+    this.within(offset, data.length);
     await this.#write(offset, data, this.#maxWrite, options);
   }
 
   /** Writes any number of bytes, in order, blocking the thread. Errors are those of {@link writeBytes}. */
   writeBytesSync(offset: number, data: Uint8Array, options?: RegionWriteOptions): void {
-    this.#within(offset, data.length);
+    this.within(offset, data.length);
     this.#writeSync(offset, data, this.#maxWrite, options);
   }
 
@@ -190,18 +180,11 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     return ioFds.subRegions;
   }
 
-  /**
-   * Maps bytes of the region: offset and length multiples of the page size, within one of {@link areas}. The memory is that of
-   * the server of this connection: when that ends, the buffer is detached and the descriptor closed. After the event
-   * `reconnect`, map anew.
-   *
-   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the server does not let these bytes be mapped; DISCONNECTED
-   */
-  map(offset: number, length: number): MappedArea {
+  /** @internal */
+  protected override mappings(): RegionMappings {
     this.#assertOpen();
-    this.#within(offset, length);
     this.#link.assertConnected(`mapping region ${this.index}`);
-    return this.#mappings.map(offset, length, () => this.#where(offset, length));
+    return this.#mappings;
   }
 
   /** Unmaps everything and closes the descriptors. @internal */
@@ -219,6 +202,8 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
    */
   connectionEnded(): { mappings: number; subRegions: number } {
     const lost = { mappings: this.#mappings.close(), subRegions: this.#openIoFds?.subRegions.length ?? 0 };
+    for (const fd of this.#fds) closeFd(fd);
+    this.#fds = [];
     this.#mappings = new RegionMappings({ areas: this.areas, fds: [], fdOffset: 0, writable: this.writable });
     this.#openIoFds?.close();
     this.#openIoFds = null;
@@ -229,6 +214,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
 
   /** Takes the descriptors of the server of a new connection, which has the same region. @internal */
   renew(description: RegionDescription): void {
+    this.#fds = description.fds;
     this.#mappings = new RegionMappings({ ...description, writable: this.writable });
   }
 
@@ -251,17 +237,9 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     return this.#readReply(this.#link.requestSync(this.#readRequest(offset, count)), offset, count);
   }
 
-  #assertReadable(offset: number, count: number): void {
-    if (!this.readable)
-      throw new VfioUserError(
-        'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#where(offset, count)} is not readable; the server offers no reads of this region`,
-      );
-    this.#fits(offset, count);
-  }
-
   #readRequest(offset: number, count: number): { command: number; payload: Uint8Array; maxReply: number } {
-    this.#assertReadable(offset, count);
+    this.assertReadable(offset, count);
+    this.#fits(offset, count);
     const payload = encodeRegionReadRequest({ offset, region: this.index, count });
     return { command: Command.regionRead, payload, maxReply: REGION_ACCESS_SIZE + count };
   }
@@ -305,7 +283,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     let room = true;
     for (const { start, size } of chunks(data.length, most)) {
       const part = data.subarray(start, start + size);
-      this.#assertWritable(offset + start, size);
+      this.#checkWrite(offset + start, size);
       room = this.#postedWrites.write(this.index, offset + start, part);
     }
     return room;
@@ -325,18 +303,9 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     offset: number,
     data: Uint8Array,
   ): { command: number; payload: Uint8Array; data: Uint8Array } {
-    this.#assertWritable(offset, data.length);
+    this.#checkWrite(offset, data.length);
     const payload = encodeRegionWriteRequest({ offset, region: this.index, count: data.length });
     return { command: Command.regionWrite, payload, data };
-  }
-
-  #assertWritable(offset: number, count: number): void {
-    if (!this.writable)
-      throw new VfioUserError(
-        'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#where(offset, count)} is not writable; the server offers no writes to this region`,
-      );
-    this.#fits(offset, count);
   }
 
   #writeReply(reply: Reply, offset: number, data: Uint8Array): void {
@@ -349,7 +318,7 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     if (done === asked) return;
     throw new VfioUserError(
       'ERR_VFIO_USER_PROTOCOL',
-      `${this.#where(offset, asked)}: the server answered ${command} for ${done} bytes only`,
+      `${this.where(offset, asked)}: the server answered ${command} for ${done} bytes only`,
       { command },
     );
   }
@@ -359,32 +328,13 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
     if (count <= this.#maxRead) return;
     throw new VfioUserError(
       'ERR_VFIO_USER_UNSUPPORTED',
-      `${this.#where(offset, count)}: one message takes at most ${this.#maxRead} bytes (max_data_xfer_size); access a narrower register`,
+      `${this.where(offset, count)}: one message takes at most ${this.#maxRead} bytes (max_data_xfer_size); access a narrower register`,
     );
   }
 
-  #aligned(offset: number, width: number): number {
-    this.#within(offset, width);
-    if (offset % width !== 0) {
-      throw invalidArgument(
-        `${this.#where(offset, width)}: a register of ${width} bytes starts at a multiple of ${width}`,
-      );
-    }
-    return offset;
-  }
-
-  #within(offset: number, length: number): void {
-    if (
-      !Number.isSafeInteger(offset) ||
-      !Number.isSafeInteger(length) ||
-      offset < 0 ||
-      length < 1 ||
-      offset + length > this.size
-    ) {
-      throw outOfRange(
-        `${length} bytes at offset ${offset} are not within region ${this.index} of ${this.#link.name}, which has ${this.size} bytes`,
-      );
-    }
+  #checkWrite(offset: number, length: number): void {
+    this.assertWritable(offset, length);
+    this.#fits(offset, length);
   }
 
   #assertOpen(): void {
@@ -393,10 +343,6 @@ export class VfioUserRegion extends RegisterAccess<RegionWriteOptions> implement
         'ERR_VFIO_USER_CLOSED',
         `region ${this.index}: the device ${this.#link.name} is closed`,
       );
-  }
-
-  #where(offset: number, length: number): string {
-    return `region ${this.index} of ${this.#link.name}, offset 0x${offset.toString(16)}, ${length} bytes`;
   }
 }
 

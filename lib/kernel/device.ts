@@ -1,22 +1,11 @@
 // SPDX-License-Identifier: MIT
-import { EventEmitter } from 'node:events';
 import { memoize } from '../async';
 import type { DmaContainer } from '../dma/container';
-import { VfioUserError, outOfRange, systemError } from '../errors';
-import { IrqExclusion } from '../irq/exclusion';
+import { MAX_INDEXES, PciDevice } from '../device/pci-device';
+import { VfioUserError, systemError } from '../errors';
 import { restoreDeviceMappings, type VfioDeviceFile } from '../native';
 import { PCIE_CONFIG_BYTES } from '../pci/config-header';
-import {
-  PciIrq,
-  PciRegion,
-  type Device,
-  type DeviceEvents,
-  type DeviceInfo,
-  type PciIrqName,
-  type PciRegionName,
-  type RegisterSpace,
-} from '../pci/device';
-import { PciFunction } from '../pci/pci-function';
+import { PciIrq, PciRegion, type DeviceInfo, type RegisterSpace } from '../pci/device';
 import {
   DeviceFlag,
   RegionFlag,
@@ -40,17 +29,8 @@ export interface KernelDeviceMakings {
   readonly ownsDma: boolean;
 }
 
-/** More regions and interrupts than a PCI device has; the kernel adds some of its drivers' own behind those of PCI. */
-const MAX_INDEX = 64;
-
-/** A PCI device behind the kernel's VFIO. Made by `openPci`. */
-export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
-  /** The PCI address, such as `0000:01:00.0`. */
-  readonly name: string;
-  /** The memory that the device may access, in a container of its own or one that devices share. */
-  readonly dma: DmaContainer;
-  /** The device as a PCI function: configuration space, capabilities, BARs. */
-  readonly pci: PciFunction;
+/** A PCI device behind the kernel's VFIO, whose name is its PCI address. Made by `openPci`. */
+export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
   /** Features by index, such as migration and power management. */
   readonly feature: KernelFeatures;
   /** How the kernel was asked for the device: through an iommufd, its group, or its group without an IOMMU. */
@@ -60,31 +40,25 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
   readonly #makings: KernelDeviceMakings;
   readonly #file: VfioDeviceFile;
   readonly #info: DeviceInfo;
-  readonly #exclusion = new IrqExclusion();
   readonly #openRegions = new Set<KernelRegion>();
   readonly #openIrqs = new Set<KernelIrq>();
-  readonly #regions = memoize((index: number) => this.#fetchRegion(index));
-  readonly #irqs = memoize((index: number) => this.#fetchIrq(index));
   #config: KernelRegion | undefined;
 
   /** @internal */
   constructor(makings: KernelDeviceMakings) {
-    super();
-    const { address, inSpace, dma } = makings;
+    super(makings.address, makings.dma);
+    const { address, inSpace } = makings;
     this.#makings = makings;
     this.#file = inSpace.opened.file;
-    this.name = address;
-    this.dma = dma;
     this.through = inSpace.kind;
-    this.pci = new PciFunction(this);
     this.feature = new KernelFeatures(this.#file);
     const info = decodeDeviceInfoReply(this.#file.info());
     if ((info.flags & DeviceFlag.pci) === 0)
       throw new VfioUserError('ERR_VFIO_USER_PCI', `${address} is not a PCI device for the kernel's VFIO`);
     this.#info = {
       resettable: (info.flags & DeviceFlag.reset) !== 0,
-      regionCount: Math.min(info.numRegions, MAX_INDEX),
-      irqCount: Math.min(info.numIrqs, MAX_INDEX),
+      regionCount: Math.min(info.numRegions, MAX_INDEXES),
+      irqCount: Math.min(info.numIrqs, MAX_INDEXES),
     };
   }
 
@@ -94,11 +68,11 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
   }
 
   /** What the kernel tells of the device. */
-  info(): Promise<DeviceInfo> {
+  override info(): Promise<DeviceInfo> {
     return Promise.resolve(this.#info);
   }
 
-  get config(): RegisterSpace {
+  override get config(): RegisterSpace {
     if (this.#config !== undefined) return this.#config;
     const info = this.#regionInfo(PciRegion.config);
     this.#config = new KernelRegion(
@@ -110,41 +84,11 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
   }
 
   /**
-   * A region by name or index. The object and its mappings are valid until {@link close}.
-   *
-   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_SYSTEM for one that this
-   *   device does not have, CLOSED
-   */
-  async region(region: PciRegionName | number): Promise<KernelRegion> {
-    const index = typeof region === 'number' ? region : PciRegion[region];
-    if (!Number.isInteger(index) || index < 0 || index >= MAX_INDEX)
-      throw outOfRange(
-        `${this.name} has no region ${region}; give a name such as bar0 or config, or an index from 0 to ${MAX_INDEX - 1}`,
-      );
-    return this.#regions(index);
-  }
-
-  /**
-   * An interrupt index by name or number.
-   *
-   * @throws RangeError ERR_OUT_OF_RANGE for an index that no device has; VfioUserError ERR_VFIO_USER_SYSTEM for one that this
-   *   device does not have, CLOSED
-   */
-  async irq(irq: PciIrqName | number): Promise<KernelIrq> {
-    const index = typeof irq === 'number' ? irq : PciIrq[irq];
-    if (!Number.isInteger(index) || index < 0 || index >= MAX_INDEX)
-      throw outOfRange(
-        `${this.name} has no interrupt ${irq}; give a name such as msix, or an index from 0 to ${MAX_INDEX - 1}`,
-      );
-    return this.#irqs(index);
-  }
-
-  /**
    * Resets the function, by whichever way the kernel finds (VFIO_DEVICE_RESET). Mappings and DMA ranges stay.
    *
    * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when there is none; SYSTEM when it fails
    */
-  async reset(): Promise<void> {
+  override async reset(): Promise<void> {
     if (!this.#info.resettable)
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
@@ -185,15 +129,10 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
    * Gives the device back: the kernel resets it and ends its DMA and interrupts. Then mappings are taken away, and memory
    * that is the device's alone. Idempotent.
    */
-  close(): Promise<void> {
+  override close(): Promise<void> {
     this.#release(null);
     if (this.#makings.ownsDma) this.dma.close();
     return Promise.resolve();
-  }
-
-  /** Calls {@link close}. */
-  [Symbol.asyncDispose](): Promise<void> {
-    return this.close();
   }
 
   /**
@@ -227,18 +166,7 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
     for (const region of this.#openRegions) region.close();
     this.#file.close();
     this.#makings.inSpace.leave();
-    this.#tell(error);
-  }
-
-  /** Emits the end. What a listener throws is an uncaught exception, and does not stop what is under way. */
-  #tell(error: VfioUserError | null): void {
-    try {
-      this.emit('close', error);
-    } catch (thrown) {
-      queueMicrotask(() => {
-        throw thrown;
-      });
-    }
+    this.tell('close', error);
   }
 
   #hotResetInfo(): Uint8Array {
@@ -270,7 +198,8 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
     }
   }
 
-  async #fetchRegion(index: number): Promise<KernelRegion> {
+  /** @internal */
+  protected override async fetchRegion(index: number): Promise<KernelRegion> {
     const info = this.#regionInfo(index);
     const table = (info.flags & RegionFlag.mmap) === 0 ? null : await this.#msixTable();
     const region = new KernelRegion(this.#file, info, mappableAreas(info, table));
@@ -285,11 +214,12 @@ export class KernelDevice extends EventEmitter<DeviceEvents> implements Device {
     return { region: msix.table.bar, offset: msix.table.offset, size: ENTRY * msix.vectors };
   });
 
-  #fetchIrq(index: number): Promise<KernelIrq> {
+  /** @internal */
+  protected override fetchIrq(index: number): Promise<KernelIrq> {
     if (index >= this.#info.irqCount)
       return Promise.reject(systemError('ioctl', 22, `${this.name} has no interrupt index ${index}`));
     const info = this.#irqInfo(index);
-    const irq = new KernelIrq(this.#file, info, this.#exclusion);
+    const irq = new KernelIrq(this.#file, info, this.irqExclusion);
     this.#openIrqs.add(irq);
     return Promise.resolve(irq);
   }

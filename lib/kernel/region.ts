@@ -1,39 +1,30 @@
 // SPDX-License-Identifier: MIT
 import { readSync, writeSync } from 'node:fs';
 import { promised } from '../async';
-import { VfioUserError, invalidArgument, outOfRange, systemError } from '../errors';
-import { Mapping, pageSize, restoreDeviceMappings, type VfioDeviceFile } from '../native';
+import { Region } from '../device/region';
+import { RegionMappings } from '../device/region-mappings';
+import { systemError } from '../errors';
+import { pageSize, restoreDeviceMappings, type VfioDeviceFile } from '../native';
 import { PciCommand, PciConfig } from '../pci/config-header';
-import { PciRegion, type DeviceRegion, type MappedArea, type SparseArea } from '../pci/device';
-import { RegisterAccess, type RegisterWidth } from '../pci/registers';
+import { PciRegion, type SparseArea } from '../pci/device';
+import type { RegisterWidth } from '../pci/registers';
 import { RegionFlag, type RegionInfo } from '../protocol';
 
 const EIO = 5;
 
 /** A region of a device of the kernel's VFIO, accessed by pread(2) and pwrite(2) or through its mapped areas. */
-export class KernelRegion extends RegisterAccess implements DeviceRegion {
-  readonly index: number;
-  readonly size: number;
-  readonly readable: boolean;
-  readonly writable: boolean;
-  readonly areas: readonly SparseArea[];
-  /** `VFIO_REGION_INFO_FLAG_*` bits as the kernel gave them. */
-  readonly flags: number;
+export class KernelRegion extends Region {
   readonly #file: VfioDeviceFile;
   readonly #start: number;
-  readonly #mapped = new Set<Mapping>();
+  readonly #mappings: RegionMappings;
 
   /** @internal */
   constructor(file: VfioDeviceFile, info: RegionInfo, areas: readonly SparseArea[]) {
-    super();
+    super(file.name, { ...info, areas });
     this.#file = file;
     this.#start = info.offset;
-    this.index = info.index;
-    this.size = info.size;
-    this.flags = info.flags;
-    this.readable = (info.flags & RegionFlag.read) !== 0;
-    this.writable = (info.flags & RegionFlag.write) !== 0;
-    this.areas = areas;
+    const { writable } = this;
+    this.#mappings = new RegionMappings({ areas, fds: [file.fd], fdOffset: info.offset, writable });
   }
 
   protected override readRegister(offset: number, width: RegisterWidth): Promise<Uint8Array> {
@@ -41,7 +32,7 @@ export class KernelRegion extends RegisterAccess implements DeviceRegion {
   }
 
   protected override readRegisterSync(offset: number, width: RegisterWidth): Uint8Array {
-    return this.#read(this.#aligned(offset, width), width);
+    return this.#read(this.aligned(offset, width), width);
   }
 
   protected override writeRegister(offset: number, data: Uint8Array): Promise<void> {
@@ -51,7 +42,7 @@ export class KernelRegion extends RegisterAccess implements DeviceRegion {
   }
 
   protected override writeRegisterSync(offset: number, data: Uint8Array): void {
-    this.#write(this.#aligned(offset, data.length), data);
+    this.#write(this.aligned(offset, data.length), data);
   }
 
   /**
@@ -66,7 +57,7 @@ export class KernelRegion extends RegisterAccess implements DeviceRegion {
 
   /** As {@link readBytes}. */
   readBytesSync(offset: number, length: number): Uint8Array {
-    return this.#read(this.#within(offset, length), length);
+    return this.#read(this.within(offset, length), length);
   }
 
   /**
@@ -83,50 +74,22 @@ export class KernelRegion extends RegisterAccess implements DeviceRegion {
 
   /** As {@link writeBytes}. */
   writeBytesSync(offset: number, data: Uint8Array): void {
-    this.#write(this.#within(offset, data.length), data);
-  }
-
-  /**
-   * Maps bytes of the region: offset and length multiples of the page size, within one of {@link areas}. While the device
-   * does not answer, as in a reset or with its memory decoding off, the memory reads as ones and takes no stores.
-   *
-   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the kernel does not let these bytes be mapped; CLOSED, SYSTEM
-   */
-  map(offset: number, length: number): MappedArea {
-    this.#within(offset, length);
-    const { fd } = this.#file;
-    if (!this.areas.some((area) => offset >= area.offset && offset + length <= area.offset + area.size)) {
-      const offered = this.areas.map((area) => `0x${area.offset.toString(16)}+0x${area.size.toString(16)}`);
-      throw new VfioUserError(
-        'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#where(offset, length)} cannot be mapped; the kernel offers ${offered.join(', ') || 'no mapping of this region'}`,
-      );
-    }
-    const fdOffset = this.#start + offset;
-    const mapping = Mapping.map(fd, fdOffset, length, { writable: this.writable });
-    this.#mapped.add(mapping);
-    return {
-      offset,
-      size: length,
-      buffer: mapping.buffer,
-      fd,
-      fdOffset,
-      close: () => {
-        this.#mapped.delete(mapping);
-        mapping.close();
-      },
-    };
+    this.#write(this.within(offset, data.length), data);
   }
 
   /** Unmaps everything. @internal */
   close(): void {
-    for (const mapping of this.#mapped) mapping.close();
-    this.#mapped.clear();
+    this.#mappings.close();
+  }
+
+  /** @internal */
+  protected override mappings(): RegionMappings {
+    this.#file.assertOpen();
+    return this.#mappings;
   }
 
   #read(offset: number, length: number): Uint8Array {
-    if (!this.readable)
-      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, length)} is not readable`);
+    this.assertReadable(offset, length);
     const data = new Uint8Array(length);
     const { fd } = this.#file;
     for (let at = 0; at < length;)
@@ -138,8 +101,7 @@ export class KernelRegion extends RegisterAccess implements DeviceRegion {
 
   #write(offset: number, data: Uint8Array): void {
     const { length } = data;
-    if (!this.writable)
-      throw new VfioUserError('ERR_VFIO_USER_UNSUPPORTED', `${this.#where(offset, length)} is not writable`);
+    this.assertWritable(offset, length);
     const { fd } = this.#file;
     for (let at = 0; at < length;)
       at += this.#moved('pwrite', offset, length, () =>
@@ -168,33 +130,11 @@ export class KernelRegion extends RegisterAccess implements DeviceRegion {
     throw systemError(
       syscall,
       errno,
-      this.#where(offset, length),
+      this.where(offset, length),
       errno === EIO
         ? 'the device does not answer: its memory decoding may be off (command register), it may be in a low power state, or be gone'
         : undefined,
     );
-  }
-
-  #aligned(offset: number, width: number): number {
-    this.#within(offset, width);
-    if (offset % width !== 0)
-      throw invalidArgument(
-        `A register of ${width} bytes is at a multiple of ${width}, got offset ${offset}`,
-      );
-    return offset;
-  }
-
-  #within(offset: number, length: number): number {
-    const valid = Number.isSafeInteger(offset) && Number.isSafeInteger(length) && offset >= 0 && length >= 1;
-    if (!valid || offset + length > this.size)
-      throw outOfRange(
-        `${length} bytes at offset ${offset} are not within region ${this.index} of ${this.#file.name}, which has ${this.size} bytes`,
-      );
-    return offset;
-  }
-
-  #where(offset: number, length: number): string {
-    return `region ${this.index} of ${this.#file.name}, offset 0x${offset.toString(16)}, ${length} bytes`;
   }
 }
 

@@ -60,6 +60,11 @@ export interface MappingOptions {
 
 /** Live mappings by slot, for telling them that their file was truncated. */
 const live = new Map<number, WeakRef<Mapping>>();
+/**
+ * A mapping lives as long as its buffer, which is what programs keep: the loss of memory that is in use is told whether or not
+ * anybody has kept the object that tells of it.
+ */
+const mappingOfBuffer = new WeakMap<ArrayBuffer, Mapping>();
 let lostWatcher: Watcher | undefined;
 const slotOut = new Int32Array(1);
 
@@ -121,6 +126,7 @@ export class Mapping {
     this.length = buffer.byteLength;
     this.#slot = slot;
     live.set(slot, new WeakRef(this));
+    mappingOfBuffer.set(buffer, this);
   }
 
   /**

@@ -199,7 +199,7 @@ describe('mapping', () => {
     const { fd } = sharedMemory(0x4000);
     const { bar } = await bar0({ payload: twoAreas(0), fds: [fd] });
     expect(() => bar.map(offset, length)).toThrow(
-      like(failure('ERR_VFIO_USER_UNSUPPORTED', 'the server offers 0x1000+0x1000, 0x3000+0x1000')),
+      like(failure('ERR_VFIO_USER_UNSUPPORTED', 'the device offers 0x1000+0x1000, 0x3000+0x1000')),
     );
   });
 

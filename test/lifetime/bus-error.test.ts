@@ -19,6 +19,26 @@ test('a truncated file reads as zero, and is told', () => {
   expect(outcome).toEqual(cleanEnd('0\nlost true true'));
 });
 
+test('a loss is told of a mapping of which nobody has kept more than its buffer', () => {
+  const outcome = runScript(`
+    const fd = createSharedMemory(8192, { sealed: false });
+    let collected = 0;
+    const registry = new FinalizationRegistry(() => { collected++; });
+    const view = (() => {
+      const mapping = Mapping.map(fd, 0, 8192);
+      mapping.onLost = (which) => { console.log('lost', which.lost, which.buffer === view.buffer); };
+      return new Uint8Array(mapping.buffer);
+    })();
+    (() => registry.register(Mapping.map(fd, 0, 4096)))();
+    while (collected === 0) { gc(); await turn(); }
+    fs.ftruncateSync(fd, 0);
+    console.log(view[4096]);
+    await turn();
+    await turn();
+  `);
+  expect(outcome).toEqual(cleanEnd('0\nlost true true'));
+});
+
 test('a hostile peer cannot exhaust the mappings of the process', () => {
   // Repairing single pages would leave a mapping in as many pieces, and vm.max_map_count ends that.
   const outcome = runScript(`
@@ -47,7 +67,6 @@ test('two workers map the same descriptor, see each other, and each learns of it
       Atomics.store(words, data.own, 1);
       while (Atomics.load(words, data.other) === 0);
       mapping.onLost = (which) => { worker_threads.parentPort.postMessage('lost ' + which.lost); worker_threads.parentPort.close(); };
-      // The mapping is kept: nobody is told of one that was collected.
       worker_threads.parentPort.on('message', () => { new Int32Array(mapping.buffer)[1024] += 1; });
       worker_threads.parentPort.postMessage('met');
     }).toString();

@@ -73,6 +73,12 @@ export const CONFORMANCE: Readonly<Record<string, Check>> = {
     area.close();
     equal(words.length, 0);
     throws(() => bar.map(bar.size, PAGE), { code: 'ERR_OUT_OF_RANGE' });
+    const config = await device.region('config');
+    deepEqual(config.areas, []);
+    throws(() => config.map(0, 256), {
+      code: 'ERR_VFIO_USER_UNSUPPORTED',
+      message: /^region 7 of .*, offset 0x0, 256 bytes cannot be mapped; the device offers no mapping/,
+    });
   },
 
   'memory that is allocated is zero, has an address, and goes': async (device) => {
@@ -97,6 +103,8 @@ export const CONFORMANCE: Readonly<Record<string, Check>> = {
     await irq.disable();
     equal(irq.fd(0), null);
     await irq.disable();
+    equal(await device.irq(2), irq);
+    throws(() => irq.fd(irq.count), { code: 'ERR_OUT_OF_RANGE' });
     await rejects(irq.enable(irq.count + 1), { code: 'ERR_OUT_OF_RANGE' });
     await rejects(irq.enable(0), { code: 'ERR_OUT_OF_RANGE' });
   },

@@ -18,8 +18,13 @@ export class DeviceNode {
 
   /** @throws VfioUserError `ERR_VFIO_USER_CLOSED` */
   get fd(): number {
-    if (this.#closed) throw new VfioUserError('ERR_VFIO_USER_CLOSED', `${this.name} is closed`);
+    this.assertOpen();
     return this.#fd;
+  }
+
+  /** @throws VfioUserError `ERR_VFIO_USER_CLOSED` */
+  assertOpen(): void {
+    if (this.#closed) throw new VfioUserError('ERR_VFIO_USER_CLOSED', `${this.name} is closed`);
   }
 
   get closed(): boolean {

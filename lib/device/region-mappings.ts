@@ -1,19 +1,19 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../errors';
-import { Mapping, closeFd } from '../native';
+import { Mapping } from '../native';
 import type { MappedArea, SparseArea } from '../pci/device';
 
-/** Where the bytes of a region are in its descriptors. */
+/** Where the bytes of a region are in its descriptors, which stay the caller's. */
 export interface RegionFiles {
   readonly areas: readonly SparseArea[];
-  /** No descriptor, one for all areas, or one for each area. They are taken over. */
+  /** No descriptor, one for all areas, or one for each area. */
   readonly fds: readonly number[];
   /** Offset of the region's first byte in the descriptor. */
   readonly fdOffset: number;
   readonly writable: boolean;
 }
 
-/** The mapped areas of a region, and the descriptors that they are mapped from. */
+/** The mapped areas of a region. */
 export class RegionMappings {
   readonly #files: RegionFiles;
   readonly #mapped = new Set<Mapping>();
@@ -26,7 +26,7 @@ export class RegionMappings {
    * Maps bytes that are within the region.
    *
    * @param where names them in the error
-   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the server does not let them be mapped; ERR_VFIO_USER_SYSTEM
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the device does not let them be mapped; ERR_VFIO_USER_SYSTEM
    */
   map(offset: number, length: number, where: () => string): MappedArea {
     const { areas, fds, fdOffset: start, writable } = this.#files;
@@ -35,7 +35,7 @@ export class RegionMappings {
     if (area < 0 || fd === undefined) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `${where()} cannot be mapped; the server offers ${this.#offered()}`,
+        `${where()} cannot be mapped; the device offers ${this.#offered()}`,
       );
     }
     const fdOffset = start + offset;
@@ -55,7 +55,7 @@ export class RegionMappings {
   }
 
   /**
-   * Unmaps everything and closes the descriptors; to be called once.
+   * Unmaps everything.
    *
    * @returns number of mappings that were still in use
    */
@@ -63,7 +63,6 @@ export class RegionMappings {
     const count = this.#mapped.size;
     for (const mapping of this.#mapped) mapping.close();
     this.#mapped.clear();
-    for (const fd of this.#files.fds) closeFd(fd);
     return count;
   }
 
