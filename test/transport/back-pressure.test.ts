@@ -1,60 +1,34 @@
 // SPDX-License-Identifier: MIT
-import { type VfioUserError } from '../../lib/errors';
 import { closeFd, createSharedMemory, fileSize } from '../../lib/native';
-import { type Connection } from '../../lib/transport';
-import { connected, message, openFds, turns, until, warmUp, type Peer } from './support';
+import { READ, WRITE, message, turns, until, useConnection } from './support';
 
-const READ = 9;
-const WRITE = 10;
-let connection: Connection;
-let peer: Peer;
-let ended: (VfioUserError | null)[];
-let fdsBefore: number;
-beforeAll(warmUp);
-
-function open(options: Parameters<typeof connected>[0] = {}): void {
-  ended = [];
-  ({ connection, peer } = connected({ onClose: (error) => void ended.push(error), ...options }));
-}
-
-beforeEach(() => {
-  fdsBefore = openFds();
-});
-afterEach(() => {
-  connection.close();
-  peer.socket.close();
-  expect(ended.length).toBe(1);
-  expect(openFds()).toBe(fdsBefore);
-});
-
-const read = (tag: number, more = {}, signal?: AbortSignal): ReturnType<Connection['request']> =>
-  connection.request({ command: READ, payload: Uint8Array.of(tag), ...more }, signal);
+const t = useConnection();
 const failing = (code: string): object => ({ code });
 
 describe('a peer that does not read', () => {
   const data = new Uint8Array(1 << 20).fill(7);
 
   test('requests wait for their turn, keep their order and their deadlines', async () => {
-    open();
+    t.open();
     const order: number[] = [];
     // The fixed part may be reused at once, also of those that wait.
     const payload = new Uint8Array(1);
     const all = [...Array(10).keys()].map((tag) => {
       payload[0] = tag;
-      return connection.request({ command: READ, payload, data }).then(() => order.push(tag));
+      return t.connection.request({ command: READ, payload, data }).then(() => order.push(tag));
     });
     payload[0] = 77;
-    expect(connection.queuedBytes).toBeLessThan(6 << 20);
-    const impatient = read(99, { timeout: 20 });
+    expect(t.connection.queuedBytes).toBeLessThan(6 << 20);
+    const impatient = t.read(99, { timeout: 20 });
     const reason = new Error('no more');
     const controller = new AbortController();
-    const aborted = read(98, {}, controller.signal);
-    expect(connection.post(WRITE, Uint8Array.of(100))).toBe(false);
+    const aborted = t.read(98, {}, controller.signal);
+    expect(t.connection.post(WRITE, Uint8Array.of(100))).toBe(false);
     controller.abort(reason);
     await expect(aborted).rejects.toBe(reason);
     await expect(impatient).rejects.toMatchObject(failing('ERR_VFIO_USER_TIMEOUT'));
     let drained = false;
-    void connection.drained().then(() => {
+    void t.connection.drained().then(() => {
       drained = true;
     });
     await turns();
@@ -65,7 +39,7 @@ describe('a peer that does not read', () => {
     let rest = 0;
     let head = Buffer.alloc(0);
     while (received.length < 11) {
-      const count = peer.socket.receive(
+      const count = t.peer.socket.receive(
         buffer,
         0,
         rest > 0 ? Math.min(rest, buffer.length) : 17 - head.length,
@@ -82,7 +56,7 @@ describe('a peer that does not read', () => {
       if (head.length < 17) continue;
       received.push(head[16] ?? -1);
       rest = head.readUInt32LE(4) - 17;
-      if (head.readUInt16LE(2) === READ) peer.reply({ id: head.readUInt16LE(0), command: READ });
+      if (head.readUInt16LE(2) === READ) t.peer.reply({ id: head.readUInt16LE(0), command: READ });
       head = Buffer.alloc(0);
     }
     await Promise.all(all);
@@ -93,49 +67,49 @@ describe('a peer that does not read', () => {
   });
 
   test('reading pauses while too many replies wait', async () => {
-    open({ onCommand: () => ({ payload: new Uint8Array(0), data }) });
+    t.open({ onCommand: () => ({ payload: new Uint8Array(0), data }) });
     const command = message(READ);
-    for (let i = 0; i < 100; i++) peer.send(command);
+    for (let i = 0; i < 100; i++) t.peer.send(command);
     await turns();
-    expect(connection.statistics.messagesReceived).toBeLessThan(10);
-    expect(connection.queuedBytes).toBeLessThan(6 << 20);
+    expect(t.connection.statistics.messagesReceived).toBeLessThan(10);
+    expect(t.connection.queuedBytes).toBeLessThan(6 << 20);
     let bytes = 0;
-    await until(() => (bytes += peer.drain()) === 100 * (16 + data.length));
-    expect(connection.statistics.messagesReceived).toBe(100);
+    await until(() => (bytes += t.peer.drain()) === 100 * (16 + data.length));
+    expect(t.connection.statistics.messagesReceived).toBe(100);
   });
 
   test('queued descriptors survive their closing by the caller', async () => {
-    open();
+    t.open();
     const fd = createSharedMemory(12288);
-    connection.post(WRITE, new Uint8Array(0), data);
-    expect(connection.queuedBytes).toBeGreaterThan(0);
-    const result = read(1, { fds: [fd] });
+    t.connection.post(WRITE, new Uint8Array(0), data);
+    expect(t.connection.queuedBytes).toBeGreaterThan(0);
+    const result = t.read(1, { fds: [fd] });
     closeFd(fd);
     let bytes = 0;
-    await until(() => (bytes += peer.drain()) === data.length + 16 + 17);
-    const fds = peer.socket.takeFds();
+    await until(() => (bytes += t.peer.drain()) === data.length + 16 + 17);
+    const fds = t.peer.socket.takeFds();
     expect(fds.map(fileSize)).toEqual([12288]);
     fds.forEach(closeFd);
-    connection.close();
+    t.connection.close();
     await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_CLOSED'));
   });
 
   test('queued descriptors are closed with the connection', () => {
-    open();
+    t.open();
     const fd = createSharedMemory(12288);
-    connection.post(WRITE, new Uint8Array(0), data);
-    read(1, { fds: [fd, fd] }).catch(() => undefined);
+    t.connection.post(WRITE, new Uint8Array(0), data);
+    t.read(1, { fds: [fd, fd] }).catch(() => undefined);
     closeFd(fd);
-    connection.close();
+    t.connection.close();
   });
 
   test('the synchronous form keeps its deadline', () => {
-    open();
-    for (let i = 0; i < 6; i++) connection.post(WRITE, new Uint8Array(0), data);
+    t.open();
+    for (let i = 0; i < 6; i++) t.connection.post(WRITE, new Uint8Array(0), data);
     const start = performance.now();
-    expect(() => connection.requestSync({ command: READ, payload: new Uint8Array(0), timeout: 50 })).toThrow(
-      expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error,
-    );
+    expect(() =>
+      t.connection.requestSync({ command: READ, payload: new Uint8Array(0), timeout: 50 }),
+    ).toThrow(expect.objectContaining({ code: 'ERR_VFIO_USER_TIMEOUT' }) as Error);
     const elapsed = performance.now() - start;
     expect(elapsed).toBeGreaterThanOrEqual(49);
     expect(elapsed).toBeLessThan(2000);

@@ -2,68 +2,43 @@
 import fc from 'fast-check';
 import { type VfioUserError } from '../../lib/errors';
 import { closeFd, createSharedMemory, fileSize } from '../../lib/native';
-import { type Connection } from '../../lib/transport';
-import { connected, message, openFds, until, warmUp, type Peer } from './support';
+import { READ, WRITE, message, until, useConnection } from './support';
 
-const READ = 9;
-const WRITE = 10;
 const GET_REGION_INFO = 5;
-let connection: Connection;
-let peer: Peer;
-let ended: (VfioUserError | null)[];
-let fdsBefore: number;
-beforeAll(warmUp);
-
-function open(options: Parameters<typeof connected>[0] = {}): void {
-  ended = [];
-  ({ connection, peer } = connected({ onClose: (error) => void ended.push(error), ...options }));
-}
-
-beforeEach(() => {
-  fdsBefore = openFds();
-});
-afterEach(() => {
-  connection.close();
-  peer.socket.close();
-  expect(ended.length).toBe(1);
-  expect(openFds()).toBe(fdsBefore);
-});
-
-const read = (tag: number, more = {}, signal?: AbortSignal): ReturnType<Connection['request']> =>
-  connection.request({ command: READ, payload: Uint8Array.of(tag), ...more }, signal);
+const t = useConnection();
 /** The peer blocks the thread for what it takes, so that what was gathered has to be sent first. */
 const endOfTurn = (): Promise<void> => Promise.resolve();
 const failing = (code: string): object => ({ code });
 
 describe('request', () => {
   test('many in flight, answered in any order', async () => {
-    open();
+    t.open();
     await fc.assert(
       fc.asyncProperty(fc.shuffledSubarray([...Array(40).keys()], { minLength: 40 }), async (order) => {
-        const replies = order.map((_, tag) => read(tag));
-        expect(connection.inFlight).toBe(40);
+        const replies = order.map((_, tag) => t.read(tag));
+        expect(t.connection.inFlight).toBe(40);
         await endOfTurn();
-        const requests = order.map(() => peer.take());
+        const requests = order.map(() => t.peer.take());
         expect(requests.map(({ payload }) => payload[0])).toEqual([...Array(40).keys()]);
         expect(new Set(requests.map(({ id }) => id)).size).toBe(40);
-        for (const i of order) peer.reply(requests[i] ?? { id: 0, command: 0 }, Uint8Array.of(i, 1));
+        for (const i of order) t.peer.reply(requests[i] ?? { id: 0, command: 0 }, Uint8Array.of(i, 1));
         expect((await Promise.all(replies)).map(({ payload }) => payload[0])).toEqual([...Array(40).keys()]);
-        expect(connection.inFlight).toBe(0);
+        expect(t.connection.inFlight).toBe(0);
       }),
       { numRuns: 20 },
     );
   });
 
   test('error replies: with an errno, without, and without the reply type', async () => {
-    open();
+    t.open();
     for (const [flags, errno, errnoName] of [
       [0x21, 22, 'EINVAL'],
       [0x21, 0, 'no errno'],
       [0x20, 95, 'EOPNOTSUPP'],
       [0x21, 0xffffffff, 'errno 4294967295'],
     ] as const) {
-      const result = read(1);
-      peer.reply(peer.take(), undefined, flags, errno);
+      const result = t.read(1);
+      t.peer.reply(t.peer.take(), undefined, flags, errno);
       const error: unknown = await result.catch((reason: unknown) => reason);
       expect(error).toMatchObject({ code: 'ERR_VFIO_USER_REMOTE', errno, command: 'REGION_READ' });
       if (errnoName !== 'EOPNOTSUPP') expect((error as VfioUserError).errnoName).toBe(errnoName);
@@ -71,32 +46,32 @@ describe('request', () => {
   });
 
   test('a reply to another command, and one that is too large, fail only their request', async () => {
-    open();
-    const wrong = read(1);
-    const large = read(2, { maxReply: 4 });
-    const right = read(3, { maxReply: 4 });
+    t.open();
+    const wrong = t.read(1);
+    const large = t.read(2, { maxReply: 4 });
+    const right = t.read(3, { maxReply: 4 });
     await endOfTurn();
-    const [first, second, third] = [peer.take(), peer.take(), peer.take()];
-    peer.reply({ ...first, command: WRITE });
-    peer.reply(second, new Uint8Array(5));
-    peer.reply(third, new Uint8Array(4));
+    const [first, second, third] = [t.peer.take(), t.peer.take(), t.peer.take()];
+    t.peer.reply({ ...first, command: WRITE });
+    t.peer.reply(second, new Uint8Array(5));
+    t.peer.reply(third, new Uint8Array(4));
     await expect(wrong).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
     await expect(large).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
     expect((await right).payload.length).toBe(4);
   });
 
   test('duplicate and unexpected replies are counted, their descriptors closed', async () => {
-    open();
+    t.open();
     const fd = createSharedMemory(4096);
-    const result = read(1);
-    const request = peer.take();
-    peer.reply(request);
-    peer.send(message(READ, undefined, { id: request.id, flags: 1 }), [fd, fd]);
-    peer.send(message(READ, undefined, { id: 4711, flags: 1 }), [fd]);
+    const result = t.read(1);
+    const request = t.peer.take();
+    t.peer.reply(request);
+    t.peer.send(message(READ, undefined, { id: request.id, flags: 1 }), [fd, fd]);
+    t.peer.send(message(READ, undefined, { id: 4711, flags: 1 }), [fd]);
     closeFd(fd);
     await result;
-    await until(() => connection.statistics.unexpectedReplies === 2);
-    expect(connection.statistics).toEqual({
+    await until(() => t.connection.statistics.unexpectedReplies === 2);
+    expect(t.connection.statistics).toEqual({
       messagesSent: 1,
       messagesReceived: 3,
       lateReplies: 0,
@@ -105,57 +80,57 @@ describe('request', () => {
   });
 
   test('a time-out; the late reply is counted, and the id is not used before', async () => {
-    open();
-    await expect(read(1, { timeout: 20 })).rejects.toMatchObject({
+    t.open();
+    await expect(t.read(1, { timeout: 20 })).rejects.toMatchObject({
       code: 'ERR_VFIO_USER_TIMEOUT',
       command: 'REGION_READ',
     });
-    const late = peer.take();
+    const late = t.peer.take();
     // Every id once: posted messages take the next free one.
     const reused = (): boolean => {
       const ids = new Set<number>();
       const bytes = Buffer.alloc(128 * 16);
       for (let i = 0; i < 0x10000 / 128; i++) {
-        for (let k = 0; k < 128; k++) connection.post(WRITE, new Uint8Array(0));
+        for (let k = 0; k < 128; k++) t.connection.post(WRITE, new Uint8Array(0));
         for (let have = 0; have < bytes.length;)
-          have += peer.socket.receive(bytes, have, bytes.length - have, 0, 1000);
+          have += t.peer.socket.receive(bytes, have, bytes.length - have, 0, 1000);
         for (let k = 0; k < 128; k++) ids.add(bytes.readUInt16LE(16 * k));
       }
       return ids.has(late.id);
     };
     expect(reused()).toBe(false);
-    peer.reply(late);
-    await until(() => connection.statistics.lateReplies === 1);
+    t.peer.reply(late);
+    await until(() => t.connection.statistics.lateReplies === 1);
     expect(reused()).toBe(true);
   });
 
   test('an abort signal, before and during', async () => {
-    open();
+    t.open();
     const reason = new Error('no more');
-    await expect(read(1, {}, AbortSignal.abort(reason))).rejects.toBe(reason);
+    await expect(t.read(1, {}, AbortSignal.abort(reason))).rejects.toBe(reason);
     const controller = new AbortController();
-    const result = read(2, {}, controller.signal);
-    const request = peer.take();
+    const result = t.read(2, {}, controller.signal);
+    const request = t.peer.take();
     expect(request.payload).toEqual([2]);
     controller.abort(reason);
     await expect(result).rejects.toBe(reason);
-    peer.reply(request);
-    await until(() => connection.statistics.lateReplies === 1);
+    t.peer.reply(request);
+    await until(() => t.connection.statistics.lateReplies === 1);
     // An abort after the reply changes nothing.
     const other = new AbortController();
-    const answered = read(3, {}, other.signal);
-    peer.reply(peer.take());
+    const answered = t.read(3, {}, other.signal);
+    t.peer.reply(t.peer.take());
     await answered;
     other.abort();
-    expect(connection.inFlight).toBe(0);
+    expect(t.connection.inFlight).toBe(0);
   });
 
   test('descriptors of a reply that may bring some are the caller’s', async () => {
-    open();
+    t.open();
     const fd = createSharedMemory(8192);
     const command = GET_REGION_INFO;
-    const result = connection.request({ command, payload: new Uint8Array(8) });
-    peer.send(message(command, undefined, { id: peer.take().id, flags: 1 }), [fd]);
+    const result = t.connection.request({ command, payload: new Uint8Array(8) });
+    t.peer.send(message(command, undefined, { id: t.peer.take().id, flags: 1 }), [fd]);
     closeFd(fd);
     const { fds } = await result;
     const own = fds.take(0) ?? -1;
@@ -165,10 +140,10 @@ describe('request', () => {
   });
 
   test('descriptors of a reply that brings none are closed', async () => {
-    open();
+    t.open();
     const fd = createSharedMemory(4096);
-    const result = read(1);
-    peer.send(message(READ, undefined, { id: peer.take().id, flags: 1 }), [fd, fd]);
+    const result = t.read(1);
+    t.peer.send(message(READ, undefined, { id: t.peer.take().id, flags: 1 }), [fd, fd]);
     closeFd(fd);
     const { fds } = await result;
     expect([fds.length, fds.take(0)]).toEqual([2, undefined]);
@@ -177,43 +152,43 @@ describe('request', () => {
 
 describe('the end', () => {
   test.each([0, 1, 16, 20])('a peer that closes after %i bytes of a message', async (length) => {
-    open();
-    const all = [read(1), read(2)];
+    t.open();
+    const all = [t.read(1), t.read(2)];
     await endOfTurn();
-    if (length > 0) peer.send(message(READ, new Uint8Array(8), { flags: 1 }).subarray(0, length));
-    peer.drain();
-    peer.socket.close();
+    if (length > 0) t.peer.send(message(READ, new Uint8Array(8), { flags: 1 }).subarray(0, length));
+    t.peer.drain();
+    t.peer.socket.close();
     for (const result of all)
       await expect(result).rejects.toMatchObject({
         code: 'ERR_VFIO_USER_DISCONNECTED',
         command: 'REGION_READ',
       });
-    await expect(read(3)).rejects.toMatchObject(failing('ERR_VFIO_USER_DISCONNECTED'));
-    expect(() => connection.requestSync({ command: READ, payload: new Uint8Array(0) })).toThrow(
+    await expect(t.read(3)).rejects.toMatchObject(failing('ERR_VFIO_USER_DISCONNECTED'));
+    expect(() => t.connection.requestSync({ command: READ, payload: new Uint8Array(0) })).toThrow(
       'closed the connection',
     );
-    expect(connection.error?.message.includes('in the middle of a message')).toBe(length > 0);
+    expect(t.connection.error?.message.includes('in the middle of a message')).toBe(length > 0);
   });
 
   test('close() fails what is pending', async () => {
-    open();
-    const result = read(1);
-    connection.close();
-    connection.close();
+    t.open();
+    const result = t.read(1);
+    t.connection.close();
+    t.connection.close();
     await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_CLOSED'));
-    await expect(read(2)).rejects.toMatchObject(failing('ERR_VFIO_USER_CLOSED'));
-    expect(() => connection.post(WRITE, new Uint8Array(0))).toThrow('is closed');
-    expect(ended).toEqual([null]);
+    await expect(t.read(2)).rejects.toMatchObject(failing('ERR_VFIO_USER_CLOSED'));
+    expect(() => t.connection.post(WRITE, new Uint8Array(0))).toThrow('is closed');
+    expect(t.ended).toEqual([null]);
   });
 
   test('bytes that are no message', async () => {
-    open();
-    const result = read(1);
-    peer.send(message(READ, undefined, { flags: 3 }));
+    t.open();
+    const result = t.read(1);
+    t.peer.send(message(READ, undefined, { flags: 3 }));
     await expect(result).rejects.toMatchObject(failing('ERR_VFIO_USER_PROTOCOL'));
-    expect(connection.closed).toBe(true);
-    expect(connection.error?.message).toMatch(
-      new RegExp(`^${connection.name} broke the protocol: REGION_READ .*message type is 3`),
+    expect(t.connection.closed).toBe(true);
+    expect(t.connection.error?.message).toMatch(
+      new RegExp(`^${t.connection.name} broke the protocol: REGION_READ .*message type is 3`),
     );
   });
 });

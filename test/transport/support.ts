@@ -1,12 +1,19 @@
 // SPDX-License-Identifier: MIT
 import { Socket } from '../../lib/native';
+import type { Reply, Request } from '../../lib/transport';
 import { Connection, type ConnectionOptions } from '../../lib/transport/connection';
+import type { VfioUserError } from '../../lib/errors';
 import { message } from '../support/bytes';
+import { openFds, warmUp } from '../support/resources';
 
 export { message };
 export { gate } from '../support/gate';
-export { openFds, warmUp } from '../support/resources';
+export { openFds, warmUp };
 export { turns, until } from '../support/wait';
+
+/** REGION_READ and REGION_WRITE of libvfio-user's include/vfio-user.h. */
+export const READ = 9;
+export const WRITE = 10;
 
 export interface Seen {
   id: number;
@@ -69,4 +76,42 @@ export function connected(options: Partial<ConnectionOptions> = {}): { connectio
     ...options,
   });
   return { connection, peer: new Peer(far) };
+}
+
+/** What a test of {@link useConnection} works with. */
+export interface Fixture {
+  connection: Connection;
+  peer: Peer;
+  /** What `onClose` was told. */
+  ended: (VfioUserError | null)[];
+  /** Makes connection and peer. */
+  open(options?: Partial<ConnectionOptions>): void;
+  /** A REGION_READ with one byte of payload. */
+  read(tag: number, more?: Partial<Request>, signal?: AbortSignal): Promise<Reply>;
+}
+
+/** A connection in each test of the file, which ends once and leaks no descriptor. */
+export function useConnection(): Fixture {
+  const fixture = {
+    open: (options) => {
+      fixture.ended = [];
+      const onClose = (error: VfioUserError | null): void => void fixture.ended.push(error);
+      Object.assign(fixture, connected({ onClose, ...options }));
+    },
+    read: (tag, more = {}, signal) =>
+      fixture.connection.request({ command: READ, payload: Uint8Array.of(tag), ...more }, signal),
+  } as Fixture;
+  let fdsBefore = 0;
+
+  beforeAll(warmUp);
+  beforeEach(() => {
+    fdsBefore = openFds();
+  });
+  afterEach(() => {
+    fixture.connection.close();
+    fixture.peer.socket.close();
+    expect(fixture.ended.length).toBe(1);
+    expect(openFds()).toBe(fdsBefore);
+  });
+  return fixture;
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { connect, type VfioUserDevice } from '../../../lib/client';
-import { type VfioUserError, errnoName } from '../../../lib/errors';
+import { errnoName } from '../../../lib/errors';
 import { EventFd, Socket, closeFd, duplicateFd } from '../../../lib/native';
 import { Command, HeaderFlag, commandName, encodeIoRegionResponse, isReply } from '../../../lib/protocol';
+import { CallsUnderWay } from '../calls-under-way';
 import { CALLS, SYNC_CALLS, type Program } from './calls';
 import type { Descriptors } from '../descriptors';
 import { type HonestDevice, patternAt } from './honest-device';
@@ -10,6 +11,7 @@ import { frame } from '../requests';
 import { Violation, type Tally } from '../role';
 import { MessageCutter, type Cut } from '../stream';
 import { turns, waitFor } from '../waiting';
+import { spoiltReply } from './spoilt-reply';
 import { type Answer, type Call, type CallSync, type ClientStep, type Dma } from './steps';
 
 /** How long a message of the client may wait: some are never answered. */
@@ -28,16 +30,14 @@ export class FuzzedClient {
   readonly #sent = new MessageCutter();
   readonly #buffer = new Uint8Array(1 << 16);
   readonly #answers: { answer: Answer; left: number }[] = [];
-  readonly #late: { bytes: Uint8Array; fds: readonly number[] }[] = [];
-  readonly #pending = new Set<string>();
+  readonly #late: Uint8Array[] = [];
+  readonly #calls: CallsUnderWay;
   readonly #events: EventFd[] = [];
   /** Our commands that wait for a reply, by id. */
   readonly #commands = new Map<number, { command: number; count: number }>();
   #nextCommand = 1;
-  #calls = 0;
   #lastId = 0;
   #program: Program | null = null;
-  #fault: Violation | null = null;
   /** Something was sent after which the client has to close, or may. */
   #doomed = false;
   #spoilt = false;
@@ -46,6 +46,7 @@ export class FuzzedClient {
     this.#honest = honest;
     this.#descriptors = descriptors;
     this.#tally = tally;
+    this.#calls = new CallsUnderWay(tally);
     const [near, far] = Socket.pair();
     this.#socket = near;
     // The client gets a descriptor of its own.
@@ -62,7 +63,7 @@ export class FuzzedClient {
         this.#answers.push({ answer: step, left: step.skip });
         return;
       case 'call':
-        if (this.#program !== null) this.#start(step.call, () => this.#run(step));
+        if (this.#program !== null) this.#calls.start(step.call, () => this.#run(step));
         return;
       case 'call sync':
         await this.#callSync(step);
@@ -95,14 +96,11 @@ export class FuzzedClient {
   /** Everything that was called has to end: what is not answered ends by its time-out. */
   async wait(): Promise<void> {
     this.#tally.alive();
-    await waitFor(
-      () => this.#pump() || this.#pending.size === 0,
-      `the end of ${[...this.#pending].map((name) => name.split(' ')[0]).join(', ')}`,
-    );
-    for (const { bytes, fds } of this.#late.splice(0)) this.#sendReply(bytes, fds);
+    await waitFor(() => this.#pump() || this.#calls.none, `the end of ${this.#calls.names}`);
+    for (const bytes of this.#late.splice(0)) this.#sendReply(bytes, []);
     await turns(1);
     this.#pump();
-    if (this.#fault !== null) throw this.#fault;
+    this.#calls.assertSound();
   }
 
   /** After all: what is right still works, or the client has closed for a reason. */
@@ -121,16 +119,13 @@ export class FuzzedClient {
     this.#socket.close();
     await this.#program?.device.close();
     for (const event of this.#events) event.close();
-    await waitFor(
-      () => this.#pump() || this.#pending.size === 0,
-      `the end of ${[...this.#pending].join(', ')} after close()`,
-    );
+    await waitFor(() => this.#pump() || this.#calls.none, `the end of ${this.#calls.names} after close()`);
     this.#honest.endSession();
-    if (this.#fault !== null) throw this.#fault;
+    this.#calls.assertSound();
   }
 
   async #connect(twinSocket: boolean): Promise<void> {
-    this.#start('connect', async () => {
+    this.#calls.start('connect', async () => {
       const device = await connect(this.#endpoint, {
         messageTimeout: MESSAGE_TIMEOUT,
         quiesceTimeout: MESSAGE_TIMEOUT,
@@ -148,37 +143,6 @@ export class FuzzedClient {
       };
     });
     await this.wait();
-  }
-
-  /** Starts a call. It may fail, but only in a way that is documented. */
-  #start(name: string, call: () => unknown): void {
-    const label = `${name} (call ${++this.#calls})`;
-    this.#pending.add(label);
-    void (async () => {
-      try {
-        await call();
-        this.#tally.see(`${name} ok`);
-      } catch (error) {
-        this.#check(name, error);
-      } finally {
-        this.#pending.delete(label);
-      }
-    })();
-  }
-
-  #check(name: string, error: unknown): void {
-    if (error instanceof Violation) {
-      this.#fault ??= error;
-      return;
-    }
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (typeof code === 'string' && code.startsWith('ERR_')) {
-      const { errnoName: remote } = error as VfioUserError;
-      this.#tally.see(code === 'ERR_VFIO_USER_REMOTE' ? `remote ${remote ?? 'error'}` : `fails with ${code}`);
-      return;
-    }
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#fault ??= new Violation(`${name} fails with what is not documented: ${text}`);
   }
 
   #run({ call, a, b }: Call): unknown {
@@ -213,7 +177,7 @@ export class FuzzedClient {
       payload: request,
     });
     this.#tally.messages++;
-    this.#start(call, () => {
+    this.#calls.start(call, () => {
       const run: (program: Program, a: number, b: number) => unknown = SYNC_CALLS[call];
       return run(program, a, b);
     });
@@ -221,7 +185,7 @@ export class FuzzedClient {
 
   /** Reads what the client has sent, and answers. Returns whether the connection has ended. */
   #pump(): boolean {
-    if (this.#fault !== null) return true;
+    if (this.#calls.failed) return true;
     if (!this.#socket.closed) this.#read(this.#socket, this.#requests);
     const { twin } = this.#honest;
     if (twin !== null && !twin.closed) this.#read(twin, this.#twinRequests);
@@ -300,34 +264,14 @@ export class FuzzedClient {
     }
     this.#answers.shift();
     this.#spoilt = true;
-    const { how, value, at, bytes = new Uint8Array(0), fds: kinds } = next.answer;
+    const { how, at } = next.answer;
     this.#tally.see(`spoilt: ${how}`);
-    let { payload } = honest;
-    let fds = honest.fds ?? [];
-    if (kinds !== undefined) fds = kinds.map((kind) => this.#descriptors.get(kind));
-    if (how === 'bytes') payload = bytes;
-    if (how === 'short') payload = payload.slice(0, Math.max(0, payload.length - 1 - (value % 40)));
-    if (how === 'long') payload = new Uint8Array([...payload, ...new Uint8Array(1 + (value % 100))]);
-    const view = new DataView(payload.buffer, payload.byteOffset, payload.byteLength);
-    if (how === 'patch' && payload.length >= 4) view.setUint32(at % (payload.length - 3), value, true);
-    if (how === 'patch 64' && payload.length >= 8)
-      view.setBigUint64((at % (payload.length - 7)) & ~7, BigInt(value) << BigInt(value % 33), true);
-    const error = how === 'error' || how === 'error without errno';
-    const reply = frame(
-      how === 'command' ? command ^ 1 : command,
-      error ? new Uint8Array(0) : payload,
-      how === 'id' ? id ^ 1 : id,
-      {
-        flags: how === 'flags' ? value : error ? HeaderFlag.reply | HeaderFlag.error : HeaderFlag.reply,
-        errno: how === 'error' ? value % 200 : 0,
-        size: how === 'size' ? value : 16 + (error ? 0 : payload.length),
-      },
-    );
+    const { bytes, fds } = spoiltReply(next.answer, { id, command }, honest, this.#descriptors);
     if (how === 'none') this.#honest.sent();
-    else if (how === 'late') this.#late.push({ bytes: reply, fds: [] });
+    else if (how === 'late') this.#late.push(bytes);
     else {
-      this.#sendReply(reply, fds, how === 'cut' ? at : 0);
-      if (how === 'twice') this.#sendReply(reply, fds);
+      this.#sendReply(bytes, fds, how === 'cut' ? at : 0);
+      if (how === 'twice') this.#sendReply(bytes, fds);
     }
   }
 
@@ -405,7 +349,7 @@ export class FuzzedClient {
   async #isWell(device: VfioUserDevice): Promise<void> {
     let value = -1;
     let bytes = new Uint8Array(0);
-    this.#start('the last read', async () => {
+    this.#calls.start('the last read', async () => {
       value = await device.config.read32(0);
       const region = await device.region(3).catch(() => null);
       if (region !== null) bytes = new Uint8Array(await region.readBytes(0x40, 8));

@@ -5,6 +5,7 @@ import { HostileDevice } from './device';
 import { patternOf } from './honest-data';
 import { Violation, type Tally } from '../role';
 import { waitFor } from '../waiting';
+import { CallsUnderWay } from '../calls-under-way';
 import { CALLS, memoryOf, type CallFunction, type Program } from './calls';
 import { compareLoops } from './queue-loops';
 import type { Attach, Call, DriverStep } from './steps';
@@ -16,14 +17,13 @@ const IDLE_TURNS = 40;
 /** A driver and its device. */
 export class FuzzedDriver {
   readonly #tally: Tally;
-  readonly #pending = new Set<string>();
+  readonly #calls: CallsUnderWay;
   #device: HostileDevice | null = null;
   #program: Program | null = null;
-  #fault: Error | null = null;
-  #calls = 0;
 
   constructor(tally: Tally) {
     this.#tally = tally;
+    this.#calls = new CallsUnderWay(tally);
   }
 
   async step(step: DriverStep, before: readonly DriverStep[]): Promise<void> {
@@ -43,7 +43,7 @@ export class FuzzedDriver {
         this.#device?.post(step.queue, step.words);
         return;
       case 'call':
-        if (this.#program !== null) this.#start(step.call, () => this.#run(step));
+        if (this.#program !== null) this.#calls.start(step.call, () => this.#run(step));
         return;
       case 'loop':
         this.#tally.messages += step.completions.length / 4;
@@ -65,15 +65,12 @@ export class FuzzedDriver {
   async wait(): Promise<void> {
     this.#tally.alive();
     await this.#settle();
-    if (this.#pending.size > 0) {
+    if (!this.#calls.none) {
       this.#tally.see('vanished with calls under way');
       this.#device?.vanish();
     }
-    await waitFor(
-      () => this.#fault !== null || this.#pending.size === 0,
-      `the end of ${[...this.#pending].join(', ')}`,
-    );
-    if (this.#fault !== null) throw this.#fault;
+    await waitFor(() => this.#calls.failed || this.#calls.none, `the end of ${this.#calls.names}`);
+    this.#calls.assertSound();
   }
 
   /** After all, the driver reads rightly from an honest controller. Call it once, when nothing else was. */
@@ -82,7 +79,7 @@ export class FuzzedDriver {
     const program = this.#program;
     if (program === null) throw new Violation('the driver does not attach to an honest controller');
     let word: number | undefined;
-    this.#start('the last read', async () => {
+    this.#calls.start('the last read', async () => {
       const memory = await memoryOf(program);
       await program.nvme.namespace(1).read(memory, { lba: 77, blocks: 8 });
       word = new Uint32Array(memory.buffer)[5];
@@ -95,7 +92,7 @@ export class FuzzedDriver {
   async #settle(): Promise<void> {
     let idle = 0;
     let before = this.#tally.messages;
-    while (this.#pending.size > 0 && this.#fault === null && idle < IDLE_TURNS) {
+    while (!this.#calls.none && !this.#calls.failed && idle < IDLE_TURNS) {
       await turn();
       if (this.#device?.tick() === true || this.#tally.messages !== before) idle = 0;
       else {
@@ -109,11 +106,11 @@ export class FuzzedDriver {
   async close(): Promise<void> {
     const program = this.#program;
     if (program !== null) {
-      this.#start('close', () => program.nvme.close());
+      this.#calls.start('close', () => program.nvme.close());
       await this.wait();
     }
     await this.#device?.close();
-    if (this.#fault !== null) throw this.#fault;
+    this.#calls.assertSound();
   }
 
   async #attach(
@@ -133,7 +130,7 @@ export class FuzzedDriver {
       if (step.do === 'show') device.shown.push({ offset: step.offset, value: step.value, left: step.times });
       if (step.do === 'show config') device.configLies.push({ at: step.at, value: step.value });
     }
-    this.#start('attach', async () => {
+    this.#calls.start('attach', async () => {
       const nvme = await NvmeController.attach(device, {
         adminTimeout: ADMIN_TIMEOUT,
         vectors,
@@ -144,35 +141,9 @@ export class FuzzedDriver {
     await this.wait();
   }
 
-  #start(name: string, call: () => unknown): void {
-    const label = `${name} (call ${++this.#calls})`;
-    this.#pending.add(label);
-    void (async () => {
-      try {
-        await call();
-        this.#tally.see(`${name} ok`);
-      } catch (error) {
-        this.#check(name, error);
-      } finally {
-        this.#pending.delete(label);
-      }
-    })();
-  }
-
   #run({ call, a, b }: Call): unknown {
     if (this.#program === null) return undefined;
     const run: CallFunction = CALLS[call];
     return run(this.#program, a, b);
-  }
-
-  #check(name: string, error: unknown): void {
-    const code = error instanceof Error && 'code' in error ? error.code : undefined;
-    if (typeof code === 'string' && code.startsWith('ERR_')) {
-      this.#tally.see(`fails with ${code}`);
-      return;
-    }
-    if (error instanceof Violation) this.#fault ??= error;
-    const text = error instanceof Error ? (error.stack ?? error.message) : String(error);
-    this.#fault ??= new Violation(`${name} fails with what is not documented: ${text}`);
   }
 }
