@@ -27,6 +27,7 @@ import type { FeatureSet } from './feature-set';
 import type { Identify } from './identify';
 import type { KeepAlive } from './keep-alive';
 import type { LogPages } from './log-pages';
+import type { NamespaceCommands } from './namespace-commands';
 import type { ResolvedOptions } from './options';
 import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
 import type { QueueSet } from './queue-set';
@@ -44,6 +45,7 @@ export interface AdminContext {
   readonly keepAlive: KeepAlive;
   readonly identify: Identify;
   readonly logs: LogPages;
+  readonly namespaces: NamespaceCommands;
 }
 
 /** Dword 0 of the completion of Abort, bit 0: the command was not aborted. */
@@ -105,6 +107,8 @@ export class AdminCommands {
         return reply(Outcome.success);
       case AdminOpcode.doorbellBufferConfig:
         return this.#useShadows(command);
+      case AdminOpcode.formatNvm:
+        return this.#context.namespaces.format(nsid, cdw10, alive);
       default:
         return reply(Outcome.invalidOpcode);
     }

@@ -15,6 +15,12 @@ export class BadBlocks {
     return this.#starts.length === 0;
   }
 
+  /** Removes all blocks. */
+  clear(): void {
+    this.#starts.length = 0;
+    this.#ends.length = 0;
+  }
+
   /** Adds blocks. False when there are too many ranges; then nothing is added. */
   add(start: number, end: number): boolean {
     const first = this.#firstAfter(start - 1);

@@ -24,6 +24,7 @@ import { IoCommands } from './io-commands';
 import { KeepAlive } from './keep-alive';
 import { Latencies } from './latencies';
 import { LogPages } from './log-pages';
+import { NamespaceCommands } from './namespace-commands';
 import type { NamespaceSet } from './namespace-set';
 import type { ResolvedOptions } from './options';
 import { Poller } from './poller';
@@ -103,6 +104,7 @@ export class Controller {
       keepAlive: this.#keepAlive,
       identify: new Identify(options, namespaces, doorbells.shadows),
       logs,
+      namespaces: new NamespaceCommands(options, namespaces),
     });
     this.#options = options;
     this.#lines = lines;

@@ -3,6 +3,7 @@ import {
   CommandSetId,
   IDENTIFY_BYTES,
   type IdentifyNamespaceInput,
+  type LbaFormat,
   IdentifyCns,
   LogPageAttributes,
   NamespaceFeatures,
@@ -22,6 +23,7 @@ import type { Deallocation } from '../backends';
 import { ASYNC_EVENT_LIMIT } from './async-events';
 import { COPY_BYTES, COPY_RANGES, COPY_RANGE_LIMIT } from './copy-command';
 import { ERROR_LOG_ENTRIES } from './error-log';
+import { LBA_FORMATS } from './format';
 import { CRITICAL_TEMPERATURE, KEEP_ALIVE_UNIT, WARNING_TEMPERATURE } from './feature-set';
 import type { Namespace } from './namespace';
 import type { NamespaceSet } from './namespace-set';
@@ -54,6 +56,9 @@ const FUSED_COMPARE_AND_WRITE = 1;
 /** OCFS: source ranges of Copy of format 0. */
 const COPY_FORMAT_0 = 1;
 
+/** FPI: how much of a format is left is told. */
+const FORMAT_PROGRESS = 0x80;
+
 /** Offset of NSTAT in the data that does not depend on the command set, and its bit NRDY. */
 const NSTAT = 14;
 const NAMESPACE_READY = 0x01;
@@ -83,7 +88,7 @@ export class Identify {
     const { active, allocated } = this.#namespaces;
     switch (cns) {
       case IdentifyCns.namespace:
-        return this.#data(nsid, this.#namespaces.find(nsid), namespaceData);
+        return this.#data(nsid, this.#namespaces.findActive(nsid), namespaceData);
       case IdentifyCns.controller:
         return controllerData(this.#options, this.#namespaces, this.#shadows);
       case IdentifyCns.activeNamespaces:
@@ -93,20 +98,20 @@ export class Identify {
       case IdentifyCns.commandSetNamespace:
         if (csi !== CommandSetId.nvm) return Outcome.invalidField;
         // The fields are about storage tags and protection information, of which there are none.
-        return this.#data(nsid, this.#namespaces.find(nsid), () => NOTHING);
+        return this.#data(nsid, this.#namespaces.findActive(nsid), () => NOTHING);
       case IdentifyCns.commandSetController:
         return csi === CommandSetId.nvm ? encodeIdentifyNvmController({}) : Outcome.invalidField;
       case IdentifyCns.commandSetActiveNamespaces:
         return csi === CommandSetId.nvm ? namespaceList(active, nsid) : Outcome.invalidField;
       case IdentifyCns.independentNamespace:
-        return this.#data(nsid, this.#namespaces.find(nsid), independentData);
+        return this.#data(nsid, this.#namespaces.findActive(nsid), independentData);
       case IdentifyCns.allocatedNamespaces:
         return namespaceList(allocated, nsid);
       case IdentifyCns.allocatedNamespace:
         return this.#data(nsid, this.#namespaces.findAllocated(nsid), namespaceData);
       case IdentifyCns.attachedControllers:
         if (!this.#namespaces.isValid(nsid)) return Outcome.invalidNamespace;
-        return controllerList(controllerId, this.#namespaces.find(nsid) !== null);
+        return controllerList(controllerId, this.#namespaces.findActive(nsid) !== null);
       case IdentifyCns.controllers:
         return controllerList(controllerId, true);
       default:
@@ -125,7 +130,7 @@ export class Identify {
   }
 
   #descriptors(nsid: number): Uint8Array | number {
-    const namespace = this.#namespaces.find(nsid);
+    const namespace = this.#namespaces.findActive(nsid);
     if (namespace === null) return this.#namespaces.absence(nsid);
     const { eui64, nguid, uuid } = namespace;
     return encodeNamespaceDescriptors({ eui64, nguid, uuid, csi: CommandSetId.nvm });
@@ -145,7 +150,8 @@ function controllerList(from: number, present: boolean): Uint8Array {
   return bytes;
 }
 
-function namespaceData({ backend, blocks, blockSize, nguid, eui64, size }: Namespace): Uint8Array {
+function namespaceData(namespace: Namespace): Uint8Array {
+  const { backend, blocks, blockSize, nguid, eui64, size } = namespace;
   return encodeIdentifyNamespace({
     nsze: blocks,
     ncap: blocks,
@@ -157,8 +163,15 @@ function namespaceData({ backend, blocks, blockSize, nguid, eui64, size }: Names
     mcl: COPY_BYTES / blockSize,
     msrc: COPY_RANGES - 1,
     ...(backend.deallocation && deallocationData(backend.deallocation, blockSize)),
-    lbafs: [{ ms: 0, ds: Math.log2(blockSize), rp: 0 }],
+    flbas: LBA_FORMATS.indexOf(blockSize),
+    fpi: FORMAT_PROGRESS | (namespace.formatting ?? 0),
+    lbafs: LBA_FORMATS.map((each) => lbaFormat(each, namespace.offers(each))),
   });
+}
+
+/** An LBA format without metadata. One that is not available has no block size. */
+function lbaFormat(blockSize: number, available: boolean): LbaFormat {
+  return { ms: 0, ds: available ? Math.log2(blockSize) : 0, rp: 0 };
 }
 
 /** What is told of blocks that are deallocated. */
@@ -194,7 +207,7 @@ function controllerData(options: ResolvedOptions, namespaces: NamespaceSet, shad
     ver: NVME_VERSION,
     cntrltype: 1,
     rab: 5,
-    oacs: shadows ? OptionalAdminCommands.doorbellBufferConfig : 0,
+    oacs: OptionalAdminCommands.formatNvm | (shadows ? OptionalAdminCommands.doorbellBufferConfig : 0),
     acl: 3,
     oaes: OptionalEvents.namespaceAttributes,
     aerl: ASYNC_EVENT_LIMIT - 1,

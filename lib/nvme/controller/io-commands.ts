@@ -98,9 +98,9 @@ export class IoCommands {
     const namespace = this.#namespaces.find(nsid);
     if (namespace === null) return withoutData(() => this.#namespaces.absence(nsid));
     const bytes = this.#bytes(namespace, opcode, words);
-    const reaches = (): boolean => alive() && namespace.attached;
+    const reaches = reaching(namespace, alive);
     const run = (): Promise<Reply> => namespace.run(() => this.#executeSlowly(namespace, words, reaches));
-    return { bytes, run: () => this.#reply(namespace, run()) };
+    return { bytes, run: () => this.#reply(namespace, run) };
   }
 
   /**
@@ -115,16 +115,17 @@ export class IoCommands {
     const namespace = this.#namespaces.find(nsid);
     if (namespace === null) return withoutData(() => this.#namespaces.absence(nsid));
     const bytes = 2 * this.#bytes(namespace, NvmOpcode.compare, first);
-    const reaches = (): boolean => alive() && namespace.attached;
+    const reaches = reaching(namespace, alive);
     const part = (words: Int32Array) => () => this.#executeSlowly(namespace, words, reaches);
     const run = (): Promise<Reply> => namespace.alone(() => runFused(part(first), part(second)));
-    return { bytes, run: () => this.#reply(namespace, run()) };
+    return { bytes, run: () => this.#reply(namespace, run) };
   }
 
-  /** A failure after a namespace has gone is that of a command that came after it had gone. */
-  async #reply(namespace: Namespace, running: Promise<Reply>): Promise<Reply> {
-    const reply = await running;
-    if (reply.outcome === Outcome.success || namespace.attached) return reply;
+  /** A failure after a namespace has gone, or is formatted, is that of a command that came after that. */
+  async #reply(namespace: Namespace, run: () => Promise<Reply>): Promise<Reply> {
+    const { generation } = namespace;
+    const reply = await run();
+    if (reply.outcome === Outcome.success || namespace.generation === generation) return reply;
     return { outcome: this.#namespaces.absence(namespace.nsid) };
   }
 
@@ -207,7 +208,7 @@ export class IoCommands {
     const length = ((cdw12 & 0xffff) + 1) * namespace.blockSize;
     if (length > this.#maxTransfer) return Outcome.invalidField;
     const backend = namespace.synchronous;
-    if (backend === null || !namespace.direct) return DEFERRED;
+    if (backend === null || !namespace.isDirect(offset, length)) return DEFERRED;
     if (opcode === NvmOpcode.write && this.#isDurable(namespace, cdw12)) return DEFERRED;
     const pointer = this.#pointer;
     const outcome = resolveData(pointer, words, at, cdw0, length);
@@ -310,7 +311,7 @@ export class IoCommands {
     namespace.counters.otherCommands++;
     const length = ((cdw12 & 0xffff) + 1) * namespace.blockSize;
     const backend = namespace.synchronous;
-    if (backend === null || length > ZERO_AT_ONCE || !namespace.direct) return DEFERRED;
+    if (backend === null || length > ZERO_AT_ONCE || !namespace.isDirect(offset, length)) return DEFERRED;
     if (this.#isDurable(namespace, cdw12)) return DEFERRED;
     const result = backend.zero(offset, length, (cdw12 & DEALLOCATE) !== 0);
     namespace.counters.bytesZeroed += length;
@@ -402,6 +403,12 @@ export class IoCommands {
 /** A command that has no data in the client's memory, to be run later. */
 function withoutData(run: () => number | Promise<number>): Deferred {
   return { bytes: BYTES_WITHOUT_DATA, run: async () => ({ outcome: await run() }) };
+}
+
+/** Tells whether a command still matters, and may reach the backend of its namespace. */
+function reaching(namespace: Namespace, alive: Alive): Alive {
+  const { generation } = namespace;
+  return () => alive() && namespace.generation === generation;
 }
 
 /** The first block that a command reads and that cannot be read; -1 when there is none. */

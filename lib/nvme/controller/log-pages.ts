@@ -29,10 +29,12 @@ const SUPPORTED_PAGES = [
 ];
 
 const CHANGES_BLOCKS: Partial<CommandEffects> = { blockContentChange: true };
+/** CSE: no other command for the namespace runs meanwhile. */
+const ALONE_IN_NAMESPACE = 1;
 
 const EFFECTS = {
-  admin: new Map<number, Partial<CommandEffects>>(
-    [
+  admin: new Map<number, Partial<CommandEffects>>([
+    ...[
       AdminOpcode.deleteIoSubmissionQueue,
       AdminOpcode.createIoSubmissionQueue,
       AdminOpcode.getLogPage,
@@ -44,8 +46,12 @@ const EFFECTS = {
       AdminOpcode.getFeatures,
       AdminOpcode.asynchronousEventRequest,
       AdminOpcode.keepAlive,
-    ].map((opcode) => [opcode, {}]),
-  ),
+    ].map((opcode): [number, Partial<CommandEffects>] => [opcode, {}]),
+    [
+      AdminOpcode.formatNvm,
+      { blockContentChange: true, namespaceCapabilityChange: true, execution: ALONE_IN_NAMESPACE },
+    ],
+  ]),
   io: new Map<number, Partial<CommandEffects>>([
     [NvmOpcode.flush, {}],
     [NvmOpcode.write, CHANGES_BLOCKS],

@@ -2,8 +2,10 @@
 import { invalidArgument, outOfRange } from '../../errors';
 import { BROADCAST_NSID } from '../spec';
 import { Namespace, type NvmeNamespaceOptions } from './namespace';
+import type { BlockSize } from './format';
 import { Outcome } from './outcome';
 import { type NamespaceCounters, addNamespaceCounters, newNamespaceCounters } from './statistics';
+import type { Alive } from './transfer';
 
 /** What {@link NamespaceSet} is made of. */
 export interface NamespaceSetOptions {
@@ -17,15 +19,16 @@ export interface NamespaceSetOptions {
 
 /**
  * The namespaces of a controller by their ids (NVMe base 2.0, 3.2.1). A namespace that was added is allocated. While it is attached,
- * as it is at first, it is active: commands reach it. All other ids up to the limit are inactive, and those above are invalid.
+ * as it is at first, it is active. Commands reach an active namespace, unless it is being formatted. All other ids up to the limit are
+ * inactive, and those above are invalid.
  */
 export class NamespaceSet {
   /** Called with the id of an active namespace that came, went or changed. */
   onChange: (nsid: number) => void = () => undefined;
   readonly #serial: string;
   readonly #allocated = new Map<number, Namespace>();
-  /** By namespace id. It is never resized, and has a null where no namespace is active: that keeps the lookup fast. */
-  readonly #active: (Namespace | null)[];
+  /** By namespace id. It is never resized, and has a null where commands reach no namespace: that keeps the lookup fast. */
+  readonly #reached: (Namespace | null)[];
   /** Namespaces that were removed while commands still run. */
   readonly #leaving = new Set<Namespace>();
   /** What was counted for namespaces that are gone. */
@@ -34,7 +37,7 @@ export class NamespaceSet {
   /** @throws TypeError or RangeError when an option of a namespace makes no sense */
   constructor({ maxNamespaces, serial, namespaces }: NamespaceSetOptions) {
     this.#serial = serial;
-    this.#active = Array.from({ length: maxNamespaces + 1 }, () => null);
+    this.#reached = Array.from({ length: maxNamespaces + 1 }, () => null);
     // Those without an id get what the others leave.
     for (const options of namespaces) if (options.nsid !== undefined) this.add(options);
     for (const options of namespaces) if (options.nsid === undefined) this.add(options);
@@ -42,12 +45,12 @@ export class NamespaceSet {
 
   /** Greatest namespace id: NN of Identify Controller. */
   get limit(): number {
-    return this.#active.length - 1;
+    return this.#reached.length - 1;
   }
 
-  /** The namespaces that commands reach, in the order of their ids. */
+  /** The active namespaces in the order of their ids. */
   get active(): Namespace[] {
-    return this.#active.filter((namespace) => namespace !== null);
+    return this.allocated.filter(({ attached }) => attached);
   }
 
   /** All namespaces in the order of their ids, those included that are not attached. */
@@ -68,9 +71,15 @@ export class NamespaceSet {
     return sum;
   }
 
-  /** Finds the active namespace of an id, which may be any word of a command, also a signed one. */
+  /** Finds the namespace that commands for an id reach, which may be any word of a command, also a signed one. */
   find(nsid: number): Namespace | null {
-    return nsid > 0 && nsid < this.#active.length ? (this.#active[nsid] as Namespace | null) : null;
+    return nsid > 0 && nsid < this.#reached.length ? (this.#reached[nsid] as Namespace | null) : null;
+  }
+
+  /** Finds the active namespace of an id, whether commands reach it or not. */
+  findActive(nsid: number): Namespace | null {
+    const namespace = this.findAllocated(nsid);
+    return namespace?.attached === true ? namespace : null;
   }
 
   /** Finds the namespace of an id, attached or not. */
@@ -80,17 +89,18 @@ export class NamespaceSet {
 
   /** Whether a namespace can have the id. */
   isValid(nsid: number): boolean {
-    return nsid > 0 && nsid < this.#active.length;
+    return nsid > 0 && nsid < this.#reached.length;
   }
 
   /** The outcome of a command for an id that {@link find} does not find (NVMe base 2.0, 3.2.1.2). */
   absence(nsid: number): number {
+    if (this.findActive(nsid) !== null) return Outcome.formatInProgress;
     return this.isValid(nsid) ? Outcome.invalidField : Outcome.invalidNamespace;
   }
 
-  /** The namespaces that a command for one or, with the broadcast id, all is for; an {@link Outcome} when there is none. */
+  /** The namespaces that a command for one or, with the broadcast id, all reaches; an {@link Outcome} when there is none. */
   addressed(nsid: number): readonly Namespace[] | number {
-    if (nsid >>> 0 === BROADCAST_NSID) return this.active;
+    if (nsid >>> 0 === BROADCAST_NSID) return this.#reached.filter((namespace) => namespace !== null);
     const namespace = this.find(nsid);
     return namespace === null ? this.absence(nsid) : [namespace];
   }
@@ -147,6 +157,24 @@ export class NamespaceSet {
     return namespace;
   }
 
+  /**
+   * Formats a namespace, see {@link Namespace.format}. Commands do not find it meanwhile, and those that have not reached its backend
+   * are aborted.
+   */
+  async format(namespace: Namespace, blockSize: BlockSize, alive: Alive): Promise<number> {
+    // Another command may have begun since the last one was checked.
+    if (namespace.formatting !== null) return Outcome.formatInProgress;
+    namespace.generation++;
+    const formatting = namespace.format(blockSize, alive);
+    this.#follow(namespace);
+    try {
+      return await formatting;
+    } finally {
+      this.#follow(namespace);
+      if (namespace.attached) this.onChange(namespace.nsid);
+    }
+  }
+
   /** Makes durable what was written to all namespaces. */
   async flush(): Promise<void> {
     await Promise.all(this.allocated.map((namespace) => namespace.flush()));
@@ -161,7 +189,7 @@ export class NamespaceSet {
   attach(namespace: Namespace): void {
     if (namespace.attached) return;
     namespace.attached = true;
-    this.#active[namespace.nsid] = namespace;
+    this.#follow(namespace);
     this.onChange(namespace.nsid);
   }
 
@@ -169,7 +197,8 @@ export class NamespaceSet {
   detach(namespace: Namespace): void {
     if (!namespace.attached) return;
     namespace.attached = false;
-    this.#active[namespace.nsid] = null;
+    namespace.generation++;
+    this.#follow(namespace);
     this.onChange(namespace.nsid);
   }
 
@@ -181,6 +210,14 @@ export class NamespaceSet {
     const namespace = this.#allocated.get(nsid);
     if (namespace === undefined) throw outOfRange(`There is no namespace ${nsid}`);
     return namespace;
+  }
+
+  /** Lets commands reach a namespace, or not. */
+  #follow(namespace: Namespace): void {
+    const { nsid, attached, formatting } = namespace;
+    // Another one may have its id by now.
+    if (this.#allocated.get(nsid) !== namespace) return;
+    this.#reached[nsid] = attached && formatting === null ? namespace : null;
   }
 
   #free(): number {

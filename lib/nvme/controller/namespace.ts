@@ -3,8 +3,11 @@ import { Mutex } from '../../async';
 import { VfioUserError, outOfRange } from '../../errors';
 import type { Backend, SynchronousBackend } from '../backends';
 import { BadBlocks } from './bad-blocks';
+import { type BlockSize, eraseBytes, isFormatOf } from './format';
 import { type NamespaceIdentifiers, namespaceIdentifiers } from './identifiers';
+import { Outcome } from './outcome';
 import { type NamespaceCounters, type NamespaceStatistics, newNamespaceCounters } from './statistics';
+import type { Alive } from './transfer';
 
 /** A namespace to be added to a controller. */
 export interface NvmeNamespaceOptions {
@@ -12,7 +15,7 @@ export interface NvmeNamespaceOptions {
   readonly backend: Backend;
   /** Namespace id, from 1 to the controller's `maxNamespaces`. Default: the lowest that is free. */
   readonly nsid?: number | undefined;
-  /** Bytes of a logical block, 512 (default) or 4096. */
+  /** Bytes of a logical block, 512 (default) or 4096. A host can change it: Format NVM. */
   readonly blockSize?: 512 | 4096 | undefined;
   /**
    * UUID, 32 hexadecimal digits with or without dashes. This and the other identifiers follow from the identity of the backend,
@@ -46,7 +49,7 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   /** The backend, unless it is asynchronous. */
   readonly synchronous: SynchronousBackend | null;
   /** Bytes of a logical block. */
-  readonly blockSize: number;
+  blockSize: BlockSize;
   /** Size in logical blocks. What the backend has beyond the last whole block is not used. */
   blocks: number;
   readonly uuid: string;
@@ -55,9 +58,13 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   readonly counters: NamespaceCounters = newNamespaceCounters();
   /** Blocks that a host has made unreadable. They are forgotten with the process. */
   readonly badBlocks = new BadBlocks();
-  /** Whether commands may reach the backend. A command that runs looks at it again before it does so. */
+  /** Whether the controller has the namespace: it is active. */
   attached = false;
-  readonly #resizing = new Mutex();
+  /** Counts the times that the backend was taken from the commands. Those that came before must not reach it any more. */
+  generation = 0;
+  /** Percent of a format that are left; null while none runs. */
+  formatting: number | null = null;
+  readonly #changes = new Mutex();
   #closed = false;
   /** Commands that run as promises, and may use the backend. */
   private readonly running = new Set<Promise<unknown>>();
@@ -105,9 +112,11 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     return { nsid, kind, size, blockSize, uuid, nguid, eui64, statistics: { ...counters } };
   }
 
-  /** Whether commands may go straight to the backend: none has it for itself, and there is no block that cannot be read. */
-  get direct(): boolean {
-    return this.exclusive.until === null && this.badBlocks.empty;
+  /** Whether a command for these bytes may go straight to the backend: none has it for itself, and all of the blocks can be read. */
+  isDirect(offset: number, length: number): boolean {
+    if (this.exclusive.until !== null) return false;
+    const { badBlocks, blockSize } = this;
+    return badBlocks.empty || badBlocks.firstIn(offset / blockSize, (offset + length) / blockSize) < 0;
   }
 
   /** The same namespace, whose data comes from and goes to another backend: for a command that a fault strikes. */
@@ -157,7 +166,7 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
    * @param size bytes, a multiple of the block size. Default: what the storage has now
    */
   resize(size?: number): Promise<void> {
-    return this.#resizing.run(() => this.#resize(size));
+    return this.#changes.run(() => this.#resize(size));
   }
 
   async #resize(size: number | undefined): Promise<void> {
@@ -179,6 +188,53 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     } finally {
       this.blocks = Math.floor(backend.size / blockSize);
     }
+  }
+
+  /** Whether the namespace can have blocks of this size. */
+  offers(blockSize: BlockSize): boolean {
+    return isFormatOf(this.backend, blockSize);
+  }
+
+  /**
+   * Makes all blocks zero, durably, and gives them another size. No command may find the namespace meanwhile.
+   *
+   * @param alive tells whether the format is to go on; what was erased until then stays so
+   * @returns an {@link Outcome}; unless it is success, the size of the blocks is as before
+   */
+  async format(blockSize: BlockSize, alive: Alive): Promise<number> {
+    this.formatting = 100;
+    try {
+      return await this.#changes.run(async () => {
+        await this.whenDrained();
+        return this.run(() => this.#format(blockSize, alive));
+      });
+    } finally {
+      this.formatting = null;
+    }
+  }
+
+  async #format(blockSize: BlockSize, alive: Alive): Promise<number> {
+    const { backend } = this;
+    const blocks = Math.floor(backend.size / blockSize);
+    const bytes = Math.max(this.size, blocks * blockSize);
+    const outcome = await eraseBytes(
+      backend,
+      bytes,
+      () => alive() && !this.#closed,
+      (percent) => {
+        this.formatting = percent;
+      },
+    );
+    if (outcome !== Outcome.success) return outcome;
+    try {
+      await this.flush();
+    } catch {
+      return Outcome.writeFault; // The status is all that the host can be told.
+    }
+    this.badBlocks.clear();
+    this.blockSize = blockSize;
+    this.blocks = blocks;
+    return Outcome.success;
   }
 
   /** Waits for the commands that run, flushes, and closes the backend in any case. No command may find the namespace any more. */

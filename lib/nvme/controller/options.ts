@@ -59,7 +59,8 @@ export interface NvmeControllerOptions {
   readonly onFault?: (reason: string) => void;
   /**
    * Called with what the client is refused although it asked for it as the specification says: a queue in memory that it does not
-   * share. It sees a status code, which does not tell why.
+   * share. It sees a status code, which does not tell why. Also called when it has formatted a namespace with blocks of another size,
+   * which its storage does not keep.
    */
   readonly onWarning?: (reason: string) => void;
 }

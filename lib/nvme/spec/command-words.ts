@@ -37,6 +37,25 @@ export const identifyCdw11 = wordCodec({ cnsSpecific: bits(0, 16), csi: bits(24,
 /** CDW10 of Abort. */
 export const abortCdw10 = wordCodec({ sqId: bits(0, 16), cid: bits(16, 16) });
 
+/** CDW10 of Format NVM (NVMe base 2.0, 5.14). */
+export const formatCdw10 = wordCodec({
+  /** LBAFL: bits 3:0 of the index of the LBA format. */
+  format: bits(0, 4),
+  /** MSET: metadata is at the end of each block. */
+  metadataInline: flag(4),
+  /** PI: type of protection information, 0 for none. */
+  protection: bits(5, 3),
+  /** PIL: protection information comes first in the metadata. */
+  protectionFirst: flag(8),
+  /** SES: a value of {@link SecureErase}. */
+  secureErase: bits(9, 3),
+  /** LBAFU: bits 5:4 of the index of the LBA format. */
+  formatUpper: bits(12, 2),
+});
+
+/** Values of SES of Format NVM. */
+export const SecureErase = { none: 0, userData: 1, cryptographic: 2 } as const;
+
 /** CDW10 of Get Features. */
 export const getFeaturesCdw10 = wordCodec({
   /** FID */

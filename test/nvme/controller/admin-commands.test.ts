@@ -50,7 +50,7 @@ describe('Identify', () => {
       nn: 32,
       mnan: 32,
       oaes: 0x100,
-      oacs: 0,
+      oacs: 2,
       oncs: 0x1df,
       vwc: 6,
       tnvmcap: 16n << 20n,
@@ -65,7 +65,10 @@ describe('Identify', () => {
     expect(decodeIdentifyNamespace(data())).toMatchObject({
       nsze: 32768,
       ncap: 32768,
-      lbafs: [{ ds: 9, ms: 0 }],
+      lbafs: [
+        { ds: 9, ms: 0 },
+        { ds: 12, ms: 0 },
+      ],
     });
     expect(await status({ opcode: 6, nsid: 1, cdw10: 3 })).toBe('00/00');
     const { nguid, uuid, csi } = decodeNamespaceDescriptors(data());
@@ -136,7 +139,7 @@ describe('Get Log Page', () => {
     });
     expect(await status(log(5, 4096))).toBe('00/00');
     const effects = decodeCommandEffectsLog(data());
-    expect([...effects.admin.keys()]).toEqual([0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 0x18]);
+    expect([...effects.admin.keys()]).toEqual([0, 1, 2, 4, 5, 6, 8, 9, 10, 12, 0x18, 0x80]);
     expect([...effects.io.keys()]).toEqual([0, 1, 2, 4, 5, 8, 9, 0x0c, 0x19]);
   });
 
@@ -438,7 +441,7 @@ describe('asynchronous events', () => {
   });
 });
 
-test.each([0x03, 0x07, 0x0d, 0x10, 0x11, 0x14, 0x15, 0x19, 0x7c, 0x80, 0x81, 0x84, 0xc0, 0xff])(
+test.each([0x03, 0x07, 0x0d, 0x10, 0x11, 0x14, 0x15, 0x19, 0x7c, 0x81, 0x84, 0xc0, 0xff])(
   'admin opcode %i is unknown',
   async (opcode) => {
     expect(await status({ opcode })).toBe('00/01 DNR');

@@ -100,8 +100,8 @@ describe('several namespaces', () => {
     expect(decodeNamespaceList(await answer(2, 2))).toEqual([5]);
     expect(decodeNamespaceList(await answer(7, 1))).toEqual([2, 5]);
     expect(decodeNamespaceList(await answer(0x10))).toEqual([1, 2, 5]);
-    expect(decodeIdentifyNamespace(await answer(0, 1))).toMatchObject({ nsze: 2048, lbafs: [{ ds: 9 }] });
-    expect(decodeIdentifyNamespace(await answer(0, 5))).toMatchObject({ nsze: 512, lbafs: [{ ds: 12 }] });
+    expect(decodeIdentifyNamespace(await answer(0, 1))).toMatchObject({ nsze: 2048, flbas: 0, nlbaf: 1 });
+    expect(decodeIdentifyNamespace(await answer(0, 5))).toMatchObject({ nsze: 512, flbas: 1, nlbaf: 1 });
     expect(await answer(0x11, 5)).toEqual(await answer(0, 5));
     // A byte of its own, since the data of CNS 08h has no decoder here: NSTAT.NRDY (NVMe base 2.0, 5.17.2.8).
     expect((await answer(8, 5)).indexOf(1)).toBe(14);

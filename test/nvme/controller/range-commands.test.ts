@@ -200,6 +200,31 @@ describe('Verify and Write Uncorrectable', () => {
     expect(await content(32767, 1)).toEqual([0]);
   });
 
+  test('only commands for bad blocks take the way that looks for them', async () => {
+    expect(await status({ opcode: WRITE_UNCORRECTABLE, cdw10: 100, cdw12: 1 })).toBe('00/00');
+    const slow = (): number => host.controller.statistics.slowCommands;
+    const before = slow();
+    for (const opcode of [WRITE, READ, COMPARE, WRITE_ZEROES]) {
+      for (const [lba, blocks] of [
+        [92, 8],
+        [102, 8],
+      ] as const) {
+        expect(await status({ opcode, cdw10: lba, cdw12: blocks - 1 })).toBe('00/00');
+      }
+    }
+    expect(slow()).toBe(before);
+    expect(await status({ opcode: READ, cdw10: 99, cdw12: 1 })).toBe('02/81');
+    expect(await status({ opcode: READ, cdw10: 101 })).toBe('02/81');
+    expect(await status({ opcode: WRITE, cdw10: 101 })).toBe('00/00');
+    expect(slow()).toBe(before + 3);
+    expect(await content(99, 4)).toEqual([
+      expect.any(Number),
+      '02/81',
+      expect.any(Number),
+      expect.any(Number),
+    ]);
+  });
+
   test('ranges are joined, cut and bounded', () => {
     const bad = new BadBlocks();
     expect([bad.empty, bad.firstIn(0, 100)]).toEqual([true, -1]);
