@@ -32,6 +32,7 @@ import type { ResolvedOptions } from './options';
 import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
 import type { QueueSet } from './queue-set';
 import type { Registers } from './registers';
+import type { RunningCommands } from './running-commands';
 import { type Alive, commandBytes, readParts, resolveParts, writeParts } from './transfer';
 
 /** The parts of the controller that admin commands ask and change. */
@@ -40,6 +41,7 @@ export interface AdminContext {
   readonly view: ClientView;
   readonly registers: Registers;
   readonly queues: QueueSet;
+  readonly running: RunningCommands;
   readonly events: AsyncEvents;
   readonly features: FeatureSet;
   readonly keepAlive: KeepAlive;
@@ -134,7 +136,7 @@ export class AdminCommands {
       );
       if (parts.outcome !== Outcome.success) return reply(parts.outcome);
       const data = await readParts(view, parts, length, alive);
-      if (data === undefined || !alive()) return reply(Outcome.dataTransferError);
+      if (data === undefined || !alive.commit()) return reply(Outcome.dataTransferError);
       return features.set(cdw10, cdw11, nsid, data);
     };
     return { bytes: commandBytes(length), run };
@@ -278,10 +280,11 @@ export class AdminCommands {
     return queues.deleteSubmissionQueue(queue);
   }
 
-  /** Only an Asynchronous Event Request can be aborted: other commands are done, or cannot be stopped. */
+  /** Abort (NVMe base 2.0, 5.1). It is done at once, so that no more than ACL allows are outstanding. */
   #abort({ cdw10 }: Decoded): Reply {
     const { sqId, cid } = abortCdw10.decode(cdw10);
-    const aborted = sqId === 0 && this.#context.events.abort(cid);
+    const { events, running } = this.#context;
+    const aborted = (sqId === 0 && events.abort(cid)) || running.abort(sqId, cid);
     return reply(Outcome.success, aborted ? 0 : NOT_ABORTED);
   }
 }

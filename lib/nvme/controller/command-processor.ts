@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MIT
-import { Budget } from '../../async';
 import { NvmOpcode } from '../spec/opcodes';
 import { SQE_WORDS, SqeWord } from '../spec/submission-entry';
 import type { AdminCommands } from './admin-commands';
 import type { DoorbellWatch } from './doorbell-watch';
 import type { ErrorLog } from './error-log';
 import type { FaultEffects, FaultPlan } from '../faults';
-import { FaultyCommands, type FetchedCommand } from './faulty-commands';
+import { FaultyCommands } from './faulty-commands';
 import { FUSED_FIRST, FUSED_SECOND } from './fused-commands';
 import { DEFERRED, type IoCommands, type IoContext } from './io-commands';
 import { FUSE, startBlock } from './io-words';
 import type { Latencies } from './latencies';
-import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
+import { type Answer, Outcome, type Reply } from './outcome';
 import { type CompletionQueue, SubmissionQueue } from './queue';
 import type { QueueSet } from './queue-set';
+import type { FetchedCommand, RunningCommands } from './running-commands';
 import type { Counters } from './statistics';
-import type { Alive } from './transfer';
 
 /** Commands that are taken from a queue before the next one has its turn. */
 const BURST = 32;
@@ -25,13 +24,6 @@ const BURST = 32;
  * otherwise, and hold up all else that the process does.
  */
 const BYTES_PER_ROUND = 4 << 20;
-
-/**
- * Most memory of commands that run, in bytes, unless one command alone needs more: 64 queues full of commands of 128 KiB would
- * take 8 GiB while the client does not answer. Half a hundred of these run at a time, which keep a socket busy. A command that
- * finds no room waits, and its queue with it.
- */
-const RUNNING_BYTES = 16 << 20;
 
 /** How long a queue with commands may be unmapped, in milliseconds: QEMU maps all RAM anew while a guest boots. */
 const UNMAPPED_GRACE = 1000;
@@ -55,6 +47,7 @@ export interface CommandProcessorParts {
   readonly queues: QueueSet;
   readonly admin: AdminCommands;
   readonly io: IoCommands;
+  readonly running: RunningCommands;
   readonly watch: DoorbellWatch;
   readonly errors: ErrorLog;
   readonly counters: Counters;
@@ -75,37 +68,32 @@ export class CommandProcessor {
   readonly #queues: QueueSet;
   readonly #admin: AdminCommands;
   readonly #io: IoCommands;
+  readonly #running: RunningCommands;
   readonly #watch: DoorbellWatch;
   readonly #errors: ErrorLog;
   readonly #counters: Counters;
   readonly #latencies: Latencies | null;
   readonly #faulty: FaultyCommands;
-  readonly #budget = new Budget(RUNNING_BYTES);
-  /** Counts {@link drop}s: a command that began before the last one is void. */
-  #epoch = 0;
-  /** Commands that run. */
-  #live = 0;
-  /** Commands that run, but are void. */
-  #stale = 0;
   /** Index of the submission queue that the next round begins with. */
   #next = 0;
   /** Bytes that may have been moved when the round ends. */
   #roundEnd = 0;
-  /** What waits for the end of the void commands. */
-  #drained: (() => void)[] = [];
-  /** What went wrong between two rounds. */
-  #failure: FatalError | null = null;
 
   constructor(parts: CommandProcessorParts) {
-    const { queues, admin, io, watch, errors, counters, latencies, plan, effects, ioContext } = parts;
+    const { queues, admin, io, running, watch, errors, counters, latencies, plan, effects, ioContext } =
+      parts;
     this.#queues = queues;
     this.#admin = admin;
     this.#io = io;
+    this.#running = running;
+    running.onReply = (command, reply) => {
+      this.#complete(command, reply);
+    };
     this.#watch = watch;
     this.#errors = errors;
     this.#counters = counters;
     this.#latencies = latencies;
-    this.#faulty = new FaultyCommands(plan, effects, ioContext, {
+    this.#faulty = new FaultyCommands(plan, effects, ioContext, running, {
       fetched: (queue, words) => this.#fetched(queue, words),
       execute: (command) => this.#execute(command),
       settle: (command, answer) => {
@@ -120,7 +108,7 @@ export class CommandProcessor {
    * @throws FatalError when the controller cannot go on
    */
   round(): number {
-    if (this.#failure !== null) throw this.#failure;
+    if (this.#running.failure !== null) throw new FatalError(this.#running.failure);
     const queues = this.#queues;
     if (!queues.reachable) {
       queues.restartGrace();
@@ -153,26 +141,16 @@ export class CommandProcessor {
   bells(): readonly SubmissionQueue[] | null {
     const queues = this.#queues;
     const { polled } = queues;
-    if (this.#failure !== null || this.#live > 0 || !queues.reachable) return null;
+    if (!this.#running.idle || !queues.reachable) return null;
     if (polled.some((queue) => queue.tail() !== queue.head || queue.completions.congested)) return null;
     return polled;
   }
 
   /** Forgets all queues, and makes all commands that run void. */
   drop(): void {
-    this.#epoch++;
-    this.#stale += this.#live;
-    this.#live = 0;
-    this.#failure = null;
-    this.#budget.cancelAll();
+    this.#running.drop();
     this.#faulty.drop();
     this.#queues.drop();
-  }
-
-  /** Calls `next` when no void command touches the client's memory any more: now, or once the last has ended. */
-  whenDrained(next: () => void): void {
-    if (this.#stale === 0) next();
-    else this.#drained.push(next);
   }
 
   #serve(queue: SubmissionQueue): number {
@@ -228,7 +206,7 @@ export class CommandProcessor {
   #fetched(queue: SubmissionQueue, words: Int32Array): FetchedCommand {
     const since = this.#latencies?.since ?? 0;
     this.#latencies?.begin();
-    return { queue, words, since, alive: this.#alive() };
+    return this.#running.fetched(queue, words, since);
   }
 
   /** Completes a command within the loop, which interrupts for all that it has taken. */
@@ -252,9 +230,13 @@ export class CommandProcessor {
       this.#post(first, { outcome: fuse === FUSE ? Outcome.invalidField : Outcome.abortedMissingFused });
       return 1;
     }
-    const reply = this.#run(first, this.#io.fused(words, second, alive));
-    const rest = reply.then(({ outcome, second: other = outcome }): Reply => ({ outcome: other }));
-    this.#completeLater({ ...first, words: second }, rest);
+    const other = this.#running.fetched(queue, second, first.since);
+    // Neither can be taken back without the other.
+    first.committed = true;
+    other.committed = true;
+    const reply = this.#running.run(first, this.#io.fused(words, second, alive));
+    const rest = reply.then(({ outcome, second: last = outcome }): Reply => ({ outcome: last }));
+    this.#running.follow(other, rest);
     return 2;
   }
 
@@ -286,8 +268,11 @@ export class CommandProcessor {
   /** Completes a command when its answer is there. */
   #settle(command: FetchedCommand, answer: Answer): void {
     if (answer === 'held') return;
-    if (answer instanceof Promise) this.#completeLater(command, answer);
-    else if ('run' in answer) void this.#run(command, answer);
+    if (answer instanceof Promise) {
+      // It has begun with what cannot be taken back, such as the deletion of a queue.
+      command.committed = true;
+      this.#running.follow(command, answer);
+    } else if ('run' in answer) void this.#running.run(command, answer);
     else this.#complete(command, answer);
   }
 
@@ -299,66 +284,6 @@ export class CommandProcessor {
     this.#queues.complete(queue, cid, outcome, dw0, silent);
     if (twice) this.#queues.complete(queue, cid, outcome, dw0, silent);
     this.#measure(command);
-  }
-
-  #alive(): Alive {
-    const epoch = this.#epoch;
-    return () => this.#epoch === epoch;
-  }
-
-  /**
-   * Runs a command once there is room for it. Until then its queue is not looked at, so that queues get room in turn.
-   * @returns its reply
-   */
-  #run(command: FetchedCommand, { bytes, run }: Deferred): Promise<Reply> {
-    const claim = this.#budget.take(bytes);
-    const end = (): void => {
-      this.#budget.give(bytes);
-    };
-    if (claim === null) {
-      const reply = run().finally(end);
-      this.#completeLater(command, reply);
-      return reply;
-    }
-    const { queue } = command;
-    queue.claim = claim;
-    const reply = claim.granted.then((granted): Reply | Promise<Reply> => {
-      queue.claim = null;
-      return granted ? run().finally(end) : { outcome: Outcome.abortedQueueDeletion };
-    });
-    this.#completeLater(command, reply);
-    return reply;
-  }
-
-  /** Completes a command that takes its time. It keeps room for its completion. */
-  #completeLater(command: FetchedCommand, reply: Promise<Reply>): void {
-    const { queue, alive } = command;
-    queue.inflight++;
-    queue.completions.reserved++;
-    this.#live++;
-    reply
-      .catch((): Reply => ({ outcome: Outcome.internalError }))
-      .then((settled) => {
-        if (!alive()) {
-          this.#staleEnded();
-          return;
-        }
-        this.#live--;
-        queue.inflight--;
-        queue.completions.reserved--;
-        this.#complete(command, settled);
-        if (queue.inflight === 0) queue.ended?.();
-      })
-      .catch(() => {
-        this.#failure = new FatalError(`The completion of a command of queue ${queue.id} failed`);
-      });
-  }
-
-  #staleEnded(): void {
-    if (--this.#stale > 0) return;
-    const drained = this.#drained;
-    this.#drained = [];
-    for (const next of drained) next();
   }
 
   /** Counts and logs a command that ended with an error. */

@@ -10,6 +10,7 @@ import {
 } from '../spec';
 import { AdminCommands } from './admin-commands';
 import { AsyncEvents } from './async-events';
+import { BusyTime } from './busy-time';
 import type { ClientView } from './client-view';
 import { CommandProcessor, FatalError } from './command-processor';
 import { DoorbellWatch } from './doorbell-watch';
@@ -30,6 +31,7 @@ import type { ResolvedOptions } from './options';
 import { Poller } from './poller';
 import { QueueSet } from './queue-set';
 import { Registers } from './registers';
+import { RunningCommands } from './running-commands';
 import { type ControllerStatistics, newCounters } from './statistics';
 
 /** The connection to the host, as faults use it. */
@@ -58,6 +60,7 @@ export class Controller {
   readonly #events: AsyncEvents;
   readonly #watch: DoorbellWatch;
   readonly #features: FeatureSet;
+  readonly #running: RunningCommands;
   readonly #commands: CommandProcessor;
   readonly #plan = new FaultPlan();
   readonly #faultyRegisters: FaultyRegisters;
@@ -88,9 +91,11 @@ export class Controller {
     const registers = new Registers(capabilities(options), NVME_VERSION);
     const queues = new QueueSet(view, doorbells, lines, counters);
     const events = new AsyncEvents(queues, errors);
+    const busy = new BusyTime();
+    const running = new RunningCommands(busy);
     const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
-    const logs = new LogPages(errors, features, namespaces, counters, doorbells.shadows);
+    const logs = new LogPages(errors, features, namespaces, counters, busy, doorbells.shadows);
     const { maxTransfer } = options;
     const ioContext = { namespaces, maxTransfer, view, features, counters };
     const io = new IoCommands(ioContext);
@@ -99,6 +104,7 @@ export class Controller {
       view,
       registers,
       queues,
+      running,
       events,
       features,
       keepAlive: this.#keepAlive,
@@ -113,13 +119,26 @@ export class Controller {
     this.#registers = registers;
     this.#queues = queues;
     this.#events = events;
+    this.#running = running;
     this.#watch = watch;
     this.#features = features;
     const effects = this.#effects(link);
     const plan = this.#plan;
     const latencies = options.latencies ? new Latencies() : null;
     this.latencies = latencies;
-    const parts = { queues, admin, io, watch, errors, counters, latencies, plan, effects, ioContext };
+    const parts = {
+      queues,
+      admin,
+      io,
+      running,
+      watch,
+      errors,
+      counters,
+      latencies,
+      plan,
+      effects,
+      ioContext,
+    };
     this.#commands = new CommandProcessor(parts);
     this.#faultyRegisters = new FaultyRegisters(plan, effects);
     this.faults = new Faults(plan, effects);
@@ -133,6 +152,9 @@ export class Controller {
       bells: () => (this.#lines.high ? null : this.#commands.bells()),
       look: () => {
         this.#look();
+      },
+      worked: (milliseconds: number) => {
+        busy.worked(milliseconds);
       },
       sleeps: (asleep: boolean) => {
         queues.wantDoorbells(asleep);
@@ -242,7 +264,7 @@ export class Controller {
     this.#lines.reset();
     this.#faultyRegisters.release();
     return new Promise((resolve) => {
-      this.#commands.whenDrained(resolve);
+      this.#running.whenDrained(resolve);
     });
   }
 
@@ -304,7 +326,7 @@ export class Controller {
     this.#lines.mask(0);
     this.#stopping = true;
     this.#stop();
-    this.#commands.whenDrained(() => {
+    this.#running.whenDrained(() => {
       if (!this.#stopping) return; // There was a reset of another kind meanwhile.
       this.#stopping = false;
       this.#registers.status.ready = false;
@@ -321,7 +343,7 @@ export class Controller {
     const complete = (): void => {
       if (status.shutdown === ShutdownStatus.occurring) status.shutdown = ShutdownStatus.complete;
     };
-    this.#commands.whenDrained(() => {
+    this.#running.whenDrained(() => {
       if (!this.#namespaces.volatileCache) complete();
       else this.#namespaces.flush().then(complete, complete); // Nobody could be told of a failure any more.
     });

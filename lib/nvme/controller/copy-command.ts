@@ -87,7 +87,7 @@ async function copy(
   let to = destination;
   for (const [index, data] of contents.entries()) {
     const blocks = data.length / blockSize;
-    if (!alive()) return { outcome: Outcome.internalError };
+    if (!alive.commit()) return { outcome: Outcome.internalError };
     const result = await backend.write(to * blockSize, data, 0, data.length);
     if (result !== BackendResult.success) return { outcome: writeFailure(result), dw0: index, lba: to };
     badBlocks.delete(to, to + blocks);

@@ -14,30 +14,7 @@ import { DEFERRED, IoCommands, type IoContext } from './io-commands';
 import { startBlock } from './io-words';
 import { type Answer, Outcome } from './outcome';
 import type { SubmissionQueue } from './queue';
-import type { Alive } from './transfer';
-
-/** How a command completes that a fault has struck. */
-export interface Ending {
-  /** Command id in the completion. */
-  readonly cid: number;
-  /** Whether there are two completions. */
-  readonly twice: boolean;
-  /** Whether the host is not interrupted for it. */
-  readonly silent: boolean;
-}
-
-/** A command that was fetched, and is not completed yet. */
-export interface FetchedCommand {
-  readonly queue: SubmissionQueue;
-  /** A copy of its entry. */
-  readonly words: Int32Array;
-  /** When it was fetched, by `performance.now()`; 0 when latencies are not measured. */
-  readonly since: number;
-  /** Whether it still matters. */
-  readonly alive: Alive;
-  /** How it completes, if a fault has struck it. */
-  readonly ending?: Ending;
-}
+import type { FetchedCommand, RunningCommands } from './running-commands';
 
 /** What {@link FaultyCommands} needs of those who execute commands without faults. */
 export interface CommandPath {
@@ -54,14 +31,22 @@ export class FaultyCommands {
   readonly #plan: FaultPlan;
   readonly #effects: FaultEffects;
   readonly #io: IoContext;
+  readonly #running: RunningCommands;
   readonly #path: CommandPath;
   readonly #delays = new Delays();
 
   /** @param io what I/O commands work with */
-  constructor(plan: FaultPlan, effects: FaultEffects, io: IoContext, path: CommandPath) {
+  constructor(
+    plan: FaultPlan,
+    effects: FaultEffects,
+    io: IoContext,
+    running: RunningCommands,
+    path: CommandPath,
+  ) {
     this.#plan = plan;
     this.#effects = effects;
     this.#io = io;
+    this.#running = running;
     this.#path = path;
   }
 
@@ -89,17 +74,13 @@ export class FaultyCommands {
     this.#delays.cancel();
   }
 
-  /** The command counts as one that runs, so that its queue is not deleted under it, and has room for its completion. */
+  /** The command counts as one that runs, so that its queue is not deleted under it, and it can be aborted. */
   async #beginLater(command: FetchedCommand, strike: Strike): Promise<void> {
-    const { queue, alive } = command;
-    queue.inflight++;
-    queue.completions.reserved++;
+    this.#running.begin(command);
     await this.#delays.wait(strike.delay);
-    if (!alive()) return;
-    queue.inflight--;
-    queue.completions.reserved--;
+    if (!this.#running.end(command)) return;
     this.#begin(command, strike);
-    if (queue.inflight === 0) queue.ended?.();
+    this.#running.leave(command);
   }
 
   #begin(command: FetchedCommand, strike: Strike): void {
@@ -109,13 +90,13 @@ export class FaultyCommands {
       act(action, this.#effects);
       if (!command.alive()) return;
     }
-    const cid = (command.words[SqeWord.cdw0] as number) >>> 16;
-    const ending: Ending = {
+    const { cid } = command;
+    command.ending = {
       cid: action?.kind === 'cid' ? (action.cid ?? ~cid & 0xffff) : cid,
       twice: action?.kind === 'twice',
       silent,
     };
-    this.#path.settle({ ...command, ending }, this.#answer(command, strike));
+    this.#path.settle(command, this.#answer(command, strike));
   }
 
   #answer(command: FetchedCommand, { action, seed }: Strike): Answer {

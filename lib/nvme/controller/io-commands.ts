@@ -345,7 +345,7 @@ export class IoCommands {
     alive: Alive,
   ): Promise<number> {
     const data = await readParts(this.#view, parts, length, alive);
-    if (data === undefined || !alive()) return Outcome.dataTransferError;
+    if (data === undefined || !alive.commit()) return Outcome.dataTransferError;
     const result = await namespace.backend.write(offset, data, 0, length);
     if (result !== BackendResult.success) return writeFailure(result);
     namespace.counters.writeCommands++;
@@ -381,7 +381,7 @@ export class IoCommands {
   ): Promise<number> {
     const atOnce = namespace.synchronous === null ? length : ZERO_AT_ONCE;
     for (let done = 0; done < length; done += atOnce) {
-      if (!alive()) return Outcome.internalError;
+      if (!alive.commit()) return Outcome.internalError;
       const part = Math.min(atOnce, length - done);
       const result = await namespace.backend.zero(offset + done, part, (cdw12 & DEALLOCATE) !== 0);
       namespace.counters.bytesZeroed += part;
@@ -408,7 +408,8 @@ function withoutData(run: () => number | Promise<number>): Deferred {
 /** Tells whether a command still matters, and may reach the backend of its namespace. */
 function reaching(namespace: Namespace, alive: Alive): Alive {
   const { generation } = namespace;
-  return () => alive() && namespace.generation === generation;
+  const reaches = (): boolean => namespace.generation === generation;
+  return Object.assign(() => alive() && reaches(), { commit: () => reaches() && alive.commit() });
 }
 
 /** The first block that a command reads and that cannot be read; -1 when there is none. */

@@ -10,6 +10,7 @@ import {
   encodeSmartLog,
   encodeSupportedLogPages,
 } from '../spec';
+import type { BusyTime } from './busy-time';
 import type { ErrorLog } from './error-log';
 import { type FeatureSet, TEMPERATURE } from './feature-set';
 import { FIRMWARE_REVISION } from './identify';
@@ -71,6 +72,7 @@ export class LogPages {
   readonly #features: FeatureSet;
   readonly #namespaces: NamespaceSet;
   readonly #counters: Counters;
+  readonly #busy: BusyTime;
   /** Ids of the namespaces that changed since the host has read of it. */
   readonly #changed = new Set<number>();
   readonly #start = Date.now();
@@ -82,6 +84,7 @@ export class LogPages {
     features: FeatureSet,
     namespaces: NamespaceSet,
     counters: Counters,
+    busy: BusyTime,
     shadows: boolean,
   ) {
     const { admin, io } = EFFECTS;
@@ -90,6 +93,7 @@ export class LogPages {
       io,
     });
     this.#counters = counters;
+    this.#busy = busy;
     this.#errors = errors;
     this.#features = features;
     this.#namespaces = namespaces;
@@ -136,6 +140,7 @@ export class LogPages {
       data_units_written: BigInt(Math.ceil(bytesWritten / DATA_UNIT)),
       host_read_commands: BigInt(readCommands),
       host_write_commands: BigInt(writeCommands),
+      controller_busy_time: BigInt(this.#busy.minutes),
       power_cycles: BigInt(this.#counters.powerCycles),
       unsafe_shutdowns: BigInt(this.#counters.unsafeShutdowns),
       media_errors: BigInt(this.#counters.mediaErrors),

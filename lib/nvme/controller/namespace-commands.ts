@@ -31,6 +31,7 @@ export class NamespaceCommands {
     if (namespaces.some(({ formatting }) => formatting !== null))
       return { outcome: Outcome.formatInProgress };
     const run = async (): Promise<Reply> => {
+      if (!alive.commit()) return { outcome: Outcome.internalError };
       const outcomes = await Promise.all(
         namespaces.map((namespace) => this.#format(namespace, blockSize, alive)),
       );

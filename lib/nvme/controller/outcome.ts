@@ -63,6 +63,16 @@ export interface Reply {
   readonly second?: number;
 }
 
+/** How a command completes that a fault has struck. */
+export interface Ending {
+  /** Command id in the completion. */
+  readonly cid: number;
+  /** Whether there are two completions. */
+  readonly twice: boolean;
+  /** Whether the host is not interrupted for it. */
+  readonly silent: boolean;
+}
+
 /** A command that has not begun, since it needs messages or has to wait for the backend. */
 export interface Deferred {
   /** Most memory that it needs while it runs. */

@@ -22,6 +22,8 @@ export interface PollerWork {
   bells(): readonly Bell[] | null;
   /** Looks at what does not matter to the speed, now and then. */
   look(): void;
+  /** Called when a slice of the loop has found commands, with its milliseconds. */
+  worked(milliseconds: number): void;
   /** Called when the loop falls asleep, and when it is awake again. */
   sleeps(asleep: boolean): void;
 }
@@ -113,7 +115,10 @@ export class Poller implements Sleeper {
       }
       now = performance.now();
     } while (now - start < this.#slice);
-    if (worked) this.#lastWork = now;
+    if (worked) {
+      this.#lastWork = now;
+      polled.worked(now - start);
+    }
     if (now - this.#lastLook >= LOOK_INTERVAL) {
       this.#lastLook = now;
       polled.look();

@@ -52,6 +52,7 @@ export class RangeCommands {
     const start = startBlock(words, 0);
     const end = start + (cdw12 & 0xffff) + 1;
     if (opcode === NvmOpcode.verify) return verify(namespace, start, end, alive);
+    if (!alive.commit()) return { outcome: Outcome.internalError };
     const marked = namespace.badBlocks.add(start, end);
     return { outcome: marked ? Outcome.success : Outcome.internalError };
   }
@@ -85,6 +86,7 @@ async function deallocate(
   alive: Alive,
 ): Promise<number> {
   const { backend, blockSize, badBlocks } = namespace;
+  if (!alive.commit()) return Outcome.internalError;
   badBlocks.delete(lba, lba + blocks);
   if (backend.deallocation === undefined) return Outcome.success;
   const end = (lba + blocks) * blockSize;

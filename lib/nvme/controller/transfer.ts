@@ -4,8 +4,13 @@ import type { ClientView } from './client-view';
 import { DataPointer, type FetchedLists } from './data-pointer';
 import { Outcome } from './outcome';
 
-/** Tells whether a command still matters: false after a reset, or when the client is gone. */
-export type Alive = () => boolean;
+/** What a command that runs asks before it goes on. */
+export interface Alive {
+  /** Whether the command still matters: not after a reset or an Abort, or when the client is gone. */
+  (): boolean;
+  /** Asked in its place before the command changes what is stored, or the client's memory: from then on it cannot be aborted. */
+  commit(): boolean;
+}
 
 /** Memory of a command that runs, beside its data: its parts, the lists that tell of them, and promises. */
 const BESIDE_DATA = 32 << 10;
@@ -73,7 +78,8 @@ export async function writeParts(
   for (const [i, address] of parts.addresses.entries()) {
     const length = parts.lengths[i] as number;
     const memory = await reach(view, alive);
-    if (memory === null) return Outcome.dataTransferError;
+    // Who is told that the command was aborted uses the memory for something else.
+    if (memory === null || !alive.commit()) return Outcome.dataTransferError;
     try {
       await memory.write(address, data.subarray(at, at + length));
     } catch {

@@ -12,7 +12,13 @@ afterEach(() => {
 
 /** Work of which only the rounds matter. */
 function only(round: () => number): PollerWork {
-  return { round, bells: () => null, look: () => undefined, sleeps: () => undefined };
+  return {
+    round,
+    bells: () => null,
+    look: () => undefined,
+    worked: () => undefined,
+    sleeps: () => undefined,
+  };
 }
 
 /** Counts rounds, and finds as many commands in the next one as it is told. */
@@ -132,6 +138,7 @@ test('who sleeps says so first, and then looks once more: a host may have been t
       look: () => {
         looks++;
       },
+      worked: () => undefined,
       sleeps: (sleeping) => {
         told.push((asleep = sleeping));
       },
