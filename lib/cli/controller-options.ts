@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /** The options of `serve nvme`, and the controller that they tell of. */
 import { join, resolve } from 'node:path';
+import { memoryNamespaceStore } from '../nvme/controller';
 import { checkFault } from '../nvme/faults';
 import { BACKEND_FORM, parseBackend } from './backend-text';
 import { NAMESPACE_FORM, type NamespaceText, checkSize, parseNamespace } from './namespace-text';
@@ -75,6 +76,11 @@ export const SERVE_NVME = {
       min: 1,
       max: 1024,
       help: 'Greatest namespace id. Default: 32, or the greatest that is used.',
+    },
+    capacity: {
+      type: 'size',
+      min: 512,
+      help: 'Memory that hosts make namespaces of, as nvme create-ns does (Namespace Management). Without another namespace there is none to begin with. Default: hosts cannot make any.',
     },
     serial: {
       type: 'string',
@@ -171,9 +177,16 @@ export const SERVE_NVME = {
       'serve nvme --socket nvme.sock --control ctl.sock --fault on=write,nth=10,status=write-fault',
       'A drive whose tenth write fails, and that takes commands',
     ],
+    [
+      'serve nvme --socket nvme.sock --capacity 8g',
+      'A drive without namespaces, which hosts make of 8 GiB of memory',
+    ],
     ['serve nvme --size 4g --socket a.sock --serial A --socket b.sock --serial B', 'Two drives in memory'],
   ],
 } as const satisfies CommandSpec;
+
+/** The options of the only namespace. */
+const SINGLE_NAMESPACE = ['backend', 'size', 'file', 'block-size'] as const;
 
 /** The values of the options of one controller. */
 export type ServeNvmeOptions = OptionValues<typeof SERVE_NVME>;
@@ -205,14 +218,14 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
     throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
   const socket = socketPath(options.socket);
   const idle = options['idle-timeout'];
-  const { mdts, serial, model, nqn, dstrd, queues, doorbells, irq, latencies } = options;
+  const { capacity, mdts, serial, model, nqn, dstrd, queues, doorbells, irq, latencies } = options;
   if (mdts !== undefined && !Number.isInteger(Math.log2(mdts)))
     throw new UsageError(`An --mdts of ${mdts} bytes is no power of two`);
   return {
     socket,
     ...socketPermissions(socket, options.mode, options.owner),
     idleTimeout: idle === undefined ? undefined : idle * 1000,
-    namespaces: options.namespace.length === 0 ? [onlyNamespace(options)] : manyNamespaces(options),
+    namespaces: namespacesOf(options),
     faults: checkedFaults(options.fault),
     control: controlPath(options.control),
     controller: {
@@ -225,6 +238,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
       maxTransfer: mdts,
       maxQueueEntries: options['max-entries'],
       maxNamespaces: options['max-namespaces'],
+      namespaceStore: capacity === undefined ? undefined : memoryNamespaceStore(capacity),
       mappableDoorbells: doorbells === 'mapped',
       latencies,
     },
@@ -257,8 +271,14 @@ function controlPath(given: string | undefined): string | undefined {
   return given === undefined ? undefined : resolve(given);
 }
 
+function namespacesOf(options: ServeNvmeOptions): NamespaceText[] {
+  if (options.namespace.length > 0) return manyNamespaces(options);
+  const isGiven = SINGLE_NAMESPACE.some((name) => options[name] !== undefined);
+  return options.capacity === undefined || isGiven ? [onlyNamespace(options)] : [];
+}
+
 function manyNamespaces(options: ServeNvmeOptions): NamespaceText[] {
-  for (const name of ['backend', 'size', 'file', 'block-size'] as const) {
+  for (const name of SINGLE_NAMESPACE) {
     if (options[name] !== undefined)
       throw new UsageError(`--${name} is for a single namespace; with --namespace it is part of that`);
   }

@@ -33,7 +33,7 @@ import { type Answer, type Deferred, Outcome, type Reply } from './outcome';
 import type { QueueSet } from './queue-set';
 import type { Registers } from './registers';
 import type { RunningCommands } from './running-commands';
-import { type Alive, commandBytes, readParts, resolveParts, writeParts } from './transfer';
+import { type Alive, commandBytes, receive, resolveParts, writeParts } from './transfer';
 
 /** The parts of the controller that admin commands ask and change. */
 export interface AdminContext {
@@ -111,6 +111,10 @@ export class AdminCommands {
         return this.#useShadows(command);
       case AdminOpcode.formatNvm:
         return this.#context.namespaces.format(nsid, cdw10, alive);
+      case AdminOpcode.namespaceManagement:
+        return this.#context.namespaces.manage(command, alive);
+      case AdminOpcode.namespaceAttachment:
+        return this.#context.namespaces.attachment(command, alive);
       default:
         return reply(Outcome.invalidOpcode);
     }
@@ -131,12 +135,9 @@ export class AdminCommands {
     const length = features.data.bytes(setFeaturesCdw10.decode(cdw10).feature);
     if (length === 0) return features.set(cdw10, cdw11, nsid);
     const run = async (): Promise<Reply> => {
-      const parts = await resolveParts(view, length, alive, (pointer, lists) =>
-        pointer.resolve(prp1, prp2, length, false, lists),
-      );
-      if (parts.outcome !== Outcome.success) return reply(parts.outcome);
-      const data = await readParts(view, parts, length, alive);
-      if (data === undefined || !alive.commit()) return reply(Outcome.dataTransferError);
+      const data = await receive(view, { prp1, prp2 }, length, alive);
+      if (typeof data === 'number') return reply(data);
+      if (!alive.commit()) return reply(Outcome.internalError);
       return features.set(cdw10, cdw11, nsid, data);
     };
     return { bytes: commandBytes(length), run };

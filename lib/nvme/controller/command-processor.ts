@@ -277,9 +277,9 @@ export class CommandProcessor {
   }
 
   /** Completes a command outside of the loop. */
-  #complete(command: FetchedCommand, { outcome, dw0 = 0, lba }: Reply): void {
+  #complete(command: FetchedCommand, { outcome, dw0 = 0, lba, specific }: Reply): void {
     const { queue, words, ending } = command;
-    this.#record(queue, words, outcome, lba);
+    this.#record(queue, words, outcome, lba, specific);
     const { cid = commandId(words), twice = false, silent = false } = ending ?? {};
     this.#queues.complete(queue, cid, outcome, dw0, silent);
     if (twice) this.#queues.complete(queue, cid, outcome, dw0, silent);
@@ -287,7 +287,7 @@ export class CommandProcessor {
   }
 
   /** Counts and logs a command that ended with an error. */
-  #record(queue: SubmissionQueue, words: Int32Array, outcome: number, lba?: number): void {
+  #record(queue: SubmissionQueue, words: Int32Array, outcome: number, lba?: number, specific?: number): void {
     if (outcome === Outcome.success) return;
     this.#counters.errors++;
     if (queue.id !== 0) this.#io.failed(words[SqeWord.nsid] as number);
@@ -301,6 +301,7 @@ export class CommandProcessor {
       outcome,
       (words[SqeWord.nsid] as number) >>> 0,
       lba ?? (hasBlocks ? startBlock(words, 0) : 0),
+      specific,
     );
   }
 

@@ -110,7 +110,7 @@ export class Controller {
       keepAlive: this.#keepAlive,
       identify: new Identify(options, namespaces, doorbells.shadows),
       logs,
-      namespaces: new NamespaceCommands(options, namespaces),
+      namespaces: new NamespaceCommands(options, namespaces, view),
     });
     this.#options = options;
     this.#lines = lines;

@@ -24,8 +24,9 @@ export class ErrorLog {
    * @param cid id of the command; {@link NOT_KNOWN} when no command has caused the error
    * @param status 15-bit status field of its completion
    * @param lba first logical block of the command, if it has any
+   * @param specific command specific information
    */
-  add(sqId: number, cid: number, status: number, nsid: number, lba = 0): void {
+  add(sqId: number, cid: number, status: number, nsid: number, lba = 0, specific = 0): void {
     this.#count++;
     this.#entries.unshift({
       error_count: BigInt(this.#count),
@@ -35,6 +36,7 @@ export class ErrorLog {
       parm_error_location: NOT_KNOWN,
       nsid,
       lba: BigInt(lba),
+      cs: BigInt(specific),
     });
     if (this.#entries.length > ERROR_LOG_ENTRIES) this.#entries.pop();
   }

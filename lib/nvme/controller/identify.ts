@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import {
+  BROADCAST_NSID,
   CommandSetId,
   IDENTIFY_BYTES,
   type IdentifyNamespaceInput,
@@ -38,7 +39,7 @@ export const FIRMWARE_REVISION = '1.0';
 export const PciIds = { vendor: 0x4e58, device: 0x0001, subsystemVendor: 0x4e58, subsystem: 0 } as const;
 
 /** CNTLID of the only controller of the subsystem. */
-const CONTROLLER_ID = 1;
+export const CONTROLLER_ID = 1;
 /** DLFEAT: what deallocated blocks read as, and that Write Zeroes takes DEAC. */
 const READS_ZERO = 0x01;
 const DEALLOCATE_BY_WRITE_ZEROES = 0x08;
@@ -88,6 +89,8 @@ export class Identify {
     const { active, allocated } = this.#namespaces;
     switch (cns) {
       case IdentifyCns.namespace:
+        // What the namespaces that can be made have in common.
+        if (nsid === BROADCAST_NSID && this.#namespaces.manageable) return encodeIdentifyNamespace(COMMON);
         return this.#data(nsid, this.#namespaces.findActive(nsid), namespaceData);
       case IdentifyCns.controller:
         return controllerData(this.#options, this.#namespaces, this.#shadows);
@@ -150,6 +153,11 @@ function controllerList(from: number, present: boolean): Uint8Array {
   return bytes;
 }
 
+const COMMON: IdentifyNamespaceInput = {
+  fpi: FORMAT_PROGRESS,
+  lbafs: LBA_FORMATS.map((each) => lbaFormat(each, true)),
+};
+
 function namespaceData(namespace: Namespace): Uint8Array {
   const { backend, blocks, blockSize, nguid, eui64, size } = namespace;
   return encodeIdentifyNamespace({
@@ -207,7 +215,10 @@ function controllerData(options: ResolvedOptions, namespaces: NamespaceSet, shad
     ver: NVME_VERSION,
     cntrltype: 1,
     rab: 5,
-    oacs: OptionalAdminCommands.formatNvm | (shadows ? OptionalAdminCommands.doorbellBufferConfig : 0),
+    oacs:
+      OptionalAdminCommands.formatNvm |
+      (namespaces.manageable ? OptionalAdminCommands.namespaceManagement : 0) |
+      (shadows ? OptionalAdminCommands.doorbellBufferConfig : 0),
     acl: 3,
     oaes: OptionalEvents.namespaceAttributes,
     aerl: ASYNC_EVENT_LIMIT - 1,
@@ -217,7 +228,8 @@ function controllerData(options: ResolvedOptions, namespaces: NamespaceSet, shad
     elpe: ERROR_LOG_ENTRIES - 1,
     wctemp: WARNING_TEMPERATURE,
     cctemp: CRITICAL_TEMPERATURE,
-    tnvmcap: namespaces.allocated.reduce((sum, { size }) => sum + BigInt(size), 0n),
+    tnvmcap: BigInt(namespaces.capacity),
+    unvmcap: BigInt(namespaces.unallocated),
     kas: KEEP_ALIVE_UNIT / 100,
     sqes: 0x66,
     cqes: 0x44,

@@ -53,6 +53,9 @@ const EFFECTS = {
       { blockContentChange: true, namespaceCapabilityChange: true, execution: ALONE_IN_NAMESPACE },
     ],
   ]),
+  namespaces: [AdminOpcode.namespaceManagement, AdminOpcode.namespaceAttachment].map(
+    (opcode): [number, Partial<CommandEffects>] => [opcode, { namespaceInventoryChange: true }],
+  ),
   io: new Map<number, Partial<CommandEffects>>([
     [NvmOpcode.flush, {}],
     [NvmOpcode.write, CHANGES_BLOCKS],
@@ -87,11 +90,10 @@ export class LogPages {
     busy: BusyTime,
     shadows: boolean,
   ) {
-    const { admin, io } = EFFECTS;
-    this.#effects = encodeCommandEffectsLog({
-      admin: shadows ? new Map([...admin, [AdminOpcode.doorbellBufferConfig, {}]]) : admin,
-      io,
-    });
+    const admin = new Map(EFFECTS.admin);
+    if (shadows) admin.set(AdminOpcode.doorbellBufferConfig, {});
+    if (namespaces.manageable) for (const [opcode, effects] of EFFECTS.namespaces) admin.set(opcode, effects);
+    this.#effects = encodeCommandEffectsLog({ admin, io: EFFECTS.io });
     this.#counters = counters;
     this.#busy = busy;
     this.#errors = errors;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT
-import { invalidArgument, outOfRange } from '../../errors';
+import { randomUUID } from 'node:crypto';
+import { asError, invalidArgument, outOfRange } from '../../errors';
+import type { Backend } from '../backends';
 import { BROADCAST_NSID } from '../spec';
 import { Namespace, type NvmeNamespaceOptions } from './namespace';
+import type { NamespaceStore } from './namespace-store';
 import type { BlockSize } from './format';
 import { Outcome } from './outcome';
 import { type NamespaceCounters, addNamespaceCounters, newNamespaceCounters } from './statistics';
@@ -15,6 +18,10 @@ export interface NamespaceSetOptions {
   readonly serial: string;
   /** Namespaces to begin with. */
   readonly namespaces: readonly NvmeNamespaceOptions[];
+  /** What hosts make namespaces of; null when they cannot. */
+  readonly namespaceStore: NamespaceStore | null;
+  /** Called with what went wrong in the store. */
+  readonly onWarning: (problem: string) => void;
 }
 
 /**
@@ -26,17 +33,25 @@ export class NamespaceSet {
   /** Called with the id of an active namespace that came, went or changed. */
   onChange: (nsid: number) => void = () => undefined;
   readonly #serial: string;
+  readonly #store: NamespaceStore | null;
+  readonly #warn: (problem: string) => void;
   readonly #allocated = new Map<number, Namespace>();
   /** By namespace id. It is never resized, and has a null where commands reach no namespace: that keeps the lookup fast. */
   readonly #reached: (Namespace | null)[];
   /** Namespaces that were removed while commands still run. */
   readonly #leaving = new Set<Namespace>();
+  /** Namespaces of the store, those included that are leaving. */
+  readonly #created = new Set<Namespace>();
+  /** Bytes of namespaces of the store that are being made. */
+  #reserved = 0;
   /** What was counted for namespaces that are gone. */
   readonly #retired = newNamespaceCounters();
 
   /** @throws TypeError or RangeError when an option of a namespace makes no sense */
-  constructor({ maxNamespaces, serial, namespaces }: NamespaceSetOptions) {
+  constructor({ maxNamespaces, serial, namespaces, namespaceStore, onWarning }: NamespaceSetOptions) {
     this.#serial = serial;
+    this.#store = namespaceStore;
+    this.#warn = onWarning;
     this.#reached = Array.from({ length: maxNamespaces + 1 }, () => null);
     // Those without an id get what the others leave.
     for (const options of namespaces) if (options.nsid !== undefined) this.add(options);
@@ -56,6 +71,22 @@ export class NamespaceSet {
   /** All namespaces in the order of their ids, those included that are not attached. */
   get allocated(): Namespace[] {
     return Array.from(this.#allocated.values()).sort((a, b) => a.nsid - b.nsid);
+  }
+
+  /** Whether hosts can make and delete namespaces. */
+  get manageable(): boolean {
+    return this.#store !== null;
+  }
+
+  /** Bytes of all namespaces, and of those that can be made. */
+  get capacity(): number {
+    const given = this.allocated.filter((namespace) => !this.#created.has(namespace));
+    return sumOf(given) + (this.#store?.capacity ?? 0);
+  }
+
+  /** Bytes of namespaces that can be made. */
+  get unallocated(): number {
+    return Math.max(0, (this.#store?.capacity ?? 0) - this.#reserved - sumOf(this.#created));
   }
 
   /** Whether any data may not be durable yet. */
@@ -110,23 +141,60 @@ export class NamespaceSet {
    * @throws TypeError or RangeError when an option makes no sense, or the id is taken
    */
   add(options: NvmeNamespaceOptions): Namespace {
-    const nsid = options.nsid ?? this.#free();
-    if (!Number.isInteger(nsid) || !this.isValid(nsid)) {
-      throw outOfRange(`nsid is an integer from 1 to ${this.limit} (maxNamespaces), got ${nsid}`);
-    }
-    if (this.#allocated.has(nsid)) throw invalidArgument(`There is a namespace ${nsid} already`);
-    const namespace = new Namespace(options, nsid, this.#serial);
-    for (const other of this.#allocated.values()) {
-      if (other.backend !== namespace.backend) continue;
-      throw invalidArgument(`The backend of namespace ${nsid} is that of namespace ${other.nsid}`);
-    }
-    this.#allocated.set(nsid, namespace);
+    const namespace = this.#allocate(options);
     this.attach(namespace);
     return namespace;
   }
 
   /**
-   * Takes a namespace out, and closes its backend.
+   * Makes a namespace of the store, which is not attached.
+   * @param size bytes, a multiple of the block size
+   * @returns the namespace, or an {@link Outcome}
+   */
+  async create(size: number, blockSize: BlockSize): Promise<Namespace | number> {
+    const store = this.#store;
+    if (store === null) return Outcome.invalidOpcode;
+    if (size > this.unallocated) return Outcome.insufficientCapacity;
+    if (this.#allocated.size === this.limit) return Outcome.namespaceIdUnavailable;
+    this.#reserved += size;
+    let backend: Backend | undefined;
+    try {
+      backend = await store.create(size);
+      const namespace = this.#allocate({ backend, blockSize }, randomUUID());
+      this.#created.add(namespace);
+      return namespace;
+    } catch (error) {
+      backend?.close();
+      this.#warn(`A namespace of ${size} bytes could not be made: ${asError(error).message}`);
+      return Outcome.internalError;
+    } finally {
+      this.#reserved -= size;
+    }
+  }
+
+  /** Whether a namespace is one of the store. */
+  isCreated(namespace: Namespace): boolean {
+    return this.#created.has(namespace);
+  }
+
+  /** @param identity what the namespace is known by. Default: follows from its id */
+  #allocate(options: NvmeNamespaceOptions, identity?: string): Namespace {
+    const nsid = options.nsid ?? this.#free();
+    if (!Number.isInteger(nsid) || !this.isValid(nsid)) {
+      throw outOfRange(`nsid is an integer from 1 to ${this.limit} (maxNamespaces), got ${nsid}`);
+    }
+    if (this.#allocated.has(nsid)) throw invalidArgument(`There is a namespace ${nsid} already`);
+    const namespace = new Namespace(options, nsid, identity ?? `${this.#serial} ${nsid}`);
+    for (const other of this.#allocated.values()) {
+      if (other.backend !== namespace.backend) continue;
+      throw invalidArgument(`The backend of namespace ${nsid} is that of namespace ${other.nsid}`);
+    }
+    this.#allocated.set(nsid, namespace);
+    return namespace;
+  }
+
+  /**
+   * Takes a namespace out, and closes its backend. One of the store goes back to it.
    * @returns resolves when the commands that were using the backend have ended, and what was written is durable. Rejects with a
    *   RangeError when there is no such namespace, and with the error of the backend when it could not be made durable
    */
@@ -140,6 +208,17 @@ export class NamespaceSet {
     } finally {
       this.#leaving.delete(namespace);
       addNamespaceCounters(this.#retired, namespace.counters);
+      if (this.#created.has(namespace)) await this.#giveBack(namespace);
+    }
+  }
+
+  async #giveBack(namespace: Namespace): Promise<void> {
+    try {
+      await this.#store?.delete(namespace.backend);
+    } catch (error) {
+      this.#warn(`The storage of namespace ${namespace.nsid} was not deleted: ${asError(error).message}`);
+    } finally {
+      this.#created.delete(namespace);
     }
   }
 
@@ -224,4 +303,10 @@ export class NamespaceSet {
     for (let nsid = 1; nsid <= this.limit; nsid++) if (!this.#allocated.has(nsid)) return nsid;
     throw outOfRange(`The controller has all of its ${this.limit} namespaces (maxNamespaces)`);
   }
+}
+
+function sumOf(namespaces: Iterable<Namespace>): number {
+  let sum = 0;
+  for (const { backend } of namespaces) sum += backend.size;
+  return sum;
 }

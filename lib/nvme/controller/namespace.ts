@@ -38,6 +38,8 @@ export interface NvmeNamespaceInfo extends NamespaceIdentifiers {
   readonly size: number;
   /** Bytes of a logical block. */
   readonly blockSize: number;
+  /** Whether the host sees it, as it does unless it has detached it, or made it and not attached it. */
+  readonly attached: boolean;
   /** What hosts have done with it. */
   readonly statistics: NamespaceStatistics;
 }
@@ -72,10 +74,10 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
   private readonly exclusive: { until: Promise<void> | null } = { until: null };
 
   /**
-   * @param serial the serial number of the controller
+   * @param identity what the namespace is known by, unless its backend tells
    * @throws TypeError or RangeError when an option makes no sense
    */
-  constructor(options: NvmeNamespaceOptions, nsid: number, serial: string) {
+  constructor(options: NvmeNamespaceOptions, nsid: number, identity: string) {
     const { backend, blockSize = 512 } = options;
     if (![512, 4096].includes(blockSize)) throw outOfRange(`blockSize is 512 or 4096, got ${blockSize}`);
     const { blockSize: least = 1 } = backend;
@@ -87,7 +89,7 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     if (backend.size < blockSize) {
       throw outOfRange(`The backend has ${backend.size} bytes, which is less than one block of ${blockSize}`);
     }
-    const identifiers = namespaceIdentifiers(options, backend.identity ?? `${serial} ${nsid}`);
+    const identifiers = namespaceIdentifiers(options, backend.identity ?? identity);
     this.nsid = nsid;
     this.backend = backend;
     this.synchronous = backend.asynchronous === true ? null : backend;
@@ -108,8 +110,8 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
 
   /** What is told to whoever serves the controller. */
   get info(): NvmeNamespaceInfo {
-    const { nsid, kind, size, blockSize, uuid, nguid, eui64, counters } = this;
-    return { nsid, kind, size, blockSize, uuid, nguid, eui64, statistics: { ...counters } };
+    const { nsid, kind, size, blockSize, attached, uuid, nguid, eui64, counters } = this;
+    return { nsid, kind, size, blockSize, attached, uuid, nguid, eui64, statistics: { ...counters } };
   }
 
   /** Whether a command for these bytes may go straight to the backend: none has it for itself, and all of the blocks can be read. */

@@ -3,6 +3,7 @@ import { invalidArgument, outOfRange } from '../../errors';
 import type { Backend } from '../backends';
 import { derivedSerial, derivedUuid } from './identifiers';
 import type { NvmeNamespaceOptions } from './namespace';
+import type { NamespaceStore } from './namespace-store';
 
 /** Options of `NvmeControllerModel`. */
 export interface NvmeControllerOptions {
@@ -17,6 +18,11 @@ export interface NvmeControllerOptions {
    * one after the other. Default: 32, or the greatest `nsid` of `namespaces`.
    */
   readonly maxNamespaces?: number;
+  /**
+   * What hosts make namespaces of (Namespace Management and Attachment). Those that are made begin empty and detached, have the lowest id
+   * that is free, and only they can be deleted by hosts. Default: hosts cannot make namespaces.
+   */
+  readonly namespaceStore?: NamespaceStore;
   /** Names the controller in messages. Default: `nvme` and the serial number. */
   readonly name?: string;
   /**
@@ -60,13 +66,16 @@ export interface NvmeControllerOptions {
   /**
    * Called with what the client is refused although it asked for it as the specification says: a queue in memory that it does not
    * share. It sees a status code, which does not tell why. Also called when it has formatted a namespace with blocks of another size,
-   * which its storage does not keep.
+   * which its storage does not keep, and when `namespaceStore` fails.
    */
   readonly onWarning?: (reason: string) => void;
 }
 
 /** Options with their defaults, checked. */
-export interface ResolvedOptions extends Required<Omit<NvmeControllerOptions, 'backend' | 'blockSize'>> {
+export interface ResolvedOptions extends Required<
+  Omit<NvmeControllerOptions, 'backend' | 'blockSize' | 'namespaceStore'>
+> {
+  readonly namespaceStore: NamespaceStore | null;
   /** Interrupt vectors that completion queues can have. */
   readonly vectors: number;
   /**
@@ -154,6 +163,7 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
   if (!(idleAfter >= 0)) throw outOfRange(`idleAfter is at least 0 milliseconds, got ${idleAfter}`);
   return {
     namespaces,
+    namespaceStore: options.namespaceStore ?? null,
     maxNamespaces: checkInteger(
       'maxNamespaces',
       options.maxNamespaces ?? Math.min(Math.max(DEFAULT_MAX_NAMESPACES, greatest), NAMESPACE_LIMIT),

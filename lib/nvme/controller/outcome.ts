@@ -33,6 +33,7 @@ export const Outcome = {
   capacityExceeded: passing(GenericStatus.capacityExceeded),
   /** The storage behind the namespace cannot be reached. Hosts try again. */
   namespaceNotReady: passing(GenericStatus.namespaceNotReady),
+  operationDenied: permanent(GenericStatus.operationDenied),
   lbaOutOfRange: permanent(GenericStatus.lbaOutOfRange),
   formatInProgress: passing(GenericStatus.formatInProgress),
   completionQueueInvalid: permanent(CommandStatus.completionQueueInvalid, commandSpecific),
@@ -43,6 +44,14 @@ export const Outcome = {
   invalidLogPage: permanent(CommandStatus.invalidLogPage, commandSpecific),
   invalidFormat: permanent(CommandStatus.invalidFormat, commandSpecific),
   invalidQueueDeletion: permanent(CommandStatus.invalidQueueDeletion, commandSpecific),
+  insufficientCapacity: permanent(CommandStatus.insufficientCapacity, commandSpecific),
+  namespaceIdUnavailable: permanent(CommandStatus.namespaceIdUnavailable, commandSpecific),
+  namespaceAlreadyAttached: permanent(CommandStatus.namespaceAlreadyAttached, commandSpecific),
+  namespaceNotAttached: permanent(CommandStatus.namespaceNotAttached, commandSpecific),
+  thinProvisioningNotSupported: permanent(CommandStatus.thinProvisioningNotSupported, commandSpecific),
+  controllerListInvalid: permanent(CommandStatus.controllerListInvalid, commandSpecific),
+  anaGroupIdInvalid: permanent(CommandStatus.anaGroupIdInvalid, commandSpecific),
+  ioCommandSetNotSupported: permanent(CommandStatus.ioCommandSetNotSupported, commandSpecific),
   featureNotSaveable: permanent(CommandStatus.featureNotSaveable, commandSpecific),
   featureNotNamespaceSpecific: permanent(CommandStatus.featureNotNamespaceSpecific, commandSpecific),
   commandSizeLimitExceeded: permanent(CommandStatus.commandSizeLimitExceeded, commandSpecific),
@@ -59,6 +68,8 @@ export interface Reply {
   readonly dw0?: number;
   /** Block that has caused an error, for the error log. Default: the first of the command. */
   readonly lba?: number;
+  /** Command specific information for the error log. Default 0. */
+  readonly specific?: number;
   /** Of the first of two fused commands: the {@link Outcome} of the second. Default: that of the first. */
   readonly second?: number;
 }

@@ -108,6 +108,20 @@ export async function readParts(
   return data;
 }
 
+/** Fetches the data of an admin command, which has PRPs. Returns an {@link Outcome} when that fails. */
+export async function receive(
+  view: ClientView,
+  { prp1, prp2 }: { readonly prp1: number; readonly prp2: number },
+  length: number,
+  alive: Alive,
+): Promise<Uint8Array | number> {
+  const parts = await resolveParts(view, length, alive, (pointer, lists) =>
+    pointer.resolve(prp1, prp2, length, false, lists),
+  );
+  if (parts.outcome !== Outcome.success) return parts.outcome;
+  return (await readParts(view, parts, length, alive)) ?? Outcome.dataTransferError;
+}
+
 /** The client's memory once it can be reached; null when the command does not matter any more. */
 async function reach(view: ClientView, alive: Alive): Promise<ClientMemory | null> {
   await view.untilReachable();

@@ -11,6 +11,7 @@ export * from './identify-controller';
 export * from './identify-lists';
 export * from './identify-namespace';
 export * from './logs';
+export * from './namespace-management';
 export * from './opcodes';
 export * from './prp';
 export * from './registers';

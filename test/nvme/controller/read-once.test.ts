@@ -3,6 +3,7 @@
 import { createBackend } from '../../../lib/nvme/backends';
 import { ClientView } from '../../../lib/nvme/controller/client-view';
 import { IoCommands } from '../../../lib/nvme/controller/io-commands';
+import { resolveOptions } from '../../../lib/nvme/controller/options';
 import { NamespaceSet } from '../../../lib/nvme/controller/namespace-set';
 import { newCounters } from '../../../lib/nvme/controller/statistics';
 import { encodeCommand } from '../../../lib/nvme/spec';
@@ -40,7 +41,7 @@ test.each([
   view.attach(memory);
   const backend = createBackend({ kind: 'memory', size: 1 << 20 });
   const commands = new IoCommands({
-    namespaces: new NamespaceSet({ maxNamespaces: 1, serial: 'TEST', namespaces: [{ backend }] }),
+    namespaces: new NamespaceSet(resolveOptions({ maxNamespaces: 1, serial: 'TEST', backend })),
     maxTransfer: 131072,
     view,
     features: { writeThrough: false },

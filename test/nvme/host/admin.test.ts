@@ -463,7 +463,7 @@ describe('the emulated controller', () => {
     const { admin } = nvme;
     expect(await admin.identifyController()).toEqual(nvme.identify);
     expect(await admin.identifyNamespace(1)).toEqual(nvme.namespace(1).identify);
-    expect(nvme.namespace(1).identify).toMatchObject({ nsze: NAMESPACE_BYTES / 4096, nlbaf: 0 });
+    expect(nvme.namespace(1).identify).toMatchObject({ nsze: NAMESPACE_BYTES / 4096, nlbaf: 1 });
     expect(await admin.activeNamespaces()).toEqual([1]);
     expect(await admin.activeNamespaces(1)).toEqual([]);
     const { uuid, nguid } = await admin.namespaceDescriptors(1);
@@ -497,7 +497,8 @@ describe('the emulated controller', () => {
     expect(pages).toEqual([LogPage.supportedLogPages, LogPage.error, LogPage.smart, 3, 4, 5]);
     const { admin: commands } = await admin.commandEffectsLog();
     expect(commands.get(AdminOpcode.identify)).toMatchObject({ supported: true, execution: 0 });
-    expect(commands.has(AdminOpcode.formatNvm)).toBe(false);
+    expect(commands.get(AdminOpcode.formatNvm)).toMatchObject({ execution: 1 });
+    expect(commands.has(AdminOpcode.sanitize)).toBe(false);
     expect(await admin.changedNamespaces()).toEqual([]);
   });
 
