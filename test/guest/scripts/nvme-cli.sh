@@ -92,6 +92,47 @@ formats() {
   nvme format $DRIVE --lbaf=0 --force
   within 10 is_block 3 /dev/zero
 }
+# Another LBA format is that of the drive, and of its size, which stays the same in bytes.
+formats_with_larger_blocks() {
+  manages 1 || skip 'no Format NVM'
+  bytes=$(blockdev --getsize64 $DRIVE)
+  nvme format $DRIVE --lbaf=1 --force
+  within 10 sh -c "[ \"\$(blockdev --getss $DRIVE)\" = 4096 ]"
+  [ "$(blockdev --getsize64 $DRIVE)" = "$bytes" ]
+  yes larger | head -c 4096 >/run/larger
+  dd if=/run/larger of=$DRIVE bs=4096 seek=1 oflag=direct
+  dd if=$DRIVE bs=4096 skip=1 count=1 iflag=direct | cmp - /run/larger
+  nvme format $DRIVE --block-size=512 --ses=1 --force
+  within 10 sh -c "[ \"\$(blockdev --getss $DRIVE)\" = 512 ]"
+  within 10 is_block 8 /dev/zero
+}
+
+# The namespace is the second of the drive, 16 MiB of 4096 bytes a block.
+makes_a_namespace() {
+  manages 3 || skip 'no Namespace Management'
+  nvme create-ns $CONTROLLER --nsze=4096 --ncap=4096 --flbas=1 | grep 'nsid:2'
+  nvme list-ns $CONTROLLER --all | grep 0x2
+  fails nvme attach-ns $CONTROLLER --namespace-id=2 --controllers=7
+  nvme attach-ns $CONTROLLER --namespace-id=2 --controllers=1
+  fails nvme attach-ns $CONTROLLER --namespace-id=2 --controllers=1
+  within 10 [ -b /dev/nvme0n2 ]
+  [ "$(blockdev --getsize64 /dev/nvme0n2)" = 16777216 ]
+  dd if=/run/seven of=/run/page bs=4096 conv=sync
+  dd if=/run/page of=/dev/nvme0n2 bs=4096 seek=4095 oflag=direct
+  dd if=/dev/nvme0n2 bs=4096 skip=4095 iflag=direct | cmp - /run/page
+}
+deletes_a_namespace() {
+  manages 3 || skip 'no Namespace Management'
+  nvme detach-ns $CONTROLLER --namespace-id=2 --controllers=1
+  within 10 [ ! -e /dev/nvme0n2 ]
+  nvme attach-ns $CONTROLLER --namespace-id=2 --controllers=1
+  within 10 [ -b /dev/nvme0n2 ]
+  nvme delete-ns $CONTROLLER --namespace-id=2
+  within 10 [ ! -e /dev/nvme0n2 ]
+  fails nvme create-ns $CONTROLLER --nsze=999999999 --ncap=999999999 --flbas=0
+  fails nvme delete-ns $CONTROLLER --namespace-id=1
+  [ -b $DRIVE ]
+}
 refuses() {
   fails nvme read $DRIVE --start-block=0xffffffff --block-count=0 --data-size=512
   fails nvme get-feature $CONTROLLER --feature-id=0x7f
@@ -113,3 +154,6 @@ check 'Write Uncorrectable' fails_what_is_uncorrectable
 check 'Copy' copies
 check 'what is wrong is refused' refuses
 check 'Format NVM' formats
+check 'Format NVM with blocks of another size' formats_with_larger_blocks
+check 'a namespace is made, attached and used' makes_a_namespace
+check 'a namespace is detached, attached again and deleted' deletes_a_namespace
