@@ -2,8 +2,8 @@
 /**
  * SPDK's own test programs against our controller. Set SPDK_DIR to a built SPDK; programs that were not built are skipped.
  *
- * SPDK's sgl, fused_ordering, doorbell_aers, err_injection and reset are not among them: they take PCIe devices only, or have
- * no option for memory that can be shared.
+ * SPDK's sgl, doorbell_aers, err_injection, startup and reset are not among them: they take PCIe devices only. Its abort ends
+ * with a signal, as SPDK's vfio-user transport lacks what spdk_nvme_ctrlr_cmd_abort_ext() calls.
  */
 import { execFile } from 'node:child_process';
 import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
@@ -91,6 +91,36 @@ describe("SPDK's test programs", () => {
       Number(new RegExp(`${queue} qp, Total commands completed: (\\d+)`).exec(output)?.[1]);
     expect(commands('I/O')).toBeGreaterThan(1000);
     expect(commands('admin')).toBeGreaterThan(100);
+  });
+
+  testProgram('fused_ordering', 'test/nvme/fused_ordering/fused_ordering', async (program) => {
+    const { code, output } = await run(program, '-r', address());
+    // It numbers the pairs of a comparison and a write that were done, up to the last.
+    expect(output.match(/fused_ordering\(\d+\)/g)?.length).toBe(1024);
+    expect(code).toBe(0);
+  });
+
+  testProgram(
+    'arbitration: two cores, each with its queue',
+    'build/examples/arbitration',
+    async (program) => {
+      const load = ['-t', '2', '-d', '256', '-g', '-c', '0x3'];
+      const { code, output } = await run(program, '-r', address(), ...load);
+      const rates = [...output.matchAll(/core \d:\s+([\d.]+) IO\/s/g)].map(([, rate]) => Number(rate) > 0);
+      expect(rates).toEqual([true, true]);
+      expect(code).toBe(0);
+    },
+  );
+
+  testProgram('overhead', 'test/nvme/overhead/overhead', async (program) => {
+    const load = ['-o', '4096', '-t', '1', '-H', '-g', '-d', '256'];
+    const { code, output } = await run(program, '-r', address(), ...load);
+    expect(Number(/complete \(in ns\) avg, min, max =\s*([\d.]+)/.exec(output)?.[1])).toBeGreaterThan(0);
+    expect(code).toBe(0);
+  });
+
+  testProgram('connect_stress', 'test/nvme/connect_stress/connect_stress', async (program) => {
+    expect((await run(program, '-r', address(), '-t', '3')).code).toBe(0);
   });
 
   testProgram('simple_copy', 'test/nvme/simple_copy/simple_copy', async (program) => {
