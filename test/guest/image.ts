@@ -1,6 +1,15 @@
 // SPDX-License-Identifier: MIT
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, realpathSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { CpioArchive } from './cpio';
 
@@ -12,7 +21,7 @@ export const TOOLS: Readonly<Record<string, readonly string[]>> = {
   bash: ['bash'],
   bc: ['bc'],
   bsdextrautils: ['column', 'hexdump'],
-  'busybox-static': ['busybox'],
+  'busybox-static': [],
   'btrfs-progs': ['btrfs', 'mkfs.btrfs'],
   coreutils: [
     ...[
@@ -45,9 +54,10 @@ export const TOOLS: Readonly<Record<string, readonly string[]>> = {
       'truncate',
       'uniq',
       'wc',
+      'yes',
     ],
   ],
-  diffutils: ['diff'],
+  diffutils: ['cmp', 'diff'],
   e2fsprogs: ['mkfs.ext4', 'e2fsck'],
   fdisk: ['sfdisk'],
   findutils: ['find', 'xargs'],
@@ -85,13 +95,12 @@ export function foreignCommand(root: string, program: string, name = program): s
 }
 
 /**
- * The initramfs that all guests have: busybox, the tools with their libraries, and modules. What a guest does is behind it,
- * in an archive of its own.
+ * What is in the initramfs of all guests: the folders, busybox, and modules with their index.
  *
  * @param root folder of an unpacked Debian
  * @param modules folder of the kernel's modules, `lib/modules/VERSION`; undefined for a kernel that has all built in
  */
-export function guestImage(root: string, modules: string | undefined): Buffer {
+export function baseImage(root: string, modules: string | undefined): Buffer {
   const archive = new CpioArchive();
   for (const folder of ['/dev', '/proc', '/sys', '/tmp', '/run', '/mnt', '/etc', '/root'])
     archive.directory(folder);
@@ -99,9 +108,32 @@ export function guestImage(root: string, modules: string | undefined): Buffer {
     archive.directory(`/usr/${folder}`).link(`/${folder}`, `usr/${folder}`);
   archive.characterDevice('/dev/console', 5, 1).characterDevice('/dev/null', 1, 3);
   archive.file('/etc/passwd', 'root:x:0:0:root:/root:/bin/sh\n').file('/etc/group', 'root:x:0:\n');
-  new Tools(root, archive).add(Object.values(TOOLS).flat());
+  const busybox = join(root, 'usr/bin/busybox');
+  archive.file('/usr/bin/busybox', readFileSync(busybox), 0o755);
+  for (const applet of execFileSync(busybox, ['--list-full'], { encoding: 'utf8' }).trim().split('\n')) {
+    // Under /usr, where the links of the old folders lead to.
+    const path = applet.startsWith('usr/') ? applet : `usr/${applet}`;
+    if (FOLDERS.includes(dirname(path)) && basename(path) !== 'busybox')
+      archive.link(`/${path}`, '/usr/bin/busybox');
+  }
   copy(join(root, 'etc/mke2fs.conf'), '/etc/mke2fs.conf', archive);
   if (modules !== undefined) addModules(root, modules, archive);
+  return archive.finish();
+}
+
+/**
+ * The tools that scripts name, with their libraries; they take the place of busybox's commands. An emulated processor unpacks the
+ * initramfs, 10 MB in a second, and fio comes with 57 MB of clients of network storage.
+ *
+ * @param scripts texts of the scripts; undefined for all tools
+ */
+export function toolsImage(root: string, scripts?: readonly string[]): Buffer {
+  const words = new Set(scripts?.join('\n').match(/[\w.-]+/g));
+  const names = Object.values(TOOLS)
+    .flat()
+    .filter((name) => scripts === undefined || words.has(name));
+  const archive = new CpioArchive();
+  new Tools(root, archive).add(names);
   return archive.finish();
 }
 
@@ -129,16 +161,6 @@ class Tools {
     }
     // The loader and the C library come with the first program; a thread that is cancelled asks for this one by itself.
     this.#file('usr/lib/x86_64-linux-gnu/libgcc_s.so.1');
-    const busybox = join(this.#root, 'usr/bin/busybox');
-    for (const applet of execFileSync(busybox, ['--list-full'], { encoding: 'utf8' }).trim().split('\n')) {
-      // Under /usr, where the links of the old folders lead to.
-      const path = applet.startsWith('usr/') ? applet : `usr/${applet}`;
-      if (
-        FOLDERS.includes(dirname(path)) &&
-        !FOLDERS.some((folder) => this.#added.has(join(folder, basename(path))))
-      )
-        this.#archive.link(`/${path}`, '/usr/bin/busybox');
-    }
   }
 
   #program(path: string): void {
@@ -166,26 +188,37 @@ class Tools {
   }
 }
 
-/** Adds modules with all that they need; init makes the index of them. */
+/** Adds modules with all that they need, and an index of them. */
 function addModules(root: string, folder: string, archive: CpioArchive): void {
   const version = basename(folder);
   const [loader = '', ...options] = foreignCommand(root, join(root, 'usr/bin/kmod'), 'depmod');
+  const depmod = (base: string, ...more: string[]): string =>
+    execFileSync(loader, [...options, ...more, '--basedir', base, version], {
+      encoding: 'utf8',
+      stdio: ['ignore', 'pipe', 'ignore'],
+      maxBuffer: 2 ** 30,
+    });
   const base = dirname(dirname(dirname(folder)));
-  const index = execFileSync(loader, [...options, '--dry-run', '--basedir', base, version], {
-    encoding: 'utf8',
-    stdio: ['ignore', 'pipe', 'ignore'],
-    maxBuffer: 2 ** 30,
-  });
   // Lines of modules.dep: a module, and those that it needs.
   const needs = new Map<string, string[]>();
-  for (const [, file = '', others = ''] of index.matchAll(/^(kernel\/\S+): ?(.*)$/gm))
+  for (const [, file = '', others = ''] of depmod(base, '--dry-run').matchAll(/^(kernel\/\S+): ?(.*)$/gm))
     needs.set(moduleName(file), [file, ...others.split(' ').filter((other) => other !== '')]);
   // What is not there is built in.
   const files = new Set(MODULES.flatMap((name) => needs.get(moduleName(name)) ?? []));
-  for (const file of files)
-    archive.file(`/usr/lib/modules/${version}/${file}`, readFileSync(join(folder, file)));
-  for (const name of ['modules.builtin', 'modules.order'])
-    copy(join(folder, name), `/usr/lib/modules/${version}/${name}`, archive);
+  // The index of these alone is made here: the guest would take longer for it than for all else of its boot.
+  const partial = mkdtempSync(join(tmpdir(), 'guest-modules-'));
+  try {
+    const target = join(partial, 'lib/modules', version);
+    for (const file of [...files, 'modules.builtin', 'modules.builtin.modinfo', 'modules.order']) {
+      if (!existsSync(join(folder, file))) continue;
+      mkdirSync(dirname(join(target, file)), { recursive: true });
+      copyFileSync(join(folder, file), join(target, file));
+    }
+    depmod(partial);
+    archive.tree(`/usr/lib/modules/${version}`, target);
+  } finally {
+    rmSync(partial, { recursive: true });
+  }
   copy(join(base, 'boot', `config-${version}`), `/boot/config-${version}`, archive);
 }
 

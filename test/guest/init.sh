@@ -12,7 +12,6 @@ mount -t tmpfs tmpfs /dev/shm
 mount -t tmpfs tmpfs /run
 stty -F /dev/ttyS1 raw -echo
 exec 3<>/dev/ttyS1
-depmod 2>/dev/null
 # Linux waits with the devices behind a virtio IOMMU until its driver is there.
 modprobe virtio_iommu 2>/dev/null
 

@@ -1,50 +1,98 @@
 // SPDX-License-Identifier: MIT
 import { createSharedMemory } from '../../lib/native';
-import { describeGuest } from './describe-guest';
+import { describeGuest, type Scenario } from './describe-guest';
 import { nodeFiles } from './node-files';
+import { compiled } from './compiled';
 
-/** A drive of QEMU's own with memory behind it, which ends with the machine. */
-const MEGABYTES = 32 << 20;
-const backing = (id: string): string[] => {
-  const fd = createSharedMemory(MEGABYTES);
-  return ['-drive', `if=none,id=${id},file=/proc/${process.pid}/fd/${fd},format=raw`];
+/** A kernel with an iommufd, device nodes and the mode without an IOMMU built in; Debian's has groups only. */
+const withIommufd = process.env['VFIO_KERNEL'];
+
+/** The backing of a drive of QEMU's own, in memory that ends with this process. */
+const backing = (name: string): string[] => {
+  const fd = createSharedMemory(32 << 20);
+  const file = { driver: 'file', filename: `/proc/${process.pid}/fd/${fd}` };
+  return ['-blockdev', JSON.stringify({ driver: 'raw', 'node-name': name, file })];
 };
+const nvme = (name: string, properties: object): object => ({
+  driver: 'nvme',
+  id: `${name}-drive`,
+  drive: name,
+  serial: name.toUpperCase(),
+  ...properties,
+});
+const slot = (number: number): object => ({
+  driver: 'pcie-root-port',
+  id: `slot${number}`,
+  slot: number,
+  chassis: number,
+});
+const PLAIN = nvme('plain', { bus: 'slot1' });
+const devices = (...list: object[]): string[] =>
+  list.flatMap((device) => ['-device', JSON.stringify(device)]);
 
-const DRIVES = [
-  ...[
-    '-device',
-    'pcie-root-port,id=slot1,slot=1,chassis=1',
-    '-device',
-    'pcie-root-port,id=slot2,slot=2,chassis=2',
-  ],
-  ...[...backing('plain'), '-device', 'nvme,drive=plain,serial=PLAIN,bus=slot1'],
-  // Two functions of one slot, which an IOMMU cannot tell apart.
-  ...[...backing('first'), '-device', 'nvme,drive=first,serial=FIRST,bus=slot2,addr=0.0,multifunction=on'],
-  ...[...backing('second'), '-device', 'nvme,drive=second,serial=SECOND,bus=slot2,addr=0.1'],
+/** QEMU's controllers: one in a slot of its own, and two functions of one slot, which an IOMMU cannot tell apart. */
+const drives = (): string[] => [
+  ...['plain', 'first', 'second'].flatMap(backing),
+  ...devices(
+    slot(1),
+    slot(2),
+    PLAIN,
+    nvme('first', { bus: 'slot2', addr: '0.0', multifunction: true }),
+    nvme('second', { bus: 'slot2', addr: '0.1' }),
+  ),
 ];
 
+const program = compiled('vfio-identify.c');
 const files = nodeFiles();
-const intel = {
-  files,
-  machine: [
-    ...['-machine', 'kernel-irqchip=split', '-device', 'intel-iommu,intremap=on,caching-mode=on'],
-    ...DRIVES,
-  ],
-  words: ['intel_iommu=on', 'guest.drive=none'],
-};
+const intel = { driver: 'intel-iommu', intremap: 'on', 'caching-mode': true };
+const virtio = { driver: 'virtio-iommu-pci' };
 
-describeGuest('the kernel’s VFIO behind an intel-iommu', { script: 'kernel-vfio', ...intel });
-describeGuest('the kernel’s VFIO, and a device that goes', {
-  script: 'kernel-vfio-loss',
-  ...intel,
-});
-describeGuest('the kernel’s VFIO behind a virtio-iommu, which has no interrupt remapping', {
-  script: 'kernel-vfio',
-  files,
-  machine: ['-device', 'virtio-iommu-pci', ...DRIVES],
-  words: [
-    'vfio_iommu_type1.allow_unsafe_interrupts=1',
-    'iommufd.allow_unsafe_interrupts=1',
-    'guest.drive=none',
-  ],
-});
+interface Machine {
+  readonly iommu: object | null;
+  readonly kernel?: string | undefined;
+  readonly irq?: 'msix' | 'msi';
+}
+
+function describeVfio(title: string, script: string, { iommu, kernel, irq = 'msix' }: Machine): void {
+  const scenario: Scenario = {
+    script,
+    files,
+    folder: program,
+    serve: ['--size', '256m', '--serial', 'OURS', '--irq', irq],
+    ...(kernel !== undefined && { kernel }),
+    machine: [
+      ...(iommu === intel ? ['-machine', 'kernel-irqchip=split'] : []),
+      ...(iommu === null ? [] : devices(iommu)),
+      ...drives(),
+    ],
+    words: [
+      'guest.drive=none',
+      ...(iommu === intel ? ['intel_iommu=on'] : []),
+      // It does not remap interrupts.
+      ...(iommu === virtio
+        ? ['vfio_iommu_type1.allow_unsafe_interrupts=1', 'iommufd.allow_unsafe_interrupts=1']
+        : []),
+    ],
+    host: () => ({
+      plug: (machine) => machine.execute('device_add', PLAIN),
+      unplug: (machine) => machine.unplug('plain-drive'),
+    }),
+  };
+  describeGuest(title, scenario);
+}
+
+describeVfio('VFIO behind an intel-iommu', 'kernel-vfio', { iommu: intel });
+describeVfio('VFIO behind an intel-iommu: rules', 'kernel-vfio-rules', { iommu: intel, irq: 'msi' });
+describeVfio('VFIO behind an intel-iommu: loss', 'kernel-vfio-loss', { iommu: intel });
+describeVfio('VFIO behind a virtio-iommu', 'kernel-vfio', { iommu: virtio, kernel: withIommufd });
+describeVfio('VFIO: what it costs', 'kernel-vfio-figures', { iommu: intel });
+
+if (withIommufd === undefined)
+  test.skip('VFIO by an iommufd, and without an IOMMU: skipped, VFIO_KERNEL is not set', () => {});
+else {
+  const kernel = withIommufd;
+  describeVfio('VFIO by group and iommufd', 'kernel-vfio', { iommu: intel, kernel });
+  describeVfio('VFIO by group and iommufd: rules', 'kernel-vfio-rules', { iommu: intel, kernel, irq: 'msi' });
+  describeVfio('VFIO by group and iommufd: loss', 'kernel-vfio-loss', { iommu: intel, kernel });
+  describeVfio('VFIO without an IOMMU', 'kernel-noiommu', { iommu: null, kernel });
+}

@@ -9,7 +9,10 @@ import { CpioArchive } from './cpio';
 const ROOT = join(__dirname, '..', '..');
 const LOADER = 'ld-linux-x86-64.so.2';
 /** Programs of this repository that guests run, with what they import beside lib/. */
-const PROGRAMS = ['test/support/device-conformance.ts', 'test/guest/programs/kernel-device.ts'];
+const PROGRAMS = [
+  'test/support/device-conformance.ts',
+  ...['kernel-device', 'kernel-figures', 'admin-by-hand'].map((name) => `test/guest/programs/${name}.ts`),
+];
 
 /**
  * Node.js of this machine with its libraries, and this package, for a guest: `node` is in its PATH, the package in /app, where lib
@@ -35,7 +38,6 @@ export function nodeFiles(): Uint8Array {
     for (const name of readdirSync(folder, { recursive: true, encoding: 'utf8' }))
       if (/\.(js|json)$/.test(name) && statSync(join(folder, name)).isFile()) put(join(folder, name));
   archive.link('/app/lib', 'dist');
-  archive.file('/vfio.sh', readFileSync(join(__dirname, 'vfio.sh')));
   for (const path of PROGRAMS) {
     const { outputText } = ts.transpileModule(readFileSync(join(ROOT, path), 'utf8'), {
       compilerOptions: { module: ts.ModuleKind.CommonJS, target: ts.ScriptTarget.ES2023 },

@@ -7,13 +7,20 @@ import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'nod
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RELEASE, debianRoot } from './debian';
-import { TOOLS, foreignCommand, guestImage } from './image';
+import { TOOLS, baseImage, foreignCommand } from './image';
 
 export default function prepare(): void {
   const { env } = process;
   if (process.arch !== 'x64')
     throw new Error(`Guests and their tools are x86-64, and this is ${process.arch}`);
-  for (const name of ['QEMU_BINARY', 'QEMU_KERNEL', 'GUEST_MODULES', 'GUEST_ROOT', 'BLKTESTS_DIR']) {
+  for (const name of [
+    'QEMU_BINARY',
+    'QEMU_KERNEL',
+    'VFIO_KERNEL',
+    'GUEST_MODULES',
+    'GUEST_ROOT',
+    'BLKTESTS_DIR',
+  ]) {
     const path = env[name];
     if (path !== undefined && !existsSync(path)) throw new Error(`${name} is ${path}, which does not exist`);
   }
@@ -21,7 +28,7 @@ export default function prepare(): void {
   if (env['QEMU_BINARY'] === undefined) packages.push('qemu-system-x86');
   // Not that of the backports.
   if (env['QEMU_KERNEL'] === undefined) packages.push(`linux-image-cloud-amd64/${RELEASE}`);
-  const root = env['GUEST_ROOT'] ?? debianRoot(packages);
+  const root = (env['GUEST_ROOT'] ??= debianRoot(packages));
 
   const folder = mkdtempSync(join(tmpdir(), 'guest-'));
   process.once('exit', () => {
@@ -35,7 +42,7 @@ export default function prepare(): void {
     env['GUEST_MODULES'] = join(root, 'lib/modules', version);
   }
   env['GUEST_IMAGE'] = join(folder, 'guest.cpio');
-  writeFileSync(env['GUEST_IMAGE'], guestImage(root, env['GUEST_MODULES']));
+  writeFileSync(env['GUEST_IMAGE'], baseImage(root, env['GUEST_MODULES']));
 }
 
 /** A script that runs the QEMU of an unpacked Debian. */

@@ -3,6 +3,6 @@ import { describeGuest } from './describe-guest';
 
 describeGuest('reboots', {
   script: 'reboots',
-  kexec: true,
+  reboots: true,
   host: () => ({ reset: (machine) => machine.execute('system_reset') }),
 });

@@ -116,6 +116,13 @@ export class QemuMachine {
     return this.qmp.execute(command, args);
   }
 
+  /** Takes a device away by its id, as soon as its guest has let it go. */
+  async unplug(id: string): Promise<void> {
+    const gone = this.qmp.event('DEVICE_DELETED');
+    await this.execute('device_del', { id });
+    await gone;
+  }
+
   /** The device under test. */
   async device(): Promise<QemuPciDevice> {
     const [bus] = (await this.execute('query-pci')) as { devices: QemuPciDevice[] }[];

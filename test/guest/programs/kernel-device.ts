@@ -1,45 +1,84 @@
 // SPDX-License-Identifier: MIT
-/** What guests try on the kernel's VFIO: `kernel-device WHAT ADDRESS… WAY`. Throws when it is not so. */
+/**
+ * What guests try on the kernel's VFIO. `kernel-device PART ADDRESS… WAY` does one part; `kernel-device` alone does those that
+ * it reads from stdin, one a line, since Node.js takes long to start on an emulated processor. Each ends with a line `so it is` or `not so`.
+ */
 import { equal, match, ok, rejects } from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
+import { createInterface } from 'node:readline';
 import { DmaContainer, openPci, type KernelDevice, type OpenPciOptions } from '../../../lib';
 import { NvmeController } from '../../../lib/nvme';
 import { CONFORMANCE } from '../../support/device-conformance';
+import { AdminByHand } from './admin-by-hand';
+import { figures } from './kernel-figures';
 
-const [what = '', ...words] = process.argv.slice(2);
-const through = words.pop() as NonNullable<OpenPciOptions['through']>;
-const [address = '', other = ''] = words;
 const ONES = 0xffff_ffff;
-const open = (at: string, options: OpenPciOptions = {}): Promise<KernelDevice> =>
-  openPci(at, { through, ...options });
+type Through = NonNullable<OpenPciOptions['through']>;
 
-/** Sets the queues of a controller to addresses that are not mapped, and has it fetch from there. */
-async function astray(device: KernelDevice): Promise<void> {
-  const bar = await device.region('bar0');
-  await device.pci.enable({ memory: true, busMaster: true });
-  await bar.write32(0x14, 0);
-  await bar.write32(0x24, 0x001f_001f);
-  await bar.write64(0x28, 0x1_2345_6000n);
-  await bar.write64(0x30, 0x1_2345_7000n);
-  await bar.write32(0x14, 0x0046_0001);
-  await bar.write32(0x1000, 1);
+/** What a part is given. */
+interface Place {
+  readonly address: string;
+  /** Of a second device. */
+  readonly other: string;
+  readonly through: Through;
 }
 
-const PARTS: Readonly<Record<string, () => Promise<void>>> = {
-  conformance: async () => {
-    const device = await open(address);
-    equal(device.through, through);
+const open = ({ address, through }: Place, options: OpenPciOptions = {}): Promise<KernelDevice> =>
+  openPci(address, { through, ...options });
+
+/** Gives up the rights of root, for good. */
+function becomeUser(): void {
+  process.setgid?.(1000);
+  process.setuid?.(1000);
+}
+
+const KINDS = ['intx', 'msi', 'msix'] as const;
+
+/** Two commands by each kind of interrupt that the device has, one after the other. */
+async function interrupts(device: KernelDevice): Promise<void> {
+  for (const kind of KINDS) {
+    const irq = await device.irq(kind);
+    console.log(kind, irq.count);
+    if (irq.count === 0) continue;
+    await irq.enable(1);
+    const signals = irq.vector(0).signals();
+    const admin = await AdminByHand.enable(device);
+    await admin.ready();
+    for (let command = 0; command < 2; command++) {
+      admin.submit();
+      const { done } = await signals.next();
+      ok(done !== true);
+      admin.take();
+    }
+    await irq.disable();
+    await device.reset();
+  }
+}
+
+const PARTS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
+  conformance: async (place) => {
+    const device = await open(place);
+    equal(device.through, place.through);
     for (const [name, check] of Object.entries(CONFORMANCE)) {
       console.log(name);
       await check(device);
     }
   },
 
+  interrupts: async (place) => {
+    await using device = await open(place);
+    await interrupts(device);
+  },
+
+  figures: async (place) => {
+    await using device = await open(place);
+    await figures(device);
+  },
+
   /** Registers are away while decoding is off, and come back, in mappings that are there all the time. */
-  away: async () => {
-    await using device = await open(address);
+  away: async (place) => {
+    await using device = await open(place);
     const bar = await device.region('bar0');
     await device.pci.enable({ memory: true });
     const version = await bar.read32(8);
@@ -59,9 +98,12 @@ const PARTS: Readonly<Record<string, () => Promise<void>>> = {
   },
 
   /** Two devices in one container have the same memory, and one goes without the other. */
-  shared: async () => {
+  shared: async (place) => {
     const dma = new DmaContainer();
-    const [first, second] = [await open(address, { dma }), await open(other, { dma })];
+    const [first, second] = [
+      await open(place, { dma }),
+      await open({ ...place, address: place.other }, { dma }),
+    ];
     const controllers = [await NvmeController.attach(first), await NvmeController.attach(second)];
     const memory = await dma.allocate(8192);
     const bytes = new Uint8Array(memory.buffer);
@@ -82,15 +124,12 @@ const PARTS: Readonly<Record<string, () => Promise<void>>> = {
   },
 
   /** What the IOMMU does not let be mapped is refused before it is tried. */
-  addresses: async () => {
-    await using device = await open(address);
+  addresses: async (place) => {
+    await using device = await open(place);
     // Where interrupts of x86 are: the kernel reserves it.
     await rejects(
       device.dma.map({ iova: 0xfee0_0000, size: 4096, fd: (await device.dma.allocate(4096)).fd }),
-      {
-        code: 'ERR_VFIO_USER_DMA',
-        message: /is not within the addresses that the IOMMU lets/,
-      },
+      { code: 'ERR_VFIO_USER_DMA', message: /is not within the addresses that the IOMMU lets/ },
     );
     await rejects(device.dma.map({ iova: 0x10_0000, size: 4096 }), {
       code: 'ERR_VFIO_USER_DMA',
@@ -99,10 +138,9 @@ const PARTS: Readonly<Record<string, () => Promise<void>>> = {
   },
 
   /** A process without rights, whose limit is too low. */
-  memlock: async () => {
-    const device = await open(address);
-    process.setgid?.(1000);
-    process.setuid?.(1000);
+  memlock: async (place) => {
+    const device = await open(place);
+    becomeUser();
     await rejects(device.dma.allocate(64 << 20), {
       errnoName: 'ENOMEM',
       message: /this process may lock \d+ bytes \(RLIMIT_MEMLOCK\)/,
@@ -110,26 +148,24 @@ const PARTS: Readonly<Record<string, () => Promise<void>>> = {
     await device.close();
   },
 
-  permission: async () => {
-    process.setgid?.(1000);
-    process.setuid?.(1000);
-    await rejects(open(address), { code: 'ERR_VFIO_USER_CONNECT', message: /permission denied.*chown/ });
+  permission: async (place) => {
+    becomeUser();
+    await rejects(open(place), { code: 'ERR_VFIO_USER_CONNECT', message: /permission denied.*chown/ });
   },
 
   /** The device of another process. */
-  busy: async () => {
-    await using device = await open(address);
-    const rest = process.argv.slice(1, 2);
-    const { stdout, status } = spawnSync('node', [...rest, 'refused', address, through], {
+  busy: async (place) => {
+    await using device = await open(place);
+    const program = process.argv.slice(1, 2);
+    const { stdout } = spawnSync('node', [...program, 'refused', place.address, place.through], {
       encoding: 'utf8',
     });
-    equal(status, 0);
     match(stdout, /ERR_VFIO_USER_BUSY .*another process uses it/);
     ok(!device.closed);
   },
 
-  refused: async () => {
-    await open(address).then(
+  refused: async (place) => {
+    await open(place).then(
       () => {
         throw new Error('it was not refused');
       },
@@ -139,46 +175,102 @@ const PARTS: Readonly<Record<string, () => Promise<void>>> = {
     );
   },
 
-  'no-hot-reset': async () => {
-    await using device = await open(address);
+  /** The bus is reset, with all that is on it: a controller that was enabled is not, and its registers are there again. */
+  'hot-reset': async (place) => {
+    await using device = await open(place);
+    const admin = await AdminByHand.enable(device);
+    await admin.ready();
+    const memory = await device.dma.allocate(4096);
+    await device.hotReset();
+    await device.pci.enable({ memory: true });
+    equal((await admin.bar.read32(0x1c)) & 1, 0, 'CSTS.RDY');
+    equal(memory.buffer.byteLength, 4096);
+    await interrupts(device);
+  },
+
+  'no-hot-reset': async (place) => {
+    await using device = await open(place);
     await rejects(device.hotReset(), {
       code: 'ERR_VFIO_USER_UNSUPPORTED',
       message: /neither its bus nor its slot can be reset by itself/,
     });
   },
 
-  fault: async () => {
-    await using device = await open(address);
-    await astray(device);
-    await new Promise((resolve) => setTimeout(resolve, 500));
+  /** Its queues are where nothing is mapped, and it fetches from there. */
+  fault: async (place) => {
+    await using device = await open(place);
+    const admin = await AdminByHand.enable(device, 0x1_2345_6000);
+    admin.submit();
+    // The controller finds that it cannot go on (CSTS.CFS), or says nothing.
+    for (let look = 0; look < 100; look++) if (((await admin.bar.read32(0x1c)) & 2) !== 0) break;
   },
 
-  /** Waits until the device is asked back, which ends the wait: the kernel waits for us. */
-  wait: async () => {
-    const device = await open(address);
-    const keepAlive = setInterval(() => undefined, 1000);
+  /** Reads until the device is asked back, which ends the reads: the kernel waits for us. */
+  wait: async (place) => {
+    const device = await open(place);
+    const closed = once(device, 'close') as Promise<[Error]>;
+    const controller = await NvmeController.attach(device, { vectors: 2 });
+    const memory = await device.dma.allocate(4096);
     console.log('waiting');
-    const [error] = (await once(device, 'close')) as [Error];
-    clearInterval(keepAlive);
-    match(error.message, /was asked back/);
+    await rejects(async () => {
+      for (;;) await controller.namespace(1).read(memory, { lba: 0, blocks: 8 });
+    });
+    match((await closed)[0].message, /was asked back/);
     await device.close();
   },
 
   /** Is killed while it has the device at work. */
-  killed: async () => {
-    const device = await open(address);
-    await NvmeController.attach(device, { vectors: 1 });
-    console.log(readFileSync('/proc/self/stat', 'utf8').split(' ')[0]);
+  killed: async (place) => {
+    await NvmeController.attach(await open(place), { vectors: 1 });
     process.kill(process.pid, 'SIGKILL');
+  },
+
+  /** Without an IOMMU a device is had on demand alone, with a warning; it interrupts, and is given no memory. */
+  noiommu: async (place) => {
+    await rejects(open(place), {
+      code: 'ERR_VFIO_USER_CONNECT',
+      message: /without an IOMMU.*the option noiommu/,
+    });
+    const warned = once(process, 'warning') as Promise<[Error]>;
+    await using device = await open(place, { noiommu: true });
+    equal(device.through, 'noiommu');
+    match((await warned)[0].message, /it can write any memory of the system/);
+    await device.pci.enable({ memory: true });
+    equal((await (await device.region('bar0')).read32(8)) >>> 16, 1);
+    const irq = await device.irq('msix');
+    await irq.enable(1);
+    const signals = irq.vector(0).signals();
+    await irq.trigger({ start: 0, count: 1 });
+    equal((await signals.next()).done, false);
+    await rejects(device.dma.allocate(4096), { message: /without an IOMMU/ });
   },
 };
 
-PARTS[what]?.().then(
-  () => {
+/** Does a part, and tells how it ended. */
+async function part(line: string): Promise<boolean> {
+  const [what = '', ...words] = line.split(' ');
+  const through = words.pop() as Through;
+  const [address = '', other = ''] = words;
+  const run = PARTS[what];
+  try {
+    if (run === undefined) throw new Error(`there is no part ${what}`);
+    await run({ address, other, through });
     console.log('so it is');
-  },
-  (error: unknown) => {
-    console.error(error);
-    process.exitCode = 1;
-  },
-);
+    return true;
+  } catch (error) {
+    console.log(error);
+    console.log('not so');
+    return false;
+  }
+}
+
+async function serve(): Promise<void> {
+  for await (const line of createInterface({ input: process.stdin })) await part(line);
+}
+
+const words = process.argv.slice(2);
+if (words.length === 0) void serve();
+else
+  void part(words.join(' ')).then((so) => {
+    process.exitCode = so ? 0 : 1;
+  });

@@ -8,8 +8,7 @@ export TERM=dumb
 
 # passes GROUP: runs what of a group takes a device. What a failed test had said is behind its name.
 passes() {
-  ./check --device-only --quick=10 "$1" >/run/group 2>&1 || true
-  cat /run/group
+  ./check --device-only --quick=10 "$1" 2>&1 | tee /run/group || true
   grep -q '\[passed\]' /run/group
   fails grep -A 15 '\[failed\]' /run/group
 }

@@ -1,12 +1,12 @@
 # File systems of Linux live on the drive: made, filled, mounted again, trimmed, checked; and a full host.
 . /lib.sh
 
-# fresh TYPE OPTION...: makes a file system, and mounts it.
+# fresh TYPE COMMAND...: makes a file system with the command, and mounts it.
 fresh() {
   type=$1
-  mkfs="mkfs.$*"
+  shift
   umount /mnt 2>/dev/null || true
-  $mkfs $DRIVE
+  "$@" $DRIVE
   modprobe "$type" 2>/dev/null || true
   mount -t "$type" $DRIVE /mnt
 }
@@ -33,12 +33,12 @@ trims() {
   umount /mnt
 }
 
-check 'ext4 keeps its files' keeps_files ext4 -q -F
+check 'ext4 keeps its files' keeps_files ext4 mkfs.ext4 -q -F
 check 'ext4 is trimmed' trims ext4
 check 'ext4 is without errors' e2fsck -f -n $DRIVE
-check 'xfs keeps its files' keeps_files xfs -q -f
+check 'xfs keeps its files' keeps_files xfs mkfs.xfs -q -f
 check 'xfs is trimmed' trims xfs
 check 'xfs is without errors' xfs_repair -n $DRIVE
-check 'btrfs keeps its files' keeps_files btrfs -q -f
+check 'btrfs keeps its files' keeps_files btrfs mkfs.btrfs -q -f
 check 'btrfs is trimmed' trims btrfs
 check 'btrfs is without errors' btrfs check $DRIVE
