@@ -6,8 +6,7 @@
  * `vfio-user/pci` for configuration space.
  */
 export * from './client';
-export type { PciDevice } from './device/pci-device';
-export type { Region } from './device/region';
+export * from './device';
 export * from './irq';
 export * from './kernel';
 export type { FunctionSwitches, PciFunction, ProbedBar, SizedBar } from './pci';

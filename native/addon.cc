@@ -33,6 +33,8 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
   const Napi::Object vfio = Napi::Object::New(env);
   InitVfioContainer(env, vfio);
   InitVfioDevice(env, vfio);
+  InitVfioDirtyLog(env, vfio);
+  InitVfioMigration(env, vfio);
   InitIommufd(env, vfio);
   exports.Set("vfio", vfio);
   return exports;

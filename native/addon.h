@@ -35,6 +35,8 @@ void InitSocket(Napi::Env env, Napi::Object exports);
 void InitSocketMessage(Napi::Env env, Napi::Object exports);
 void InitVfioContainer(Napi::Env env, Napi::Object exports);
 void InitVfioDevice(Napi::Env env, Napi::Object exports);
+void InitVfioDirtyLog(Napi::Env env, Napi::Object exports);
+void InitVfioMigration(Napi::Env env, Napi::Object exports);
 
 /** The mapping of this environment that an ArrayBuffer and a slot name together; null when it is none, or
  * closed. */

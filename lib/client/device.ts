@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { memoize } from '../async';
 import { devicesOf, type DmaContainer } from '../dma/container';
+import type { DirtyLog } from '../device/dirty-log';
+import { DeviceMigration } from '../device/migration';
 import { MAX_INDEXES, PciDevice } from '../device/pci-device';
 import { VfioUserError } from '../errors';
 import { PCIE_CONFIG_BYTES } from '../pci/config-header';
@@ -18,11 +20,10 @@ import {
 } from '../protocol';
 import type { ConnectionStatistics, Request } from '../transport';
 import type { DeviceFeatures } from './device-feature';
-import type { DirtyLog } from './dirty-log';
 import type { VfioUserDmaTarget } from './dma-target';
 import { VfioUserIrq } from './irq';
 import type { Link, LinkState } from './link';
-import { DeviceMigration } from './migration';
+import { MigratingServer } from './migrating-server';
 import { OpenParts } from './open-parts';
 import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
 import { VfioUserRegion, type RegionAccess } from './region';
@@ -100,11 +101,12 @@ export class VfioUserDevice extends PciDevice<VfioUserRegion, VfioUserIrq> {
     this.dirtyLog = makings.target.dirtyLog;
     this.#link = link;
     this.#makings = makings;
-    this.migration = new DeviceMigration(link, feature, {
+    const server = new MigratingServer(link, feature, {
       maxTransfer: limits.maxDataXferSize,
       timeout: timeouts.quiesce,
       reset: () => this.reset(),
     });
+    this.migration = new DeviceMigration(server);
     this.#postedWrites = new PostedWrites(link, limits.writeMultiple);
     this.#parts = new OpenParts(makings.target, this.migration, this.#postedWrites);
     this.reconnects = renewal !== null;

@@ -10,11 +10,3 @@ export type { IoEventFd, IoRegionFd, SubRegion } from './sub-region';
 export { EventFd, type EventWatchOptions, type EventWatcher } from '../native';
 export type { VfioUserRegion, RegionWriteOptions } from './region';
 export type { DeviceFeatures } from './device-feature';
-export type { DirtyLog, DirtyLogOptions } from './dirty-log';
-export type { DeviceMigration, MigrationSupport } from './migration';
-export type {
-  MigrationReadOptions,
-  MigrationReadStream,
-  MigrationWriteOptions,
-  MigrationWriteStream,
-} from './migration-stream';

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
+import type { DeviceMigration } from '../device/migration';
 import type { VfioUserError } from '../errors';
 import type { DeviceLoss } from '../pci/device';
 import { disconnectedError, type Connection } from '../transport';
 import type { VfioUserDmaTarget } from './dma-target';
 import type { DeviceIdentity } from './identity';
 import type { VfioUserIrq } from './irq';
-import type { DeviceMigration } from './migration';
 import type { PostedWrites } from './posted-writes';
 import type { VfioUserRegion } from './region';
 

@@ -48,7 +48,7 @@ export class KernelFeatures {
         this.#ask({ feature, ...methods, probe: true }, 0);
         return true;
       } catch (error) {
-        if (error instanceof VfioUserError && UNSUPPORTED.has(error.errnoName)) return false;
+        if (isUnsupported(error)) return false;
         throw error;
       }
     });
@@ -61,4 +61,9 @@ export class KernelFeatures {
     this.#file.feature(bytes);
     return decodeDeviceFeatureReply(bytes, message).data;
   }
+}
+
+/** Whether an error is the kernel's way to say that a device does not have a feature. */
+export function isUnsupported(error: unknown): boolean {
+  return error instanceof VfioUserError && UNSUPPORTED.has(error.errnoName);
 }

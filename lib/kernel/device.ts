@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { memoize } from '../async';
-import type { DmaContainer } from '../dma/container';
+import type { DirtyLog } from '../device/dirty-log';
+import { DeviceMigration } from '../device/migration';
+import { devicesOf, type DmaContainer } from '../dma/container';
 import { MAX_INDEXES, PciDevice } from '../device/pci-device';
 import { VfioUserError, systemError } from '../errors';
 import { restoreDeviceMappings, type VfioDeviceFile } from '../native';
@@ -15,8 +17,11 @@ import {
   type RegionInfoReply,
 } from '../protocol';
 import { KernelFeatures } from './device-feature';
+import { KernelDirtyLog } from './dirty-log';
+import { DeviceTracker } from './dirty-tracker';
 import { decodeHotResetInfo, type DependentFunction } from './hot-reset';
 import { KernelIrq } from './irq';
+import { MigratingKernelDevice } from './migration';
 import { KernelRegion, mappableAreas, type MsixTablePlace } from './region';
 import type { DeviceInSpace } from './spaces';
 
@@ -33,6 +38,10 @@ export interface KernelDeviceMakings {
 export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
   /** Features by index, such as migration and power management. */
   readonly feature: KernelFeatures;
+  /** Moves the device's state to another device, where the kernel has a driver for that. */
+  readonly migration: DeviceMigration;
+  /** Tells which memory the device writes. */
+  readonly dirtyLog: DirtyLog;
   /** How the kernel was asked for the device: through an iommufd, its group, or its group without an IOMMU. */
   readonly through: 'iommufd' | 'group' | 'noiommu';
   /** False: a device that has gone is opened anew. */
@@ -40,6 +49,8 @@ export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
   readonly #makings: KernelDeviceMakings;
   readonly #file: VfioDeviceFile;
   readonly #info: DeviceInfo;
+  readonly #migrating: MigratingKernelDevice;
+  readonly #log: KernelDirtyLog;
   readonly #openRegions = new Set<KernelRegion>();
   readonly #openIrqs = new Set<KernelIrq>();
   #config: KernelRegion | undefined;
@@ -52,6 +63,16 @@ export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
     this.#file = inSpace.opened.file;
     this.through = inSpace.kind;
     this.feature = new KernelFeatures(this.#file);
+    this.#migrating = new MigratingKernelDevice(this.#file, this.feature, () => this.reset());
+    this.migration = new DeviceMigration(this.#migrating);
+    this.#log = new KernelDirtyLog(
+      this.name,
+      this.feature,
+      devicesOf(this.dma),
+      new DeviceTracker(this.#file),
+      inSpace.opened.dirtyTracker,
+    );
+    this.dirtyLog = this.#log;
     const info = decodeDeviceInfoReply(this.#file.info());
     if ((info.flags & DeviceFlag.pci) === 0)
       throw new VfioUserError('ERR_VFIO_USER_PCI', `${address} is not a PCI device for the kernel's VFIO`);
@@ -165,6 +186,9 @@ export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
     for (const irq of this.#openIrqs) irq.release();
     for (const region of this.#openRegions) region.close();
     this.#file.close();
+    this.migration.connectionEnded(error);
+    this.#migrating.close();
+    this.#log.close();
     this.#makings.inSpace.leave();
     this.tell('close', error);
   }

@@ -2,10 +2,10 @@
 import { ALL_ADDRESSES, type IovaSpan } from '../dma/iova-spans';
 import { formatRange } from '../dma/table';
 import type { DmaChange, DmaTarget, DmaTargetLog, TargetRange } from '../dma/target';
-import { VfioUserError, asError } from '../errors';
+import { VfioUserError, asError, type VfioUserErrorDetails } from '../errors';
 import { DmaAccessBit } from '../native';
 import type { IommuSpace } from './iommu-space';
-import { lockableBytes } from './memory-limit';
+import { MORE_MEMORY, lockableBytes } from './memory-limit';
 
 /** A space of the kernel's IOMMU as a target of a DMA container: all devices in it have the same mappings. */
 export class KernelDmaTarget implements DmaTarget {
@@ -15,6 +15,8 @@ export class KernelDmaTarget implements DmaTarget {
   #name: string;
   /** Bytes that are mapped. */
   #mapped = 0;
+  /** What the process was allowed to lock when that was looked at last. */
+  #lockable = 0;
 
   /**
    * @param name of the first device
@@ -69,6 +71,7 @@ export class KernelDmaTarget implements DmaTarget {
           'ERR_VFIO_USER_DMA',
           `${formatRange(range)} is to be reached by messages, which a device of the kernel's VFIO does not send; map it with a descriptor, and direct`,
         );
+      this.#assertLockable(range);
       this.#space.map(memory, range.iova, DmaAccessBit[range.access]);
       this.#mapped += range.size;
       return null;
@@ -87,21 +90,28 @@ export class KernelDmaTarget implements DmaTarget {
     }
   }
 
+  /** The limit is looked at when what was seen of it does not suffice: it may have been raised meanwhile. */
+  #assertLockable(range: TargetRange): void {
+    const needed = this.#mapped + range.size;
+    if (needed <= this.#lockable) return;
+    this.#lockable = lockableBytes(this.#proc);
+    if (needed > this.#lockable) throw this.#tooMuch(range);
+  }
+
+  #tooMuch(range: TargetRange, details: VfioUserErrorDetails = {}): VfioUserError {
+    return new VfioUserError(
+      'ERR_VFIO_USER_SYSTEM',
+      `${formatRange(range)} cannot be mapped for ${this.name}: its pages are locked, and this process may lock ${this.#lockable} bytes ` +
+        `(RLIMIT_MEMLOCK), of which ${this.#mapped + range.size} are needed here. ${MORE_MEMORY}`,
+      details,
+    );
+  }
+
   #explained(error: VfioUserError, range: TargetRange): VfioUserError {
     const { errno, syscall } = error;
     const details = { errno, syscall, cause: error };
-    if (error.errnoName === 'ENOMEM') {
-      const limit = lockableBytes(this.#proc);
-      const needed = this.#mapped + range.size;
-      if (limit < needed)
-        return new VfioUserError(
-          'ERR_VFIO_USER_SYSTEM',
-          `${formatRange(range)} cannot be mapped for ${this.name}: its pages are locked, and this process may lock ${limit} bytes ` +
-            `(RLIMIT_MEMLOCK), of which ${needed} are needed. Raise it for the shell with \`ulimit -l unlimited\` as root, or with ` +
-            'LimitMEMLOCK=infinity of a systemd unit',
-          details,
-        );
-    }
+    // An iommufd counts what all processes of the user lock, and a container what the process locks besides.
+    if (error.errnoName === 'ENOMEM' && this.#lockable !== Infinity) return this.#tooMuch(range, details);
     if (error.errnoName === 'ENOSPC')
       return new VfioUserError(
         'ERR_VFIO_USER_DMA',

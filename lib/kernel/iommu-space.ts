@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT
 import type { IovaSpan } from '../dma/iova-spans';
 import type { DmaAccessBit, Mapping, VfioDeviceFile } from '../native';
+import type { DirtyTracker } from './dirty-tracker';
 import type { PciFunctionInfo } from './sysfs';
+
+/** A function that is to be opened. */
+export interface FunctionToOpen extends PciFunctionInfo {
+  /** What proves that it may be, of a function of a device with virtual ones; a UUID. */
+  readonly vfToken?: string | undefined;
+}
 
 /** A device that an {@link IommuSpace} has opened. */
 export interface OpenedDevice {
   readonly file: VfioDeviceFile;
+  /** How the IOMMU tells what the device writes; null when it does not. */
+  readonly dirtyTracker: DirtyTracker | null;
   /** Lets go of what the device needed beside its own descriptor, which is closed already. */
   readonly release: () => void;
 }
@@ -25,7 +34,7 @@ export interface IommuSpace {
    *
    * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
    */
-  open(device: PciFunctionInfo): OpenedDevice;
+  open(device: FunctionToOpen): OpenedDevice;
   /** The descriptor of a group of devices that was opened in it; undefined of another. */
   groupFd(group: number): number | undefined;
   /** @throws VfioUserError ERR_VFIO_USER_SYSTEM, UNSUPPORTED */

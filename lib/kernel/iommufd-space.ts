@@ -2,10 +2,10 @@
 import { join } from 'node:path';
 import type { IovaSpan } from '../dma/iova-spans';
 import { Iommufd, VfioDeviceFile, pageSize, type DmaAccessBit, type Mapping } from '../native';
-import type { IommuSpace, OpenedDevice } from './iommu-space';
+import { PageTableTracker } from './dirty-tracker';
+import type { FunctionToOpen, IommuSpace, OpenedDevice } from './iommu-space';
 import { explainOpen } from './refusals';
 import type { SystemRoots } from './roots';
-import type { PciFunctionInfo } from './sysfs';
 
 /** An I/O address space of an iommufd, with devices that were opened by their own nodes. */
 export class IommufdSpace implements IommuSpace {
@@ -20,7 +20,7 @@ export class IommufdSpace implements IommuSpace {
 
   /** @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM */
   static create(
-    device: PciFunctionInfo,
+    device: FunctionToOpen,
     roots: SystemRoots,
   ): { readonly space: IommufdSpace; readonly opened: OpenedDevice } {
     const iommufd = explainOpen(device, roots, () => Iommufd.open(join(roots.dev, 'iommu')));
@@ -43,16 +43,19 @@ export class IommufdSpace implements IommuSpace {
     return this.#spans;
   }
 
-  open(device: PciFunctionInfo): OpenedDevice {
+  open(device: FunctionToOpen): OpenedDevice {
     const node = join(this.#roots.dev, 'vfio', 'devices', device.vfioNode ?? '');
     const file = explainOpen(device, this.#roots, () => VfioDeviceFile.open(node, device.address));
     try {
-      explainOpen(device, this.#roots, () => {
-        file.bind(this.#iommufd);
+      const id = explainOpen(device, this.#roots, () => {
+        const bound = file.bind(this.#iommufd, device.vfToken);
         file.attach(this.#space);
+        return bound;
       });
       this.#spans = this.#iommufd.iovaRanges(this.#space);
-      return { file, release: () => undefined };
+      const logs = this.#iommufd.logs(id);
+      const dirtyTracker = logs ? new PageTableTracker(this.#iommufd, file, id, this.#space) : null;
+      return { file, dirtyTracker, release: () => undefined };
     } catch (error) {
       file.close();
       throw error;

@@ -1,9 +1,31 @@
 // SPDX-License-Identifier: MIT
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { VfioUserError } from '../errors';
 
 /** `CAP_IPC_LOCK` (capabilities(7)): memory may be locked without limit. */
 const CAP_IPC_LOCK = 14n;
+
+/** What lets a process lock more memory. */
+export const MORE_MEMORY =
+  'Raise it for the shell with `ulimit -l unlimited` as root, or with LimitMEMLOCK=infinity of a systemd unit';
+/** Of 2 MiB pages, which a `DmaContainer` takes. */
+const HUGE_PAGES = ['kernel', 'mm', 'hugepages', 'hugepages-2048kB', 'free_hugepages'];
+
+/**
+ * Checks that there are huge pages, for a container that takes nothing else.
+ *
+ * @param sys mount point of sysfs
+ * @throws VfioUserError ERR_VFIO_USER_CONNECT with the command that makes some
+ */
+export function checkHugePages(address: string, sys: string): void {
+  if (Number(textOf(join(sys, ...HUGE_PAGES))) > 0) return;
+  throw new VfioUserError(
+    'ERR_VFIO_USER_CONNECT',
+    `${address} cannot be opened with huge pages alone (hugePages 'always'): none of 2 MiB is free. Reserve some as root, ` +
+      'with `sysctl vm.nr_hugepages=64` for 128 MiB',
+  );
+}
 
 /**
  * Bytes that this process may lock (RLIMIT_MEMLOCK), which DMA mappings count against; Infinity without a limit, or with

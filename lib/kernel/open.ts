@@ -2,8 +2,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { DmaContainer, type DmaContainerOptions } from '../dma/container';
-import { VfioUserError } from '../errors';
+import { VfioUserError, invalidArgument } from '../errors';
 import { KernelDevice } from './device';
+import { checkHugePages } from './memory-limit';
 import { pciAddress } from './pci-address';
 import { checkUsable, noDevice } from './refusals';
 import { SYSTEM, type SystemRoots } from './roots';
@@ -25,7 +26,16 @@ export interface OpenPciOptions {
    * registers and interrupts work. A warning tells of it. Default false.
    */
   readonly noiommu?: boolean;
+  /**
+   * A secret that the program with a physical function and those with its virtual ones share, a UUID such as
+   * `bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3`. Opening the physical function with it sets it; while that one is bound to
+   * vfio-pci, its virtual functions cannot be opened without. Through an iommufd, Linux takes it from 6.17 on.
+   */
+  readonly vfToken?: string;
 }
+
+/** A UUID as the kernel reads it (`uuid_parse`). */
+const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /**
  * Opens a PCI device through the kernel's VFIO. Its driver must be vfio-pci: `vfio-user bind` sees to that.
@@ -33,7 +43,7 @@ export interface OpenPciOptions {
  * @param address as `lspci -D` writes it, `0000:01:00.0`; the domain 0000 may be left out
  * @throws VfioUserError ERR_VFIO_USER_CONNECT when it cannot be had, with what to do: no such device, another driver, a
  *   group that is not viable, no IOMMU, no permission; BUSY when another process has it
- * @throws TypeError ERR_INVALID_ARG_VALUE for what is no address, or a container whose devices were opened another way
+ * @throws TypeError ERR_INVALID_ARG_VALUE for what is no address, a token that is no UUID, or a container whose devices were opened another way
  * @example
  * await using device = await openPci('0000:01:00.0');
  * const bar0 = await device.region('bar0');
@@ -49,14 +59,21 @@ export async function openPciIn(
   address: string,
   options: OpenPciOptions = {},
 ): Promise<KernelDevice> {
+  const { vfToken } = options;
+  if (vfToken !== undefined && !UUID.test(vfToken))
+    throw invalidArgument(
+      `a VF token is a UUID, such as bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3, got ${vfToken}`,
+    );
   const sysfs = new PciSysfs(roots.sys);
   const device = sysfs.find(pciAddress(address));
   if (device === undefined) throw noDevice(pciAddress(address));
   checkUsable(device, sysfs, options.noiommu === true);
+  if (!(options.dma instanceof DmaContainer) && options.dma?.hugePages === 'always')
+    checkHugePages(device.address, roots.sys);
   const through = wayTo(device, roots, options.through);
   const dma = options.dma instanceof DmaContainer ? options.dma : new DmaContainer(options.dma);
   const ownsDma = dma !== options.dma;
-  const inSpace = await openInSpace(device, through, dma, roots);
+  const inSpace = await openInSpace({ ...device, vfToken }, through, dma, roots);
   try {
     if (device.noiommu)
       process.emitWarning(

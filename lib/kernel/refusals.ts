@@ -3,6 +3,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { VfioUserError } from '../errors';
 import type { SystemRoots } from './roots';
+import type { FunctionToOpen } from './iommu-space';
 import { isVfioDriver, type PciFunctionInfo, type PciSysfs } from './sysfs';
 
 const SYSFS_DEVICES = 'vfio-user devices';
@@ -61,14 +62,14 @@ export function notViable({ address, iommuGroup }: PciFunctionInfo, sysfs: PciSy
  *
  * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
  */
-export function explainOpen<T>(device: PciFunctionInfo, roots: SystemRoots, step: () => T): T {
+export function explainOpen<T>(device: FunctionToOpen, roots: SystemRoots, step: () => T): T {
   try {
     return step();
   } catch (error) {
     const text = error instanceof VfioUserError ? explanation(device, roots, error) : undefined;
     if (text === undefined) throw error;
     const { errno, syscall } = error as VfioUserError;
-    const code = isBusy(error as VfioUserError) ? 'ERR_VFIO_USER_BUSY' : 'ERR_VFIO_USER_CONNECT';
+    const code = isBusy(device, error as VfioUserError) ? 'ERR_VFIO_USER_BUSY' : 'ERR_VFIO_USER_CONNECT';
     throw new VfioUserError(code, `${device.address} cannot be opened: ${text}`, {
       errno,
       syscall,
@@ -78,22 +79,28 @@ export function explainOpen<T>(device: PciFunctionInfo, roots: SystemRoots, step
 }
 
 /** A device that was opened by itself can be bound once, which the kernel tells by EINVAL (`vfio_df_open`). */
-function isBusy({ errnoName, message }: Pick<VfioUserError, 'errnoName' | 'message'>): boolean {
-  return errnoName === 'EBUSY' || (errnoName === 'EINVAL' && message.startsWith('VFIO_DEVICE_BIND_IOMMUFD'));
+function isBusy(
+  { vfToken }: FunctionToOpen,
+  { errnoName, message }: Pick<VfioUserError, 'errnoName' | 'message'>,
+): boolean {
+  if (errnoName === 'EBUSY') return true;
+  return errnoName === 'EINVAL' && vfToken === undefined && message.startsWith('VFIO_DEVICE_BIND_IOMMUFD');
 }
 
 function explanation(
-  { address, iommuGroup, vfioNode, physicalFunction }: PciFunctionInfo,
+  device: FunctionToOpen,
   roots: SystemRoots,
   { errnoName, syscall, message }: VfioUserError,
 ): string | undefined {
+  const { address, iommuGroup, vfioNode, vfToken } = device;
   const opening = syscall === 'open';
-  switch (isBusy({ errnoName, message }) ? 'EBUSY' : errnoName) {
+  switch (isBusy(device, { errnoName, message }) ? 'EBUSY' : errnoName) {
     case 'ENOENT':
       return existsSync(join(roots.dev, 'vfio'))
         ? `a node of VFIO is missing (${message}); is the module loaded? modprobe vfio-pci`
         : `there is no ${join(roots.dev, 'vfio')}; run modprobe vfio-pci`;
     case 'EACCES':
+      if (!opening) return tokenWanted(device);
       return `permission denied (${message}). Run as root, or give the node to your user: chown $USER ${join(roots.dev, 'vfio', String(iommuGroup ?? ''))}${vfioNode === null ? '' : ` ${join(roots.dev, 'vfio', 'devices', vfioNode)}`}`;
     case 'EPERM':
       return opening
@@ -104,15 +111,25 @@ function explanation(
     case 'EBUSY':
       return `another process uses it${iommuGroup === null ? '' : ` or another device of its IOMMU group ${iommuGroup}`}; \`fuser -v /dev/vfio/*\` tells which`;
     case 'ENODEV':
-      return `the kernel has no such device in the group (${message}); it may just have been unplugged`;
+      return `the kernel has no such device in the group (${message}); it may just have been unplugged: \`${SYSFS_DEVICES}\` lists what is there`;
     case 'EINVAL':
-      return physicalFunction === null
+      return vfToken === undefined
         ? `the kernel refuses it (${message})`
-        : `the kernel refuses it (${message}): as a virtual function of ${physicalFunction} it may need the token of the program that has that one`;
+        : `the kernel refuses it with a VF token (${message}): only a physical function with virtual ones and those, when that one is ` +
+            'bound to vfio-pci, have one, and through an iommufd Linux takes it from 6.17 on. Leave vfToken out, or open it through its group';
     case undefined:
     default:
       return opening ? message : `${message} (${address})`;
   }
+}
+
+/** What `vfio_pci_validate_vf_token` of the kernel means by EACCES. */
+function tokenWanted({ physicalFunction, vfToken }: FunctionToOpen): string {
+  const given = vfToken === undefined ? 'wants a VF token' : 'has another VF token';
+  return physicalFunction === null
+    ? `the kernel ${given} for it (EACCES), as programs use its virtual functions; open it with the option vfToken, the one that they have`
+    : `the kernel ${given} for it (EACCES): it is a virtual function of ${physicalFunction}, which is bound to vfio-pci. First a program ` +
+        `opens ${physicalFunction} with the option vfToken, a UUID of its choice, then this one is opened with the same`;
 }
 
 function refused(text: string): VfioUserError {

@@ -2,10 +2,9 @@
 import { devicesOf, type DmaContainer } from '../dma/container';
 import { invalidArgument } from '../errors';
 import { KernelDmaTarget } from './dma-target';
-import type { IommuSpace, OpenedDevice } from './iommu-space';
+import type { FunctionToOpen, IommuSpace, OpenedDevice } from './iommu-space';
 import { IommufdSpace } from './iommufd-space';
 import type { SystemRoots } from './roots';
-import type { PciFunctionInfo } from './sysfs';
 import { Type1Space } from './type1-space';
 
 /** A space of the kernel's, which the devices of a DMA container share. */
@@ -34,7 +33,7 @@ export interface DeviceInSpace {
  * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM; DMA when the device cannot be told of what is mapped
  */
 export async function openInSpace(
-  device: PciFunctionInfo,
+  device: FunctionToOpen,
   through: 'iommufd' | 'group',
   dma: DmaContainer,
   roots: SystemRoots,
@@ -53,7 +52,7 @@ export async function openInSpace(
 }
 
 async function openFirst(
-  device: PciFunctionInfo,
+  device: FunctionToOpen,
   through: 'iommufd' | 'group',
   dma: DmaContainer,
   roots: SystemRoots,

@@ -2,11 +2,12 @@
 import { join } from 'node:path';
 import { VfioUserError } from '../errors';
 import { VfioContainer, VfioGroup, type DmaAccessBit, type Mapping } from '../native';
+import { ContainerTracker } from './dirty-tracker';
 import { decodeIommuInfo, type IommuInfo } from './iommu-info';
-import type { IommuSpace, OpenedDevice } from './iommu-space';
+import type { FunctionToOpen, IommuSpace, OpenedDevice } from './iommu-space';
 import { explainOpen, notViable } from './refusals';
 import type { SystemRoots } from './roots';
-import { PciSysfs, type PciFunctionInfo } from './sysfs';
+import { PciSysfs } from './sysfs';
 
 /** `VFIO_API_VERSION`, the only one that there has been. */
 const API_VERSION = 0;
@@ -28,7 +29,9 @@ export class Type1Space implements IommuSpace {
   readonly #roots: SystemRoots;
   readonly #container: VfioContainer;
   readonly #groups = new Map<number, OpenGroup>();
-  #info: IommuInfo = { pageSize: 4096, spans: undefined, available: undefined };
+  #info: IommuInfo = { pageSize: 4096, spans: undefined, available: undefined, logs: false };
+  /** Shared by all devices: the container has one log. */
+  readonly #dirtyTracker: ContainerTracker | null;
 
   /**
    * Opens a container, and the first device in it: a container has no IOMMU before.
@@ -36,7 +39,7 @@ export class Type1Space implements IommuSpace {
    * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
    */
   static create(
-    device: PciFunctionInfo,
+    device: FunctionToOpen,
     roots: SystemRoots,
   ): { readonly space: Type1Space; readonly opened: OpenedDevice } {
     const container = explainOpen(device, roots, () => VfioContainer.open(join(roots.dev, 'vfio', 'vfio')));
@@ -63,7 +66,7 @@ export class Type1Space implements IommuSpace {
 
   static #first(
     container: VfioContainer,
-    device: PciFunctionInfo,
+    device: FunctionToOpen,
     roots: SystemRoots,
     type: number,
   ): { readonly space: Type1Space; readonly opened: OpenedDevice } {
@@ -87,6 +90,7 @@ export class Type1Space implements IommuSpace {
     this.#roots = roots;
     this.#look();
     this.maxMaps = this.#info.available ?? DEFAULT_MAPS;
+    this.#dirtyTracker = this.#info.logs ? new ContainerTracker(container, this.#info.pageSize) : null;
   }
 
   get pageSize(): number {
@@ -97,7 +101,7 @@ export class Type1Space implements IommuSpace {
     return this.#info.spans;
   }
 
-  open(device: PciFunctionInfo): OpenedDevice {
+  open(device: FunctionToOpen): OpenedDevice {
     const known = this.#groups.get(device.iommuGroup ?? -1);
     if (known !== undefined) return this.#openIn(device, known.group);
     const group = openGroup(device, this.#roots);
@@ -138,14 +142,15 @@ export class Type1Space implements IommuSpace {
     this.#container.close();
   }
 
-  #openIn(device: PciFunctionInfo, group: VfioGroup): OpenedDevice {
+  #openIn(device: FunctionToOpen, group: VfioGroup): OpenedDevice {
     const number = device.iommuGroup ?? -1;
-    const file = explainOpen(device, this.#roots, () => group.device(device.address));
+    const file = explainOpen(device, this.#roots, () => group.device(device.address, device.vfToken));
     const entry = this.#groups.get(number) ?? { group, devices: 0 };
     entry.devices++;
     this.#groups.set(number, entry);
     return {
       file,
+      dirtyTracker: this.#dirtyTracker,
       release: () => {
         entry.devices--;
         if (entry.devices > 0) return;
@@ -162,7 +167,7 @@ export class Type1Space implements IommuSpace {
 }
 
 /** Opens the group of a device, which must be viable. */
-function openGroup(device: PciFunctionInfo, roots: SystemRoots): VfioGroup {
+function openGroup(device: FunctionToOpen, roots: SystemRoots): VfioGroup {
   const name = `${device.noiommu ? 'noiommu-' : ''}${device.iommuGroup ?? ''}`;
   const group = explainOpen(device, roots, () => VfioGroup.open(join(roots.dev, 'vfio', name)));
   try {

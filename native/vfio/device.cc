@@ -91,7 +91,8 @@ Napi::Value Reset(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   if (!arguments.ok()) return info.Env().Undefined();
-  return CallOffThread(info.Env(), fd, [](int device) { return Ioctl(device, vfio_abi::kDeviceReset, 0); });
+  return CallOffThread(info.Env(), fd,
+                       [](int device, UniqueFd*) { return Ioctl(device, vfio_abi::kDeviceReset, 0); });
 }
 
 /**
@@ -111,7 +112,7 @@ Napi::Value HotReset(const Napi::CallbackInfo& info) {
   std::vector<uint8_t> message(reset.argsz);
   memcpy(message.data(), &reset, sizeof(reset));
   if (groups.length > 0) memcpy(message.data() + sizeof(reset), groups.data, groups.length * sizeof(int32_t));
-  return CallOffThread(info.Env(), fd, [message](int device) mutable {
+  return CallOffThread(info.Env(), fd, [message](int device, UniqueFd*) mutable {
     return Ioctl(device, vfio_abi::kDevicePciHotReset, message.data());
   });
 }
@@ -128,15 +129,24 @@ Napi::Value DeviceFeature(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), result);
 }
 
-/** bindIommufd(fd, iommufd): takes a device that was opened by itself. Its id in the iommufd, or -errno. */
+/**
+ * bindIommufd(fd, iommufd, token): takes a device that was opened by itself. `token` has the 16 bytes of a VF
+ * token, or is null. Its id in the iommufd, or -errno.
+ */
 Napi::Value BindIommufd(const Napi::CallbackInfo& info) {
+  constexpr size_t kToken = 16;
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   const int iommufd = arguments.Descriptor(1);
+  const View<uint8_t> token = arguments.IsNull(2) ? View<uint8_t>{} : arguments.Bytes(2);
   if (!arguments.ok()) return info.Env().Undefined();
+  if (token.data != nullptr && token.length != kToken) return Napi::Number::New(info.Env(), -EINVAL);
   vfio_abi::DeviceBindIommufd bind = {};
-  bind.argsz = sizeof(bind);
+  // Kernels that know no token take the structure without it alone.
+  bind.argsz = token.data == nullptr ? offsetof(vfio_abi::DeviceBindIommufd, token_uuid_ptr) : sizeof(bind);
+  bind.flags = token.data == nullptr ? 0 : vfio_abi::kBindToken;
   bind.iommufd = iommufd;
+  bind.token_uuid_ptr = reinterpret_cast<uintptr_t>(token.data);
   const int result = Ioctl(fd, vfio_abi::kDeviceBindIommufd, &bind);
   return Napi::Number::New(info.Env(), result < 0 ? result : static_cast<double>(bind.out_devid));
 }

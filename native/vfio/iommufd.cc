@@ -90,12 +90,41 @@ Napi::Value UnmapSpace(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), result < 0 ? result : static_cast<double>(unmap.length));
 }
 
+/** hardwareCapabilities(fd, device): iommufd_hw_capabilities of the IOMMU behind a device, or -errno. */
+Napi::Value HardwareCapabilities(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  vfio_abi::IommuHwInfo hardware = {};
+  hardware.size = sizeof(hardware);
+  const int fd = arguments.Descriptor(0);
+  hardware.dev_id = Id(arguments, 1);
+  if (!arguments.ok()) return info.Env().Undefined();
+  const int result = Ioctl(fd, vfio_abi::kIommuGetHwInfo, &hardware);
+  return Napi::Number::New(info.Env(), result < 0 ? result : static_cast<double>(hardware.out_capabilities));
+}
+
+/** allocatePageTable(fd, device, space): the id of a new page table of a space, which logs writes; or -errno.
+ */
+Napi::Value AllocatePageTable(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  vfio_abi::IommuHwptAlloc allocate = {};
+  allocate.size = sizeof(allocate);
+  allocate.flags = vfio_abi::kHwptAllocDirtyTracking;
+  const int fd = arguments.Descriptor(0);
+  allocate.dev_id = Id(arguments, 1);
+  allocate.pt_id = Id(arguments, 2);
+  if (!arguments.ok()) return info.Env().Undefined();
+  const int result = Ioctl(fd, vfio_abi::kIommuHwptAlloc, &allocate);
+  return Napi::Number::New(info.Env(), result < 0 ? result : static_cast<double>(allocate.out_hwpt_id));
+}
+
 }  // namespace
 
 void InitIommufd(Napi::Env env, Napi::Object exports) {
   Export<AllocateSpace>(env, exports, "allocateSpace");
   Export<DestroyObject>(env, exports, "destroyObject");
   Export<IovaRanges>(env, exports, "iovaRanges");
+  Export<HardwareCapabilities>(env, exports, "hardwareCapabilities");
+  Export<AllocatePageTable>(env, exports, "allocatePageTable");
   Export<MapSpace>(env, exports, "mapSpace");
   Export<UnmapSpace>(env, exports, "unmapSpace");
 }

@@ -57,6 +57,20 @@ test('no nodes of VFIO', async () => {
   expect(await refusal()).toMatch(/there is no .*dev\/vfio; run modprobe vfio-pci/);
 });
 
+test('huge pages alone, and none is free: the command that makes some', async () => {
+  system.add(ADDRESS, { driver: 'vfio-pci', group: 1 });
+  const dma = { hugePages: 'always' } as const;
+  expect(await refusal({ dma })).toBe(
+    `${ADDRESS} cannot be opened with huge pages alone (hugePages 'always'): none of 2 MiB is free. Reserve some as root, with ` +
+      '`sysctl vm.nr_hugepages=64` for 128 MiB',
+  );
+  const pages = 'sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages';
+  system.write(pages, '0\n');
+  expect(await refusal({ dma })).toMatch(/none of 2 MiB is free/);
+  system.write(pages, '1\n');
+  expect(await refusal({ dma })).toMatch(/there is no .*dev\/vfio; run modprobe vfio-pci/);
+});
+
 test('a way that the kernel does not have', async () => {
   system.add(ADDRESS, { driver: 'vfio-pci', group: 1, vfioNode: 'vfio0' });
   expect(await refusal({ through: 'iommufd' })).toMatch(/no node in \/dev\/vfio\/devices.*through 'group'$/);

@@ -32,6 +32,7 @@ describe('struct vfio_iommu_type1_info', () => {
         { first: 0xfef0_0000n, last: 0x7f_ffff_ffffn },
       ],
       available: 65_530,
+      logs: false,
     });
   });
 
@@ -40,7 +41,13 @@ describe('struct vfio_iommu_type1_info', () => {
       pageSize: 4096,
       spans: undefined,
       available: undefined,
+      logs: false,
     });
+  });
+
+  test('a container that logs writes', () => {
+    const migration = join(u16(2), u16(1), u32(0), u32(0), u32(0), u64(4096n), u64(0x1000_0000n));
+    expect(decodeIommuInfo(join(head(3, 24), migration)).logs).toBe(true);
   });
 
   test('what makes no sense is refused, and no list goes on for ever', () => {

@@ -32,10 +32,36 @@ export interface VfioAddon {
   hotResetInfo(device: number, out: Uint8Array): number;
   hotReset(device: number, groups: Int32Array): Promise<number>;
   deviceFeature(device: number, inOut: Uint8Array): number;
-  bindIommufd(device: number, iommufd: number): number;
+  bindIommufd(device: number, iommufd: number, token: Uint8Array | null): number;
   attachIommufd(device: number, space: number): number;
 
+  setMigrationState(device: number, state: number): Promise<number>;
+  precopyInfo(data: number, out: Uint8Array): number;
+
+  startDeviceLog(device: number, pageSize: number, ranges: Uint8Array): number;
+  stopDeviceLog(device: number): number;
+  reportDeviceLog(device: number, iova: bigint, length: number, pageSize: number, bitmap: Uint8Array): number;
+  logContainer(container: number, on: boolean): number;
+  reportContainerLog(
+    container: number,
+    iova: bigint,
+    length: number,
+    pageSize: number,
+    bitmap: Uint8Array,
+  ): number;
+  logPageTable(iommufd: number, table: number, on: boolean): number;
+  reportPageTableLog(
+    iommufd: number,
+    table: number,
+    iova: bigint,
+    length: number,
+    pageSize: number,
+    bitmap: Uint8Array,
+  ): number;
+
   allocateSpace(iommufd: number): number;
+  hardwareCapabilities(iommufd: number, device: number): number;
+  allocatePageTable(iommufd: number, device: number, space: number): number;
   destroyObject(iommufd: number, id: number): number;
   iovaRanges(iommufd: number, space: number, out: Uint8Array): number;
   mapSpace(

@@ -53,6 +53,22 @@ export class VfioContainer extends DeviceNode {
   unmapAll(): void {
     this.checked(addon().vfio.unmapAllDma(this.fd), 'VFIO_IOMMU_UNMAP_DMA');
   }
+
+  /** `VFIO_IOMMU_DIRTY_PAGES`: begins or ends the log of all mappings. */
+  log(on: boolean): void {
+    this.checked(addon().vfio.logContainer(this.fd, on), 'VFIO_IOMMU_DIRTY_PAGES');
+  }
+
+  /**
+   * `VFIO_IOMMU_DIRTY_PAGES` of a range that was mapped as a whole.
+   *
+   * @param pageSize smallest page of the container
+   * @param bitmap gets a bit for each page that was written
+   */
+  takeLog(iova: bigint, length: number, pageSize: number, bitmap: Uint8Array): void {
+    const result = addon().vfio.reportContainerLog(this.fd, iova, length, pageSize, bitmap);
+    this.checked(result, 'VFIO_IOMMU_DIRTY_PAGES');
+  }
 }
 
 /** An IOMMU group: the devices that the IOMMU cannot tell apart, or keep apart. */
@@ -77,9 +93,14 @@ export class VfioGroup extends DeviceNode {
     this.checked(addon().vfio.unsetContainer(this.fd), 'VFIO_GROUP_UNSET_CONTAINER');
   }
 
-  /** `VFIO_GROUP_GET_DEVICE_FD`. */
-  device(address: string): VfioDeviceFile {
-    const result = addon().vfio.groupDevice(this.fd, address);
+  /**
+   * `VFIO_GROUP_GET_DEVICE_FD`.
+   *
+   * @param vfToken a UUID, which the kernel wants behind the address
+   */
+  device(address: string, vfToken?: string): VfioDeviceFile {
+    const name = vfToken === undefined ? address : `${address} vf_token=${vfToken}`;
+    const result = addon().vfio.groupDevice(this.fd, name);
     return VfioDeviceFile.fromFd(address, this.checked(result, `VFIO_GROUP_GET_DEVICE_FD of ${address}`));
   }
 }

@@ -2,6 +2,7 @@
 import { addon } from '../addon';
 import { DeviceNode, openNode } from './device-node';
 import type { Iommufd } from './iommufd';
+import { MigrationFile } from './migration-file';
 
 /** Of what tells its own size, more than any kernel fills: the answer is cut to that. */
 const ROOM = 4096;
@@ -24,14 +25,58 @@ export class VfioDeviceFile extends DeviceNode {
     return new VfioDeviceFile(name, fd);
   }
 
-  /** `VFIO_DEVICE_BIND_IOMMUFD`: takes the device. Returns its id. */
-  bind(iommufd: Iommufd): number {
-    return this.checked(addon().vfio.bindIommufd(this.fd, iommufd.fd), 'VFIO_DEVICE_BIND_IOMMUFD');
+  /**
+   * `VFIO_DEVICE_BIND_IOMMUFD`: takes the device.
+   *
+   * @param vfToken a UUID, which Linux takes from 6.17 on
+   * @returns its id
+   */
+  bind(iommufd: Iommufd, vfToken?: string): number {
+    const token = vfToken === undefined ? null : Buffer.from(vfToken.replaceAll('-', ''), 'hex');
+    const result = addon().vfio.bindIommufd(this.fd, iommufd.fd, token);
+    return this.checked(result, 'VFIO_DEVICE_BIND_IOMMUFD');
   }
 
-  /** `VFIO_DEVICE_ATTACH_IOMMUFD_PT`: what the device may access is a space of its iommufd. */
+  /** `VFIO_DEVICE_ATTACH_IOMMUFD_PT`: what the device may access is a space of its iommufd, or what a page table has. */
   attach(space: number): void {
     this.checked(addon().vfio.attachIommufd(this.fd, space), 'VFIO_DEVICE_ATTACH_IOMMUFD_PT');
+  }
+
+  /**
+   * `VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE`: brings the device into a state.
+   *
+   * @returns what its data go through; null when no transfer begins
+   */
+  async setMigrationState(state: number): Promise<MigrationFile | null> {
+    const result = await addon().vfio.setMigrationState(this.fd, state);
+    const found = this.checked(result, 'VFIO_DEVICE_FEATURE_MIG_DEVICE_STATE');
+    return found === 0 ? null : new MigrationFile(this.name, found - 1);
+  }
+
+  /**
+   * `VFIO_DEVICE_FEATURE_DMA_LOGGING_START`: the device logs the pages that it writes.
+   *
+   * @param ranges pairs of 64-bit words, address and bytes
+   * @returns the size of page that the device has chosen
+   */
+  startLog(pageSize: number, ranges: Uint8Array): number {
+    const result = addon().vfio.startDeviceLog(this.fd, pageSize, ranges);
+    return this.checked(result, 'VFIO_DEVICE_FEATURE_DMA_LOGGING_START');
+  }
+
+  /** `VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP`. */
+  stopLog(): void {
+    this.checked(addon().vfio.stopDeviceLog(this.fd), 'VFIO_DEVICE_FEATURE_DMA_LOGGING_STOP');
+  }
+
+  /**
+   * `VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT`, which clears the log.
+   *
+   * @param bitmap gets a bit for each page of `pageSize` bytes that was written
+   */
+  takeLog(iova: bigint, length: number, pageSize: number, bitmap: Uint8Array): void {
+    const result = addon().vfio.reportDeviceLog(this.fd, iova, length, pageSize, bitmap);
+    this.checked(result, 'VFIO_DEVICE_FEATURE_DMA_LOGGING_REPORT');
   }
 
   /** `struct vfio_device_info`. */

@@ -6,6 +6,8 @@ import type { DmaAccessBit } from './dma-access';
 
 /** More intervals than reserved regions leave of an address space. */
 const MOST_SPANS = 4096;
+/** `IOMMU_HW_CAP_DIRTY_TRACKING`. */
+const CAP_DIRTY_TRACKING = 1;
 
 /** The iommufd (`linux/iommufd.h`), which has I/O address spaces by id. */
 export class Iommufd extends DeviceNode {
@@ -35,6 +37,32 @@ export class Iommufd extends DeviceNode {
         last: words[2 * index + 1] as bigint,
       }));
     }
+  }
+
+  /** `IOMMU_GET_HW_INFO`: whether the IOMMU of a device logs what is written; false before Linux 6.7, which does not tell. */
+  logs(device: number): boolean {
+    const result = addon().vfio.hardwareCapabilities(this.fd, device);
+    return result >= 0 && (result & CAP_DIRTY_TRACKING) !== 0;
+  }
+
+  /** `IOMMU_HWPT_ALLOC` with IOMMU_HWPT_ALLOC_DIRTY_TRACKING: the id of a page table for a device, with what a space has. */
+  allocatePageTable(device: number, space: number): number {
+    return this.checked(addon().vfio.allocatePageTable(this.fd, device, space), 'IOMMU_HWPT_ALLOC');
+  }
+
+  /** `IOMMU_HWPT_SET_DIRTY_TRACKING`. */
+  log(table: number, on: boolean): void {
+    this.checked(addon().vfio.logPageTable(this.fd, table, on), 'IOMMU_HWPT_SET_DIRTY_TRACKING');
+  }
+
+  /**
+   * `IOMMU_HWPT_GET_DIRTY_BITMAP`, which clears the log.
+   *
+   * @param bitmap gets a bit for each page of `pageSize` bytes that was written
+   */
+  takeLog(table: number, iova: bigint, length: number, pageSize: number, bitmap: Uint8Array): void {
+    const result = addon().vfio.reportPageTableLog(this.fd, table, iova, length, pageSize, bitmap);
+    this.checked(result, 'IOMMU_HWPT_GET_DIRTY_BITMAP');
   }
 
   /** `IOMMU_IOAS_MAP` of all of a mapping, whose pages are then locked. */

@@ -2,31 +2,25 @@
 import type { Stream } from 'node:stream';
 import { VfioUserError } from '../errors';
 import type { MigrationStateName } from '../protocol';
-import type { Link } from './link';
-import type { DeviceMigration } from './migration';
+import type { DeviceMigration, MigratingDevice } from './migration';
 import type { MigrationPort } from './migration-stream';
 
 /**
- * One transfer of a device's state, out of it or into it. It ends with the connection that it began on: the device of the
- * next one has another state.
+ * One transfer of a device's state, out of it or into it. It ends with the device that it began on: that of the next
+ * connection has another state.
  */
 export class MigrationTransfer implements MigrationPort {
   readonly #migration: DeviceMigration;
-  readonly #link: Link;
+  readonly #device: MigratingDevice;
   readonly #epoch: number;
-  readonly #reset: () => Promise<void>;
   readonly #ended: () => void;
   #stream: { destroy(error: Error): unknown } | null = null;
 
-  /**
-   * @param reset resets the device
-   * @param ended called when the device is done with
-   */
-  constructor(migration: DeviceMigration, link: Link, reset: () => Promise<void>, ended: () => void) {
+  /** @param ended called when the device is done with */
+  constructor(migration: DeviceMigration, device: MigratingDevice, ended: () => void) {
     this.#migration = migration;
-    this.#link = link;
-    this.#epoch = link.epoch;
-    this.#reset = reset;
+    this.#device = device;
+    this.#epoch = device.epoch;
     this.#ended = ended;
   }
 
@@ -39,7 +33,7 @@ export class MigrationTransfer implements MigrationPort {
   /** The connection has ended: with null by the user. */
   lose(error: VfioUserError | null): void {
     const why = error === null ? 'was closed' : 'lost its connection';
-    const text = `the transfer of the state of ${this.#link.name} ended, as the device ${why}; begin it anew`;
+    const text = `the transfer of the state of ${this.#device.name} ended, as the device ${why}; begin it anew`;
     const code = error?.code ?? 'ERR_VFIO_USER_CLOSED';
     this.#stream?.destroy(new VfioUserError(code, text, { cause: error ?? undefined }));
     this.end();
@@ -55,7 +49,7 @@ export class MigrationTransfer implements MigrationPort {
     if (!supported.stopCopy || (preCopy && !supported.preCopy)) {
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.#link.name} does not offer ${supported.stopCopy ? 'PRE_COPY; leave preCopy out' : 'migration'}`,
+        `${this.#device.name} does not offer ${supported.stopCopy ? 'PRE_COPY; leave preCopy out' : 'migration'}`,
       );
     }
     const state = await this.#migration.state();
@@ -63,7 +57,7 @@ export class MigrationTransfer implements MigrationPort {
     if (state === 'running' || state === 'stop') return state;
     throw new VfioUserError(
       'ERR_VFIO_USER_MIGRATION',
-      `${this.#link.name} is in state ${state}; a transfer begins in running or stop` +
+      `${this.#device.name} is in state ${state}; a transfer begins in running or stop` +
         (state === 'error'
           ? '. Reset the device'
           : '. Another one is under way, or was left: set the state to stop'),
@@ -95,7 +89,7 @@ export class MigrationTransfer implements MigrationPort {
   async abandonLoad(): Promise<void> {
     if (this.#gone()) return;
     try {
-      await this.#reset();
+      await this.#device.reset();
     } catch (error) {
       if (!(error instanceof VfioUserError) || error.code !== 'ERR_VFIO_USER_UNSUPPORTED') throw error;
       await this.setState('stop');
@@ -108,10 +102,10 @@ export class MigrationTransfer implements MigrationPort {
 
   /** Whether the device is another by now, or none. */
   #gone(): boolean {
-    return this.#link.state !== 'connected' || this.#link.epoch !== this.#epoch;
+    return !this.#device.connected || this.#device.epoch !== this.#epoch;
   }
 
   #assertSame(): void {
-    this.#link.assertConnected('the transfer of the state', this.#epoch);
+    this.#device.assertConnected('the transfer of the state', this.#epoch);
   }
 }
