@@ -1,17 +1,14 @@
 // SPDX-License-Identifier: MIT
 /** The options of `serve nvme`, and the controller that they tell of. */
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { memoryNamespaceStore } from '../nvme/controller';
 import { checkFault } from '../nvme/faults';
 import { BACKEND_FORM, parseBackend } from './backend-text';
 import { NAMESPACE_FORM, type NamespaceText, checkSize, parseNamespace } from './namespace-text';
 import type { NvmeServerOptions } from './nvme-server';
 import { UsageError, canonical, type CommandSpec, type OptionValues } from './option-spec';
-import { statOf } from './output-file';
+import { PERMISSION_OPTIONS, socketPath } from './served-socket';
 import { socketPermissions } from './socket-permissions';
-
-/** Name that SPDK gives the socket in a listener's directory. */
-export const SPDK_SOCKET = 'cntrl';
 
 const GROUPS = {
   identity: 'Identity',
@@ -30,16 +27,7 @@ export const SERVE_NVME = {
       aliases: ['socket-path'],
       help: 'Where to listen: a path, @name for an abstract socket, or a directory, in which the socket is named cntrl as SPDK wants it. Each further --socket begins one more controller, which the options behind it belong to; those before the first are for all.',
     },
-    mode: {
-      type: 'string',
-      placeholder: 'octal',
-      help: 'Permissions of the socket file, such as 0660; who may write it may connect. Default: the umask decides.',
-    },
-    owner: {
-      type: 'string',
-      placeholder: 'user[:group]',
-      help: 'Names or ids of the user and the group that the socket file is given to.',
-    },
+    ...PERMISSION_OPTIONS,
     'idle-timeout': {
       type: 'duration',
       min: 0.001,
@@ -243,12 +231,6 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
       latencies,
     },
   };
-}
-
-function socketPath(given: string): string {
-  if (given.startsWith('@')) return given;
-  const path = resolve(given);
-  return statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
 }
 
 /** Faults that make sense. */

@@ -105,8 +105,8 @@ export interface DeviceReport {
   readonly roundTrip: RoundTrip | Problem;
 }
 
-/** Class code of an NVMe controller (PCI Code and ID Assignment 1.11, 1.2). */
-const NVME_CLASS = 0x010802;
+/** Class code of an NVMe controller. */
+export const NVME_CLASS = 0x010802;
 /** Bytes asked for with one message; servers that model registers may refuse it and want single registers. */
 const CONFIG_CHUNK = 256;
 

@@ -2,6 +2,7 @@
 import { PciSysfs, type PciFunctionInfo } from '../kernel/sysfs';
 import { className, deviceName, vendorName } from '../pci';
 import { defineCommand } from './command';
+import { NVME_CLASS } from './device-report';
 import type { CommandSpec } from './option-spec';
 import { print, printable } from './output';
 import { systemRoots } from './system-roots';
@@ -17,8 +18,6 @@ const SPEC = {
     json: { type: 'boolean', help: 'Print JSON.' },
   },
 } as const satisfies CommandSpec;
-
-const NVME_CLASS = 0x010802;
 
 /** `vfio-user devices` */
 export const devices = defineCommand(SPEC, ({ all, json }) => {

@@ -15,10 +15,11 @@ import { ignoreClosedPipe, print } from './output';
 import { EXIT_CODES } from './reference';
 import { report } from './report';
 import { serveNvme } from './serve';
+import { serveVfio } from './serve-vfio';
 import { bold, columnsOf, styleOf } from './style';
 import { packageVersion } from './version';
 
-const DOING: readonly Command[] = [info, bench, report, serveNvme, control, devices, bind, unbind];
+const DOING: readonly Command[] = [info, bench, report, serveNvme, serveVfio, control, devices, bind, unbind];
 const COMMANDS: readonly Command[] = [...DOING, ...helpCommands(DOING, overview, find)];
 
 /** What the program is, its commands, and what its exit status means. */

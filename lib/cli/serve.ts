@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT
-import { basename, dirname } from 'node:path';
 import { formatSize } from '../bench/units';
 import { isAbstractPath } from '../native';
 import { type Command, printHelp } from './command';
 import {
   SERVE_NVME,
-  SPDK_SOCKET,
   controllerArguments,
   controllerOptions,
   type ServeNvmeOptions,
@@ -18,9 +16,7 @@ import { statisticsText } from './nvme-statistics';
 import { UsageError } from './option-spec';
 import { parseCommandLine } from './options';
 import { print, shellWord } from './output';
-
-/** SPDK takes any name here but its default, which means discovery. */
-const NQN = 'nqn.2019-07.io.spdk:cnode0';
+import { nvmeInstructions } from './served-socket';
 
 /** `vfio-user serve nvme` */
 export const serveNvme: Command = {
@@ -106,27 +102,5 @@ function introduction({ socket, model }: NvmeServer): string {
     lines.push(
       "An abstract socket has no permissions: only processes of this server's user and of root are served.",
     );
-  return [...lines, instructions(socket)].join('\n');
-}
-
-function instructions(socket: string): string {
-  const bench = `  vfio-user bench ${shellWord(socket)}`;
-  if (socket.startsWith('@')) return `\nMeasure it:\n${bench}`;
-  const forSpdk = basename(socket) === SPDK_SOCKET;
-  const transport = `trtype:VFIOUSER traddr:${dirname(socket)} subnqn:${NQN}`;
-  const device = JSON.stringify({ driver: 'vfio-user-pci', socket: { type: 'unix', path: socket } });
-  return [
-    '',
-    'Measure it:',
-    bench,
-    '',
-    "With SPDK's driver:",
-    forSpdk
-      ? `  spdk_nvme_perf -r ${shellWord(transport)} -q 32 -o 4096 -w randread -t 3 -g`
-      : `  SPDK wants a directory with a socket named ${SPDK_SOCKET}: serve with --socket ${shellWord(dirname(socket))}`,
-    '',
-    'In a virtual machine (QEMU 10.1 or later):',
-    '  qemu-system-x86_64 -m 1G -object memory-backend-memfd,id=mem,size=1G,share=on \\',
-    `    -machine q35,memory-backend=mem -device ${shellWord(device)}`,
-  ].join('\n');
+  return [...lines, nvmeInstructions(socket)].join('\n');
 }

@@ -146,21 +146,23 @@ export class VfioUserDmaTarget implements DmaTarget {
    *
    * @throws CommandError EFAULT for memory that the server has not been shown; EOPNOTSUPP
    */
-  serve(connection: Connection, { command, payload }: IncomingCommand): CommandReply {
+  serve(connection: Connection, { command, payload }: IncomingCommand): CommandReply | Promise<CommandReply> {
     if (command !== Command.dmaRead && command !== Command.dmaWrite)
       throw new CommandError(Errno.EOPNOTSUPP, `a client does not serve ${commandName(command)}`);
     if (connection !== this.#connection)
       throw new CommandError(Errno.EFAULT, `${this.name} has not been shown any memory yet`);
     if (command === Command.dmaRead) {
       const { address, count } = decodeDmaReadRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
-      const data = orFault(() => this.#devices.read(BigInt(address), count));
-      return { payload: encodeDmaReadReply({ address, count }), data };
+      return orFault(
+        () => this.#devices.read(BigInt(address), count),
+        (data) => ({ payload: encodeDmaReadReply({ address, count }), data }),
+      );
     }
     const { address, count, data } = decodeDmaWriteRequest(payload, CLIENT_CAPABILITIES.maxDataXferSize);
-    orFault(() => {
-      this.#devices.write(BigInt(address), data);
-    });
-    return { payload: encodeDmaWriteReply({ address, count }) };
+    return orFault(
+      () => this.#devices.write(BigInt(address), data),
+      () => ({ payload: encodeDmaWriteReply({ address, count }) }),
+    );
   }
 
   /**
@@ -251,11 +253,19 @@ function unmapError(
   }
 }
 
-function orFault<T>(access: () => T): T {
-  try {
-    return access();
-  } catch (error) {
+/** @throws CommandError EFAULT for whatever an access throws */
+function orFault<T>(
+  access: () => T | Promise<T>,
+  reply: (result: T) => CommandReply,
+): CommandReply | Promise<CommandReply> {
+  const fault = (error: unknown): never => {
     throw new CommandError(Errno.EFAULT, error instanceof VfioUserError ? error.message : String(error));
+  };
+  try {
+    const result = access();
+    return result instanceof Promise ? result.then(reply, fault) : reply(result);
+  } catch (error) {
+    return fault(error);
   }
 }
 

@@ -4,7 +4,7 @@ import { IrqExclusion } from '../irq/exclusion';
 import { IrqIndex, type IrqDescription } from '../irq/irq-index';
 import type { VectorRange } from '../irq/targets';
 import type { EventFd } from '../native';
-import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type SetIrqsRequest } from '../protocol';
+import { Command, IrqInfoFlag, encodeSetIrqsRequest, type IrqAction, type IrqChange } from '../protocol';
 import type { Connection } from '../transport';
 import type { Asked } from './ask';
 import type { Link } from './link';
@@ -160,6 +160,19 @@ export class VfioUserIrq extends IrqIndex {
     return runs;
   }
 
+  /** @internal */
+  override async pass(change: Readonly<IrqChange>, eventFds: readonly EventFd[] = []): Promise<void> {
+    if (eventFds.length === 0) {
+      await this.#send(change);
+      return;
+    }
+    const most = this.#fdsPerMessage;
+    for (let at = 0; at < eventFds.length; at += most) {
+      const fds = eventFds.slice(at, at + most).map(({ fd }) => fd);
+      await this.#send({ ...change, start: change.start + at, count: fds.length }, fds);
+    }
+  }
+
   /** Disables the whole index at once: libvfio-user cannot disable single vectors (vfio-user, VFIO_USER_DEVICE_SET_IRQS, "count"). */
   #sendDisable(): Promise<void> {
     return this.#send({ data: 'none', action: 'trigger', start: 0, count: 0 });
@@ -177,7 +190,7 @@ export class VfioUserIrq extends IrqIndex {
 
   /** @param to whom it is told; default the server of the device */
   async #send(
-    request: Omit<SetIrqsRequest, 'index'>,
+    request: Readonly<IrqChange>,
     fds: readonly number[] = [],
     to: Asked = this.#link,
   ): Promise<void> {

@@ -26,7 +26,10 @@ export interface OpenOptions {
   readonly messageTimeout: number;
   readonly twinSocket: boolean;
   /** Serves the server's commands, which may come by a twin socket. */
-  readonly onCommand: (connection: Connection, command: IncomingCommand) => CommandReply;
+  readonly onCommand: (
+    connection: Connection,
+    command: IncomingCommand,
+  ) => CommandReply | Promise<CommandReply>;
   /** As that of `Connection`. */
   readonly onClose: (connection: Connection, error: VfioUserError | null, acting: number) => void;
 }

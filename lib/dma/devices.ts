@@ -188,18 +188,19 @@ export class DmaDevices {
   }
 
   /**
-   * Bytes that a device asks for by message.
+   * Bytes that a device asks for by message; a promise when others have to be asked for them.
    *
    * @throws VfioUserError ERR_VFIO_USER_DMA when a byte is not mapped, not readable, or without memory of this process
    */
-  read(iova: bigint, length: number): Uint8Array {
+  read(iova: bigint, length: number): Uint8Array | Promise<Uint8Array> {
     return readMemory(this.ranges, iova, length);
   }
 
   /** Stores bytes that a device sends by message; errors as {@link read}. */
-  write(iova: bigint, data: Uint8Array): void {
-    writeMemory(this.ranges, iova, data);
+  write(iova: bigint, data: Uint8Array): undefined | Promise<void> {
+    const done = writeMemory(this.ranges, iova, data);
     for (const { dirtyLog } of this.#targets) dirtyLog.mark(iova, data.length);
+    return done;
   }
 
   async #track(work: () => Promise<void>): Promise<void> {

@@ -31,6 +31,14 @@ export interface DmaMapping extends DmaRange {
   close(): Promise<void>;
 }
 
+/** Who answers a device that asks for bytes of a range by message, when that is not this process. */
+export interface DmaRelay {
+  /** Reads bytes that are within the range. */
+  read(iova: bigint, length: number): Promise<Uint8Array>;
+  /** Writes bytes that are within the range. */
+  write(iova: bigint, data: Uint8Array): Promise<void>;
+}
+
 /** A range to map. */
 export interface DmaMapOptions {
   /** Address at which the device sees the first byte: 0 to 2^64 - 1, a multiple of the page size. */
@@ -45,6 +53,8 @@ export interface DmaMapOptions {
   readonly access?: DmaAccess;
   /** False: the device does not get `fd` and reaches the memory by message. Default: as the container's `directDma`. */
   readonly direct?: boolean;
+  /** Takes the messages of devices for a range without `fd`. @internal */
+  readonly relay?: DmaRelay;
 }
 
 /** When to use 2 MiB huge pages; see `DmaContainerOptions`. */
@@ -90,6 +100,7 @@ export class MappedRange implements DmaMapping {
   readonly iova: bigint;
   readonly size: number;
   readonly access: DmaAccess;
+  readonly relay: DmaRelay | null;
   readonly #direct: boolean;
   readonly #owner: RangeOwner;
   #file: SharedFile | null = null;
@@ -104,6 +115,7 @@ export class MappedRange implements DmaMapping {
     this.iova = BigInt(options.iova);
     this.size = options.size;
     this.access = options.access ?? 'readwrite';
+    this.relay = options.relay ?? null;
     this.#direct = options.direct ?? direct;
     this.#owner = owner;
   }
@@ -246,53 +258,80 @@ function notPages(name: string, value: number | bigint, unit: number): Error {
 }
 
 /**
- * Copies what a device asks for by message.
+ * Copies what a device asks for by message; a promise when others have to be asked for it.
  *
  * @throws VfioUserError ERR_VFIO_USER_DMA when a byte is not mapped, not readable, or without memory of this process
  */
-export function readMemory(table: IovaTable<MappedRange>, iova: bigint, length: number): Uint8Array {
-  const parts = accessible(table, iova, length, 'read');
+export function readMemory(
+  table: IovaTable<MappedRange>,
+  iova: bigint,
+  length: number,
+): Uint8Array | Promise<Uint8Array> {
+  const segments = accessible(table, iova, length, 'read');
   const data = new Uint8Array(length);
+  const relayed: Promise<void>[] = [];
   let at = 0;
-  for (const part of parts) {
-    data.set(part, at);
-    at += part.length;
+  for (const { bytes, relay, address, size } of segments) {
+    const into = data.subarray(at, at + size);
+    if (bytes !== null) into.set(bytes);
+    else
+      relayed.push(
+        relay.read(address, size).then((read) => {
+          into.set(read);
+        }),
+      );
+    at += size;
   }
-  return data;
+  return relayed.length === 0 ? data : Promise.all(relayed).then(() => data);
 }
 
-/** Stores what a device sends by message; errors as {@link readMemory}. */
-export function writeMemory(table: IovaTable<MappedRange>, iova: bigint, data: Uint8Array): void {
+/** Stores what a device sends by message, as {@link readMemory}. */
+export function writeMemory(
+  table: IovaTable<MappedRange>,
+  iova: bigint,
+  data: Uint8Array,
+): undefined | Promise<void> {
+  const segments = accessible(table, iova, data.length, 'write');
+  const relayed: Promise<void>[] = [];
   let at = 0;
-  for (const part of accessible(table, iova, data.length, 'write')) {
-    part.set(data.subarray(at, at + part.length));
-    at += part.length;
+  for (const { bytes, relay, address, size } of segments) {
+    const part = data.subarray(at, at + size);
+    if (bytes !== null) bytes.set(part);
+    else relayed.push(relay.write(address, part));
+    at += size;
   }
+  return relayed.length === 0 ? undefined : Promise.all(relayed).then(() => undefined);
 }
 
-/** The bytes of this process that a message reaches, in order. */
+/** A part of what a message reaches: bytes of this process, or somebody who has them. */
+type Segment = { readonly address: bigint; readonly size: number } & (
+  { readonly bytes: Uint8Array; readonly relay: null } | { readonly bytes: null; readonly relay: DmaRelay }
+);
+
+/** What a message reaches, in order. */
 function accessible(
   table: IovaTable<MappedRange>,
   iova: bigint,
   length: number,
   access: 'read' | 'write',
-): Uint8Array[] {
+): Segment[] {
   const segments = table.lookup(iova, length);
   const asked = `the device asked to ${access} ${formatRange({ iova, size: length })}, which`;
   if (segments === undefined)
     throw new VfioUserError('ERR_VFIO_USER_DMA', `${asked} is not mapped. Mapped: ${table.dump()}`);
-  return segments.map(({ range, offset, length: part }) => {
+  return segments.map(({ range, offset, length: size }) => {
     if (range.access !== 'readwrite' && range.access !== access)
       throw new VfioUserError(
         'ERR_VFIO_USER_DMA',
         `${asked} is mapped for ${range.access} only; map it with another access`,
       );
-    const { buffer } = range;
-    if (buffer === null)
-      throw new VfioUserError(
-        'ERR_VFIO_USER_DMA',
-        `${asked} was mapped without memory of this process; map it with a descriptor`,
-      );
-    return new Uint8Array(buffer, offset, part);
+    const { buffer, relay } = range;
+    const place = { address: range.iova + BigInt(offset), size };
+    if (buffer !== null) return { ...place, bytes: new Uint8Array(buffer, offset, size), relay: null };
+    if (relay !== null) return { ...place, bytes: null, relay };
+    throw new VfioUserError(
+      'ERR_VFIO_USER_DMA',
+      `${asked} was mapped without memory of this process; map it with a descriptor`,
+    );
   });
 }

@@ -2,7 +2,7 @@
 import { VfioUserError, outOfRange } from '../errors';
 import { EventFd } from '../native';
 import { PciIrq, type DeviceIrq } from '../pci/device';
-import { IrqInfoFlag, type IrqAction } from '../protocol';
+import { IrqInfoFlag, type IrqAction, type IrqChange } from '../protocol';
 import type { IrqExclusion } from './exclusion';
 import { spinOf, type IrqOptions } from './options';
 import type { IrqTarget, VectorRange, VectorSelection } from './targets';
@@ -173,6 +173,15 @@ export abstract class IrqIndex implements DeviceIrq {
 
   /** Takes all eventfds from the device, unless it has gone. @internal */
   protected abstract unassign(): Promise<void>;
+
+  /**
+   * Hands a change through as it is, for a client of a proxy, which keeps account of its vectors itself. It must not be mixed with
+   * {@link enable}.
+   *
+   * @param eventFds one for each vector, or none to take theirs away; they stay the caller's
+   * @internal
+   */
+  abstract pass(change: Readonly<IrqChange>, eventFds?: readonly EventFd[]): Promise<void>;
 
   /** Has the device act on vectors that the index has. @internal */
   protected abstract act(action: IrqAction, vectors: VectorRange | readonly boolean[]): Promise<void>;

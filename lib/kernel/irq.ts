@@ -4,7 +4,7 @@ import type { IrqExclusion } from '../irq/exclusion';
 import { IrqIndex, type IrqDescription } from '../irq/irq-index';
 import type { VectorRange } from '../irq/targets';
 import type { EventFd, VfioDeviceFile } from '../native';
-import { IrqSetFlag, type IrqAction } from '../protocol';
+import { IrqSetFlag, type IrqAction, type IrqChange } from '../protocol';
 
 const ACTIONS: Readonly<Record<IrqAction, number>> = {
   mask: IrqSetFlag.actionMask,
@@ -60,6 +60,22 @@ export class KernelIrq extends IrqIndex {
     return promised(() => {
       const flags = IrqSetFlag.dataEventfd | ACTIONS[action];
       this.#set(flags, { start: vector, count: 1 }, [eventFd?.fd ?? NO_EVENTFD]);
+    });
+  }
+
+  /** @internal */
+  override pass(change: Readonly<IrqChange>, eventFds: readonly EventFd[] = []): Promise<void> {
+    return promised(() => {
+      const { data, action, start, count, booleans } = change;
+      if (data === 'bool') {
+        const flags = IrqSetFlag.dataNone | ACTIONS[action];
+        for (const [index, chosen] of booleans?.entries() ?? [])
+          if (chosen !== 0) this.#set(flags, { start: start + index, count: 1 }, null);
+        return;
+      }
+      const form = data === 'eventfd' ? IrqSetFlag.dataEventfd : IrqSetFlag.dataNone;
+      const fds = Array.from({ length: count }, (_, index) => eventFds[index]?.fd ?? NO_EVENTFD);
+      this.#set(form | ACTIONS[action], { start, count }, data === 'eventfd' ? fds : null);
     });
   }
 

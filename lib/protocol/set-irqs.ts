@@ -9,13 +9,8 @@ export type IrqData = 'none' | 'bool' | 'eventfd';
 /** What a DEVICE_SET_IRQS does, or what its eventfds are signalled for. */
 export type IrqAction = 'mask' | 'unmask' | 'trigger';
 
-/**
- * Payload of a DEVICE_SET_IRQS request (vfio-user, VFIO_USER_DEVICE_SET_IRQS). The reply has no payload.
- * `data: 'none'`, `start: 0`, `count: 0` disables all interrupts of the index.
- */
-export interface SetIrqsRequest {
-  /** Interrupt index, such as `PciIrq.msix`. */
-  index: number;
+/** What is to change of an interrupt index. `data: 'none'`, `start: 0`, `count: 0` disables all interrupts of the index. */
+export interface IrqChange {
   data: IrqData;
   action: IrqAction;
   /** First interrupt concerned. */
@@ -24,6 +19,12 @@ export interface SetIrqsRequest {
   count: number;
   /** One byte per interrupt, not 0 where the action is to be done; there if and only if `data` is `bool`. */
   booleans?: Uint8Array;
+}
+
+/** Payload of a DEVICE_SET_IRQS request (vfio-user, VFIO_USER_DEVICE_SET_IRQS). The reply has no payload. */
+export interface SetIrqsRequest extends IrqChange {
+  /** Interrupt index, such as `PciIrq.msix`. */
+  index: number;
 }
 
 const SIZE = 20;

@@ -26,6 +26,7 @@ const MODEL: Keys<PciDeviceModel> = {
   regions: 'optional',
   irqs: 'optional',
   migration: 'optional',
+  passthrough: 'optional',
   reset: 'optional',
   configured: 'optional',
   attach: 'optional',

@@ -1,19 +1,21 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument } from '../errors';
-import { EventFd, closeFd } from '../native';
+import type { EventFd } from '../native';
 import { PciIrq } from '../pci/device';
-import type { IrqAction, SetIrqsRequest } from '../protocol';
-import { CommandError, Errno, type FdList } from '../transport';
+import type { SetIrqsRequest } from '../protocol';
+import type { FdList } from '../transport';
 import type { FunctionState } from './function-state';
 import { IntxLine, MessageVector, type IrqVector } from './irq-vector';
 import { after, type Eventually } from './model-calls';
+import type { ServedInterrupts } from './passthrough';
+import { takeSetIrqs } from './set-irqs';
 import { inSlices } from './time-slice';
 
 /**
  * The interrupts of one client: what it has set (vfio-user, VFIO_USER_DEVICE_SET_IRQS), and which of INTx, MSI and MSI-X the
  * device's interrupts become. Owns the eventfds that the client sends.
  */
-export class ClientInterrupts {
+export class ClientInterrupts implements ServedInterrupts {
   readonly #function: FunctionState;
   readonly #maxDescriptor: number;
   readonly #line = new IntxLine();
@@ -36,7 +38,7 @@ export class ClientInterrupts {
     this.#messages = new Map(
       [...state.irqs]
         .filter(([index]) => index !== PciIrq.intx)
-        .map(([index, count]) => [index, Array.from({ length: count }, () => new MessageVector())]),
+        .map(([index, { count }]) => [index, Array.from({ length: count }, () => new MessageVector())]),
     );
     const msix = this.#messages.get(PciIrq.msix) ?? [];
     if (state.msix !== null) {
@@ -96,21 +98,10 @@ export class ClientInterrupts {
    * @throws CommandError EINVAL, or EMFILE when too many descriptors are open; nothing has changed then
    */
   setIrqs(request: Readonly<SetIrqsRequest>, fds: FdList): Eventually<void> {
-    const { index, data, action, start, count } = request;
+    const { index, start, count } = request;
     const vectors = this.#vectors(index);
-    if (fds.length > 0 && data !== 'eventfd')
-      throw new CommandError(Errno.EINVAL, `${fds.length} file descriptors, but data are not eventfds`);
-    if (start >= vectors.length || start + count > vectors.length) {
-      throw new CommandError(
-        Errno.EINVAL,
-        `vectors ${start} to ${start + count} of interrupt index ${index}, which has ${vectors.length}`,
-      );
-    }
-    if (count === 0) {
-      if (data !== 'none' || action !== 'trigger' || start !== 0)
-        throw new CommandError(Errno.EINVAL, 'no vectors, but not the form that disables an interrupt index');
-    }
-    return after(this.#apply(vectors.slice(start, start + count), request, fds), () => {
+    const eventFds = takeSetIrqs(request, fds, vectors.length, this.#maxDescriptor);
+    return after(this.#apply(vectors.slice(start, start + count), request, eventFds), () => {
       this.configured();
     });
   }
@@ -133,7 +124,7 @@ export class ClientInterrupts {
   #apply(
     chosen: readonly IrqVector[],
     { index, data, action, booleans }: Readonly<SetIrqsRequest>,
-    fds: FdList,
+    eventFds: readonly EventFd[],
   ): Eventually<void> {
     if (chosen.length === 0) {
       return inSlices(this.#vectors(index), (vector) => {
@@ -145,18 +136,10 @@ export class ClientInterrupts {
         if (booleans?.[i] !== 0) vector.act(action);
       });
     }
-    this.#assign(chosen, action, fds);
-    return undefined;
-  }
-
-  #assign(vectors: readonly IrqVector[], action: IrqAction, fds: FdList): void {
-    if (fds.length !== 0 && fds.length !== vectors.length) {
-      throw new CommandError(Errno.EINVAL, `${fds.length} eventfds for ${vectors.length} vectors`);
-    }
-    const eventFds = fds.length === 0 ? [] : adopt(fds, this.#maxDescriptor);
-    vectors.forEach((vector, i) => {
+    chosen.forEach((vector, i) => {
       vector.assign(action, eventFds[i] ?? null);
     });
+    return undefined;
   }
 
   /** The line is low while messages are enabled (PCI Local Bus 3.0, 6.8.3.3); Interrupt Status tells of it even if it is disabled. */
@@ -189,24 +172,4 @@ export class ClientInterrupts {
       this.#sendMsi(vector);
     }
   }
-}
-
-/** Takes all descriptors, or none of them when there are too many or one is no eventfd. */
-function adopt(fds: FdList, maxDescriptor: number): EventFd[] {
-  const eventFds: EventFd[] = [];
-  for (let i = 0; i < fds.length; i++) {
-    const fd = fds.take(i);
-    if (fd === undefined) continue;
-    try {
-      if (fd >= maxDescriptor)
-        throw new CommandError(Errno.EMFILE, `${fd} descriptors are open, no more are kept for clients`);
-      eventFds.push(EventFd.fromFd(fd));
-    } catch (error) {
-      closeFd(fd);
-      for (const eventFd of eventFds) eventFd.close();
-      if (error instanceof CommandError) throw error;
-      throw new CommandError(Errno.EINVAL, `descriptor ${i} of ${fds.length} is no eventfd`);
-    }
-  }
-  return eventFds;
 }

@@ -4,7 +4,7 @@ import { IovaTable, formatRange, type IovaSegment } from '../dma/table';
 import { VfioUserError } from '../errors';
 import { Mapping } from '../native';
 import { DmaMapFlag, type DmaMapRequest, type U64 } from '../protocol';
-import { CommandError, Errno, type Connection, type FdList } from '../transport';
+import { CommandError, Errno, type Connection } from '../transport';
 import type { ClientMemory, ClientRange, MappedPlace } from './device-model';
 import { ClientDirtyLog } from './dirty-log';
 import { DmaMessages } from './dma-messages';
@@ -129,21 +129,22 @@ export class ClientMemoryMap implements ClientMemory {
   /**
    * Enters the range of a DMA_MAP (vfio-user, VFIO_USER_DMA_MAP), and maps the descriptor that came with it, if any.
    *
+   * @param fd stays the caller's; null when none came
    * @throws CommandError EINVAL, EEXIST for an overlap, ENOSPC for too many ranges, ENOMEM for too many mappings, or the
    *   errno of mmap(2)
    */
-  map(request: Readonly<DmaMapRequest>, fds: FdList): ClientRange {
-    const checked = this.#check(request, fds);
+  map(request: Readonly<DmaMapRequest>, fd: number | null): ClientRange {
+    const checked = this.#check(request);
     if (this.#ranges.overlap(checked.iova, checked.size) !== undefined)
       throw new CommandError(Errno.EEXIST, `${formatRange(checked)} overlaps what is mapped`);
     if (this.#ranges.size >= this.#limits.maxDmaMaps)
       throw new CommandError(Errno.ENOSPC, `${this.#ranges.size} ranges are mapped, no more can be`);
-    if (fds.length > 0 && Mapping.count >= this.#limits.mappings)
+    if (fd !== null && Mapping.count >= this.#limits.mappings)
       throw new CommandError(
         Errno.ENOMEM,
         `${Mapping.count} mappings are in use, no more are made for clients`,
       );
-    const range = new MappedRange(checked, fds, (lost) => {
+    const range = new MappedRange(checked, fd, (lost) => {
       this.#onLost(lost);
     });
     this.#ranges.add(range);
@@ -214,12 +215,11 @@ export class ClientMemoryMap implements ClientMemory {
     }
   }
 
-  #check({ flags, offset, address, size }: Readonly<DmaMapRequest>, fds: FdList): RangeRequest {
+  #check({ flags, offset, address, size }: Readonly<DmaMapRequest>): RangeRequest {
     const iova = BigInt(address);
     const known = DmaMapFlag.read | DmaMapFlag.write;
     if ((flags & ~known) !== 0)
       throw new CommandError(Errno.EINVAL, `DMA_MAP flags are 0x${flags.toString(16)}`);
-    if (fds.length > 1) throw new CommandError(Errno.EINVAL, `DMA_MAP with ${fds.length} file descriptors`);
     const unit = BigInt(this.#limits.pageSizes) & -BigInt(this.#limits.pageSizes);
     if (iova % unit !== 0n || BigInt(size) % unit !== 0n || BigInt(offset) % unit !== 0n)
       throw new CommandError(Errno.EINVAL, `a DMA_MAP that is not made of pages of ${unit} bytes`);

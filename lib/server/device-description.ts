@@ -100,17 +100,13 @@ export class DeviceDescription {
     );
   }
 
-  /**
-   * Answers a DEVICE_GET_IRQ_INFO (vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO). Vectors can be added one by one, so NORESIZE
-   * is not set. INTx is announced as the kernel does, see `IntxLine`: MSI-X is masked in its table.
-   */
+  /** Answers a DEVICE_GET_IRQ_INFO (vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO). */
   irq(payload: Uint8Array): CommandReply {
     const { index } = decodeIrqInfoRequest(payload);
     if (index >= this.#irqCount)
       throw new CommandError(Errno.EINVAL, `interrupt index ${index} of ${this.#irqCount}`);
-    const count = this.#function.irqs.get(index) ?? 0;
-    const level = index === PciIrq.intx ? IrqInfoFlag.maskable | IrqInfoFlag.automasked : 0;
-    return { payload: encodeIrqInfoReply({ index, flags: IrqInfoFlag.eventfd | level, count }) };
+    const { flags, count } = this.#function.irqs.get(index) ?? { flags: IrqInfoFlag.eventfd, count: 0 };
+    return { payload: encodeIrqInfoReply({ index, flags, count }) };
   }
 
   #checkRegion(index: number): void {

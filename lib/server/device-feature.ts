@@ -49,7 +49,8 @@ export async function answerDeviceFeature(
   return { payload: encodeDeviceFeatureReply({ feature, get, set, probe, data }) };
 }
 
-function checkRoom(data: Uint8Array, argsz: number): void {
+/** @throws CommandError EINVAL when the client has no room for the data of a reply */
+export function checkRoom(data: Uint8Array, argsz: number): void {
   if (8 + data.byteLength > argsz)
     throw new CommandError(Errno.EINVAL, `a reply of ${8 + data.byteLength} bytes, argsz is ${argsz}`);
 }

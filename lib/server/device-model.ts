@@ -3,6 +3,7 @@ import type { ConfigEffect } from '../pci/config-space';
 import type { BarDeclaration, ConfigSpaceDeclaration } from '../pci/declaration';
 import type { SparseArea } from '../pci/device';
 import type { MigrationStateName } from '../protocol';
+import type { Passthrough } from './passthrough';
 import type { ServedIoFd } from './served-io-fds';
 
 /** What a device-specific region is (`linux/vfio.h`, `struct vfio_region_info_cap_type`). */
@@ -78,6 +79,14 @@ export interface ClientRange {
    * it is unmapped.
    */
   readonly buffer: ArrayBuffer | null;
+}
+
+/** The file that a client sent with a DMA_MAP. */
+export interface ClientFile {
+  /** The descriptor, which the server closes when the model has been told of the range. Duplicate it to keep it. */
+  readonly fd: number;
+  /** Where the first byte of the range is in the file, in bytes. */
+  readonly offset: number;
 }
 
 /** A place in the client's memory that is mapped here. */
@@ -218,6 +227,8 @@ export interface PciDeviceModel {
    * of a failed migration.
    */
   readonly migration?: MigrationModel;
+  /** What the device does itself, in place of the server, which then looks at none of `pci` and `irqs`. @internal */
+  readonly passthrough?: Passthrough;
   /**
    * Resets the device, for DEVICE_RESET and a function level reset. Its configuration space has been reset, and its interrupts are
    * low. Without this function the device offers no reset.
@@ -230,8 +241,13 @@ export interface PciDeviceModel {
   configured?(effect: ConfigEffect): void | Promise<void>;
   /** A client has negotiated. */
   attach?(client: Client): void;
-  /** A range of the client's memory has become available. */
-  mapped?(range: ClientRange): void;
+  /**
+   * A range of the client's memory has become available. The client is answered when this returns, or its promise resolves; throw
+   * a `CommandError` to refuse the range.
+   *
+   * @param file what the client sent with it; null for memory that is reached by message only
+   */
+  mapped?(range: ClientRange, file: ClientFile | null): void | Promise<void>;
   /**
    * A range is about to go. When this returns (or its promise resolves) the model must not touch the range any more:
    * only then is the memory unmapped and the client answered (vfio-user, VFIO_USER_DMA_UNMAP, "Reply").
@@ -242,8 +258,11 @@ export interface PciDeviceModel {
    * mapped memory. The server looks at it before it takes a client for idle (`idleTimeout` of `serve`).
    */
   activity?(): number;
-  /** The client is gone: its memory and eventfds are released when this returns. */
-  detach?(client: Client): void;
+  /**
+   * The client is gone: its memory and eventfds are released when this returns, or its promise settles, and then the next
+   * client is served.
+   */
+  detach?(client: Client): void | Promise<void>;
 }
 
 /** How a device model saves and loads its state. The server keeps the migration state machine. */

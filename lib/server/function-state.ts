@@ -3,9 +3,18 @@ import { declaredBars, type BarDeclaration } from '../pci/declaration';
 import { ConfigSpace, type ConfigEffect } from '../pci/config-space';
 import { PciCommand } from '../pci/config-header';
 import { PciIrq, PciRegion } from '../pci/device';
+import { IrqInfoFlag } from '../protocol';
 import type { PciDeviceModel, ServedBar, ServedRegion } from './device-model';
 import type { Eventually } from './model-calls';
 import { MsixTable } from './msix-table';
+
+/** What clients are told of an interrupt index. */
+export interface IrqDescription {
+  /** Number of vectors. */
+  readonly count: number;
+  /** `IrqInfoFlag` bits. */
+  readonly flags: number;
+}
 
 /**
  * The PCI function of a device model: configuration space, and all regions and interrupts, of which that and the MSI-X structures
@@ -19,8 +28,8 @@ export class FunctionState {
   readonly regions: Pick<ReadonlyMap<number, ServedRegion>, 'get'>;
   /** One more than the highest region index. */
   readonly regionCount: number;
-  /** Number of vectors by interrupt index. */
-  readonly irqs: ReadonlyMap<number, number>;
+  /** By interrupt index. */
+  readonly irqs: ReadonlyMap<number, IrqDescription>;
   /** Whether the function has INTx. */
   readonly hasPin: boolean;
   /** Told of what a write to configuration space changed, while a client is there. */
@@ -31,7 +40,7 @@ export class FunctionState {
   #commanded = false;
 
   /** @throws TypeError or RangeError for a declaration that contradicts itself */
-  constructor({ pci, regions, irqs }: PciDeviceModel) {
+  constructor({ pci, regions, irqs, passthrough }: PciDeviceModel) {
     const bars = servedBars(pci.bars ?? {});
     const shown = Object.fromEntries([...bars].map(([index, bar]) => [index, shownOf(bar)]));
     this.config = new ConfigSpace({ ...pci, bars: shown });
@@ -46,14 +55,16 @@ export class FunctionState {
     this.regions = { get: (index) => regions?.get(index) ?? own.get(index) };
     this.regionCount = Math.max(...own.keys(), ...(regions?.keys() ?? [])) + 1;
     this.hasPin = interruptPin !== 0;
-    this.irqs = new Map([
-      [PciIrq.intx, this.hasPin ? 1 : 0],
-      [PciIrq.msi, msi?.vectors ?? 0],
-      [PciIrq.msix, msix?.vectors ?? 0],
-      // Without it, QEMU warns that there is no error recovery.
-      [PciIrq.err, 1],
-      ...(irqs ?? []),
-    ]);
+    this.irqs =
+      passthrough?.irqs ??
+      describeIrqs([
+        [PciIrq.intx, this.hasPin ? 1 : 0],
+        [PciIrq.msi, msi?.vectors ?? 0],
+        [PciIrq.msix, msix?.vectors ?? 0],
+        // Without it, QEMU warns that there is no error recovery.
+        [PciIrq.err, 1],
+        ...(irqs ?? []),
+      ]);
   }
 
   /**
@@ -99,6 +110,21 @@ export class FunctionState {
       },
     };
   }
+}
+
+/**
+ * What clients are told of interrupts that the server itself signals. Vectors can be added one by one, so NORESIZE is not set. INTx is
+ * announced as the kernel does, see `IntxLine`: MSI-X is masked in its table.
+ */
+function describeIrqs(
+  counts: readonly (readonly [index: number, count: number])[],
+): Map<number, IrqDescription> {
+  return new Map(
+    counts.map(([index, count]) => {
+      const level = index === PciIrq.intx ? IrqInfoFlag.maskable | IrqInfoFlag.automasked : 0;
+      return [index, { count, flags: IrqInfoFlag.eventfd | level }];
+    }),
+  );
 }
 
 /** What configuration space tells of a BAR. */

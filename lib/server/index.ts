@@ -3,6 +3,7 @@
 export { CommandError, Errno } from '../transport';
 export type {
   Client,
+  ClientFile,
   ClientMemory,
   ClientRange,
   MappedPlace,

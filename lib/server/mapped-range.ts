@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 import { constants } from 'node:buffer';
 import { VfioUserError } from '../errors';
-import { Mapping, closeFd } from '../native';
+import { Mapping } from '../native';
 import { DmaMapFlag } from '../protocol';
-import { CommandError, Errno, type FdList } from '../transport';
+import { CommandError, Errno } from '../transport';
 import type { ClientRange } from './device-model';
 
 /** What is done with a range. */
@@ -33,12 +33,13 @@ export class MappedRange implements ClientRange {
    * Maps the descriptor that came with a DMA_MAP, if there is one. A range that is too long for an ArrayBuffer of this
    * Node.js is reached by messages.
    *
+   * @param fd stays the caller's; null when none came
    * @param onLost called when an access found that the client has truncated the memory; the lost part reads as zero
    * @throws CommandError with the errno of mmap(2)
    */
   constructor(
     { iova, size, flags, offset }: RangeRequest,
-    fds: FdList,
+    fd: number | null,
     onLost: (range: MappedRange) => void,
   ) {
     this.iova = iova;
@@ -46,7 +47,7 @@ export class MappedRange implements ClientRange {
     this.readable = (flags & DmaMapFlag.read) !== 0;
     this.writable = (flags & DmaMapFlag.write) !== 0;
     this.first = iova + BigInt(size) <= BigInt(Number.MAX_SAFE_INTEGER) ? Number(iova) : NaN;
-    this.#mapping = size > constants.MAX_LENGTH ? null : mapDescriptor(fds, offset, size, this.writable);
+    this.#mapping = size > constants.MAX_LENGTH ? null : mapDescriptor(fd, offset, size, this.writable);
     if (this.#mapping === null) return;
     this.#mapping.onLost = () => {
       onLost(this);
@@ -66,9 +67,8 @@ export class MappedRange implements ClientRange {
   }
 }
 
-function mapDescriptor(fds: FdList, offset: number, size: number, writable: boolean): Mapping | null {
-  const fd = fds.take(0);
-  if (fd === undefined) return null;
+function mapDescriptor(fd: number | null, offset: number, size: number, writable: boolean): Mapping | null {
+  if (fd === null) return null;
   try {
     return Mapping.map(fd, offset, size, { writable });
   } catch (error) {
@@ -77,7 +77,5 @@ function mapDescriptor(fds: FdList, offset: number, size: number, writable: bool
       errno ?? Errno.EIO,
       error instanceof VfioUserError ? error.message : String(error),
     );
-  } finally {
-    closeFd(fd);
   }
 }

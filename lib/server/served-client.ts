@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { fileSize } from '../native';
+import { closeFd, fileSize } from '../native';
 import type { ConfigEffect } from '../pci/config-space';
 import {
   Command,
@@ -10,6 +10,7 @@ import {
   decodeSetIrqsRequest,
   encodeDmaUnmapReply,
   type DirtyBitmapInfo,
+  type DmaMapRequest,
   type DmaUnmapRequest,
 } from '../protocol';
 import {
@@ -25,13 +26,14 @@ import { ClientInterrupts } from './client-interrupts';
 import { ClientMemoryMap } from './client-memory';
 import type { DeviceDescription } from './device-description';
 import { answerDeviceFeature } from './device-feature';
-import type { Client, ClientRange, PciDeviceModel, SharedFile } from './device-model';
+import type { Client, ClientFile, ClientRange, PciDeviceModel, SharedFile } from './device-model';
 import type { FunctionState } from './function-state';
 import { IoRegions } from './io-regions';
 import type { Migration } from './migration';
 import { after, type Eventually, type ModelCalls } from './model-calls';
 import type { Agreement } from './negotiation';
 import type { ProcessLimits } from './process-limits';
+import { PassedFeatures, PassedInterrupts, type ServedInterrupts } from './passthrough';
 import { RefusedMaps } from './refused-maps';
 import { RegionAccessor } from './region-access';
 import { TimeSlice } from './time-slice';
@@ -76,7 +78,9 @@ export class ServedClient implements Client {
   readonly #agreement: Agreement;
   readonly #calls: ModelCalls;
   readonly #disconnect: () => void;
-  readonly #interrupts: ClientInterrupts;
+  readonly #interrupts: ServedInterrupts;
+  /** Null for a device whose state the server looks after. */
+  readonly #passedFeatures: PassedFeatures | null;
   readonly #regions: RegionAccessor;
   readonly #ioRegions: IoRegions;
   readonly #refusedMaps: RefusedMaps;
@@ -100,7 +104,13 @@ export class ServedClient implements Client {
       report,
     );
     this.#refusedMaps = new RefusedMaps(report);
-    this.#interrupts = new ClientInterrupts(device.function, processLimits.descriptors);
+    const { passthrough } = device.model;
+    this.#interrupts =
+      passthrough === undefined
+        ? new ClientInterrupts(device.function, processLimits.descriptors)
+        : new PassedInterrupts(passthrough, calls.call, processLimits.descriptors);
+    this.#passedFeatures =
+      passthrough === undefined ? null : new PassedFeatures(passthrough, calls.call, ours.maxDataXferSize);
     this.#regions = new RegionAccessor(device.function, calls.call, ours.maxDataXferSize);
     this.#ioRegions = new IoRegions(device.function.regions, {
       turns,
@@ -165,10 +175,13 @@ export class ServedClient implements Client {
       case Command.deviceReset:
         return this.#reset();
       case Command.deviceFeature:
+        if (this.#passedFeatures !== null) return this.#passedFeatures.feature(payload);
         return answerDeviceFeature(payload, migration, this.memory.dirtyLog, this.#calls.call);
       case Command.migDataRead:
+        if (this.#passedFeatures !== null) return this.#passedFeatures.read(payload);
         return this.#migration.read(payload, this.#agreement.ours.maxDataXferSize, this.#calls.call);
       case Command.migDataWrite:
+        if (this.#passedFeatures !== null) return this.#passedFeatures.write(payload);
         return after(
           this.#migration.write(payload, this.#agreement.ours.maxDataXferSize, this.#calls.call),
           () => EMPTY,
@@ -209,23 +222,46 @@ export class ServedClient implements Client {
     return own;
   }
 
-  #map(payload: Uint8Array, fds: FdList): CommandReply {
-    const range = this.#enter(payload, fds);
+  /** The descriptor is closed when the device has seen it. */
+  #map(payload: Uint8Array, fds: FdList): Eventually<CommandReply> {
+    const fd = fds.take(0) ?? null;
+    const close = (): void => {
+      if (fd !== null) closeFd(fd);
+    };
+    let done: Eventually<void>;
     try {
-      this.#calls.tell(() => this.#device.model.mapped?.(range));
+      if (fds.length > 1) throw new CommandError(Errno.EINVAL, `DMA_MAP with ${fds.length} file descriptors`);
+      done = this.#enter(decodeDmaMapRequest(payload), fd);
     } catch (error) {
-      this.memory.remove(range);
-      throw error;
-    }
-    return EMPTY;
-  }
-
-  #enter(payload: Uint8Array, fds: FdList): ClientRange {
-    try {
-      return this.memory.map(decodeDmaMapRequest(payload), fds);
-    } catch (error) {
+      close();
       this.#refusedMaps.note(error);
       throw error;
+    }
+    if (!(done instanceof Promise)) {
+      close();
+      return EMPTY;
+    }
+    return done.finally(close).then(
+      () => EMPTY,
+      (error: unknown) => {
+        this.#refusedMaps.note(error);
+        throw error;
+      },
+    );
+  }
+
+  #enter(request: Readonly<DmaMapRequest>, fd: number | null): Eventually<void> {
+    const range = this.memory.map(request, fd);
+    const file: ClientFile | null = fd === null ? null : { fd, offset: Number(request.offset) };
+    const refused = (error: unknown): never => {
+      this.memory.remove(range);
+      throw error;
+    };
+    try {
+      const done = this.#calls.call(() => this.#device.model.mapped?.(range, file));
+      return done instanceof Promise ? done.catch(refused) : done;
+    } catch (error) {
+      return refused(error);
     }
   }
 

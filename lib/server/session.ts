@@ -210,7 +210,8 @@ export class Session {
 
   async #detach(client: ServedClient): Promise<void> {
     try {
-      this.#calls.tell(() => this.#options.device.model.detach?.(client));
+      const done = this.#calls.call(() => this.#options.device.model.detach?.(client));
+      if (done instanceof Promise) await done;
     } catch {
       // Reported by the call.
     }

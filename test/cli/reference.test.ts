@@ -15,12 +15,15 @@ import { info } from '../../lib/cli/info';
 import { EXIT_CODES, manualPage, optionTable } from '../../lib/cli/reference';
 import { report } from '../../lib/cli/report';
 import { serveNvme } from '../../lib/cli/serve';
+import { serveVfio } from '../../lib/cli/serve-vfio';
 import { Scratch, cli } from './run-cli';
 
 const ROOT = join(__dirname, '..', '..');
 const DOCS = join(ROOT, 'docs', 'cli.md');
 const MANUAL = join(ROOT, 'man', 'vfio-user.1');
-const SPECS = [info, bench, report, serveNvme, control, devices, bind, unbind].map(({ spec }) => spec);
+const SPECS = [info, bench, report, serveNvme, serveVfio, control, devices, bind, unbind].map(
+  ({ spec }) => spec,
+);
 const update = process.env['UPDATE_REFERENCE'] === '1';
 
 const scratch = new Scratch();

@@ -124,7 +124,7 @@ describe('map', () => {
       bare('20000000 03000000 0000000000000000 00f0ffffffffffff 0010000000000000'),
     ]);
     const devices = devicesOf(device.dma);
-    expect(toHex(devices.read(2n ** 64n - 2n, 2))).toBe('0000');
+    expect(toHex(await devices.read(2n ** 64n - 2n, 2))).toBe('0000');
     expect(() => devices.read(2n ** 64n - 2n, 3)).toThrow(like({ code: 'ERR_VFIO_USER_DMA' }));
     await device.dma.unmap(iova, PAGE);
     expect(server.payloads(DMA_UNMAP)).toEqual([bare('18000000 00000000 00f0ffffffffffff 0010000000000000')]);
