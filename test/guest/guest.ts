@@ -4,7 +4,7 @@ import { createServer, type Server, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Scratch } from '../cli/run-cli';
-import { Memory, QemuMachine, memoryOptions } from '../support/qemu-machine';
+import { KERNEL_WORDS, Memory, QemuMachine, memoryOptions } from '../support/qemu-machine';
 import { CpioArchive } from './cpio';
 
 /** Kernel and initramfs of all guests, which prepare.ts has named. */
@@ -119,7 +119,7 @@ export class Guest {
       ...memoryOptions(Memory.shared, MEGABYTES),
       ...['-cpu', 'max', '-smp', String(processors)],
       ...['-kernel', QEMU_KERNEL, '-initrd', initrd],
-      ...['-append', ['console=ttyS0 panic=-1 quiet loglevel=5 nokaslr', ...words].join(' ')],
+      ...['-append', [KERNEL_WORDS, 'quiet loglevel=5 nokaslr', ...words].join(' ')],
       ...['-serial', `file:${this.#console}`],
       ...['-chardev', `socket,id=line,path=${line}`, '-serial', 'chardev:line'],
       ...(kexec ? [...fileDrive('kernel', QEMU_KERNEL), ...fileDrive('initrd', initrd)] : []),
