@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { performance } from 'node:perf_hooks';
 import { createInterface } from 'node:readline';
 import type { Scratch } from '../cli/run-cli';
-import { Memory, QemuMachine, memoryOptions } from '../support/qemu-machine';
+import { KERNEL_WORDS, Memory, QemuMachine, memoryOptions } from '../support/qemu-machine';
 import { CpioArchive } from './cpio';
 import { toolsImage } from './image';
 
@@ -167,7 +167,7 @@ export class Guest {
       ...memoryOptions(Memory.shared, MEGABYTES),
       ...['-cpu', 'max', '-smp', String(processors)],
       ...['-kernel', kernel, '-initrd', initrd],
-      ...['-append', ['console=ttyS0 panic=-1 quiet loglevel=5 nokaslr', ...words].join(' ')],
+      ...['-append', [KERNEL_WORDS, 'quiet loglevel=5 nokaslr', ...words].join(' ')],
       ...['-serial', `file:${this.#console}`],
       ...['-chardev', `socket,id=line,path=${line}`, '-serial', 'chardev:line'],
       ...(reboots ? [...fileDrive('kernel', kernel), ...fileDrive('initrd', initrd)] : ['-no-reboot']),

@@ -25,6 +25,13 @@ function whyNot(name: string, path: string | undefined): string | undefined {
   return existsSync(path) ? undefined : `${name} is ${path}, which does not exist`;
 }
 
+/**
+ * What all kernels of guests are told. Linux looks at boot whether its timer ticks, for a time that it counts in loops of the
+ * processor: on a busy machine that emulates one it may not tick within it, and Linux panics. Hence no_timer_check (Linux,
+ * arch/x86/kernel/apic/io_apic.c, check_timer).
+ */
+export const KERNEL_WORDS = 'console=ttyS0 panic=-1 no_timer_check';
+
 /** Options that boot the guest, with its console on `console`, a file, and more words for its kernel. */
 export function guestOptions(console: string, ...words: string[]): string[] {
   return [
@@ -33,7 +40,7 @@ export function guestOptions(console: string, ...words: string[]): string[] {
     '-initrd',
     INITRD ?? '',
     '-append',
-    ['console=ttyS0 panic=-1', ...words].join(' '),
+    [KERNEL_WORDS, ...words].join(' '),
     '-serial',
     `file:${console}`,
   ];
