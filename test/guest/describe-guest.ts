@@ -23,7 +23,7 @@ export interface ServedDrive {
   /** As QEMU is told of it. */
   readonly device: object;
   /** Gives its server a command, as `vfio-user control` does. */
-  control(...words: string[]): Promise<void>;
+  readonly control: (...words: string[]) => Promise<void>;
 }
 
 /** A boot, and a test for each check of its script, which takes as long as the check does. */
@@ -73,7 +73,8 @@ export function describeGuest(title: string, scenario: Scenario): void {
       async () => {
         await guest.off();
         const boots = guest.boots.map((boot) => `  ${title}: up after ${boot}\n`);
-        process.stderr.write([...boots, ...skipped].join(''));
+        const notes = guest.notes.map((note) => `  ${title}: ${note}\n`);
+        process.stderr.write([...boots, ...skipped, ...notes].join(''));
         server.kill('SIGTERM');
         expect(await server.ended).toMatchObject({ status: 0, stderr: '' });
       },

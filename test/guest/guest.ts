@@ -68,6 +68,8 @@ const SILENCE_SECONDS = 180;
 export class Guest {
   /** What init has said at each boot: uptime and version. */
   readonly boots: string[] = [];
+  /** What its script wants to be printed. */
+  readonly notes: string[] = [];
   readonly #scratch: Scratch;
   readonly #options: GuestOptions;
   readonly #console: string;
@@ -167,7 +169,8 @@ export class Guest {
       ...memoryOptions(Memory.shared, MEGABYTES),
       ...['-cpu', 'max', '-smp', String(processors)],
       ...['-kernel', kernel, '-initrd', initrd],
-      ...['-append', [KERNEL_WORDS, 'quiet loglevel=5 nokaslr', ...words].join(' ')],
+      // Linux checks for so many milliseconds whether its timer ticks, and gives up when the host is too busy for that.
+      ...['-append', [KERNEL_WORDS, 'quiet loglevel=5 nokaslr no_timer_check', ...words].join(' ')],
       ...['-serial', `file:${this.#console}`],
       ...['-chardev', `socket,id=line,path=${line}`, '-serial', 'chardev:line'],
       ...(reboots ? [...fileDrive('kernel', kernel), ...fileDrive('initrd', initrd)] : ['-no-reboot']),
@@ -180,6 +183,7 @@ export class Guest {
     const [, kind = '', rest = ''] = /^(\S+) ?(.*)$/.exec(text) ?? [];
     const [name = '', why = ''] = rest.split(/: (.*)/);
     if (kind === 'up') this.boots.push(rest);
+    else if (kind === 'note') this.notes.push(rest);
     else if (kind === 'begin') this.#current = `the check '${rest}'`;
     else if (kind === 'said') this.#said.push(rest);
     else if (kind === 'ok') this.#end(rest, 'ok', '');

@@ -62,6 +62,8 @@ function describeVfio(title: string, script: string, { iommu, kernel, irq = 'msi
     ...(kernel !== undefined && { kernel }),
     machine: [
       ...(iommu === intel ? ['-machine', 'kernel-irqchip=split'] : []),
+      // Slots of PCI Express: with those of ACPI, QEMU tells of no link in a port, and Linux takes a reset of its bus for failed.
+      ...['-global', 'ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off'],
       ...(iommu === null ? [] : devices(iommu)),
       ...drives(),
     ],

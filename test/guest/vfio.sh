@@ -12,10 +12,11 @@ mkfifo /run/ask /run/answers
 node $PROGRAM </run/ask >/run/answers 2>&1 &
 exec 4>/run/ask 5</run/answers
 device() {
+  set +x
   echo "$*" >&4
   while read -r answer <&5; do
     echo "$answer"
-    case $answer in 'so it is') return 0 ;; 'not so') return 1 ;; esac
+    case $answer in 'so it is') set -x; return 0 ;; 'not so') return 1 ;; esac
   done
   echo 'the process has ended'
   return 1

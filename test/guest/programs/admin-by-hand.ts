@@ -55,17 +55,22 @@ export class AdminByHand {
   submit(): void {
     const entry = this.#words.subarray((this.#index % ENTRIES) * SUBMISSION).fill(0, 0, SUBMISSION);
     entry[0] = IDENTIFY;
-    entry[6] = this.#memory.iova + 2 * PAGE;
+    const data = this.#memory.iova + 2 * PAGE;
+    entry[6] = data;
+    entry[7] = Math.floor(data / 2 ** 32);
     entry[10] = 1;
     this.bar.write32Sync(Reg.sqTail, (this.#index + 1) % ENTRIES);
   }
 
-  /** Takes the completion of what was submitted, which is there. */
+  /** Whether what was submitted is completed: the phase is 1 in the first round of the queue. */
+  get isDone(): boolean {
+    return ((this.#status >>> 16) & 1) === (Math.floor(this.#index / ENTRIES) + 1) % 2;
+  }
+
+  /** Takes the completion of what was submitted. */
   take(): void {
-    const status = this.#words[PAGE / 4 + (this.#index % ENTRIES) * COMPLETION + 3] ?? 0;
-    // The phase is 1 in the first round, and the status is 0.
-    const phase = Math.floor(this.#index / ENTRIES) % 2 === 0 ? 1 : 0;
-    ok(status >>> 16 === phase, `Identify ended with 0x${status.toString(16)}`);
+    ok(this.isDone, 'Identify is not completed');
+    ok(this.#status >>> 17 === 0, `Identify ended with 0x${this.#status.toString(16)}`);
     this.#index++;
     this.bar.write32Sync(Reg.cqHead, this.#index % ENTRIES);
   }
@@ -73,6 +78,10 @@ export class AdminByHand {
   /** Waits until the controller is ready, or is not. */
   ready(): Promise<void> {
     return this.#ready(1);
+  }
+
+  get #status(): number {
+    return this.#words[PAGE / 4 + (this.#index % ENTRIES) * COMPLETION + 3] ?? 0;
   }
 
   async #ready(wanted: number): Promise<void> {

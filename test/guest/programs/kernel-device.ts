@@ -47,8 +47,9 @@ async function interrupts(device: KernelDevice): Promise<void> {
     await admin.ready();
     for (let command = 0; command < 2; command++) {
       admin.submit();
-      const { done } = await signals.next();
-      ok(done !== true);
+      // A line that others share, or that falls a moment later, may signal once more than there are causes.
+      do ok((await signals.next()).done !== true);
+      while (!admin.isDone);
       admin.take();
     }
     await irq.disable();
@@ -242,7 +243,7 @@ const PARTS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
     const signals = irq.vector(0).signals();
     await irq.trigger({ start: 0, count: 1 });
     equal((await signals.next()).done, false);
-    await rejects(device.dma.allocate(4096), { message: /without an IOMMU/ });
+    await rejects(device.dma.allocate(4096), { message: /Without an IOMMU/ });
   },
 };
 
@@ -259,6 +260,7 @@ async function part(line: string): Promise<boolean> {
     return true;
   } catch (error) {
     console.log(error);
+    console.log(String(error));
     console.log('not so');
     return false;
   }

@@ -6,12 +6,12 @@ in_c() {
   give $PLAIN
   /host/vfio-identify $(group $PLAIN) $PLAIN figures | tee /run/c
   grep -c '^figure' /run/c | grep -x 4
-  sed -n 's/^figure /C: /p' /run/c >&3
+  sed -n 's/^figure /note C: /p' /run/c >&3
 }
 in_node() {
   device figures $PLAIN group >/run/node
   grep -c '^figure' /run/node | grep -x 6
-  sed -n 's/^figure /TypeScript: /p' /run/node >&3
+  sed -n 's/^figure /note TypeScript: /p' /run/node >&3
 }
 
 check 'a program in C' in_c
