@@ -36,6 +36,7 @@ asked_back() {
     give $PLAIN
   done
 }
+is_back() { [ -n "$(of PLAIN)" ]; }
 unplugged() {
   for way in $(ways); do
     begin_reading $way
@@ -43,7 +44,7 @@ unplugged() {
     has_ended
     within 10 test ! -e /sys/bus/pci/devices/$PLAIN
     host plug
-    within 30 test -n "$(of PLAIN)"
+    within 30 is_back
     give $PLAIN
   done
 }
