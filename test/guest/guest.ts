@@ -169,8 +169,7 @@ export class Guest {
       ...memoryOptions(Memory.shared, MEGABYTES),
       ...['-cpu', 'max', '-smp', String(processors)],
       ...['-kernel', kernel, '-initrd', initrd],
-      // Linux checks for so many milliseconds whether its timer ticks, and gives up when the host is too busy for that.
-      ...['-append', [KERNEL_WORDS, 'quiet loglevel=5 nokaslr no_timer_check', ...words].join(' ')],
+      ...['-append', [KERNEL_WORDS, 'quiet loglevel=5 nokaslr', ...words].join(' ')],
       ...['-serial', `file:${this.#console}`],
       ...['-chardev', `socket,id=line,path=${line}`, '-serial', 'chardev:line'],
       ...(reboots ? [...fileDrive('kernel', kernel), ...fileDrive('initrd', initrd)] : ['-no-reboot']),
