@@ -7,6 +7,8 @@ import { DmaAccessBit } from '../native';
 import type { IommuSpace } from './iommu-space';
 import { MORE_MEMORY, lockableBytes } from './memory-limit';
 
+const ENOMEM = 12;
+
 /** A space of the kernel's IOMMU as a target of a DMA container: all devices in it have the same mappings. */
 export class KernelDmaTarget implements DmaTarget {
   readonly dirtyLog: DmaTargetLog;
@@ -98,7 +100,7 @@ export class KernelDmaTarget implements DmaTarget {
     if (needed > this.#lockable) throw this.#tooMuch(range);
   }
 
-  #tooMuch(range: TargetRange, details: VfioUserErrorDetails = {}): VfioUserError {
+  #tooMuch(range: TargetRange, details: VfioUserErrorDetails = { errno: ENOMEM }): VfioUserError {
     return new VfioUserError(
       'ERR_VFIO_USER_SYSTEM',
       `${formatRange(range)} cannot be mapped for ${this.name}: its pages are locked, and this process may lock ${this.#lockable} bytes ` +
@@ -111,7 +113,8 @@ export class KernelDmaTarget implements DmaTarget {
     const { errno, syscall } = error;
     const details = { errno, syscall, cause: error };
     // An iommufd counts what all processes of the user lock, and a container what the process locks besides.
-    if (error.errnoName === 'ENOMEM' && this.#lockable !== Infinity) return this.#tooMuch(range, details);
+    if (errno === ENOMEM) this.#lockable = lockableBytes(this.#proc);
+    if (errno === ENOMEM && this.#lockable !== Infinity) return this.#tooMuch(range, details);
     if (error.errnoName === 'ENOSPC')
       return new VfioUserError(
         'ERR_VFIO_USER_DMA',

@@ -151,4 +151,19 @@ describe('memory that may not be locked', () => {
       expect(asked.filter((line) => line.startsWith('MAP '))).toHaveLength(1);
     },
   );
+
+  testWithKernel.each([
+    [limits(1 << 20), /may lock 1048576 bytes \(RLIMIT_MEMLOCK\), of which 4096 are needed here\. Raise it/],
+    ['', /^VFIO_IOMMU_MAP_DMA of .*ENOMEM/],
+  ])('is told when others have locked it already', (text, message) => {
+    using kernel = new FakeKernel();
+    kernel.system.write('proc/self/limits', text).write('proc/self/status', 'CapEff:\t0000000000000000\n');
+    const { said } = kernel.run(
+      `const device = await open({ through: 'group' });
+       await failure(device.dma.allocate(4096));
+       await device.close();`,
+      { fail: 'MAP_DMA=12' },
+    );
+    expect(said).toEqual([{ code: 'ERR_VFIO_USER_SYSTEM', message: expect.stringMatching(message) }]);
+  });
 });
