@@ -49,54 +49,17 @@ import {
   type SmartLog,
   type WordCodec,
 } from '../spec';
+import type {
+  CreateNamespaceOptions,
+  FormatOptions,
+  GetFeatureOptions,
+  IdentifyOptions,
+  LogPageOptions,
+  SetFeatureOptions,
+} from './admin-options';
 import type { AdminCommand, AdminCompletion, AdminQueue, AdminWait } from './admin-queue';
 import { NVME_PAGE } from './dma-arena';
-
-/** What {@link NvmeAdmin.identify} asks about. */
-export interface IdentifyOptions extends AdminWait {
-  /** NSID: a namespace, or the one after which a list begins. Default 0. */
-  readonly nsid?: number;
-  /** CNTID: a controller, 0 to 65535. Default 0. */
-  readonly controllerId?: number;
-  /** CSI: a value of `CommandSetId`. Default 0, the NVM command set. */
-  readonly csi?: number;
-  /** CNS Specific Identifier, 0 to 65535. Default 0. */
-  readonly cnsSpecific?: number;
-}
-
-/** What {@link NvmeAdmin.getLogPage} asks about. */
-export interface LogPageOptions extends AdminWait {
-  /** NSID. Default 0, the controller. */
-  readonly nsid?: number;
-  /** First byte of the page to read, a multiple of 4. Default 0. */
-  readonly offset?: number;
-  /** LSP: log specific parameter, 0 to 127. Default 0. */
-  readonly specific?: number;
-  /** LSI: log specific identifier, such as an endurance group, 0 to 65535. Default 0. */
-  readonly specificId?: number;
-  /** CSI: a value of `CommandSetId`. Default 0, the NVM command set. */
-  readonly csi?: number;
-  /** RAE: does not clear the asynchronous event that announced the page. Default false. */
-  readonly retainEvent?: boolean;
-}
-
-/** Which value of a feature {@link NvmeAdmin.getFeature} reads. */
-export interface GetFeatureOptions<Argument = number> extends AdminWait {
-  /** SEL: the value in use (default), the one after a reset, or the one that is saved. */
-  readonly select?: 'current' | 'default' | 'saved';
-  /** NSID, for features of which each namespace has a value. Default 0. */
-  readonly nsid?: number;
-  /** CDW11: the sensor, the vector or the like, for features that have several values. */
-  readonly argument?: Argument;
-}
-
-/** How {@link NvmeAdmin.setFeature} sets a feature. */
-export interface SetFeatureOptions extends AdminWait {
-  /** SV: the value survives resets and power cycles. Default false. */
-  readonly save?: boolean;
-  /** NSID, for features of which each namespace has a value. Default 0. */
-  readonly nsid?: number;
-}
+import { attachmentCommand, createCommand, deleteCommand, formatCommand } from './namespace-commands';
 
 /** Bytes of a log page that are asked for at once: what every controller transfers, whatever its MDTS. */
 const LOG_CHUNK = NVME_PAGE;
@@ -333,6 +296,52 @@ export class NvmeAdmin {
     const cdw10 = setFeaturesCdw10.encode({ feature: id, save });
     const cdw11 = word.encode(value);
     return this.#queue.run({ opcode: AdminOpcode.setFeatures, nsid, cdw10, cdw11 }, options);
+  }
+
+  /**
+   * Formats namespaces: all their data is gone, and their blocks may have another size (Format NVM; NVMe base 2.0, 5.14). Controllers have
+   * it or not (`oacs` of Identify Controller, bit 1). `NvmeController.rescan` learns of the new size.
+   *
+   * @param nsid the namespace; FFFFFFFFh for all, where `fna` of Identify Controller says so
+   */
+  async format(nsid: number, options: FormatOptions = {}): Promise<void> {
+    await this.#queue.run(formatCommand(nsid, options), options);
+  }
+
+  /**
+   * Makes a namespace, which has to be attached before it can be used (Namespace Management; NVMe base 2.0, 5.23). Controllers have
+   * it or not (`oacs` of Identify Controller, bit 3); `unvmcap` tells the bytes that are left.
+   *
+   * @returns its id
+   */
+  async createNamespace(options: CreateNamespaceOptions): Promise<number> {
+    return (await this.command(createCommand(options))).result;
+  }
+
+  /**
+   * Deletes a namespace with all its data (Namespace Management; NVMe base 2.0, 5.23).
+   *
+   * @param nsid the namespace; FFFFFFFFh for all
+   */
+  async deleteNamespace(nsid: number, wait: AdminWait = {}): Promise<void> {
+    await this.#queue.run(deleteCommand(nsid), wait);
+  }
+
+  /**
+   * Attaches a namespace to controllers, which see it from then on (Namespace Attachment; NVMe base 2.0, 5.22). `NvmeController.rescan`
+   * makes it one of the `namespaces`.
+   *
+   * @param controllers their ids (`cntlid`) in rising order. Default: this one, which takes another command
+   */
+  async attachNamespace(nsid: number, controllers?: readonly number[], wait: AdminWait = {}): Promise<void> {
+    const ids = controllers ?? [(await this.identifyController()).cntlid];
+    await this.command({ ...attachmentCommand('attach', nsid, ids), ...wait });
+  }
+
+  /** Detaches a namespace from controllers, as {@link attachNamespace} attaches it. Its data stays. */
+  async detachNamespace(nsid: number, controllers?: readonly number[], wait: AdminWait = {}): Promise<void> {
+    const ids = controllers ?? [(await this.identifyController()).cntlid];
+    await this.command({ ...attachmentCommand('detach', nsid, ids), ...wait });
   }
 
   /**

@@ -160,8 +160,19 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
     return formatVersion(this.#version);
   }
 
-  /** The active namespaces when the controller was attached, by rising id; the first 1024. */
+  /** The active namespaces when the controller was attached, or looked at by {@link rescan}, by rising id; the first 1024. */
   get namespaces(): readonly NvmeNamespace[] {
+    return this.#namespaces;
+  }
+
+  /**
+   * Looks for namespaces that came, went or have changed, also their format. Objects of before stay as they were.
+   *
+   * @returns the active namespaces
+   */
+  async rescan(): Promise<readonly NvmeNamespace[]> {
+    this.#drive = await this.#identifyDrive();
+    this.#namespaces = this.#namespacesOf(this.#drive);
     return this.#namespaces;
   }
 
@@ -347,11 +358,15 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
 
   async #identifyAll(): Promise<void> {
     this.#drive = await this.#identifyDrive();
-    const { controller, namespaces } = this.#drive;
+    const { controller } = this.#drive;
     // Identify tells the version since 1.2, and costs no message.
     this.#version = controller.ver || (await this.#parts.bar.read32(Register.vs));
     this.#ioQueues.cache.volatile = (controller.vwc & 1) !== 0;
-    for (const [id, identify] of namespaces) this.#namespaces.push(new NvmeNamespace(this, id, identify));
+    this.#namespaces = this.#namespacesOf(this.#drive);
+  }
+
+  #namespacesOf({ namespaces }: DriveIdentity): NvmeNamespace[] {
+    return Array.from(namespaces, ([id, identify]) => new NvmeNamespace(this, id, identify));
   }
 
   async #identifyDrive(): Promise<DriveIdentity> {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT
-export {
-  NvmeAdmin,
-  type GetFeatureOptions,
-  type IdentifyOptions,
-  type LogPageOptions,
-  type SetFeatureOptions,
-} from './admin';
+export { NvmeAdmin } from './admin';
+export type {
+  CreateNamespaceOptions,
+  FormatOptions,
+  GetFeatureOptions,
+  IdentifyOptions,
+  LogPageOptions,
+  SetFeatureOptions,
+} from './admin-options';
 export type { AdminCommand, AdminCompletion, AdminWait } from './admin-queue';
 export { type NvmeAttachOptions } from './bring-up';
 export { NvmeController, type ControllerRestart, type NvmeControllerEvents } from './controller';
@@ -14,6 +16,7 @@ export { IoQueue, type QueueLoss } from './io-queue';
 export {
   NvmeNamespace,
   type BlockRange,
+  type CopyTarget,
   type DataBuffer,
   type WriteRange,
   type UnbufferedRange,

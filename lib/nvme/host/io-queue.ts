@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-import { VfioUserError } from '../../errors';
-import { encodeDatasetRanges, type DatasetRange } from '../spec/command-words';
-import { highWord, joinWords } from '../spec/bits';
+import { VfioUserError, outOfRange } from '../../errors';
+import { highWord } from '../spec/bits';
 import { NvmOpcode, nvmOpcodeName } from '../spec/opcodes';
 import { prpListLength, storePrp } from '../spec/prp';
 import { storeSglDataBlock } from '../spec/sgl';
 import { Psdt, SqeWord } from '../spec/submission-entry';
+import { UNSENT, detailOf, fusedPair, rejectPair, type IoCommand } from './io-command';
 import type { CreatedQueuePair } from './queue-pairs';
 import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
 import { NvmeStatusError, isOver } from './nvme-error';
@@ -37,28 +37,11 @@ export interface QueueLoss {
   readonly resubmitted: number;
 }
 
-interface Waiting {
-  readonly opcode: number;
-  readonly nsid: number;
-  readonly lba: number;
-  readonly cdw12: number;
-  readonly address: number;
-  readonly length: number;
-  /** When it was sent, by the seconds of the watchdog. */
-  since: number;
-  /** Of a Flush: the acknowledged writes that it covers. */
-  covered: number;
-  resolve(): void;
-  reject(error: Error): void;
-}
-
 /** An I/O that is not completed for so long is given up. Longer than the 30 s of a slow disk's own retries. */
 const IO_TIMEOUT_SECONDS = 60;
 const WATCH_MILLISECONDS = 1000;
 /** How long completions are polled in one turn of the event loop. */
 const TURN_MILLISECONDS = 0.1;
-/** AD, bit 2 of CDW11 of Dataset Management. */
-const DEALLOCATE = 4;
 /** PSDT of a command whose data pointer is an SGL descriptor. */
 const SGL = Psdt.sglContiguousMetadata << 14;
 
@@ -85,11 +68,11 @@ export class IoQueue {
   readonly #lists: DmaChunk;
   readonly #listBytes: number;
   readonly #listWords: Uint32Array;
-  readonly #waiting: (Waiting | undefined)[];
+  readonly #waiting: (IoCommand | undefined)[];
   /** Empty while there is no connection, so that commands wait. */
   #freeCids: number[];
   /** Commands that wait for a free command id. */
-  readonly #turns: Waiting[] = [];
+  readonly #turns: IoCommand[] = [];
   /** Seconds that the watchdog has counted. */
   #seconds = 0;
   #turnEnd = 0;
@@ -121,7 +104,7 @@ export class IoQueue {
     this.#listBytes = 2 ** Math.ceil(Math.log2((maxTransfer / NVME_PAGE + 1) * 8));
     this.#lists = arena.allocate(this.depth * this.#listBytes);
     this.#listWords = arena.words(this.#lists);
-    this.#waiting = new Array<Waiting | undefined>(this.depth);
+    this.#waiting = new Array<IoCommand | undefined>(this.depth);
     this.#freeCids = this.#allCids();
   }
 
@@ -157,24 +140,62 @@ export class IoQueue {
   ): Promise<void> {
     // Not an async function: that would make two more promises for each command.
     return new Promise<void>((resolve, reject) => {
-      const command = { opcode, nsid, lba, cdw12, address, length, since: 0, covered: 0, resolve, reject };
-      if (this.#failure !== null) reject(this.#failure);
-      else if (this.#freeCids.length === 0) this.#turns.push(command);
-      else this.#send(command);
+      this.#begin({ ...UNSENT, opcode, nsid, lba, cdw12, address, length, resolve, reject });
     });
   }
 
   /**
-   * Tells that the data of some blocks is not needed any more (Dataset Management with AD; NVM command set 1.0, 3.2.3).
+   * Runs Compare and Write as one operation: two fused commands for the same blocks, in entries one behind the other, of which the
+   * controller is told at once (NVMe base 2.0, 3.4.2). A pair that was in flight when the connection was lost fails.
+   *
+   * @param expected device address of what is compared
+   * @param replacement device address of what is written
    * @internal
    */
-  async deallocate(nsid: number, ranges: readonly DatasetRange[]): Promise<void> {
-    const data = encodeDatasetRanges(ranges);
+  async compareAndWrite(
+    nsid: number,
+    lba: number,
+    cdw12: number,
+    expected: number,
+    replacement: number,
+    length: number,
+  ): Promise<void> {
+    if (this.depth < 2)
+      throw outOfRange('a queue of depth 1 has no room for the two commands of Compare and Write');
+    await fusedPair({ nsid, lba, cdw12, length }, expected, replacement, (first) => {
+      this.#begin(first);
+    });
+  }
+
+  /** Sends a command, or has it wait for its turn. */
+  #begin(command: IoCommand): void {
+    if (this.#failure !== null) rejectPair(command, this.#failure);
+    // Two that are fused need two entries: nobody may overtake them for ever.
+    else if (this.#turns.length > 0 || !this.#hasRoomFor(command)) this.#turns.push(command);
+    else this.#send(command);
+  }
+
+  #hasRoomFor({ second }: IoCommand): boolean {
+    return this.#freeCids.length >= (second === undefined ? 1 : 2);
+  }
+
+  /**
+   * Runs a command whose data the driver keeps, such as a list of ranges.
+   *
+   * @param words CDW10 and CDW11 as one number
+   * @internal
+   */
+  async submitData(
+    opcode: number,
+    nsid: number,
+    words: number,
+    cdw12: number,
+    data: Uint8Array,
+  ): Promise<void> {
     const memory = this.#arena.allocate(data.length);
     this.#arena.bytes(memory).set(data);
     try {
-      const words = joinWords(ranges.length - 1, DEALLOCATE);
-      await this.submit(NvmOpcode.datasetManagement, nsid, words, 0, memory.iova, data.length);
+      await this.submit(opcode, nsid, words, cdw12, memory.iova, data.length);
     } catch (error) {
       // Not given back otherwise: the controller may still read it.
       if (isOver(error)) this.#arena.release(memory);
@@ -189,9 +210,8 @@ export class IoQueue {
 
   /** Sends commands that wait, as long as there are command ids. */
   #sendNext(): void {
-    while (this.#freeCids.length > 0) {
-      const next = this.#turns.shift();
-      if (next === undefined) return;
+    for (let next; (next = this.#turns[0]) !== undefined && this.#hasRoomFor(next);) {
+      this.#turns.shift();
       this.#send(next);
     }
   }
@@ -204,7 +224,7 @@ export class IoQueue {
     if (!this.#suspended) this.fail(error);
   }
 
-  #send(command: Waiting): void {
+  #send(command: IoCommand): void {
     const loss = command.opcode === NvmOpcode.flush ? this.#cache.takeLoss() : null;
     if (loss !== null) {
       command.reject(loss);
@@ -215,6 +235,7 @@ export class IoQueue {
     command.covered = this.#cache.covered;
     this.#waiting[cid] = command;
     this.#fill(cid, command);
+    if (command.second !== undefined) this.#send(command.second);
     if (this.#watchdog === undefined) this.#startWatching();
     if (this.#ringScheduled) return;
     this.#ringScheduled = true;
@@ -245,12 +266,12 @@ export class IoQueue {
     void this.#pair.delete();
     clearInterval(this.#watchdog);
     this.#watchdog = undefined;
-    const again: Waiting[] = [];
+    const again: IoCommand[] = [];
     let failed = 0;
     this.#waiting.forEach((waiting, cid) => {
       this.#waiting[cid] = undefined;
       if (waiting === undefined) return;
-      if (this.#repeated.has(waiting.opcode)) again.push(waiting);
+      if (waiting.fuse === 0 && this.#repeated.has(waiting.opcode)) again.push(waiting);
       else {
         failed++;
         waiting.reject(lost);
@@ -288,7 +309,7 @@ export class IoQueue {
       this.#waiting[cid] = undefined;
       waiting?.reject(error);
     });
-    for (let next; (next = this.#turns.shift()) !== undefined;) next.reject(error);
+    for (let next; (next = this.#turns.shift()) !== undefined;) rejectPair(next, error);
   }
 
   /** Deletes the queue in the controller. Commands in flight fail with ERR_VFIO_USER_CLOSED. Idempotent. */
@@ -315,14 +336,15 @@ export class IoQueue {
     this.#onClose(this);
   }
 
-  #fill(cid: number, { opcode, nsid, lba, cdw12, address, length }: Waiting): void {
+  #fill(cid: number, { opcode, nsid, lba, cdw12, address, length, fuse }: IoCommand): void {
     const words = this.#queue.submissions;
     const at = this.#queue.claim();
     words.fill(0, at, at + 16);
-    words[at + SqeWord.cdw0] = ((cid << 16) | opcode) >>> 0;
+    const cdw0 = ((cid << 16) | (fuse << 8) | opcode) >>> 0;
+    words[at + SqeWord.cdw0] = cdw0;
     words[at + SqeWord.nsid] = nsid;
     if (this.#sgl && prpListLength(address, length, NVME_PAGE) > 0) {
-      words[at + SqeWord.cdw0] = ((cid << 16) | SGL | opcode) >>> 0;
+      words[at + SqeWord.cdw0] = (cdw0 | SGL) >>> 0;
       storeSglDataBlock(words, at + SqeWord.prp1Low, address, length);
     } else if (length > 0) {
       const slot = cid * this.#listBytes;
@@ -400,18 +422,5 @@ export class IoQueue {
       );
     }, WATCH_MILLISECONDS);
     if (this.#pair.vector === undefined) this.#watchdog.unref();
-  }
-}
-
-/** What a command was about, for its error. */
-function detailOf({ opcode, nsid, lba, cdw12 }: Waiting): string {
-  switch (opcode) {
-    case NvmOpcode.read:
-    case NvmOpcode.write:
-    case NvmOpcode.compare:
-    case NvmOpcode.writeZeroes:
-      return `LBA ${lba}, ${(cdw12 & 0xffff) + 1} blocks`;
-    default:
-      return `namespace ${nsid}`;
   }
 }

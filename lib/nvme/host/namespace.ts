@@ -2,7 +2,13 @@
 import { VfioUserError, outOfRange } from '../../errors';
 import {
   NvmOpcode,
+  copyCdw12,
   currentLbaFormat,
+  datasetCdw10,
+  datasetCdw11,
+  encodeCopyRanges,
+  encodeDatasetRanges,
+  joinWords,
   type DatasetRange,
   type IdentifyNamespace,
   type LbaFormat,
@@ -43,6 +49,9 @@ export interface ZeroRange extends Omit<WriteRange, 'offset'> {
   /** DEAC: the controller may deallocate the blocks, as long as they read as zeros. Default false. */
   readonly deallocate?: boolean;
 }
+
+/** Where {@link NvmeNamespace.copy} writes. */
+export interface CopyTarget extends Omit<WriteRange, 'offset' | 'blocks'> {}
 
 /** Limits of a command that has no data buffer (Identify Controller of the NVM command set). */
 export interface CommandLimits {
@@ -174,7 +183,74 @@ export class NvmeNamespace {
     for (const range of ranges) this.#checkRange(range);
     const limits = await this.#controller.commandLimits();
     const target = queue ?? (await this.#controller.defaultQueue());
-    for (const command of splitRanges(ranges, limits)) await target.deallocate(this.id, command);
+    for (const command of splitRanges(ranges, limits)) {
+      const cdw10 = datasetCdw10.encode({ ranges: command.length });
+      const words = joinWords(cdw10, datasetCdw11.encode({ deallocate: true }));
+      await target.submitData(NvmOpcode.datasetManagement, this.id, words, 0, encodeDatasetRanges(command));
+    }
+  }
+
+  /**
+   * Copies blocks within the namespace, without their data coming here (NVM command set 1.0, 3.2.2): the ranges one behind the other to
+   * `lba`. What the controller does not copy at once (`mssrl`, `mcl` and `msrc` of {@link identify}) is more commands, one after
+   * the other; within one of them source and destination may overlap.
+   *
+   * @param ranges what is copied, in order
+   * @param to the first block that is written
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when the controller has no Copy (`oncs` of Identify Controller, bit 8)
+   */
+  async copy(ranges: readonly DatasetRange[], to: CopyTarget): Promise<void> {
+    for (const range of ranges) this.#checkRange(range);
+    const total = ranges.reduce((sum, { blocks }) => sum + blocks, 0);
+    if (total === 0) return;
+    this.#checkRange({ lba: to.lba, blocks: total });
+    const { mssrl, mcl, msrc } = this.identify;
+    if (mssrl === 0 || mcl === 0) {
+      throw new VfioUserError(
+        'ERR_VFIO_USER_UNSUPPORTED',
+        `the controller of namespace ${this.id} has no Copy: read the blocks and write them`,
+      );
+    }
+    const queue = to.queue ?? (await this.#controller.defaultQueue());
+    const limits = { ...NO_LIMITS, ranges: msrc + 1, rangeBlocks: Math.min(mssrl, MOST_BLOCKS), blocks: mcl };
+    let { lba } = to;
+    for (const command of splitRanges(ranges, limits)) {
+      const cdw12 = copyCdw12.encode({
+        ranges: command.length,
+        format: 0,
+        forceUnitAccess: to.forceUnitAccess === true,
+      });
+      await queue.submitData(NvmOpcode.copy, this.id, lba, cdw12, encodeCopyRanges(command));
+      for (const { blocks } of command) lba += blocks;
+    }
+  }
+
+  /**
+   * Writes blocks if they are as expected, with nothing between the two: a Compare and a Write that are fused (NVMe base 2.0, 3.4.2). Rejects
+   * with an `NvmeStatusError` of type 2 and code 85h, and has written nothing, when they differ. It is one command each, and so no longer than a
+   * transfer; controllers promise it for `acwu` + 1 blocks. They have it or not (`fuses` of Identify Controller, bit 0).
+   *
+   * @param expected what the blocks are compared with
+   * @param replacement what they become
+   * @param range the blocks; `offset` is that in both buffers
+   */
+  async compareAndWrite(expected: DataBuffer, replacement: DataBuffer, range: WriteRange): Promise<void> {
+    const { lba, blocks, offset = 0 } = range;
+    const length = blocks * this.blockSize;
+    const mistake =
+      this.#rangeMistake(lba, blocks) ??
+      this.#bufferMistake(expected, blocks, offset) ??
+      this.#bufferMistake(replacement, blocks, offset);
+    if (mistake !== undefined) throw mistake;
+    if (length > this.#controller.maxTransferSize || blocks > MOST_BLOCKS) {
+      throw outOfRange(
+        `${blocks} blocks are more than the controller transfers at once, ${this.#controller.maxTransferSize} bytes: Compare and Write cannot be split`,
+      );
+    }
+    const queue = range.queue ?? (await this.#controller.defaultQueue());
+    const cdw12 = (blocks - 1) | (range.forceUnitAccess === true ? FORCE_UNIT_ACCESS : 0);
+    const [compared, written] = [expected.iova + offset, replacement.iova + offset];
+    await queue.compareAndWrite(this.id, lba, cdw12, compared, written, length);
   }
 
   /** Makes what was written durable (NVMe base 2.0, 7.1). */

@@ -214,6 +214,20 @@ export const copyCdw12 = wordCodec({
 /** Bytes of a source range of Copy, format 0. */
 export const COPY_RANGE_BYTES = 32;
 
+/**
+ * Encodes the data of Copy, format 0.
+ * @param ranges of 1 to 65536 blocks each
+ */
+export function encodeCopyRanges(ranges: readonly DatasetRange[]): Uint8Array {
+  const bytes = new Uint8Array(ranges.length * COPY_RANGE_BYTES);
+  const view = new DataView(bytes.buffer);
+  ranges.forEach(({ lba, blocks }, i) => {
+    view.setBigUint64(i * COPY_RANGE_BYTES + 8, BigInt(lba), true);
+    view.setUint16(i * COPY_RANGE_BYTES + 16, blocks - 1, true);
+  });
+  return bytes;
+}
+
 /** Decodes the data of Copy, format 0. An LBA of 2^53 or more is rounded, and stays at or above 2^53. */
 export function decodeCopyRanges(bytes: Uint8Array): DatasetRange[] {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

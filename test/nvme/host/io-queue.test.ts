@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { IoQueue, NvmeStatusError, QueuePair } from '../../../lib/nvme/host';
 import { DmaArena } from '../../../lib/nvme/host/dma-arena';
+import { NvmOpcode, encodeDatasetRanges } from '../../../lib/nvme/spec';
 import { repeatedOpcodes } from '../../../lib/nvme/host/resubmission';
 import { WriteCache } from '../../../lib/nvme/host/write-cache';
 import { VfioUserError } from '../../../lib/errors';
@@ -230,19 +231,20 @@ test('close deletes the queue, gives its memory back, and fails what is in fligh
   expect(arena.allocate((1 << 20) - 8192).offset).toBe(8192);
 });
 
-test('Dataset Management deallocates ranges, whose memory is used again', async () => {
+test('data that the driver keeps has memory that is used again', async () => {
   const { queue, arena, rings, complete, submissions, words, base } = world();
   const free = arena.allocate(4096);
   arena.release(free);
   for (const status of [0, 0x4001]) {
     const at = rings.length * 16;
-    const one = queue.deallocate(3, [
+    const ranges = encodeDatasetRanges([
       { lba: 0x12_3456_789a, blocks: 0xffff_ffff },
       { lba: 8, blocks: 1 },
     ]);
+    // NVM command set 1.0, 3.2.3: CDW10 has the number of ranges less one, CDW11 AD in bit 2.
+    const one = queue.submitData(NvmOpcode.datasetManagement, 3, 4 * 2 ** 32 + 1, 0, ranges);
     const before = rings.length;
     await until(() => rings.length > before);
-    // NVM command set 1.0, 3.2.3: CDW10 has the number of ranges less one, CDW11 AD in bit 2.
     expect([
       submissions[at]! & 0xffff,
       submissions[at + 1],
@@ -259,5 +261,47 @@ test('Dataset Management deallocates ranges, whose memory is used again', async 
       });
     }
   }
-  await expect(queue.deallocate(1, [])).rejects.toMatchObject({ code: 'ERR_OUT_OF_RANGE' });
+});
+
+test('fused commands are entries one behind the other, which are told at once, also after a wait', async () => {
+  const { queue, rings, submissions, complete } = world(3);
+  const reads = [1, 2].map((lba) => queue.submit(READ, 1, lba, 0, 0x10_0000, 512));
+  const pair = queue.compareAndWrite(3, 0x12_0000_0008, 0x4000_0000, 0x10_1000, 0x10_2000, 512);
+  // Nobody overtakes a pair that waits for two entries.
+  reads.push(queue.submit(READ, 1, 3, 0, 0x10_0000, 512));
+  await until(() => rings.length === 1);
+  await turns();
+  expect(rings).toEqual([2]);
+  complete(submissions[0]! >>> 16);
+  await until(() => rings.length === 2);
+  // The queue has 4 entries: the pair is in those 2 and 3.
+  expect(rings).toEqual([2, 0]);
+  const entry = (index: number): number[] => [...submissions.subarray(16 * index, 16 * index + 16)];
+  const fields = (index: number): (number | undefined)[] =>
+    [0, 1, 6, 10, 11, 12].map((at) => (at === 0 ? entry(index)[0]! & 0xffff : entry(index)[at]));
+  // FUSE is bits 9:8 of CDW0: 1 for the first, a Compare, and 2 for the second, a Write (NVMe base 2.0, 3.4.2).
+  expect(fields(2)).toEqual([0x0105, 3, 0x10_1000, 8, 0x12, 0x4000_0000]);
+  expect(fields(3)).toEqual([0x0201, 3, 0x10_2000, 8, 0x12, 0x4000_0000]);
+  // Compare Failure, and Command Aborted due to Failed Fused Command.
+  complete(entry(2)[0]! >>> 16, 0x4285);
+  complete(entry(3)[0]! >>> 16, 0x4009);
+  await expect(pair).rejects.toMatchObject({ operation: 'Compare', sct: 2, sc: 0x85 });
+  complete(submissions[16]! >>> 16);
+  await until(() => rings.length === 3);
+  complete(submissions[0]! >>> 16);
+  await Promise.all(reads);
+  await queue.close();
+});
+
+test('fused commands that were in flight fail when the connection is lost', async () => {
+  const { queue, rings } = world(3);
+  const pair = queue.compareAndWrite(1, 0, 0, 0x10_1000, 0x10_2000, 512);
+  const waits = queue.compareAndWrite(1, 8, 0, 0x10_1000, 0x10_2000, 512);
+  await until(() => rings.length === 1);
+  const lost = new VfioUserError('ERR_VFIO_USER_DISCONNECTED', 'gone');
+  // Compare alone would be repeated.
+  expect(queue.suspend(lost)).toEqual({ failed: 2, resubmitted: 0 });
+  await expect(pair).rejects.toBe(lost);
+  queue.fail(lost);
+  await expect(waits).rejects.toBe(lost);
 });

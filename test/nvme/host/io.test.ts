@@ -6,7 +6,12 @@ import type { DmaMemory } from '../../../lib/pci';
 import { createBackend } from '../../../lib/nvme';
 import { NvmeAdmin, NvmeController, NvmeNamespace, type IoQueue } from '../../../lib/nvme/host';
 import { NO_LIMITS, type CommandLimits } from '../../../lib/nvme/host/namespace';
-import { NvmOpcode, decodeIdentifyController, type IdentifyNamespace } from '../../../lib/nvme/spec';
+import {
+  NvmOpcode,
+  decodeDatasetRanges,
+  decodeIdentifyController,
+  type IdentifyNamespace,
+} from '../../../lib/nvme/spec';
 import { atEnd } from '../../client/support';
 import { NAMESPACE_BYTES, attached, type World } from './support';
 
@@ -220,7 +225,10 @@ describe('commands without data buffer', () => {
         await new Promise(setImmediate);
         inFlight--;
       },
-      deallocate: (_nsid, ranges) => {
+      submitData: (_opcode, _nsid, words, _cdw12, data) => {
+        const ranges = decodeDatasetRanges(data);
+        // CDW10 has the number of ranges less one, CDW11 AD in bit 2.
+        expect(words).toBe(4 * 2 ** 32 + ranges.length - 1);
         sent.push(ranges.map(({ lba, blocks }) => `${lba}+${blocks}`).join(' '));
         return Promise.resolve();
       },

@@ -22,7 +22,9 @@ export async function served(
   connectOptions: ConnectOptions = {},
 ): Promise<World> {
   const model = new NvmeControllerModel({
-    backend: createBackend({ kind: 'memory', size: NAMESPACE_BYTES }),
+    ...(options.namespaces === undefined && {
+      backend: createBackend({ kind: 'memory', size: NAMESPACE_BYTES }),
+    }),
     serial: 'HOST',
     ...options,
   });
