@@ -3,7 +3,8 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { connect, type ConnectOptions, type VfioUserDevice } from '../../lib/client';
-import { ProxyModel, type ProxyOptions } from '../../lib/proxy';
+import { ProxyModel } from '../../lib/proxy';
+import type { ProxyOptions } from '../../lib/proxy/model';
 import { serve, type PciDeviceModel, type ServeOptions, type Server } from '../../lib/server';
 import { openFds, warmUp } from '../support/resources';
 
