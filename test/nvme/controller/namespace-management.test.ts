@@ -61,7 +61,9 @@ const remove = (nsid: number) => host.adminCommand({ opcode: MANAGEMENT, nsid, c
 /** Attaches (0) or detaches (1), with a controller list of 16-bit words. */
 async function attachment(nsid: number, select: number, list = [1, 1]): Promise<string> {
   data().fill(0);
-  list.forEach((word, i) => { data().set([word & 0xff, word >>> 8], 2 * i); });
+  list.forEach((word, i) => {
+    data().set([word & 0xff, word >>> 8], 2 * i);
+  });
   return (await host.adminCommand({ opcode: ATTACHMENT, nsid, cdw10: select })).status;
 }
 
