@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../errors';
 import { encodeDatasetRanges, type DatasetRange } from '../spec/command-words';
-import { highWord, joinWords } from '../spec/bits';
+import { joinWords } from '../spec/bits';
 import { NvmOpcode, nvmOpcodeName } from '../spec/opcodes';
-import { prpListLength, storePrp } from '../spec/prp';
-import { storeSglDataBlock } from '../spec/sgl';
-import { Psdt, SqeWord } from '../spec/submission-entry';
 import type { CreatedQueuePair } from './queue-pairs';
-import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
+import type { DmaArena } from './dma-arena';
+import { IoEntries, detailOf, type IoCommand } from './io-command';
 import { NvmeStatusError, isOver } from './nvme-error';
 import { NOTHING, type QueuePair } from './queue-pair';
+import type { StatusWatch } from './status-watch';
 import type { WriteCache } from './write-cache';
 
 /** What an {@link IoQueue} is made of. */
@@ -26,6 +25,7 @@ interface IoQueueParts {
   /** Opcodes of the commands that are submitted again when the connection was lost. */
   readonly repeated: ReadonlySet<number>;
   readonly cache: WriteCache;
+  readonly watch: StatusWatch;
   readonly onClose: (queue: IoQueue) => void;
 }
 
@@ -37,21 +37,6 @@ export interface QueueLoss {
   readonly resubmitted: number;
 }
 
-interface Waiting {
-  readonly opcode: number;
-  readonly nsid: number;
-  readonly lba: number;
-  readonly cdw12: number;
-  readonly address: number;
-  readonly length: number;
-  /** When it was sent, by the seconds of the watchdog. */
-  since: number;
-  /** Of a Flush: the acknowledged writes that it covers. */
-  covered: number;
-  resolve(): void;
-  reject(error: Error): void;
-}
-
 /** An I/O that is not completed for so long is given up. Longer than the 30 s of a slow disk's own retries. */
 const IO_TIMEOUT_SECONDS = 60;
 const WATCH_MILLISECONDS = 1000;
@@ -59,8 +44,6 @@ const WATCH_MILLISECONDS = 1000;
 const TURN_MILLISECONDS = 0.1;
 /** AD, bit 2 of CDW11 of Dataset Management. */
 const DEALLOCATE = 4;
-/** PSDT of a command whose data pointer is an SGL descriptor. */
-const SGL = Psdt.sglContiguousMetadata << 14;
 
 /**
  * I/O commands as promises, over one queue pair of its own. Made by `NvmeController.createIoQueue`, and given to the methods of a
@@ -78,25 +61,25 @@ const SGL = Psdt.sglContiguousMetadata << 14;
 export class IoQueue {
   /** Most commands outstanding; more wait for their turn. */
   readonly depth: number;
+  /** Commands that were completed so far. @internal */
+  completed = 0;
   /** Another one after the connection was lost. */
   #pair: CreatedQueuePair;
   #queue: QueuePair;
   readonly #arena: DmaArena;
-  readonly #lists: DmaChunk;
-  readonly #listBytes: number;
-  readonly #listWords: Uint32Array;
-  readonly #waiting: (Waiting | undefined)[];
+  readonly #entries: IoEntries;
+  readonly #waiting: (IoCommand | undefined)[];
   /** Empty while there is no connection, so that commands wait. */
   #freeCids: number[];
   /** Commands that wait for a free command id. */
-  readonly #turns: Waiting[] = [];
+  readonly #turns: IoCommand[] = [];
   /** Seconds that the watchdog has counted. */
   #seconds = 0;
   #turnEnd = 0;
   readonly #name: string;
-  readonly #sgl: boolean;
   readonly #repeated: ReadonlySet<number>;
   readonly #cache: WriteCache;
+  readonly #watch: StatusWatch;
   readonly #onClose: (queue: IoQueue) => void;
   /** Whether the connection is lost, and the queue waits for {@link resume}. */
   #suspended = false;
@@ -107,21 +90,18 @@ export class IoQueue {
   #closing: Promise<void> | undefined;
 
   /** @internal */
-  constructor({ pair, arena, maxTransfer, sgl, name, repeated, cache, onClose }: IoQueueParts) {
+  constructor({ pair, arena, maxTransfer, sgl, name, repeated, cache, watch, onClose }: IoQueueParts) {
     this.#pair = pair;
     this.#queue = pair.queue;
     this.#arena = arena;
-    this.#sgl = sgl;
     this.#name = name;
     this.#repeated = repeated;
     this.#cache = cache;
+    this.#watch = watch;
     this.#onClose = onClose;
     this.depth = pair.queue.capacity;
-    // One list per command id; a list must not leave its page.
-    this.#listBytes = 2 ** Math.ceil(Math.log2((maxTransfer / NVME_PAGE + 1) * 8));
-    this.#lists = arena.allocate(this.depth * this.#listBytes);
-    this.#listWords = arena.words(this.#lists);
-    this.#waiting = new Array<Waiting | undefined>(this.depth);
+    this.#entries = new IoEntries(arena, this.depth, maxTransfer, sgl);
+    this.#waiting = new Array<IoCommand | undefined>(this.depth);
     this.#freeCids = this.#allCids();
   }
 
@@ -204,7 +184,7 @@ export class IoQueue {
     if (!this.#suspended) this.fail(error);
   }
 
-  #send(command: Waiting): void {
+  #send(command: IoCommand): void {
     const loss = command.opcode === NvmOpcode.flush ? this.#cache.takeLoss() : null;
     if (loss !== null) {
       command.reject(loss);
@@ -214,7 +194,8 @@ export class IoQueue {
     command.since = this.#seconds;
     command.covered = this.#cache.covered;
     this.#waiting[cid] = command;
-    this.#fill(cid, command);
+    this.#entries.write(this.#queue, cid, command);
+    this.#watch.begin();
     if (this.#watchdog === undefined) this.#startWatching();
     if (this.#ringScheduled) return;
     this.#ringScheduled = true;
@@ -245,7 +226,7 @@ export class IoQueue {
     void this.#pair.delete();
     clearInterval(this.#watchdog);
     this.#watchdog = undefined;
-    const again: Waiting[] = [];
+    const again: IoCommand[] = [];
     let failed = 0;
     this.#waiting.forEach((waiting, cid) => {
       this.#waiting[cid] = undefined;
@@ -304,7 +285,7 @@ export class IoQueue {
   async #close(): Promise<void> {
     if (this.#failure === null) {
       await this.#pair.delete();
-      this.#arena.release(this.#lists);
+      this.#entries.release();
     }
     this.fail(
       new VfioUserError(
@@ -313,24 +294,6 @@ export class IoQueue {
       ),
     );
     this.#onClose(this);
-  }
-
-  #fill(cid: number, { opcode, nsid, lba, cdw12, address, length }: Waiting): void {
-    const words = this.#queue.submissions;
-    const at = this.#queue.claim();
-    words.fill(0, at, at + 16);
-    words[at + SqeWord.cdw0] = ((cid << 16) | opcode) >>> 0;
-    words[at + SqeWord.nsid] = nsid;
-    if (this.#sgl && prpListLength(address, length, NVME_PAGE) > 0) {
-      words[at + SqeWord.cdw0] = ((cid << 16) | SGL | opcode) >>> 0;
-      storeSglDataBlock(words, at + SqeWord.prp1Low, address, length);
-    } else if (length > 0) {
-      const slot = cid * this.#listBytes;
-      storePrp(words, at, address, length, NVME_PAGE, this.#listWords, slot / 4, this.#lists.iova + slot);
-    }
-    words[at + SqeWord.cdw10] = lba >>> 0;
-    words[at + SqeWord.cdw11] = highWord(lba);
-    words[at + SqeWord.cdw12] = cdw12;
   }
 
   readonly #ring = (): void => {
@@ -371,6 +334,7 @@ export class IoQueue {
     if (waiting === undefined) return;
     this.#waiting[cid] = undefined;
     this.#freeCids.push(cid);
+    this.completed++;
     if (status === 0) {
       if (waiting.opcode === NvmOpcode.flush) this.#cache.flushed(waiting.covered);
       else if (waiting.opcode !== NvmOpcode.read) this.#cache.acknowledge();
@@ -400,18 +364,5 @@ export class IoQueue {
       );
     }, WATCH_MILLISECONDS);
     if (this.#pair.vector === undefined) this.#watchdog.unref();
-  }
-}
-
-/** What a command was about, for its error. */
-function detailOf({ opcode, nsid, lba, cdw12 }: Waiting): string {
-  switch (opcode) {
-    case NvmOpcode.read:
-    case NvmOpcode.write:
-    case NvmOpcode.compare:
-    case NvmOpcode.writeZeroes:
-      return `LBA ${lba}, ${(cdw12 & 0xffff) + 1} blocks`;
-    default:
-      return `namespace ${nsid}`;
   }
 }
