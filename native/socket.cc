@@ -92,12 +92,14 @@ std::optional<int> Option(int fd, int option) {
 }
 
 /**
- * adoptSocket(fd): 0 or -errno; -EPROTOTYPE when it is no unix stream socket, -EINVAL when it listens.
+ * adoptSocket(fd, listening): 0 or -errno; -EPROTOTYPE when it is no unix stream socket, -EINVAL when it listens and is not to, or the
+ * other way round, -ENOTCONN when it does neither.
  * Makes it non-blocking and closed on exec.
  */
 Napi::Value AdoptSocket(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
+  const bool listening = arguments.Natural(1) != 0;
   if (!arguments.ok()) return info.Env().Undefined();
   const auto adopt = [&] {
     const std::optional<int> domain = Option(fd, SO_DOMAIN);
@@ -105,7 +107,10 @@ Napi::Value AdoptSocket(const Napi::CallbackInfo& info) {
     const std::optional<int> listens = Option(fd, SO_ACCEPTCONN);
     if (!domain || !type || !listens) return -errno;
     if (domain != AF_UNIX || type != SOCK_STREAM) return -EPROTOTYPE;
-    if (listens != 0) return -EINVAL;
+    if ((listens != 0) != listening) return -EINVAL;
+    sockaddr_un peer{};
+    socklen_t length = sizeof(peer);
+    if (!listening && getpeername(fd, reinterpret_cast<sockaddr*>(&peer), &length) == -1) return -errno;
     const int flags = fcntl(fd, F_GETFL);
     if (flags == -1 || fcntl(fd, F_SETFL, flags | O_NONBLOCK) == -1) return -errno;
     if (fcntl(fd, F_SETFD, FD_CLOEXEC) == -1) return -errno;

@@ -48,13 +48,13 @@ export function nvmeControlCommands(server: NvmeServer): ControlCommands {
     },
     'remove-namespace': {
       help: 'Removes a namespace, and closes its backend. Argument: its id.',
-      run: (argument) => server.removeNamespace(Number(argument)),
+      run: (argument) => server.removeNamespace(nsidOf(argument)),
     },
     'resize-namespace': {
-      help: 'Changes the size of a namespace. Argument: NSID=SIZE, or the id alone to take over the size of its file.',
+      help: 'Changes the size of a namespace. Argument: NSID=SIZE, or the id alone to take over the size of its storage.',
       run: (argument) => {
         const [nsid, size] = String(argument).split('=');
-        return model.resizeNamespace(Number(nsid), size === undefined ? undefined : parseSize(size));
+        return model.resizeNamespace(nsidOf(nsid), size === undefined ? undefined : parseSize(size));
       },
     },
     statistics: {
@@ -68,6 +68,14 @@ export function nvmeControlCommands(server: NvmeServer): ControlCommands {
 function textOf(argument: unknown, what: string): string {
   if (typeof argument === 'string') return argument;
   throw new Error(`the argument is ${what}`);
+}
+
+function nsidOf(argument: unknown): number {
+  const nsid = typeof argument === 'string' && argument !== '' ? Number(argument) : argument;
+  if (typeof nsid === 'number' && Number.isInteger(nsid)) return nsid;
+  throw new Error(
+    `the argument begins with the id of a namespace, got ${argument === undefined ? 'none' : JSON.stringify(argument)}`,
+  );
 }
 
 function faultOf(argument: unknown): string | FaultSpec {

@@ -2,7 +2,7 @@
 import { ListeningSocket, type ListeningWatcher, type Socket } from '../native';
 import { ControlClient } from './control-client';
 import type { ControlCommands } from './control-request';
-import { complain } from './output';
+import type { ReportLimit } from '../report-limit';
 import type { SocketPermissions } from './socket-permissions';
 
 /** Clients at a time. One more takes the place of the one that has been silent for the longest time. */
@@ -17,13 +17,23 @@ const RETRY_MILLISECONDS = 100;
 export class ControlServer {
   readonly #listener: ListeningSocket;
   readonly #commands: ControlCommands;
+  readonly #log: Pick<ReportLimit, 'report'>;
   /** The one that spoke last is the last. */
   readonly #clients = new Set<ControlClient>();
   #watcher: ListeningWatcher | undefined;
   #retry: NodeJS.Timeout | undefined;
 
-  /** @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EADDRINUSE when somebody listens there) */
-  constructor(path: string, { mode, owner }: SocketPermissions, commands: ControlCommands) {
+  /**
+   * @param log told of clients that cannot be taken
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EADDRINUSE when somebody listens there)
+   */
+  constructor(
+    path: string,
+    { mode, owner }: SocketPermissions,
+    commands: ControlCommands,
+    log: Pick<ReportLimit, 'report'>,
+  ) {
+    this.#log = log;
     this.#commands = commands;
     this.#listener = ListeningSocket.listen(path, {
       backlog: MAX_CLIENTS,
@@ -52,7 +62,7 @@ export class ControlServer {
       if (socket !== null) this.#begin(socket);
     } catch (error) {
       // The process has no descriptor left. The client still waits, so that the watcher would call again at once.
-      complain(`The control socket cannot take a client now: ${(error as Error).message}`);
+      this.#log.report(`The control socket cannot take a client now: ${(error as Error).message}`);
       this.#watcher?.close();
       this.#retry = setTimeout(() => {
         this.#listen();

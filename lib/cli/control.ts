@@ -4,9 +4,12 @@ import { VfioUserError } from '../errors';
 import { defineCommand } from './command';
 import type { CommandSpec } from './option-spec';
 import { print } from './output';
+import { checkSocketFile } from './socket-permissions';
 
 /** How long a command may take, in milliseconds. */
 const TIMEOUT = 10_000;
+/** Characters of the longest answer. */
+const MAX_ANSWER = 1 << 24;
 
 const SPEC = {
   name: 'control',
@@ -27,6 +30,7 @@ const SPEC = {
 /** `vfio-user control` */
 export const control = defineCommand(SPEC, async (_options, [path = '', command = '', argument]) => {
   const request = { id: 1, command, ...(argument !== undefined && { argument: valueOf(argument) }) };
+  checkSocketFile('The control socket', path);
   const result = resultOf(await ask(path, `${JSON.stringify(request)}\n`), path);
   if (result !== null) print(JSON.stringify(result, null, 2));
 });
@@ -56,7 +60,11 @@ function ask(path: string, line: string): Promise<string> {
     const socket = connect(path);
     let received = '';
     const fail = (
-      code: 'ERR_VFIO_USER_CONNECT' | 'ERR_VFIO_USER_DISCONNECTED' | 'ERR_VFIO_USER_TIMEOUT',
+      code:
+        | 'ERR_VFIO_USER_CONNECT'
+        | 'ERR_VFIO_USER_DISCONNECTED'
+        | 'ERR_VFIO_USER_PROTOCOL'
+        | 'ERR_VFIO_USER_TIMEOUT',
       what: string,
     ): void => {
       socket.destroy();
@@ -67,7 +75,11 @@ function ask(path: string, line: string): Promise<string> {
     socket.on('data', (text: string) => {
       received += text;
       const end = received.indexOf('\n');
-      if (end < 0) return;
+      if (end < 0) {
+        if (received.length > MAX_ANSWER)
+          fail('ERR_VFIO_USER_PROTOCOL', 'what listens there is no control socket');
+        return;
+      }
       socket.destroy();
       resolve(received.slice(0, end));
     });

@@ -8,7 +8,7 @@ import { NAMESPACE_FORM, type NamespaceText, checkSize, parseNamespace } from '.
 import type { NvmeServerOptions } from './nvme-server';
 import { UsageError, canonical, type CommandSpec, type OptionValues } from './option-spec';
 import { PERMISSION_OPTIONS, socketPath } from './served-socket';
-import { socketPermissions } from './socket-permissions';
+import { checkSocketFile, socketPermissions, type SocketPermissions } from './socket-permissions';
 
 const GROUPS = {
   identity: 'Identity',
@@ -26,6 +26,11 @@ export const SERVE_NVME = {
       placeholder: 'path',
       aliases: ['socket-path'],
       help: 'Where to listen: a path, @name for an abstract socket, or a directory, in which the socket is named cntrl as SPDK wants it. Each further --socket begins one more controller, which the options behind it belong to; those before the first are for all.',
+    },
+    fd: {
+      type: 'integer',
+      min: 3,
+      help: 'A unix socket that this process was started with, in place of --socket: one that listens, such as 3 of systemd, or one that is connected to the client, with which the controller ends.',
     },
     ...PERMISSION_OPTIONS,
     'idle-timeout': {
@@ -180,13 +185,13 @@ const SINGLE_NAMESPACE = ['backend', 'size', 'file', 'block-size'] as const;
 export type ServeNvmeOptions = OptionValues<typeof SERVE_NVME>;
 
 /**
- * The arguments for each controller: those behind a `--socket` belong to it, and those before the first to all.
+ * The arguments for each controller: those behind a `--socket` or `--fd` belong to it, and those before the first to all.
  *
  * @returns at least one list
  */
 export function controllerArguments(args: readonly string[]): string[][] {
   const end = args.indexOf('--');
-  const names: readonly string[] = ['socket', ...SERVE_NVME.options.socket.aliases].map(canonical);
+  const names: readonly string[] = ['socket', 'fd', ...SERVE_NVME.options.socket.aliases].map(canonical);
   const starts = args.flatMap((arg, index) => {
     const [, name = ''] = /^--([^=]+)/.exec(arg) ?? [];
     return names.includes(canonical(name)) && (end < 0 || index < end) ? [index] : [];
@@ -202,16 +207,16 @@ export function controllerArguments(args: readonly string[]): string[][] {
  * @throws UsageError for what makes no sense
  */
 export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions {
-  if (options.socket === undefined)
-    throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
-  const socket = socketPath(options.socket);
+  const { fd } = options;
+  const socket = fd === undefined ? socketPath(neededSocket(options.socket)) : `fd ${fd}`;
   const idle = options['idle-timeout'];
   const { capacity, mdts, serial, model, nqn, dstrd, queues, doorbells, irq, latencies } = options;
   if (mdts !== undefined && !Number.isInteger(Math.log2(mdts)))
     throw new UsageError(`An --mdts of ${mdts} bytes is no power of two`);
   return {
     socket,
-    ...socketPermissions(socket, options.mode, options.owner),
+    fd,
+    ...permissions(options, socket),
     idleTimeout: idle === undefined ? undefined : idle * 1000,
     namespaces: namespacesOf(options),
     faults: checkedFaults(options.fault),
@@ -233,6 +238,17 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
   };
 }
 
+function neededSocket(path: string | undefined): string {
+  if (path !== undefined) return path;
+  throw new UsageError('Missing --socket: the path to listen at, or a directory for it; or --fd');
+}
+
+function permissions({ fd, control, mode, owner }: ServeNvmeOptions, socket: string): SocketPermissions {
+  if (fd !== undefined && control === undefined && (mode !== undefined || owner !== undefined))
+    throw new UsageError('--mode and --owner are for socket files that are made here, and --fd makes none');
+  return socketPermissions(socket, mode, owner);
+}
+
 /** Faults that make sense. */
 function checkedFaults(faults: readonly string[]): readonly string[] {
   for (const fault of faults) {
@@ -250,7 +266,11 @@ function controlPath(given: string | undefined): string | undefined {
     throw new UsageError(
       `--control is the path of a socket file; the abstract socket ${given} would have no permissions`,
     );
-  return given === undefined ? undefined : resolve(given);
+  if (given === undefined) return undefined;
+  checkSocketFile('--control', given);
+  const path = resolve(given);
+  checkSocketFile('--control', path);
+  return path;
 }
 
 function namespacesOf(options: ServeNvmeOptions): NamespaceText[] {

@@ -6,6 +6,7 @@ import { type Socket, connect } from 'node:net';
 import { resolve } from 'node:path';
 import { UsageError } from './option-spec';
 import { statOf } from './output-file';
+import { checkSocketFile } from './socket-permissions';
 
 /** Where metrics are served: a unix socket, or a port of this machine's loopback interface. */
 export type MetricsAddress =
@@ -27,7 +28,12 @@ const HEAD_BYTES = 8192;
  * @throws UsageError
  */
 export function parseMetricsAddress(text: string): MetricsAddress {
-  if (!/^\d+$/.test(text)) return { path: resolve(text) };
+  if (!/^\d+$/.test(text)) {
+    checkSocketFile('--metrics', text);
+    const path = resolve(text);
+    checkSocketFile('--metrics', path);
+    return { path };
+  }
   const port = Number(text);
   if (port < 1 || port > 65535)
     throw new UsageError(

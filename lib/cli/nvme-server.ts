@@ -8,11 +8,14 @@ import { type NamespaceText, parseNamespace } from './namespace-text';
 import { openBackend } from './open-backend';
 import { UsageError } from './option-spec';
 import { complain } from './output';
+import { ReportLimit } from '../report-limit';
 
 /** A controller to serve, and where. */
 export interface NvmeServerOptions {
-  /** Path of the socket, or `@name`. */
+  /** Where the controller is served, for people: the path of the socket, `@name`, or `fd` and a number. */
   readonly socket: string;
+  /** A socket that this process was started with, in place of one at that path. */
+  readonly fd?: number | undefined;
   /** Permissions of the socket file, and whose it is. */
   readonly mode?: number | undefined;
   readonly owner?: SocketOwner | undefined;
@@ -48,6 +51,8 @@ export interface NvmeServer {
 export interface NvmeServers {
   /** In the order in which they were asked for. */
   readonly servers: readonly NvmeServer[];
+  /** Resolves when no client is going to come any more, as all of them were given by their sockets. */
+  readonly ended: Promise<unknown>;
   /** Removes the sockets, disconnects the clients, and makes what was written durable. */
   close(): Promise<void>;
 }
@@ -64,34 +69,38 @@ export async function startNvmeServers(
   signal?: AbortSignal,
 ): Promise<NvmeServers> {
   const made: Controller[] = [];
+  const log = new ReportLimit(complain);
   const close = async (): Promise<void> => {
     const ends = await Promise.allSettled(made.map((controller) => controller.close()));
+    log.close();
     for (const end of ends) if (end.status === 'rejected') throw end.reason;
   };
   try {
-    const storage = new Storage(signal);
-    for (const options of wanted) made.push(await Controller.make(options, storage));
+    const storage = new Storage(log, signal);
+    for (const options of wanted) made.push(await Controller.make(options, storage, log));
     for (const controller of made) await controller.listen();
   } catch (error) {
     await close().catch(() => undefined); // What has failed first is what people have to know.
     throw error;
   }
-  return { servers: made, close };
+  return { servers: made, ended: Promise.all(made.map(({ ended }) => ended)), close };
 }
 
 /** Opens backends, none of them twice. */
 class Storage {
   /** The sockets by the identities of the backends that are open. */
   readonly #users = new Map<string, string>();
+  readonly #log: ReportLimit;
   readonly #signal: AbortSignal | undefined;
 
-  constructor(signal: AbortSignal | undefined) {
+  constructor(log: ReportLimit, signal: AbortSignal | undefined) {
+    this.#log = log;
     this.#signal = signal;
   }
 
   /** @throws UsageError when the data is that of another namespace; what opening throws */
   async open({ backend }: NamespaceText, socket: string): Promise<Backend> {
-    const opened = await openBackend(backend, this.#signal);
+    const opened = await openBackend(backend, this.#log, this.#signal);
     const { identity } = opened;
     if (identity === undefined) return opened;
     const other = this.#users.get(identity);
@@ -115,6 +124,7 @@ class Controller implements NvmeServer {
   readonly model: NvmeControllerModel;
   readonly #options: NvmeServerOptions;
   readonly #storage: Storage;
+  readonly #log: ReportLimit;
   /** By namespace id. */
   readonly #backends: Map<number, Backend>;
   #server: Server | undefined;
@@ -123,6 +133,7 @@ class Controller implements NvmeServer {
   private constructor(
     options: NvmeServerOptions,
     storage: Storage,
+    log: ReportLimit,
     backends: Map<number, Backend>,
     model: NvmeControllerModel,
   ) {
@@ -130,11 +141,12 @@ class Controller implements NvmeServer {
     this.model = model;
     this.#options = options;
     this.#storage = storage;
+    this.#log = log;
     this.#backends = backends;
   }
 
   /** Opens the backends. */
-  static async make(options: NvmeServerOptions, storage: Storage): Promise<Controller> {
+  static async make(options: NvmeServerOptions, storage: Storage, log: ReportLimit): Promise<Controller> {
     const { socket, namespaces } = options;
     const backends: Backend[] = [];
     try {
@@ -147,12 +159,13 @@ class Controller implements NvmeServer {
           backend: backends[index] as Backend,
         })),
         onFault: (reason) => {
-          complain(`The controller stopped until it is reset (CSTS.CFS): ${reason}`);
+          log.report(`The controller stopped until it is reset (CSTS.CFS): ${reason}`);
         },
+        // It has a limit of its own.
         onWarning: complain,
       });
       for (const fault of options.faults ?? []) model.faults.add(fault);
-      return new Controller(options, storage, backendsById(model, namespaces, backends), model);
+      return new Controller(options, storage, log, backendsById(model, namespaces, backends), model);
     } catch (error) {
       for (const backend of backends) backend.close();
       throw error;
@@ -184,17 +197,22 @@ class Controller implements NvmeServer {
   }
 
   async listen(): Promise<void> {
-    const { socket, mode, owner, idleTimeout, control } = this.#options;
-    this.#server = await serve(socket, this.model, {
-      ...(mode !== undefined && { mode }),
-      ...(owner !== undefined && { owner }),
+    const { socket, fd, mode, owner, idleTimeout, control } = this.#options;
+    this.#server = await serve(fd === undefined ? socket : { fd }, this.model, {
+      ...(fd === undefined && mode !== undefined && { mode }),
+      ...(fd === undefined && owner !== undefined && { owner }),
       ...(idleTimeout !== undefined && { idleTimeout }),
       onError: (error) => {
-        complain(messageOf(error));
+        this.#log.report(messageOf(error));
       },
     });
     if (control !== undefined)
-      this.#control = new ControlServer(control, { mode, owner }, nvmeControlCommands(this));
+      this.#control = new ControlServer(control, { mode, owner }, nvmeControlCommands(this), this.#log);
+  }
+
+  /** As that of the server, which there is. */
+  get ended(): Promise<void> {
+    return this.#server?.ended ?? Promise.resolve();
   }
 
   async close(): Promise<void> {

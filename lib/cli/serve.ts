@@ -46,12 +46,14 @@ async function serveControllers(options: readonly ServeNvmeOptions[]): Promise<v
     try {
       watched = await serveMetrics(metrics, running);
       process.on('SIGUSR1', tell);
-      for (const server of running.servers) print(introduction(server));
+      running.servers.forEach((server, index) => {
+        print(introduction(server, wanted[index]?.fd));
+      });
       for (const { control } of wanted)
         if (control !== undefined)
           print(`Change it while it runs: vfio-user control ${shellWord(control)} help`);
       print('\nSIGUSR1 prints statistics. Ctrl-C ends it.');
-      await aborted(signal);
+      await Promise.race([aborted(signal), running.ended]);
     } finally {
       process.off('SIGUSR1', tell);
       await watched?.close();
@@ -83,7 +85,7 @@ async function serveMetrics(
 }
 
 /** What a controller is, and how other programs reach it: lines to copy. */
-function introduction({ socket, model }: NvmeServer): string {
+function introduction({ socket, model }: NvmeServer, fd: number | undefined): string {
   const { namespaces } = model;
   const [first] = namespaces;
   const lines =
@@ -102,5 +104,5 @@ function introduction({ socket, model }: NvmeServer): string {
     lines.push(
       "An abstract socket has no permissions: only processes of this server's user and of root are served.",
     );
-  return [...lines, nvmeInstructions(socket)].join('\n');
+  return [...lines, ...(fd === undefined ? [nvmeInstructions(socket)] : [])].join('\n');
 }

@@ -4,6 +4,7 @@ import { isAbstractPath } from '../native';
 import type { OptionTable } from './option-spec';
 import { shellWord } from './output';
 import { statOf } from './output-file';
+import { checkSocketFile } from './socket-permissions';
 
 /** Name that SPDK gives the socket in a listener's directory. */
 const SPDK_SOCKET = 'cntrl';
@@ -25,11 +26,18 @@ export const PERMISSION_OPTIONS = {
   },
 } as const satisfies OptionTable;
 
-/** Where to listen for `--socket`: SPDK's name in a directory. */
+/**
+ * Where to listen for `--socket`: SPDK's name in a directory.
+ *
+ * @throws UsageError for a path that no socket can have
+ */
 export function socketPath(given: string): string {
+  checkSocketFile('--socket', given);
   if (isAbstractPath(given)) return given;
   const path = resolve(given);
-  return statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
+  const file = statOf(path)?.isDirectory() === true ? join(path, SPDK_SOCKET) : path;
+  checkSocketFile('--socket', file);
+  return file;
 }
 
 /** How other programs reach an NVMe controller at a socket: lines to copy. */

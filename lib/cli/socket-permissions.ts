@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { execFileSync } from 'node:child_process';
-import { isAbstractPath } from '../native';
+import { asError } from '../errors';
+import { checkSocketPath, isAbstractPath } from '../native';
 import type { SocketOwner } from '../server';
 import { UsageError } from './option-spec';
 
@@ -8,6 +9,20 @@ import { UsageError } from './option-spec';
 export interface SocketPermissions {
   readonly mode: number | undefined;
   readonly owner: SocketOwner | undefined;
+}
+
+/**
+ * Checks that a socket can be at a path.
+ *
+ * @param what names it in the message
+ * @throws UsageError
+ */
+export function checkSocketFile(what: string, path: string): void {
+  try {
+    checkSocketPath(path);
+  } catch (error) {
+    throw new UsageError(`${what}: ${asError(error).message}`);
+  }
 }
 
 /**

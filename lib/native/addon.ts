@@ -28,7 +28,7 @@ export interface NativeAddon {
   listen(fd: number, backlog: number): number;
   accept(fd: number): number;
   socketPair(fds: Int32Array): number;
-  adoptSocket(fd: number): number;
+  adoptSocket(fd: number, listening: number): number;
   setSendBuffer(fd: number, bytes: number): number;
   peerCredentials(fd: number, out: Int32Array): number;
   /** A function without arguments, for the memory that `message-window.ts` describes. */

@@ -12,5 +12,5 @@ export {
   restoreDeviceMappings,
 } from './memory';
 export { pageSize } from './page-size';
-export { type PeerCredentials, Socket, SocketWatcher, isAbstractPath } from './socket';
+export { type PeerCredentials, Socket, SocketWatcher, checkSocketPath, isAbstractPath } from './socket';
 export * from './vfio';

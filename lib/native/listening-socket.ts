@@ -2,11 +2,13 @@
 import { type BigIntStats, chmodSync, chownSync, lstatSync, unlinkSync } from 'node:fs';
 import { VfioUserError, systemError } from '../errors';
 import { addon, checked } from './addon';
-import { closeFd } from './fd';
+import { checkFd, closeFd } from './fd';
 import { Socket, checkSocketPath, display, isAbstractPath } from './socket';
 import { Ready, Watcher } from './watcher';
 
 const EAGAIN = 11;
+const EINVAL = 22;
+const EPROTOTYPE = 91;
 const EADDRINUSE = 98;
 const ECONNABORTED = 103;
 const ECONNREFUSED = 111;
@@ -84,6 +86,22 @@ export class ListeningSocket {
       throw error;
     }
     return new ListeningSocket(fd, path, file);
+  }
+
+  /**
+   * Takes over a socket that listens, as systemd hands it over. Its socket file stays whose it is.
+   *
+   * @returns null when the socket does not listen
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EPROTOTYPE when it is no unix stream socket, ENOTSOCK, EBADF
+   */
+  static fromFd(fd: number): ListeningSocket | null {
+    const result = addon().adoptSocket(checkFd(fd), 1);
+    if (result === -EINVAL) return null;
+    const what = `Taking over file descriptor ${fd} as a socket`;
+    if (result === -EPROTOTYPE)
+      throw systemError('getsockopt', EPROTOTYPE, `${what}, which is no unix stream socket`);
+    checked(result, 'getsockopt', what);
+    return new ListeningSocket(fd, `fd ${fd}`, undefined);
   }
 
   /** @throws VfioUserError `ERR_VFIO_USER_CLOSED` */

@@ -132,10 +132,10 @@ export class Socket {
    * Takes over a descriptor. The descriptor stays the caller's when this throws.
    *
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`: EPROTOTYPE when it is no unix stream socket, EINVAL when it listens,
-   *   ENOTSOCK, EBADF
+   *   ENOTCONN when it is connected to nobody, ENOTSOCK, EBADF
    */
   static fromFd(fd: number): Socket {
-    const result = addon().adoptSocket(checkFd(fd));
+    const result = addon().adoptSocket(checkFd(fd), 0);
     const what = `Taking over file descriptor ${fd} as a socket`;
     if (result === -EPROTOTYPE)
       throw systemError('getsockopt', EPROTOTYPE, `${what}, which is no unix stream socket`);

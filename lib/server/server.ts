@@ -11,6 +11,7 @@ import {
 } from '../native';
 import { PROTOCOL_MAJOR, PROTOCOL_MINOR, encodeVersion, type Capabilities } from '../protocol';
 import { checkKeys, type Keys } from '../pci/check-keys';
+import { ReportLimit } from '../report-limit';
 import { Admission } from './admission';
 import { checkModel } from './check-model';
 import { DeviceDescription } from './device-description';
@@ -80,7 +81,8 @@ export interface ServeOptions {
   readonly signal?: AbortSignal;
   /**
    * Told of errors that nobody else gets: of the device model, which the client sees as EIO; of a client that breaks the
-   * protocol; of accept(2). Default: a process warning.
+   * protocol; of accept(2). A client can cause any number of them. Default: a process warning for each cause, and then once a minute
+   * how often it came again.
    */
   readonly onError?: (error: unknown, client: Client | null) => void;
   /**
@@ -126,7 +128,8 @@ const RETRY_MILLISECONDS = 100;
  * wait there (three with `idleTimeout`); further ones cannot connect (EAGAIN) until there is room.
  *
  * @param endpoint path of the socket to listen at, which replaces a stale one, or `@name` for an abstract socket; or the
- *   descriptor of a socket that is connected to the one client, which becomes the server's
+ *   descriptor of a unix stream socket, which becomes the server's: one that listens, as systemd hands it over, or that is connected
+ *   to the one client
  * @throws VfioUserError ERR_VFIO_USER_SYSTEM (EADDRINUSE when somebody listens there)
  * @throws TypeError or RangeError for a device model or options that make no sense
  * @example await using server = await serve('/run/gpio.sock', model);
@@ -163,6 +166,13 @@ export class Server {
   /** The client that waits for the one that is served now, where it may be disconnected for that. */
   #next: Socket | null = null;
   #clients = 0;
+  #end: () => void = () => undefined;
+  /** Resolves when no client is going to come any more: the server was closed, or the one client that it was given is gone. */
+  readonly ended = new Promise<void>((resolve) => (this.#end = resolve));
+  /** A client must not fill a log. */
+  readonly #warnings = new ReportLimit((text) => {
+    process.emitWarning(text, 'VfioUserWarning');
+  });
   /** No client could be accepted when one came last. */
   #starved = false;
   #closed = false;
@@ -209,10 +219,11 @@ export class Server {
         ...(mode !== undefined && { mode }),
         ...(owner !== undefined && { owner }),
       });
-      this.#listen();
     } else {
-      this.#begin(Socket.fromFd(endpoint.fd));
+      this.#listener = ListeningSocket.fromFd(endpoint.fd);
+      if (this.#listener === null) this.#begin(Socket.fromFd(endpoint.fd));
     }
+    this.#listen();
     options.signal?.addEventListener('abort', this.#onAbort, { once: true });
   }
 
@@ -233,6 +244,8 @@ export class Server {
     this.#next?.close();
     this.#session?.close();
     await this.#session?.ended;
+    this.#warnings.close();
+    this.#end();
   }
 
   /** Calls {@link close}. */
@@ -296,8 +309,9 @@ export class Server {
     this.#session = session;
     void session.ended.then(() => {
       this.#session = null;
-      if (this.#next === null) this.#listen();
-      else this.#beginNext(this.#next);
+      if (this.#next !== null) this.#beginNext(this.#next);
+      else if (this.#listener === null) this.#end();
+      else this.#listen();
     });
     if (idleTimeout !== Infinity) this.#listen();
   }
@@ -315,11 +329,7 @@ export class Server {
   #report(error: unknown, client: Client | null): void {
     const { onError } = this.#options;
     if (onError !== undefined) onError(error, client);
-    else
-      process.emitWarning(
-        `${this.#device.model.name} at ${this.path}: ${describe(error)}`,
-        'VfioUserWarning',
-      );
+    else this.#warnings.report(`${this.#device.model.name} at ${this.path}: ${describe(error)}`);
   }
 }
 

@@ -64,13 +64,20 @@ class Peer {
   }
 }
 
+/** Nobody is told of clients that cannot be taken. */
+const silent = { report: () => undefined };
 let fdsBefore = 0;
 beforeAll(warmUp);
 beforeEach(() => {
   fdsBefore = openFds();
   done.length = 0;
   slow = gate();
-  server = new ControlServer(path, { mode: 0o620, owner: undefined }, new Map(Object.entries(commands)));
+  server = new ControlServer(
+    path,
+    { mode: 0o620, owner: undefined },
+    new Map(Object.entries(commands)),
+    silent,
+  );
 });
 afterEach(async () => {
   server.close();
@@ -220,7 +227,7 @@ test('of many clients the one that has been silent for the longest time makes ro
 });
 
 test('a path where somebody listens is refused', () => {
-  expect(() => new ControlServer(path, { mode: undefined, owner: undefined }, new Map())).toThrow(
+  expect(() => new ControlServer(path, { mode: undefined, owner: undefined }, new Map(), silent)).toThrow(
     'EADDRINUSE',
   );
 });

@@ -98,7 +98,7 @@ test('namespaces come, change and go', async () => {
     [['add-namespace', '7'], 'the argument is a namespace, such as file=disk.img,bs=4096'],
     [['add-namespace', 'memory,size=1m,nsid=2'], 'There is a namespace 2 already'],
     [['remove-namespace', '9'], 'There is no namespace 9'],
-    [['remove-namespace', 'x'], 'There is no namespace'],
+    [['remove-namespace', 'x'], 'the argument begins with the id of a namespace, got "x"'],
     [['resize-namespace', '2=big'], "'big' is not a size"],
   ] as const)
     expect(await control(...args)).toMatchObject({
@@ -120,6 +120,10 @@ test('the commands are listed, and what is wrong is told in one line', async () 
     [['add-fault'], 'the argument is a fault, such as "on=write,nth=10,status=write-fault"'],
     [['add-fault', 'on=wirte,hang'], "fault 'on=wirte,hang': on does not accept 'wirte'"],
     [['remove-fault', '7'], 'there is no fault 7; faults lists them'],
+    [['remove-namespace', 'abc'], 'the argument begins with the id of a namespace, got "abc"'],
+    [['remove-namespace'], 'the argument begins with the id of a namespace, got none'],
+    [['resize-namespace', '=4k'], 'the argument begins with the id of a namespace, got ""'],
+    [['resize-namespace', '1=abc'], "'abc' is not a size"],
     [['inject', 'hang'], "fault 'hang': at once can be done one of fatal, event, disconnect, remove"],
   ] as const)
     expect(await control(...args)).toMatchObject({
@@ -173,6 +177,7 @@ describe('a server that does not answer as it should', () => {
   test.each([
     ['ends the connection', '', 3, 'the server ended the connection without an answer'],
     ['says something else', 'hello\n', 1, 'what listens there is no control socket'],
+    ['never ends its answer', 'x'.repeat((1 << 24) + 1), 3, 'what listens there is no control socket'],
     ['answers with something else', '{"a":1}\n', 1, 'what listens there is no control socket'],
   ])('%s', async (_, text, status, message) => {
     server = createServer((peer) => {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
-import { spawn } from 'node:child_process';
+import { spawn, type ChildProcessByStdio } from 'node:child_process';
 import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { dist } from '../dist';
 import { until } from '../support/wait';
 
@@ -82,10 +83,15 @@ export class Scratch {
 
 /** Starts the tool. */
 export function startCli(scratch: Scratch, ...args: string[]): Running {
+  return startCliWith(scratch, 'ignore', ...args);
+}
+
+/** Starts the tool with something as descriptor 3. */
+export function startCliWith(scratch: Scratch, third: 'ignore' | number, ...args: string[]): Running {
   const child = spawn(process.execPath, [MAIN, ...args], {
-    stdio: ['ignore', 'pipe', 'pipe'],
+    stdio: ['ignore', 'pipe', 'pipe', third],
     env: { ...process.env, NODE_DEBUG: '', TMPDIR: scratch.path },
-  });
+  }) as ChildProcessByStdio<null, Readable, Readable>;
   let [stdout, stderr] = ['', ''];
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
   child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text));

@@ -69,7 +69,9 @@ test('what a backend throws ends the command, is told once, and the server goes 
   running.kill('SIGINT');
   expect(await running.ended).toMatchObject({
     status: 0,
-    stderr: `vfio-user: The backend ${path} failed: Error: no room\n`,
+    stderr:
+      `vfio-user: The backend ${path} failed: Error: no room\n` +
+      `vfio-user: The backend ${path} failed: Error: no room (1 more such reports since the last one)\n`,
   });
 });
 
@@ -83,6 +85,8 @@ test.each<[string, string, string]>([
     'size of a backend is a number of bytes, got string',
   ],
   ['an error while it is made', 'export default async () => { throw new Error("no key"); };', 'no key'],
+  ['nothing', 'export default () => null;', 'A backend is an object with size, read and write, got null'],
+  ['a promise for ever', 'export default () => new Promise(() => {});', 'it is not ready within 10 s'],
 ])('a module with %s is refused before anything is served', async (_, text, problem) => {
   const path = moduleOf(text);
   const { status, stdout, stderr } = await cli(scratch, ...serveNvme(path));
@@ -127,7 +131,9 @@ test('an NBD server, which dies and comes back', async () => {
   expect(status).toBe(0);
   expect(stderr).toBe(
     `vfio-user: The connection to ${server.uri} is lost: the server closed the connection; connecting again\n` +
-      `vfio-user: Connected to ${server.uri} again\n`,
+      `vfio-user: Namespace 1 was not made durable: Flushing ${server.uri}: the connection to the server is lost\n` +
+      `vfio-user: Connected to ${server.uri} again\n` +
+      `vfio-user: What was written is not durable at shutdown: Flushing ${server.uri}, of which 8 blocks of 512 bytes that an earlier flush may have lost were not written again\n`,
   );
 });
 

@@ -183,7 +183,19 @@ test('a path where somebody listens', async () => {
 
 describe('wrong usage', () => {
   test.each<[string, string[], string]>([
-    ['no socket', [], 'Missing --socket: the path to listen at, or a directory for it'],
+    ['no socket', [], 'Missing --socket: the path to listen at, or a directory for it; or --fd'],
+    ['an empty socket', ['--socket', ''], '--socket: The path of a unix socket is empty'],
+    [
+      'a socket with a long path',
+      ['--socket', `/tmp/${'s'.repeat(103)}`],
+      `--socket: The path of a unix socket has at most 107 bytes, this has 108: /tmp/${'s'.repeat(103)}. Use a shorter or a relative path.`,
+    ],
+    [
+      'a control socket with a long path',
+      ['--socket', 's', '--control', `/tmp/${'c'.repeat(103)}`],
+      `--control: The path of a unix socket has at most 107 bytes, this has 108: /tmp/${'c'.repeat(103)}. Use a shorter or a relative path.`,
+    ],
+    ['empty metrics', ['--socket', 's', '--metrics', ''], '--metrics: The path of a unix socket is empty'],
     [
       'a file without file backend',
       ['--socket', 's', '--file', 'f'],

@@ -13,7 +13,7 @@ import {
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { ListeningSocket, Socket, createSharedMemory } from '../../lib/native';
+import { ListeningSocket, Socket, createSharedMemory, duplicateFd } from '../../lib/native';
 import { Ready } from '../../lib/native/watcher';
 import { coded, errno } from '../support/errors';
 import { openFds } from '../support/resources';
@@ -188,6 +188,22 @@ describe('Socket', () => {
     expect(() => Socket.fromFd(0x7fffffff)).toThrow(errno('EBADF'));
     using listener = ListeningSocket.listen('@vfio-user-test-adopt');
     expect(() => Socket.fromFd(listener.fd)).toThrow(errno('EINVAL'));
+    expect(() => ListeningSocket.fromFd(0x7fffffff)).toThrow(errno('EBADF'));
+    const pair = Socket.pair();
+    expect(ListeningSocket.fromFd(pair[0].fd)).toBeNull();
+    for (const socket of pair) socket.close();
+  });
+
+  test('a socket that listens is taken over from its descriptor', () => {
+    using listener = ListeningSocket.listen('@vfio-user-test-adopt');
+    const fd = duplicateFd(listener.fd);
+    using adopted = ListeningSocket.fromFd(fd)!;
+    expect([adopted.fd, adopted.path]).toEqual([fd, `fd ${fd}`]);
+    expect(adopted.accept()).toBeNull();
+    using near = Socket.connect('@vfio-user-test-adopt');
+    using far = adopted.accept()!;
+    expect(far.peerCredentials().pid).toBe(process.pid);
+    expect(near.closed).toBe(false);
   });
 
   test('fromFd refuses a TCP socket', async () => {

@@ -193,7 +193,26 @@ describe('serve and close', () => {
     expect(other.client).not.toBeNull();
     raw.close();
     await until(() => other.client === null);
+    // Nobody else can come.
+    await other.ended;
     await other.close();
+  });
+
+  test('a descriptor that listens, for one client after the other', async () => {
+    const listener = ListeningSocket.listen('@vfio-user-test-activated');
+    const other = await serve({ fd: duplicateFd(listener.fd) }, model, { onError });
+    let ended = false;
+    void other.ended.then(() => (ended = true));
+    for (let i = 0; i < 2; i++) {
+      const raw = await RawClient.connect('@vfio-user-test-activated');
+      expect(other.client).not.toBeNull();
+      raw.close();
+      await until(() => other.client === null);
+    }
+    expect(ended).toBe(false);
+    await other.close();
+    await other.ended;
+    listener.close();
   });
 
   test('capabilities that are announced are kept', async () => {

@@ -55,6 +55,11 @@ export interface BackendProperties {
    * @param size bytes, at least 512
    */
   resize?(size?: number): Promise<void>;
+  /**
+   * Takes the one function that is to be called when the storage has got another size by itself, as an export that has grown: with that
+   * size in bytes. The controller then calls {@link resize} with it, and tells the host.
+   */
+  onSizeChange?(listener: (size: number) => void): void;
   /** Idempotent. Nothing is called after it. */
   close(): void;
 }

@@ -3,7 +3,7 @@ import { invalidArgument, outOfRange } from '../../errors';
 import type { Deallocation } from './backend';
 import type { BackendImplementation } from './custom-backend';
 
-const OPTIONAL_METHODS = ['zero', 'deallocate', 'flush', 'close'] as const;
+const OPTIONAL_METHODS = ['zero', 'deallocate', 'flush', 'onSizeChange', 'close'] as const;
 
 /** Checks what nobody but the author of a backend has seen. */
 export function checkImplementation(value: BackendImplementation): BackendImplementation {
@@ -14,11 +14,7 @@ export function checkImplementation(value: BackendImplementation): BackendImplem
     );
   }
   const { size, kind, identity, blockSize, volatileCache, deallocation } = given;
-  if (typeof size !== 'number')
-    throw invalidArgument(`size of a backend is a number of bytes, got ${typeof size}`);
-  if (!Number.isSafeInteger(size) || size < 512) {
-    throw outOfRange(`size of a backend is an integer of at least 512 bytes, got ${size}`);
-  }
+  checkedSize(size);
   for (const name of ['read', 'write', ...OPTIONAL_METHODS] as const) {
     const method = given[name];
     if (typeof method === 'function') continue;
@@ -44,6 +40,16 @@ export function checkImplementation(value: BackendImplementation): BackendImplem
   }
   if (deallocation !== undefined) checkDeallocation(deallocation);
   return value;
+}
+
+/** @throws TypeError or RangeError for a size that makes no sense */
+export function checkedSize(size: unknown): number {
+  if (typeof size !== 'number')
+    throw invalidArgument(`size of a backend is a number of bytes, got ${typeof size}`);
+  if (!Number.isSafeInteger(size) || size < 512) {
+    throw outOfRange(`size of a backend is an integer of at least 512 bytes, got ${size}`);
+  }
+  return size;
 }
 
 function checkDeallocation(value: unknown): void {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
+import { promised } from '../../async';
 import { asError, outOfRange } from '../../errors';
 import { type AsynchronousBackend, BackendResult, type Deallocation } from './backend';
 import { BackendError, failureOf } from './backend-error';
-import { checkImplementation } from './check-implementation';
+import { checkImplementation, checkedSize } from './check-implementation';
 
 /**
  * What {@link customBackend} makes a backend of: a size, two methods, and what else you have. A method that has succeeded returns, or
@@ -12,7 +13,7 @@ import { checkImplementation } from './check-implementation';
  * Offsets and lengths are in bytes and within the size. Accesses run side by side, in any order; a host that needs an order waits.
  */
 export interface BackendImplementation {
-  /** Bytes of the namespace, an integer of at least 512. */
+  /** Bytes of the namespace, an integer of at least 512. Read anew when the namespace is resized. */
   readonly size: number;
   /** A word or two for the model number. Default `custom`. */
   readonly kind?: string;
@@ -34,6 +35,11 @@ export interface BackendImplementation {
   deallocate?(offset: number, length: number): void | Promise<void>;
   /** Makes durable what was written by methods that have ended. Default: what was written is durable. */
   flush?(): void | Promise<void>;
+  /**
+   * Called once, at the beginning, with a function to call whenever {@link size} has changed: hosts are told, and commands behind a new
+   * end fail.
+   */
+  onSizeChange?(changed: () => void): void;
   /** Called once, at the end. */
   close?(): void | Promise<void>;
 }
@@ -70,10 +76,10 @@ class CustomBackend implements AsynchronousBackend {
   readonly asynchronous = true;
   readonly kind: string;
   readonly identity?: string;
-  readonly size: number;
   readonly blockSize: number;
   readonly volatileCache: boolean;
   readonly deallocation: Deallocation | undefined;
+  #size: number;
   readonly #own: BackendImplementation;
   readonly #onError: (error: Error) => void;
   readonly #timeout: number;
@@ -89,12 +95,37 @@ class CustomBackend implements AsynchronousBackend {
     this.#onError = onError;
     this.#timeout = timeout;
     this.kind = kind;
-    this.size = size;
+    this.#size = size;
     if (identity !== undefined) this.identity = identity;
     this.blockSize = blockSize;
     this.volatileCache = own.volatileCache ?? own.flush !== undefined;
     this.deallocation =
       own.deallocate === undefined ? undefined : (own.deallocation ?? { unit: 4096, readsZero: false });
+  }
+
+  get size(): number {
+    return this.#size;
+  }
+
+  /** Without a size that of the implementation is taken over. Rejects with a RangeError when it has less. */
+  resize(size?: number): Promise<void> {
+    return promised(() => {
+      const present = checkedSize(this.#own.size);
+      if (size !== undefined && size > present) {
+        throw outOfRange(`The ${this.kind} backend has ${present} bytes, fewer than ${size}`);
+      }
+      this.#size = size ?? present;
+    });
+  }
+
+  onSizeChange(listener: (size: number) => void): void {
+    this.#own.onSizeChange?.(() => {
+      try {
+        if (!this.#closed) listener(checkedSize(this.#own.size));
+      } catch (error) {
+        this.#onError(asError(error));
+      }
+    });
   }
 
   read(offset: number, target: Uint8Array, at: number, length: number): Promise<BackendResult> {

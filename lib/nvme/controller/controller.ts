@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { asError } from '../../errors';
 import type { ConfigEffect } from '../../pci/config-space';
 import {
   CommandSets,
@@ -96,8 +97,8 @@ export class Controller {
     const watch = new DoorbellWatch(queues, events, counters);
     const features = new FeatureSet(options, queues, events, this.#keepAlive);
     const logs = new LogPages(errors, features, namespaces, counters, busy, doorbells.shadows);
-    const { maxTransfer } = options;
-    const ioContext = { namespaces, maxTransfer, view, features, counters };
+    const { maxTransfer, onWarning } = options;
+    const ioContext = { namespaces, maxTransfer, view, features, counters, onWarning };
     const io = new IoCommands(ioContext);
     const admin = new AdminCommands({
       options,
@@ -345,7 +346,13 @@ export class Controller {
     };
     this.#running.whenDrained(() => {
       if (!this.#namespaces.volatileCache) complete();
-      else this.#namespaces.flush().then(complete, complete); // Nobody could be told of a failure any more.
+      else {
+        this.#namespaces.flush().then(complete, (error: unknown) => {
+          // The host cannot be told any more.
+          this.#options.onWarning(`What was written is not durable at shutdown: ${asError(error).message}`);
+          complete();
+        });
+      }
     });
   }
 

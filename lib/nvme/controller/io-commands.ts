@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { asError } from '../../errors';
 import { NvmOpcode } from '../spec/opcodes';
 import { SqeWord } from '../spec/submission-entry';
 import { BackendResult, type SynchronousBackend } from '../backends';
@@ -37,6 +38,8 @@ export interface IoContext {
   readonly view: ClientView;
   readonly features: Pick<FeatureSet, 'writeThrough'>;
   readonly counters: Counters;
+  /** Told why a flush has failed. */
+  readonly onWarning: (reason: string) => void;
 }
 
 /** The commands of the NVM command set that the controller has. */
@@ -48,17 +51,19 @@ export class IoCommands {
   readonly #view: ClientView;
   readonly #features: IoContext['features'];
   readonly #counters: Counters;
+  readonly #onWarning: IoContext['onWarning'];
   readonly #pointer: DataPointer;
   readonly #ranges: RangeCommands;
   readonly #copy: CopyCommand;
   #scratch: Uint8Array | undefined;
 
-  constructor({ namespaces, maxTransfer, view, features, counters }: IoContext) {
+  constructor({ namespaces, maxTransfer, view, features, counters, onWarning }: IoContext) {
     this.#namespaces = namespaces;
     this.#maxTransfer = maxTransfer;
     this.#view = view;
     this.#features = features;
     this.#counters = counters;
+    this.#onWarning = onWarning;
     this.#pointer = new DataPointer(view, maxTransfer);
     this.#ranges = new RangeCommands(view);
     this.#copy = new CopyCommand(view);
@@ -157,7 +162,9 @@ export class IoCommands {
     if (opcode === NvmOpcode.copy) {
       const reply = await this.#copy.run(namespace, words, alive);
       const durable = this.#isDurable(namespace, words[SqeWord.cdw12] as number);
-      return reply.outcome === Outcome.success && durable ? { outcome: await makeDurable(namespace) } : reply;
+      return reply.outcome === Outcome.success && durable
+        ? { outcome: await this.#makeDurable(namespace) }
+        : reply;
     }
     if (this.#ranges.has(opcode)) return this.#ranges.run(namespace, words, alive);
     if (opcode === NvmOpcode.read || opcode === NvmOpcode.compare) {
@@ -295,7 +302,7 @@ export class IoCommands {
     const outcomes = await Promise.all(
       namespaces.map((namespace) => {
         namespace.counters.otherCommands++;
-        return namespace.run(() => makeDurable(namespace));
+        return namespace.run(() => this.#makeDurable(namespace));
       }),
     );
     return outcomes.find((outcome) => outcome !== Outcome.success) ?? Outcome.success;
@@ -351,7 +358,7 @@ export class IoCommands {
     namespace.counters.writeCommands++;
     namespace.counters.bytesWritten += length;
     this.bytesMoved += length;
-    return this.#isDurable(namespace, cdw12) ? makeDurable(namespace) : Outcome.success;
+    return this.#isDurable(namespace, cdw12) ? this.#makeDurable(namespace) : Outcome.success;
   }
 
   async #compareSlowly(
@@ -389,7 +396,18 @@ export class IoCommands {
       if (result !== BackendResult.success) return writeFailure(result);
       await new Promise(setImmediate);
     }
-    return this.#isDurable(namespace, cdw12) ? makeDurable(namespace) : Outcome.success;
+    return this.#isDurable(namespace, cdw12) ? this.#makeDurable(namespace) : Outcome.success;
+  }
+
+  /** Makes durable what was written to a namespace. Returns an {@link Outcome}: that is all that the host can be told. */
+  async #makeDurable(namespace: Namespace): Promise<number> {
+    try {
+      await namespace.flush();
+      return Outcome.success;
+    } catch (error) {
+      this.#onWarning(`Namespace ${namespace.nsid} was not made durable: ${asError(error).message}`);
+      return Outcome.writeFault;
+    }
   }
 
   /** Whether a write is complete only when it is durable. */
@@ -416,14 +434,4 @@ function reaching(namespace: Namespace, alive: Alive): Alive {
 function badBlockOf({ badBlocks }: Namespace, words: Int32Array): number {
   const start = startBlock(words, 0);
   return badBlocks.firstIn(start, start + ((words[SqeWord.cdw12] as number) & 0xffff) + 1);
-}
-
-/** Makes durable what was written to a namespace. Returns an {@link Outcome}. */
-async function makeDurable(namespace: Namespace): Promise<number> {
-  try {
-    await namespace.flush();
-    return Outcome.success;
-  } catch {
-    return Outcome.writeFault; // The status is all that the host can be told.
-  }
 }

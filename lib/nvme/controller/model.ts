@@ -3,6 +3,7 @@ import type { ConfigEffect } from '../../pci/config-space';
 import type { MsiDeclaration, MsixDeclaration } from '../../pci/declaration';
 import { PciRegion } from '../../pci/device';
 import type { LatencyHistogram } from '../../latency-histogram';
+import { ReportLimit } from '../../report-limit';
 import type { Client, ClientRange, PciDeviceModel, ServedFunction } from '../../server/device-model';
 import type { Faults } from '../faults';
 import { ClientView } from './client-view';
@@ -47,6 +48,7 @@ export class NvmeControllerModel implements PciDeviceModel {
   readonly #view = new ClientView();
   readonly #doorbells: Doorbells;
   readonly #controller: Controller;
+  readonly #warnings: ReportLimit;
   #client: Client | null = null;
   #closed = false;
 
@@ -55,7 +57,12 @@ export class NvmeControllerModel implements PciDeviceModel {
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` when memory for the doorbells cannot be had
    */
   constructor(options: NvmeControllerOptions) {
-    const resolved = resolveOptions(options);
+    const given = resolveOptions(options);
+    this.#warnings = new ReportLimit(given.onWarning);
+    const onWarning = (reason: string): void => {
+      this.#warnings.report(reason);
+    };
+    const resolved = { ...given, onWarning };
     const { dstrd, mappableDoorbells } = resolved;
     this.name = resolved.name;
     this.serial = resolved.serial;
@@ -198,6 +205,7 @@ export class NvmeControllerModel implements PciDeviceModel {
     this.detach();
     this.#doorbells.close();
     this.#namespaces.close();
+    this.#warnings.close();
   }
 
   /** Calls {@link close}. */

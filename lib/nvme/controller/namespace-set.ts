@@ -20,7 +20,7 @@ export interface NamespaceSetOptions {
   readonly namespaces: readonly NvmeNamespaceOptions[];
   /** What hosts make namespaces of; null when they cannot. */
   readonly namespaceStore: NamespaceStore | null;
-  /** Called with what went wrong in the store. */
+  /** Called with what went wrong in the store, and of storage whose new size cannot be taken over. */
   readonly onWarning: (problem: string) => void;
 }
 
@@ -143,6 +143,9 @@ export class NamespaceSet {
   add(options: NvmeNamespaceOptions): Namespace {
     const namespace = this.#allocate(options);
     this.attach(namespace);
+    namespace.backend.onSizeChange?.((size) => {
+      void this.#takeOver(namespace, size);
+    });
     return namespace;
   }
 
@@ -234,6 +237,17 @@ export class NamespaceSet {
       if (namespace.attached && namespace.size !== previous) this.onChange(nsid);
     }
     return namespace;
+  }
+
+  /** The storage of a namespace has got another size by itself. */
+  async #takeOver(namespace: Namespace, size: number): Promise<void> {
+    const { nsid, blockSize } = namespace;
+    if (this.#allocated.get(nsid) !== namespace) return;
+    try {
+      await this.resize(nsid, Math.floor(size / blockSize) * blockSize);
+    } catch (error) {
+      this.#warn(`Namespace ${nsid} does not have the new size of its storage: ${asError(error).message}`);
+    }
   }
 
   /**

@@ -64,9 +64,9 @@ export interface NvmeControllerOptions {
   /** Called with the reason when the controller cannot go on (CSTS.CFS): the client sees nothing but the bit. */
   readonly onFault?: (reason: string) => void;
   /**
-   * Called with what the client is refused although it asked for it as the specification says: a queue in memory that it does not
-   * share. It sees a status code, which does not tell why. Also called when it has formatted a namespace with blocks of another size,
-   * which its storage does not keep, and when `namespaceStore` fails.
+   * Called with what the client sees a status code of, which does not tell why: a queue that is refused since it lies in memory that
+   * the client does not share, a flush that the storage fails. Also called when it has formatted a namespace with blocks of another size,
+   * which its storage does not keep, and when `namespaceStore` fails. A cause is told at once, and how often it came again once a minute.
    */
   readonly onWarning?: (reason: string) => void;
 }

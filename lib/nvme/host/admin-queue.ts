@@ -16,6 +16,7 @@ import {
 import { NVME_PAGE, type DmaArena } from './dma-arena';
 import { NvmeStatusError, isOver } from './nvme-error';
 import type { QueuePair } from './queue-pair';
+import type { StatusWatch } from './status-watch';
 
 /** A command of the admin queue, which chooses the command id. */
 export type QueuedCommand = Omit<Command, 'cid'>;
@@ -72,6 +73,9 @@ export class AdminQueue {
   readonly #waiting = new Map<number, Waiting>();
   readonly #turns: (() => void)[] = [];
   readonly #timeout: number;
+  readonly #watch: StatusWatch;
+  /** Commands that were completed so far. */
+  completed = 0;
   #nextCid = 0;
   #polling = false;
   #eagerUntil = 0;
@@ -83,11 +87,21 @@ export class AdminQueue {
    * @param name of the device, for messages
    * @param arena memory for the data of commands
    * @param timeout of a command that names none, in milliseconds
+   * @param watch looks whether the controller has failed
    */
-  constructor(name: string, arena: DmaArena, timeout: number) {
+  constructor(name: string, arena: DmaArena, timeout: number, watch: StatusWatch) {
     this.#name = name;
     this.#arena = arena;
     this.#timeout = timeout;
+    this.#watch = watch;
+    watch.queues.add(this);
+  }
+
+  /** Commands that a completion is expected for: an Asynchronous Event Request may wait for ever. */
+  get outstanding(): number {
+    let count = 0;
+    for (const { timeout } of this.#waiting.values()) if (timeout !== Infinity) count++;
+    return count;
   }
 
   /** Sends commands by this queue pair from now on. */
@@ -190,6 +204,7 @@ export class AdminQueue {
       this.#touch(() => {
         queue.ring();
       });
+      this.#watch.begin();
       this.#eagerUntil = performance.now() + EAGER_MILLISECONDS;
       if (this.#polling) return;
       this.#polling = true;
@@ -221,6 +236,7 @@ export class AdminQueue {
   };
 
   readonly #complete = (cid: number, status: number, result: number): void => {
+    this.completed++;
     const waiting = this.#waiting.get(cid);
     // A command that timed out, or a command id that the controller made up.
     if (waiting === undefined) return;

@@ -1,6 +1,4 @@
 // SPDX-License-Identifier: MIT
-import { performance } from 'node:perf_hooks';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { VfioUserError, outOfRange } from '../../errors';
 import {
   PCI_CONFIG_BYTES,
@@ -15,24 +13,13 @@ import {
   type MappedArea,
   type RegisterSpace,
 } from '../../pci';
-import {
-  CQE_SIZE_EXPONENT,
-  CommandSets,
-  Register,
-  SQE_SIZE_EXPONENT,
-  ShutdownNotification,
-  ShutdownStatus,
-  adminQueueAttributes,
-  controllerConfiguration,
-  controllerStatus,
-  decodeCapabilities,
-  type ControllerCapabilities,
-} from '../spec';
+import { CommandSets, Register, decodeCapabilities, type ControllerCapabilities } from '../spec';
 import { NvmeAdmin } from './admin';
 import { AdminQueue } from './admin-queue';
+import { disable, enable } from './controller-state';
 import { DmaArena, NVME_PAGE } from './dma-arena';
 import { MappedDoorbells, MessageDoorbells, type Doorbells } from './doorbells';
-import { QueuePair, type QueuePairPlacement } from './queue-pair';
+import { QueuePair } from './queue-pair';
 import {
   QueuePairs,
   placeQueue,
@@ -41,6 +28,8 @@ import {
   type VectorHandler,
 } from './queue-pairs';
 import type { ResubmitPolicy } from './resubmission';
+import { StatusWatch } from './status-watch';
+import type { UndoStep } from './undo';
 
 /** How to attach to a controller. */
 export interface NvmeAttachOptions {
@@ -59,9 +48,14 @@ export interface NvmeAttachOptions {
   readonly vectorTarget?: 'function' | 'eventfd';
   /**
    * What becomes of I/O commands in flight when the connection of a device that comes back is lost
-   * (`connect(path, { reconnect: true })`). Default `reads`.
+   * (`connect(path, { reconnect: true })`), or a controller that has failed is reset. Default `reads`.
    */
   readonly resubmit?: ResubmitPolicy;
+  /**
+   * Whether a controller that reports a fatal error (CSTS.CFS) is reset and brought up again, as one whose device comes back: after
+   * three resets without a completed command it is given up. Without it all commands fail. Default: true for a device that comes back.
+   */
+  readonly autoReset?: boolean;
 }
 
 /** What a controller is made of, for as long as it is attached. */
@@ -79,6 +73,8 @@ export interface ControllerParts {
   readonly admin: NvmeAdmin;
   readonly msix: DeviceIrq | null;
   readonly queuePairs: QueuePairs;
+  /** Looks whether the controller has failed. */
+  readonly watch: StatusWatch;
 }
 
 /** What belongs to one start of a controller. */
@@ -87,23 +83,10 @@ export interface StartedController extends DoorbellAccess {
   readonly doorbellArea: MappedArea | null;
 }
 
-/** A step that undoes a part of bringing a controller up. */
-export interface UndoStep {
-  /** Whether it waits for an answer of the device. */
-  readonly asksDevice: boolean;
-  readonly run: () => unknown;
-}
-
 /** CAP.TO of 0 is seen with emulated controllers; they still need some time. */
 const MIN_READY_TIMEOUT = 2000;
-/** How often registers are read while the controller becomes ready. */
-const POLL_MILLISECONDS = 1;
-/** How long to wait for a shutdown to complete (NVMe base 2.0, 3.6.1; RTD3E is seldom given). */
-const SHUTDOWN_TIMEOUT = 10_000;
 /** Doorbells of the admin queue pair and of one I/O queue pair. */
 const LEAST_DOORBELLS = 4;
-/** How long to wait for a shutdown while the process exits. */
-const EXIT_TIMEOUT = 1000;
 
 /**
  * Brings a controller up (NVMe base 2.0, 3.5.1): configuration space, disable if enabled, admin queue, enable.
@@ -127,10 +110,11 @@ export async function bringUp(
   const msix = await enableVectors(device, found.msixCapability, options, vectorHandlers);
   undo.push({ asksDevice: true, run: () => msix?.disable() });
   const adminPlace = placeQueue(arena, 0, adminEntries);
-  const queue = new AdminQueue(device.name, arena, adminTimeout);
+  const watch = new StatusWatch(bar);
+  const queue = new AdminQueue(device.name, arena, adminTimeout, watch);
   const admin = new NvmeAdmin(queue);
   const queuePairs = new QueuePairs({ name: device.name, capabilities, arena, admin, msix, vectorHandlers });
-  const parts = { device, bar, cap, capabilities, arena, queue, adminPlace, admin, msix, queuePairs };
+  const parts = { device, bar, cap, capabilities, arena, queue, adminPlace, admin, msix, queuePairs, watch };
   return { parts, started: await start(parts, found, undo) };
 }
 
@@ -306,91 +290,4 @@ function mapDoorbells(bar: DeviceRegion, least: number): MappedArea | null {
   );
   if (area === undefined) return null;
   return bar.map(Register.doorbells, area.offset + area.size - Register.doorbells);
-}
-
-/** Disables the controller if it is enabled; that is also what ends a fatal error (NVMe base 2.0, 3.7.2). */
-async function disable(device: Device, bar: DeviceRegion, timeout: number): Promise<void> {
-  const cc = await bar.read32(Register.cc);
-  if (!controllerConfiguration.decode(cc).enable) return;
-  await bar.write32(Register.cc, (cc & ~1) >>> 0);
-  await waitFor(device, bar, timeout, 'become disabled', (csts) => !controllerStatus.decode(csts).ready);
-}
-
-/** Sets up the admin queue and enables the controller. */
-async function enable(
-  device: Device,
-  bar: DeviceRegion,
-  base: number,
-  placement: QueuePairPlacement,
-  timeout: number,
-): Promise<void> {
-  const { entries, submissionOffset, completionOffset } = placement;
-  await bar.write32(
-    Register.aqa,
-    adminQueueAttributes.encode({ submissionEntries: entries, completionEntries: entries }),
-  );
-  await bar.write64(Register.asq, BigInt(base + submissionOffset));
-  await bar.write64(Register.acq, BigInt(base + completionOffset));
-  // The whole register: controllers clear it with CC.EN (SPDK), so entry sizes are set at every enable.
-  const cc = controllerConfiguration.encode({
-    enable: true,
-    iosqes: SQE_SIZE_EXPONENT,
-    iocqes: CQE_SIZE_EXPONENT,
-  });
-  await bar.write32(Register.cc, cc);
-  await waitFor(device, bar, timeout, 'become ready', (csts) => {
-    const { ready, fatal } = controllerStatus.decode(csts);
-    if (fatal) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_NVME_CONTROLLER',
-        `${device.name} reports a fatal error (CSTS 0x${csts.toString(16)}) where it should become ready; look at the log of its server`,
-      );
-    }
-    return ready;
-  });
-}
-
-/** Shuts the controller down (NVMe base 2.0, 3.6.1), then disables it. */
-export async function shutDown(device: Device, bar: DeviceRegion): Promise<void> {
-  await bar.write32(Register.cc, withShutdown(await bar.read32(Register.cc)));
-  await waitFor(device, bar, SHUTDOWN_TIMEOUT, 'complete its shutdown', isShutDown);
-  await bar.write32(Register.cc, 0);
-}
-
-/** Shuts the controller down with blocking messages, and less patience: nothing but this loop runs while the process exits. */
-export function shutDownSync(bar: DeviceRegion): void {
-  bar.write32Sync(Register.cc, withShutdown(bar.read32Sync(Register.cc)));
-  const deadline = performance.now() + EXIT_TIMEOUT;
-  while (!isShutDown(bar.read32Sync(Register.csts)) && performance.now() < deadline);
-}
-
-async function waitFor(
-  device: Device,
-  bar: DeviceRegion,
-  timeout: number,
-  what: string,
-  done: (csts: number) => boolean,
-): Promise<void> {
-  const deadline = performance.now() + timeout;
-  for (;;) {
-    const csts = await bar.read32(Register.csts);
-    if (done(csts)) return;
-    if (performance.now() > deadline) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_NVME_CONTROLLER',
-        `${device.name} did not ${what} within ${timeout} ms (CSTS 0x${csts.toString(16)})`,
-      );
-    }
-    await sleep(POLL_MILLISECONDS);
-  }
-}
-
-function withShutdown(cc: number): number {
-  return ((cc & ~(3 << 14)) | (ShutdownNotification.normal << 14)) >>> 0;
-}
-
-/** A controller with a fatal error shuts down no more. */
-function isShutDown(csts: number): boolean {
-  const { shutdown, fatal } = controllerStatus.decode(csts);
-  return fatal || shutdown === ShutdownStatus.complete;
 }

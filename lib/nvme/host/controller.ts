@@ -9,30 +9,32 @@ import {
   takesSgl,
   type ControllerCapabilities,
   type IdentifyController,
-  type IdentifyNamespace,
 } from '../spec';
 import type { NvmeAdmin } from './admin';
 import {
   bringUp,
   bringUpAgain,
-  shutDown,
-  shutDownSync,
   type NvmeAttachOptions,
   type ControllerParts,
   type StartedController,
-  type UndoStep,
 } from './bring-up';
+import { NO_LIMITS, askCommandLimits, type CommandLimits } from './command-limits';
+import { shutDown, shutDownAtExit } from './controller-state';
 import { NVME_PAGE, type DmaArena } from './dma-arena';
 import type { IoQueue, QueueLoss } from './io-queue';
 import { IoQueues } from './io-queues';
-import { NO_LIMITS, NvmeNamespace, type CommandLimits } from './namespace';
+import { NvmeNamespace } from './namespace';
 import type { CreatedQueuePair, VectorHandler } from './queue-pairs';
-import { assertSameDrive, type DriveIdentity } from './same-drive';
+import { assertSameDrive, identifyDrive, type DriveIdentity } from './drive-identity';
+import type { StatusProblem } from './status-watch';
+import { runAll, type UndoStep } from './undo';
 
+/** Resets without a completed I/O command after which a controller that fails again is given up. */
+const RESETS_IN_VAIN = 3;
 /** VER of version 2.0. */
 const VERSION_2 = 0x20000;
-/** Controllers that are up, to be shut down when the process exits. */
-const live = new Set<NvmeController>();
+/** What is known of commands in flight that nobody completes any more. */
+const UNKNOWN = 'a command that was in flight may or may not have been carried out';
 
 /** How a controller came back. */
 export interface ControllerRestart {
@@ -43,8 +45,8 @@ export interface ControllerRestart {
 /** Events of an {@link NvmeController}, by name. The first two are those of a device that comes back. */
 export interface NvmeControllerEvents {
   /**
-   * The connection was lost, and the device is waited for: commands of I/O queues wait, admin commands fail, and queue pairs are
-   * gone. With what became of the commands in flight of the I/O queues.
+   * The connection was lost, and the device is waited for; or the controller has failed, and is reset (`autoReset`). Commands of I/O
+   * queues wait, admin commands fail, and queue pairs are gone. With what became of the commands in flight of the I/O queues.
    */
   disconnect: [error: Error, loss: QueueLoss];
   /** The controller is up again, with its I/O queues. */
@@ -85,19 +87,26 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
         ),
     );
   };
-  readonly #onDisconnect = (error: Error): void => {
-    this.#suspend(error);
+  readonly #onDisconnect = (cause: Error): void => {
+    const text = `${this.device.name} has gone, and is waited for (${cause.message}); ${UNKNOWN}`;
+    this.#suspend(new VfioUserError('ERR_VFIO_USER_DISCONNECTED', text, { cause }));
   };
   readonly #onReconnect = ({ gap }: DeviceReconnected): void => {
     this.#comingBack = this.#comeBack(performance.now() - gap);
   };
+  readonly #autoReset: boolean;
+  readonly #forgetExit: () => void;
   #started: StartedController;
   #drive: DriveIdentity | undefined;
   #version = 0;
   #limits: CommandLimits | undefined;
   #namespaces: NvmeNamespace[] = [];
-  /** Number of connections that were lost. */
+  /** Number of times that the controller was lost. */
   #losses = 0;
+  /** Resets of a controller that had failed, since an I/O command was completed. */
+  #resets = 0;
+  /** I/O commands that were completed by the last of them. */
+  #completedAtReset = 0;
   /** Never rejects. */
   #comingBack: Promise<void> = Promise.resolve();
   #failed = false;
@@ -118,9 +127,13 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
       queuePairs,
       maxEntries: capabilities.maxQueueEntries,
       resubmit: options.resubmit ?? 'reads',
+      watch: parts.watch,
     });
-    if (live.size === 0) process.on('exit', NvmeController.#onExit);
-    live.add(this);
+    this.#autoReset = options.autoReset ?? device.reconnects === true;
+    parts.watch.onProblem = (problem) => {
+      this.#recover(problem);
+    };
+    this.#forgetExit = shutDownAtExit(parts.bar);
     device.once('close', this.#onDeviceClose);
     device.on('disconnect', this.#onDisconnect);
     device.on('reconnect', this.#onReconnect);
@@ -171,7 +184,7 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
    * @returns the active namespaces
    */
   async rescan(): Promise<readonly NvmeNamespace[]> {
-    this.#drive = await this.#identifyDrive();
+    this.#drive = await identifyDrive(this.admin);
     this.#namespaces = this.#namespacesOf(this.#drive);
     return this.#namespaces;
   }
@@ -189,18 +202,7 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
    */
   async commandLimits(): Promise<CommandLimits> {
     if (this.#version < VERSION_2) return NO_LIMITS;
-    if (this.#limits === undefined) {
-      const { vsl, wzsl, wusl, dmrl, dmrsl, dmsl } = await this.admin.identifyNvmController();
-      const { minPageSize } = this.capabilities;
-      this.#limits = {
-        zeroBytes: pagesLimit(wzsl, minPageSize),
-        verifyBytes: pagesLimit(vsl, minPageSize),
-        uncorrectableBytes: pagesLimit(wusl, minPageSize),
-        ranges: dmrl || NO_LIMITS.ranges,
-        rangeBlocks: dmrsl || NO_LIMITS.rangeBlocks,
-        blocks: Number(dmsl) || NO_LIMITS.blocks,
-      };
-    }
+    this.#limits ??= await askCommandLimits(this.admin, this.capabilities.minPageSize);
     return this.#limits;
   }
 
@@ -300,8 +302,7 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
 
   #release(): void {
     this.#closed = true;
-    live.delete(this);
-    if (live.size === 0) process.off('exit', NvmeController.#onExit);
+    this.#forgetExit();
     this.device.off('close', this.#onDeviceClose);
     this.device.off('disconnect', this.#onDisconnect);
     this.device.off('reconnect', this.#onReconnect);
@@ -314,6 +315,7 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
 
   /** Fails every command, now and later. */
   #fail(error: Error, told: Error | null = error): void {
+    this.#parts.watch.stop();
     this.#parts.queue.fail(error);
     this.#ioQueues.fail(error);
     if (this.#failed) return;
@@ -321,31 +323,50 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
     this.emit('close', told);
   }
 
-  /** The connection is lost, and the device waited for. */
-  #suspend(cause: Error): void {
+  /** The connection is lost, and the device waited for, or the controller is going to be reset. */
+  #suspend(error: VfioUserError): void {
     this.#losses++;
-    const error = new VfioUserError(
-      'ERR_VFIO_USER_DISCONNECTED',
-      `${this.device.name} has gone, and is waited for (${cause.message}); a command that was in flight may or may not have been carried out`,
-      { cause },
-    );
+    this.#parts.watch.stop();
     // First of all: who learns that a command has failed may delete a queue pair at once.
     this.#parts.queuePairs.suspend();
     this.#parts.queue.suspend(error);
     this.emit('disconnect', error, this.#ioQueues.suspend(error));
   }
 
+  /** The controller is not going to complete its commands: they end now, or after a reset. */
+  #recover({ text, resettable }: StatusProblem): void {
+    // What it had completed before holds.
+    this.#ioQueues.poll();
+    const { completed } = this.#ioQueues;
+    if (completed !== this.#completedAtReset) this.#resets = 0;
+    const resets = this.#autoReset && resettable && this.#resets < RESETS_IN_VAIN;
+    const then = resets ? 'it is reset' : 'attach to it anew, and look at the log of its server';
+    const error = new VfioUserError(
+      'ERR_VFIO_USER_NVME_CONTROLLER',
+      `${this.device.name} ${text}; ${UNKNOWN}: ${then}`,
+    );
+    if (!resets) {
+      this.#fail(error);
+      return;
+    }
+    this.#resets++;
+    this.#completedAtReset = completed;
+    this.#suspend(error);
+    this.doorbellArea?.close();
+    this.#comingBack = this.#comeBack(performance.now());
+  }
+
   /**
-   * Brings the controller up again when its device has come back.
+   * Brings the controller up again.
    *
-   * @param lostAt when the connection was lost, by `performance.now()`
+   * @param lostAt when it was lost, by `performance.now()`
    */
   async #comeBack(lostAt: number): Promise<void> {
     const losses = this.#losses;
     const undo: UndoStep[] = [];
     try {
       this.#started = await bringUpAgain(this.#parts, undo);
-      assertSameDrive(this.device.name, this.#drive as DriveIdentity, await this.#identifyDrive());
+      assertSameDrive(this.device.name, this.#drive as DriveIdentity, await identifyDrive(this.admin));
       await this.#ioQueues.resume();
       this.emit('reconnect', { gap: performance.now() - lostAt });
     } catch (error) {
@@ -357,7 +378,7 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
   }
 
   async #identifyAll(): Promise<void> {
-    this.#drive = await this.#identifyDrive();
+    this.#drive = await identifyDrive(this.admin);
     const { controller } = this.#drive;
     // Identify tells the version since 1.2, and costs no message.
     this.#version = controller.ver || (await this.#parts.bar.read32(Register.vs));
@@ -368,54 +389,6 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
   #namespacesOf({ namespaces }: DriveIdentity): NvmeNamespace[] {
     return Array.from(namespaces, ([id, identify]) => new NvmeNamespace(this, id, identify));
   }
-
-  async #identifyDrive(): Promise<DriveIdentity> {
-    const controller = await this.admin.identifyController();
-    const namespaces = new Map<number, IdentifyNamespace>();
-    for (const id of await this.admin.activeNamespaces()) {
-      namespaces.set(id, await this.admin.identifyNamespace(id));
-    }
-    return { controller, namespaces };
-  }
-
-  /** The process is about to end: leave the devices as an orderly user would, with blocking messages. */
-  static readonly #onExit = (): void => {
-    for (const controller of live) {
-      try {
-        shutDownSync(controller.#parts.bar);
-      } catch {
-        // The device is gone, or does not answer; the process ends anyway.
-      }
-    }
-  };
-}
-
-/**
- * Runs all steps, whatever becomes of the others, and tells the first error. A device that has not answered a message in time
- * is not asked again: each step would take its whole time-out.
- *
- * @param before the error that led here
- */
-async function runAll(steps: readonly UndoStep[], before?: unknown): Promise<unknown> {
-  let first = before;
-  let silent = isUnanswered(before);
-  for (const { asksDevice, run } of steps) {
-    if (asksDevice && silent) continue;
-    try {
-      await run();
-    } catch (error) {
-      first ??= error;
-      silent ||= isUnanswered(error);
-    }
-  }
-  return first;
-}
-
-/** True for a message without an answer. A command that the controller has not completed says nothing about the device's server. */
-function isUnanswered(error: unknown): boolean {
-  return (
-    error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_TIMEOUT' && error.command !== undefined
-  );
 }
 
 /** True for the errors of a device that is closed or gone. */

@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../../errors';
-import { highWord } from '../spec/bits';
 import { NvmOpcode, nvmOpcodeName } from '../spec/opcodes';
-import { prpListLength, storePrp } from '../spec/prp';
-import { storeSglDataBlock } from '../spec/sgl';
-import { Psdt, SqeWord } from '../spec/submission-entry';
 import { UNSENT, detailOf, fusedPair, rejectPair, type IoCommand } from './io-command';
+import { IoEntries } from './io-entries';
 import type { CreatedQueuePair } from './queue-pairs';
-import { NVME_PAGE, type DmaArena, type DmaChunk } from './dma-arena';
+import type { DmaArena } from './dma-arena';
 import { NvmeStatusError, isOver } from './nvme-error';
 import { NOTHING, type QueuePair } from './queue-pair';
+import type { StatusWatch } from './status-watch';
 import type { WriteCache } from './write-cache';
 
 /** What an {@link IoQueue} is made of. */
@@ -26,6 +24,7 @@ interface IoQueueParts {
   /** Opcodes of the commands that are submitted again when the connection was lost. */
   readonly repeated: ReadonlySet<number>;
   readonly cache: WriteCache;
+  readonly watch: StatusWatch;
   readonly onClose: (queue: IoQueue) => void;
 }
 
@@ -42,8 +41,6 @@ const IO_TIMEOUT_SECONDS = 60;
 const WATCH_MILLISECONDS = 1000;
 /** How long completions are polled in one turn of the event loop. */
 const TURN_MILLISECONDS = 0.1;
-/** PSDT of a command whose data pointer is an SGL descriptor. */
-const SGL = Psdt.sglContiguousMetadata << 14;
 
 /**
  * I/O commands as promises, over one queue pair of its own. Made by `NvmeController.createIoQueue`, and given to the methods of a
@@ -61,13 +58,13 @@ const SGL = Psdt.sglContiguousMetadata << 14;
 export class IoQueue {
   /** Most commands outstanding; more wait for their turn. */
   readonly depth: number;
+  /** Commands that were completed so far. @internal */
+  completed = 0;
   /** Another one after the connection was lost. */
   #pair: CreatedQueuePair;
   #queue: QueuePair;
   readonly #arena: DmaArena;
-  readonly #lists: DmaChunk;
-  readonly #listBytes: number;
-  readonly #listWords: Uint32Array;
+  readonly #entries: IoEntries;
   readonly #waiting: (IoCommand | undefined)[];
   /** Empty while there is no connection, so that commands wait. */
   #freeCids: number[];
@@ -77,9 +74,9 @@ export class IoQueue {
   #seconds = 0;
   #turnEnd = 0;
   readonly #name: string;
-  readonly #sgl: boolean;
   readonly #repeated: ReadonlySet<number>;
   readonly #cache: WriteCache;
+  readonly #watch: StatusWatch;
   readonly #onClose: (queue: IoQueue) => void;
   /** Whether the connection is lost, and the queue waits for {@link resume}. */
   #suspended = false;
@@ -90,20 +87,17 @@ export class IoQueue {
   #closing: Promise<void> | undefined;
 
   /** @internal */
-  constructor({ pair, arena, maxTransfer, sgl, name, repeated, cache, onClose }: IoQueueParts) {
+  constructor({ pair, arena, maxTransfer, sgl, name, repeated, cache, watch, onClose }: IoQueueParts) {
     this.#pair = pair;
     this.#queue = pair.queue;
     this.#arena = arena;
-    this.#sgl = sgl;
     this.#name = name;
     this.#repeated = repeated;
     this.#cache = cache;
+    this.#watch = watch;
     this.#onClose = onClose;
     this.depth = pair.queue.capacity;
-    // One list per command id; a list must not leave its page.
-    this.#listBytes = 2 ** Math.ceil(Math.log2((maxTransfer / NVME_PAGE + 1) * 8));
-    this.#lists = arena.allocate(this.depth * this.#listBytes);
-    this.#listWords = arena.words(this.#lists);
+    this.#entries = new IoEntries(arena, this.depth, maxTransfer, sgl);
     this.#waiting = new Array<IoCommand | undefined>(this.depth);
     this.#freeCids = this.#allCids();
   }
@@ -234,8 +228,9 @@ export class IoQueue {
     command.since = this.#seconds;
     command.covered = this.#cache.covered;
     this.#waiting[cid] = command;
-    this.#fill(cid, command);
+    this.#entries.write(this.#queue, cid, command);
     if (command.second !== undefined) this.#send(command.second);
+    this.#watch.begin();
     if (this.#watchdog === undefined) this.#startWatching();
     if (this.#ringScheduled) return;
     this.#ringScheduled = true;
@@ -325,7 +320,7 @@ export class IoQueue {
   async #close(): Promise<void> {
     if (this.#failure === null) {
       await this.#pair.delete();
-      this.#arena.release(this.#lists);
+      this.#entries.release();
     }
     this.fail(
       new VfioUserError(
@@ -334,25 +329,6 @@ export class IoQueue {
       ),
     );
     this.#onClose(this);
-  }
-
-  #fill(cid: number, { opcode, nsid, lba, cdw12, address, length, fuse }: IoCommand): void {
-    const words = this.#queue.submissions;
-    const at = this.#queue.claim();
-    words.fill(0, at, at + 16);
-    const cdw0 = ((cid << 16) | (fuse << 8) | opcode) >>> 0;
-    words[at + SqeWord.cdw0] = cdw0;
-    words[at + SqeWord.nsid] = nsid;
-    if (this.#sgl && prpListLength(address, length, NVME_PAGE) > 0) {
-      words[at + SqeWord.cdw0] = (cdw0 | SGL) >>> 0;
-      storeSglDataBlock(words, at + SqeWord.prp1Low, address, length);
-    } else if (length > 0) {
-      const slot = cid * this.#listBytes;
-      storePrp(words, at, address, length, NVME_PAGE, this.#listWords, slot / 4, this.#lists.iova + slot);
-    }
-    words[at + SqeWord.cdw10] = lba >>> 0;
-    words[at + SqeWord.cdw11] = highWord(lba);
-    words[at + SqeWord.cdw12] = cdw12;
   }
 
   readonly #ring = (): void => {
@@ -393,6 +369,7 @@ export class IoQueue {
     if (waiting === undefined) return;
     this.#waiting[cid] = undefined;
     this.#freeCids.push(cid);
+    this.completed++;
     if (status === 0) {
       if (waiting.opcode === NvmOpcode.flush) this.#cache.flushed(waiting.covered);
       else if (waiting.opcode !== NvmOpcode.read) this.#cache.acknowledge();

@@ -3,6 +3,7 @@ import type { DmaArena } from './dma-arena';
 import { IoQueue, type QueueLoss } from './io-queue';
 import type { QueuePairs } from './queue-pairs';
 import { repeatedOpcodes, type ResubmitPolicy } from './resubmission';
+import type { StatusWatch } from './status-watch';
 import { WriteCache } from './write-cache';
 
 /** Commands outstanding in an I/O queue, unless another number is wanted. */
@@ -17,6 +18,7 @@ interface IoQueuesParts {
   /** Entries of the longest queue. */
   readonly maxEntries: number;
   readonly resubmit: ResubmitPolicy;
+  readonly watch: StatusWatch;
 }
 
 /** What the controller takes, as it says in Identify. */
@@ -57,6 +59,18 @@ export class IoQueues {
     }));
   }
 
+  /** Commands that were completed so far, of the queues that there are. */
+  get completed(): number {
+    let completed = 0;
+    for (const queue of this.#queues) completed += queue.completed;
+    return completed;
+  }
+
+  /** Takes the completions that are there. */
+  poll(): void {
+    for (const queue of this.#queues) queue.poll();
+  }
+
   /** Fails every command, now and later. */
   fail(error: Error): void {
     for (const queue of this.#queues) queue.fail(error);
@@ -94,7 +108,7 @@ export class IoQueues {
     { maxTransferSize, takesSgl }: Transfers,
     onClose: () => void,
   ): Promise<IoQueue> {
-    const { name, arena, maxEntries } = this.#parts;
+    const { name, arena, maxEntries, watch } = this.#parts;
     let queue: IoQueue | undefined;
     const pair = await this.#createPair(Math.min(depth + 1, maxEntries), () => queue?.poll());
     try {
@@ -106,8 +120,10 @@ export class IoQueues {
         name,
         repeated: this.#repeated,
         cache: this.cache,
+        watch,
         onClose: (closed) => {
           this.#queues.delete(closed);
+          watch.queues.delete(closed);
           onClose();
         },
       });
@@ -116,6 +132,7 @@ export class IoQueues {
       throw error;
     }
     this.#queues.add(queue);
+    watch.queues.add(queue);
     return queue;
   }
 }

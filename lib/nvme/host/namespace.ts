@@ -13,6 +13,7 @@ import {
   type IdentifyNamespace,
   type LbaFormat,
 } from '../spec';
+import { NO_LIMITS, splitRanges, type CommandLimits } from './command-limits';
 import type { IoQueue } from './io-queue';
 
 /** Memory for the data of a command: a `DmaMemory`, or anything that knows its device address. */
@@ -52,32 +53,6 @@ export interface ZeroRange extends Omit<WriteRange, 'offset'> {
 
 /** Where {@link NvmeNamespace.copy} writes. */
 export interface CopyTarget extends Omit<WriteRange, 'offset' | 'blocks'> {}
-
-/** Limits of a command that has no data buffer (Identify Controller of the NVM command set). */
-export interface CommandLimits {
-  /** WZSL: bytes of Write Zeroes. */
-  readonly zeroBytes: number;
-  /** VSL: bytes of Verify. */
-  readonly verifyBytes: number;
-  /** WUSL: bytes of Write Uncorrectable. */
-  readonly uncorrectableBytes: number;
-  /** DMRL: ranges of Dataset Management. */
-  readonly ranges: number;
-  /** DMRSL: blocks of a range of Dataset Management. */
-  readonly rangeBlocks: number;
-  /** DMSL: blocks of Dataset Management. */
-  readonly blocks: number;
-}
-
-/** What the fields of the commands hold (NVM command set 1.0, 3.2.3). */
-export const NO_LIMITS: CommandLimits = {
-  zeroBytes: Infinity,
-  verifyBytes: Infinity,
-  uncorrectableBytes: Infinity,
-  ranges: 256,
-  rangeBlocks: 0xffff_ffff,
-  blocks: Infinity,
-};
 
 /** What a namespace needs of its controller. */
 interface NamespaceOwner {
@@ -369,27 +344,4 @@ export class NvmeNamespace {
     }
     return undefined;
   }
-}
-
-/**
- * The ranges of each Dataset Management command, one command after the other, since the controller sets the limits. SPDK's
- * target skips what is beyond them, and reports success.
- */
-function* splitRanges(ranges: readonly DatasetRange[], limits: CommandLimits): Generator<DatasetRange[]> {
-  let command: DatasetRange[] = [];
-  let room = limits.blocks;
-  for (let { lba, blocks } of ranges) {
-    while (blocks > 0) {
-      const part = Math.min(blocks, limits.rangeBlocks, room);
-      command.push({ lba, blocks: part });
-      lba += part;
-      blocks -= part;
-      room -= part;
-      if (command.length < limits.ranges && room > 0) continue;
-      yield command;
-      command = [];
-      room = limits.blocks;
-    }
-  }
-  if (command.length > 0) yield command;
 }

@@ -35,10 +35,13 @@ export class NvmeStatusError extends VfioUserError {
   }
 }
 
-/** Whether the device has let go of a command's memory: it completed the command, or is gone. After a time-out it may not have. */
+/** Errors of a controller that is gone, or has stopped. */
+const STOPPED: ReadonlySet<unknown> = new Set([
+  'ERR_VFIO_USER_DISCONNECTED',
+  'ERR_VFIO_USER_NVME_CONTROLLER',
+]);
+
+/** Whether the device has let go of a command's memory: it completed the command, or has stopped. After a time-out it may not have. */
 export function isOver(error: unknown): boolean {
-  return (
-    error instanceof NvmeStatusError ||
-    (error instanceof VfioUserError && error.code === 'ERR_VFIO_USER_DISCONNECTED')
-  );
+  return error instanceof NvmeStatusError || (error instanceof VfioUserError && STOPPED.has(error.code));
 }

@@ -172,3 +172,44 @@ test.each<[string, unknown, RegExp]>([
 test.each([0, NaN, -1, 2 ** 31])('a timeout of %p is refused', (timeout) => {
   expect(() => customBackend(minimal, { timeout })).toThrow(/timeout is a number of milliseconds/);
 });
+
+describe('a size that changes', () => {
+  test('is taken over by a resize, and not exceeded', async () => {
+    const own = { ...minimal, size: SIZE };
+    const backend = customBackend(own);
+    own.size = 2 * SIZE;
+    expect(backend.size).toBe(SIZE);
+    await backend.resize!();
+    expect(backend.size).toBe(2 * SIZE);
+    await backend.resize!(512);
+    expect(backend.size).toBe(512);
+    await expect(backend.resize!(2 * SIZE + 1)).rejects.toThrow(
+      `The custom backend has ${2 * SIZE} bytes, fewer than ${2 * SIZE + 1}`,
+    );
+    own.size = 1.5;
+    await expect(backend.resize!()).rejects.toThrow('size of a backend is an integer of at least 512 bytes');
+    expect(backend.size).toBe(512);
+  });
+
+  test('is told, but for one that makes no sense, and after the end', () => {
+    let changed = nothing;
+    const own = { ...minimal, size: SIZE, onSizeChange: (call: () => void) => (changed = call) };
+    const errors: Error[] = [];
+    const backend = customBackend(own, { onError: (error) => errors.push(error) });
+    const sizes: number[] = [];
+    backend.onSizeChange!((size) => sizes.push(size));
+    own.size = 1024;
+    changed();
+    own.size = -1;
+    changed();
+    expect(sizes).toEqual([1024]);
+    expect(errors).toMatchObject([{ code: 'ERR_OUT_OF_RANGE' }]);
+    backend.close();
+    own.size = 4096;
+    changed();
+    expect(sizes).toEqual([1024]);
+    expect(() => customBackend({ ...minimal, onSizeChange: 1 } as never)).toThrow(
+      'onSizeChange of a backend is a method, got number',
+    );
+  });
+});

@@ -3,7 +3,13 @@
 import { mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { type Backend, BackendResult, MemoryBackend, createBackend } from '../../../lib/nvme/backends';
+import {
+  type Backend,
+  BackendResult,
+  MemoryBackend,
+  createBackend,
+  customBackend,
+} from '../../../lib/nvme/backends';
 import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
 import {
   type Command,
@@ -371,6 +377,33 @@ describe('while the controller is at work', () => {
       await host.controller.resizeNamespace(2, 32768);
       expect(statSync(path).size).toBe(32768);
       rmSync(dirname(path), { recursive: true });
+    });
+
+    test('the storage tells its new size: the host is told, and what is behind the end fails', async () => {
+      let changed = (): void => undefined;
+      const own = {
+        size: 8192,
+        read: () => undefined,
+        write: () => undefined,
+        onSizeChange: (call: () => void) => (changed = call),
+      };
+      host.controller.addNamespace({ backend: customBackend(own) });
+      await asksForNotices();
+      const cid = host.push(host.admin, aer);
+      host.ring(host.admin);
+      own.size = 4096 + 100;
+      changed();
+      expect(await status({ opcode: READ, nsid: 2, cdw10: 8 })).toBe('00/80 DNR');
+      expect(await status({ opcode: READ, nsid: 2, cdw10: 7 })).toBe('00/00');
+      expect(await host.completion(host.admin)).toMatchObject({ cid, dw0: 0x0004_0002 });
+      expect(host.controller.namespaces[1]).toMatchObject({ size: 4096 });
+      own.size = 16384;
+      changed();
+      await until(() => host.controller.namespaces[1]?.size === 16384);
+      expect(await status({ opcode: READ, nsid: 2, cdw10: 31 })).toBe('00/00');
+      // It is nobody's any more.
+      await host.controller.removeNamespace(2);
+      changed();
     });
 
     test.each([0, 511, 1000, 2 ** 60, NaN])('to %d bytes is refused', async (size) => {

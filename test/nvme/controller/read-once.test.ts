@@ -40,12 +40,14 @@ test.each([
   const view = new ClientView();
   view.attach(memory);
   const backend = createBackend({ kind: 'memory', size: 1 << 20 });
+  const onWarning = (): void => undefined;
   const commands = new IoCommands({
     namespaces: new NamespaceSet(resolveOptions({ maxNamespaces: 1, serial: 'TEST', backend })),
     maxTransfer: 131072,
     view,
     features: { writeThrough: false },
     counters: newCounters(),
+    onWarning,
   });
   const plain = new Uint32Array(16);
   encodeCommand(plain, 0, { nsid: 1, ...command });

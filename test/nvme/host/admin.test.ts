@@ -5,7 +5,7 @@ import { AdminQueue } from '../../../lib/nvme/host/admin-queue';
 import { DmaArena } from '../../../lib/nvme/host/dma-arena';
 import { AdminOpcode, Feature, IdentifyCns, LogPage } from '../../../lib/nvme/spec';
 import { failure } from '../../client/support';
-import { NAMESPACE_BYTES, attached } from './support';
+import { NAMESPACE_BYTES, attached, unwatched } from './support';
 
 const IOVA = 0x10_0000_0000;
 const ENTRIES = 8;
@@ -50,7 +50,7 @@ function world(answer: Answer = () => ({})) {
   arena.allocate(4096);
   const placement = { id: 0, entries: ENTRIES, submissionOffset: 0, completionOffset: 1024 };
   const pair = new QueuePair(placement, buffer, { tail, head: () => undefined });
-  const queue = new AdminQueue('drive', arena, 1000);
+  const queue = new AdminQueue('drive', arena, 1000, unwatched());
   queue.start(pair);
   return { admin: new NvmeAdmin(queue), queue, arena, seen, complete };
 }

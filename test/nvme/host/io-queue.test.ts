@@ -6,6 +6,7 @@ import { repeatedOpcodes } from '../../../lib/nvme/host/resubmission';
 import { WriteCache } from '../../../lib/nvme/host/write-cache';
 import { VfioUserError } from '../../../lib/errors';
 import { turns, until } from '../../client/support';
+import { unwatched } from './support';
 
 const READ = 2;
 
@@ -59,6 +60,7 @@ function world(depth = 3, maxTransfer = 131072, sgl = false) {
     name: 'the device',
     repeated: repeatedOpcodes('reads'),
     cache: new WriteCache('the device'),
+    watch: unwatched(),
     onClose: (one) => closed.push(one),
   });
   let head = 0;

@@ -3,6 +3,8 @@ import { connect, type ConnectOptions, type VfioUserDevice } from '../../../lib/
 import { createBackend } from '../../../lib/nvme/backends';
 import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
 import { NvmeController, type NvmeAttachOptions } from '../../../lib/nvme/host';
+import { StatusWatch } from '../../../lib/nvme/host/status-watch';
+import type { DeviceRegion } from '../../../lib/pci';
 import { serve, type ServedRegion } from '../../../lib/server';
 import { atEnd } from '../../client/support';
 
@@ -48,6 +50,11 @@ export async function attached(
   const nvme = await NvmeController.attach(world.device, attachOptions);
   atEnd(() => nvme.close());
   return { ...world, nvme };
+}
+
+/** A watch of a controller whose status nobody looks at. */
+export function unwatched(): StatusWatch {
+  return new StatusWatch({ read32: () => Promise.resolve(1) } as unknown as DeviceRegion);
 }
 
 /** Puts a function between the client and the reads of BAR 0. */

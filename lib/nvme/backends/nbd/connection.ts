@@ -51,6 +51,8 @@ export class NbdConnection {
   #timer: NodeJS.Timeout | undefined;
   #failure: Error | null = null;
   #onEnd: (reason: Error) => void = () => undefined;
+  /** What waits until nothing is in flight. */
+  #idle: (() => void)[] = [];
 
   private constructor(socket: Socket, stream: ByteStream, exported: NbdExport, timeout: number) {
     this.#socket = socket;
@@ -132,6 +134,15 @@ export class NbdConnection {
     }
   }
 
+  /** Resolves when nothing is in flight any more, since it was answered or the connection has ended. */
+  async idle(): Promise<void> {
+    while (this.#pending.size > 0) {
+      await new Promise<void>((resolve) => {
+        this.#idle.push(resolve);
+      });
+    }
+  }
+
   /** Calls `onEnd` with the reason when the connection has ended, before the requests in flight are settled; at once when it has already. */
   watch(onEnd: (reason: Error) => void): void {
     this.#onEnd = onEnd;
@@ -185,6 +196,7 @@ export class NbdConnection {
         const request = take(cookie);
         this.#pending.delete(cookie);
         request.settle(errno);
+        if (this.#pending.size === 0) this.#wakeIdle();
         if (errno === ESHUTDOWN) {
           throw new VfioUserError('ERR_VFIO_USER_DISCONNECTED', 'the server is shutting down');
         }
@@ -207,6 +219,13 @@ export class NbdConnection {
     this.#budget.cancelAll();
     this.#onEnd(reason);
     for (const { settle } of pending) settle(null);
+    this.#wakeIdle();
+  }
+
+  #wakeIdle(): void {
+    const waiting = this.#idle;
+    this.#idle = [];
+    for (const resolve of waiting) resolve();
   }
 
   /** Looks after some time whether the oldest request is too late. */

@@ -44,7 +44,6 @@ export class NbdBackend implements AsynchronousBackend {
   readonly asynchronous = true;
   readonly kind = 'nbd';
   readonly identity: string;
-  readonly size: number;
   readonly blockSize: number;
   readonly volatileCache: boolean;
   readonly deallocation: Deallocation | undefined;
@@ -52,6 +51,10 @@ export class NbdBackend implements AsynchronousBackend {
   readonly #export: NbdExport;
   readonly #writes: VolatileWrites;
   readonly #uri: string;
+  #size: number;
+  /** Bytes of the export now. */
+  #present: number;
+  #onSizeChange: (size: number) => void = () => undefined;
 
   private constructor(address: NbdAddress, connection: NbdConnection, options: Required<LinkOptions>) {
     const exported = connection.export;
@@ -59,7 +62,7 @@ export class NbdBackend implements AsynchronousBackend {
     this.#export = exported;
     this.#uri = address.uri;
     this.identity = identityOf(address);
-    this.size = size;
+    this.#size = this.#present = size;
     this.blockSize = minBlock;
     this.volatileCache = (flags & ExportFlag.flush) !== 0;
     // What was trimmed may read as anything (proto.md, NBD_CMD_TRIM).
@@ -77,6 +80,11 @@ export class NbdBackend implements AsynchronousBackend {
       ...options,
       onLost: () => {
         this.#writes.lose();
+      },
+      flush: () => this.#writes.flush(),
+      onSize: (present) => {
+        this.#present = present;
+        this.#onSizeChange(present);
       },
     });
   }
@@ -145,6 +153,29 @@ export class NbdBackend implements AsynchronousBackend {
     return this.#writes.flush();
   }
 
+  get size(): number {
+    return this.#size;
+  }
+
+  /**
+   * Without a size the server is asked for that of the export, by another connection. Rejects with a RangeError when the export has less,
+   * and with the error of the connection.
+   */
+  async resize(size?: number): Promise<void> {
+    if (size === undefined || size > this.#present) await this.#link.renew();
+    if (size !== undefined && size > this.#present) {
+      throw outOfRange(`${this.#uri} has ${this.#present} bytes, fewer than ${size}`);
+    }
+    const previous = this.#size;
+    this.#size = size ?? this.#present;
+    // Nobody asks any more for what was lost there.
+    if (this.#size < previous) this.#writes.replaced(this.#size, previous - this.#size);
+  }
+
+  onSizeChange(listener: (size: number) => void): void {
+    this.#onSizeChange = listener;
+  }
+
   close(): void {
     this.#link.close();
   }
@@ -177,7 +208,7 @@ export class NbdBackend implements AsynchronousBackend {
 
   async #sync(what: string): Promise<void> {
     if (!this.volatileCache) return;
-    const connection = await this.#link.connection();
+    const connection = await this.#link.writer();
     const flush = { type: Command.flush, flags: 0, offset: 0, length: 0 };
     const errno = connection === null ? null : await connection.request(flush);
     if (errno === 0) return;

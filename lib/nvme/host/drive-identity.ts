@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../errors';
 import { currentLbaFormat, type IdentifyController, type IdentifyNamespace } from '../spec';
+import type { NvmeAdmin } from './admin';
 
 /** What a drive says of itself. */
 export interface DriveIdentity {
   readonly controller: IdentifyController;
   /** The active namespaces by id; the first 1024. */
   readonly namespaces: ReadonlyMap<number, IdentifyNamespace>;
+}
+
+/** Asks a drive what it is. */
+export async function identifyDrive(admin: NvmeAdmin): Promise<DriveIdentity> {
+  const controller = await admin.identifyController();
+  const namespaces = new Map<number, IdentifyNamespace>();
+  for (const id of await admin.activeNamespaces()) namespaces.set(id, await admin.identifyNamespace(id));
+  return { controller, namespaces };
 }
 
 /**
