@@ -2,7 +2,11 @@
 /** Limits of the commands without data buffer, and the commands that they are split into. */
 import { NvmeAdmin, NvmeNamespace, type IoQueue } from '../../../lib/nvme/host';
 import { NO_LIMITS, type CommandLimits } from '../../../lib/nvme/host/command-limits';
-import { decodeDatasetRanges, decodeIdentifyController, type IdentifyNamespace } from '../../../lib/nvme/spec';
+import {
+  decodeDatasetRanges,
+  decodeIdentifyController,
+  type IdentifyNamespace,
+} from '../../../lib/nvme/spec';
 import { atEnd } from '../../client/support';
 import { attached } from './support';
 
