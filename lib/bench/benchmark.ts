@@ -2,43 +2,13 @@
 import { VfioUserError, type VfioUserErrorCode } from '../errors';
 import type { Device } from '../pci';
 import { Endpoint } from './endpoint';
-import type { Gap } from './gap';
 import type { JobEnd, JobResult } from './job-result';
 import { checkRun, checkWorkload, type RunOptions, type WorkloadOptions } from './options';
+import type { PartResult } from './part-result';
 import { ProcessorWatch } from './processor-watch';
 import { ProgressWatch } from './progress-watch';
 import { StatusWatch } from './status-watch';
 import { SteadyState, type SteadyOutcome } from './steady-state';
-
-/** Who was measured. */
-export interface BenchmarkTarget {
-  /** Name of the device. */
-  readonly endpoint: string;
-  readonly model: string;
-  readonly serial: string;
-  readonly firmware: string;
-  /** NVMe version. */
-  readonly version: string;
-  readonly nsid: number;
-  readonly lbaSize: number;
-  /** Bytes. */
-  readonly capacity: number;
-  /** True when doorbells are plain stores, false when each is a message. */
-  readonly mappedDoorbells: boolean;
-}
-
-/** What a workload has measured at one endpoint. */
-export interface PartResult {
-  /** The endpoint and the workload, by their index in what was asked for. */
-  readonly endpoint: number;
-  readonly workload: number;
-  readonly target: BenchmarkTarget;
-  readonly jobs: readonly JobResult[];
-  /** When the server of the endpoint was away, and came back or was waited for; in the order of their beginning. */
-  readonly gaps: readonly Gap[];
-  /** Why the figures are not those of the device, and what to do; empty when there is no doubt. */
-  readonly doubts: readonly string[];
-}
 
 /** The result of a run, also of one that failed or was ended early. */
 export interface BenchmarkResult {
@@ -135,21 +105,9 @@ async function prepare(
 }
 
 async function measure(endpoints: readonly Endpoint[], options: RunOptions): Promise<BenchmarkResult> {
-  const { signal, giveUp, targetPids = [] } = options;
+  const { targetPids = [] } = options;
   const jobs = endpoints.flatMap((endpoint) => endpoint.jobs);
-  const stopAll = (): void => {
-    for (const { supply } of endpoints) supply.stop();
-  };
-  // The others would be measured under another load than was asked for.
-  for (const endpoint of endpoints) endpoint.onLost = stopAll;
-  signal?.addEventListener('abort', stopAll);
-  if (signal?.aborted === true || endpoints.some(({ supply }) => supply.lost !== undefined)) stopAll();
-  // The memory of jobs on this thread is the devices', so these are not closed before the jobs have ended.
-  const giveUpAll = (): void => {
-    for (const { supply } of endpoints) supply.giveUp();
-  };
-  giveUp?.addEventListener('abort', giveUpAll);
-  if (giveUp?.aborted === true) giveUpAll();
+  const heedNoMore = heed(endpoints, options);
   const steady = options.steadyState && new SteadyState(options.steadyState);
   const watch = new ProgressWatch(jobs, (progress) => {
     options.onProgress?.(progress);
@@ -187,7 +145,7 @@ async function measure(endpoints: readonly Endpoint[], options: RunOptions): Pro
     return {
       parts,
       failure: firstFailure(endpoints, parts),
-      interrupted: signal?.aborted === true,
+      interrupted: options.signal?.aborted === true,
       steady: steady?.outcome,
     };
   } finally {
@@ -195,9 +153,33 @@ async function measure(endpoints: readonly Endpoint[], options: RunOptions): Pro
     status.stop();
     // If one thread has failed, the others still run.
     for (const { supply } of endpoints) supply.abandon();
+    heedNoMore();
+  }
+}
+
+/**
+ * Ends the jobs when the caller wants that, or an endpoint is gone.
+ *
+ * @returns what ends to heed it
+ */
+function heed(endpoints: readonly Endpoint[], { signal, giveUp }: RunOptions): () => void {
+  const stopAll = (): void => {
+    for (const { supply } of endpoints) supply.stop();
+  };
+  // The memory of jobs on this thread is the devices', so these are not closed before the jobs have ended.
+  const giveUpAll = (): void => {
+    for (const { supply } of endpoints) supply.giveUp();
+  };
+  // The others would be measured under another load than was asked for.
+  for (const endpoint of endpoints) endpoint.onLost = stopAll;
+  signal?.addEventListener('abort', stopAll);
+  giveUp?.addEventListener('abort', giveUpAll);
+  if (signal?.aborted === true || endpoints.some(({ supply }) => supply.lost !== undefined)) stopAll();
+  if (giveUp?.aborted === true) giveUpAll();
+  return () => {
     signal?.removeEventListener('abort', stopAll);
     giveUp?.removeEventListener('abort', giveUpAll);
-  }
+  };
 }
 
 /** An endpoint that went away comes first, since it ends the jobs of all. */

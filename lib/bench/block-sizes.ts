@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: MIT
-import { directionsOf, trimsAndWrites, type Direction, type Job, type Workload } from './job';
+import {
+  directionsOf,
+  trimsAndWrites,
+  type BlockSplit,
+  type Direction,
+  type Job,
+  type SizeShare,
+  type Workload,
+} from './job';
 import { Xoshiro128 } from '../random';
-
-/** A size of I/Os, and its share of those of a direction, 0 to 1. */
-export interface SizeShare {
-  /** Bytes. */
-  readonly bytes: number;
-  readonly share: number;
-}
-
-/** The sizes of the I/Os of each direction. The shares of a direction add up to 1. */
-export type BlockSplit = Readonly<Record<Direction, readonly SizeShare[]>>;
 
 /** All sizes of a split that occur in some directions, rising, each once. */
 function sizesOf(split: BlockSplit, directions: readonly Direction[]): number[] {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
 import type { QueuePairPlacement } from '../nvme/host/queue-pair';
-import type { BlockSplit } from './block-sizes';
 
 /** What an I/O does, by fio's names. */
 export type Direction = 'read' | 'write' | 'trim';
@@ -61,6 +60,16 @@ export function trimsAndWrites(workload: Workload): boolean {
 export function isRandom(workload: Workload): boolean {
   return TRAITS[workload].random;
 }
+
+/** A size of I/Os, and its share of those of a direction, 0 to 1. */
+export interface SizeShare {
+  /** Bytes. */
+  readonly bytes: number;
+  readonly share: number;
+}
+
+/** The sizes of the I/Os of each direction. The shares of a direction add up to 1. */
+export type BlockSplit = Readonly<Record<Direction, readonly SizeShare[]>>;
 
 /**
  * How a random workload chooses blocks: each equally likely; each once before any comes again; or by Zipf's law, in which

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../errors';
-import type { PartResult } from './benchmark';
-import { commonUnit, ioSizes, type BlockSplit } from './block-sizes';
+import { commonUnit, ioSizes } from './block-sizes';
 import {
   directionsOf,
   isRandom,
   trims,
   writes,
+  type BlockSplit,
   type CompletionMode,
   type Distribution,
   type Workload,
 } from './job';
+import type { PartResult } from './part-result';
 import type { BenchmarkProgress } from './progress-watch';
 import type { SteadyCriterion } from './steady-state';
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** What the texts of the benchmark's options mean, see `FormOption`: undefined for one that does not have the form. */
-import type { BlockSplit, SizeShare } from '../bench/block-sizes';
-import type { Distribution } from '../bench/job';
+import type { BlockSplit, Distribution, SizeShare } from '../bench/job';
 import { parseProcessors } from '../bench/processors';
 import type { SteadyCriterion } from '../bench/steady-state';
 import { parseCount, parsePercentiles, parseSize } from '../bench/units';

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT
-import type { BenchmarkResult, BenchmarkTarget } from '../bench/benchmark';
 import { fioReport } from '../bench/fio-json';
 import { fioLogs, type LogKind } from '../bench/fio-log';
 import { formatHgrm } from '../bench/hgrm';
-import { allDirections, latencyOf, mergeResults, type JobResult, type ReportPart } from '../bench/job-result';
+import { allDirections, latencyOf, mergeResults } from '../bench/job-result';
 import type { RunOptions } from '../bench/options';
+import type { BenchmarkTarget } from '../bench/part-result';
 import { formatReport } from '../bench/report-text';
 import { formatSize } from '../bench/units';
 import type { OutputValues } from './bench-options';
 import { pageText } from './bench-page';
 import { remarks } from './bench-remarks';
+import type { FinishedRun } from './finished-run';
 import type { GivenOptions } from './bench-workload';
 import { ExitCode } from './failure';
 import { wrapText } from './help';
@@ -21,22 +22,6 @@ import { packageVersion } from './version';
 
 /** Columns of a report that goes into a file or a pipe. */
 const FILE_COLUMNS = 110;
-
-/** Jobs that were measured at an endpoint: their results, and who it is. */
-export interface MeasuredPart extends ReportPart {
-  readonly device: BenchmarkTarget;
-  /** The jobs one by one. */
-  readonly jobs: readonly JobResult[];
-  /** The rate that was asked for, of all jobs together; undefined without a limit. */
-  readonly wanted: { readonly unit: 'iops' | 'bandwidth'; readonly rate: number } | undefined;
-}
-
-/** A run that is over, or a look at one that goes on. */
-export interface FinishedRun extends Pick<BenchmarkResult, 'interrupted' | 'failure' | 'steady'> {
-  readonly started: Date;
-  readonly ended: Date;
-  readonly parts: readonly MeasuredPart[];
-}
 
 interface Output {
   readonly file: OutputFile;

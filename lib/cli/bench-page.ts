@@ -3,7 +3,7 @@ import { arch, cpus, release, type } from 'node:os';
 import type { Remark } from '../bench/html-page';
 import { htmlReport, type Facts } from '../bench/html-report';
 import { formatSize } from '../bench/units';
-import type { FinishedRun, MeasuredPart } from './bench-output';
+import type { FinishedRun, MeasuredPart } from './finished-run';
 import { remarks } from './bench-remarks';
 import { packageVersion } from './version';
 

@@ -12,7 +12,7 @@ import {
   type WorkloadValues,
 } from './bench-options';
 import { runOptions, workloadOptions, type GivenOptions } from './bench-workload';
-import { readJobFile, type JobSection } from './job-file';
+import { readJobFile, type JobSection, type FileOption } from './job-file';
 import { UsageError, type OptionTable } from './option-spec';
 import { readTable } from './options';
 import { complain, printable } from './output';
@@ -92,13 +92,6 @@ export function planBench(positionals: readonly string[], given: GivenOptions): 
     output: output.values as OutputValues,
     given: new Map([...run.given, ...output.given]),
   };
-}
-
-/** An option of a job file: its text, and where it stands. */
-export interface FileOption {
-  readonly text: string | true;
-  /** `job.fio:3: bs` */
-  readonly subject: string;
 }
 
 type Layer = ReadonlyMap<string, FileOption>;

@@ -3,7 +3,7 @@ import { gapTexts } from '../bench/gap';
 import type { Remark } from '../bench/html-page';
 import { allDirections, bandwidth, iops, mergeResults } from '../bench/job-result';
 import { formatBandwidth, formatCount } from '../bench/units';
-import type { FinishedRun, MeasuredPart } from './bench-output';
+import type { FinishedRun, MeasuredPart } from './finished-run';
 import { printable } from './output';
 
 /** Part of a wanted rate that counts as reached: a run ends with I/Os in flight. */

@@ -1,21 +1,20 @@
 // SPDX-License-Identifier: MIT
 import { benchmark, type BenchmarkResult } from '../bench/benchmark';
 import { trims, writes } from '../bench/job';
-import { mergeResults } from '../bench/job-result';
 import { LiveLine } from '../bench/live-line';
 import type { RunOptions } from '../bench/options';
 import { formatSize, parseSize } from '../bench/units';
-import { BenchOutput, type MeasuredPart } from './bench-output';
+import { BenchOutput } from './bench-output';
 import { OUTPUT_OPTIONS, RUN_OPTIONS, WORKLOAD_OPTIONS } from './bench-options';
 import { planBench, type BenchJob, type BenchPlan } from './bench-plan';
-import { fioOptions } from './bench-workload';
 import { defineCommand } from './command';
 import { runDemo } from './demo';
 import { startEmbeddedEndpoint } from './embedded-endpoint';
+import { finishedRun } from './finished-run';
 import { interruptible } from './interrupt';
 import { openEndpoint, type EndpointDevice } from './open-endpoint';
 import { UsageError, type CommandSpec } from './option-spec';
-import { complain, printable } from './output';
+import { complain } from './output';
 
 const EMBEDDED_SIZE = parseSize('1g');
 /** The embedded endpoint's memory comes in pages. */
@@ -108,28 +107,7 @@ async function run(
         jobs: count * (at ?? endpoints).length,
       })),
     });
-    const started = new Date();
-    const finished = (result: Pick<BenchmarkResult, 'parts' | 'interrupted' | 'failure' | 'steady'>) => ({
-      ...result,
-      started,
-      ended: new Date(),
-      parts: result.parts.map((part): MeasuredPart => {
-        const job = jobs[part.workload];
-        if (job === undefined) throw new Error('unreachable: a part is of a job');
-        const name = alias ?? endpoints[part.endpoint] ?? '';
-        return {
-          name: jobName(job, jobs, endpoints.length, part.endpoint),
-          target: printable(`${name}, namespace ${part.target.nsid}`),
-          options: { ...fioOptions(job.values, job.options, job.given, name), ...output.fioOptions },
-          result: mergeResults(part.jobs),
-          jobs: part.jobs,
-          doubts: part.doubts,
-          gaps: part.gaps,
-          device: part.target,
-          wanted: wantedRate(job),
-        };
-      }),
-    });
+    const measured = { jobs, endpoints, alias, fioOptions: output.fioOptions, started: new Date() };
     let result: BenchmarkResult;
     try {
       result = await benchmark(devices, workloads, {
@@ -146,13 +124,13 @@ async function run(
         },
         onStatus: (parts) => {
           line.clear();
-          output.status(finished({ parts, interrupted: false }));
+          output.status(finishedRun(measured, { parts, interrupted: false }));
         },
       });
     } finally {
       line.clear();
     }
-    output.write(finished(result));
+    output.write(finishedRun(measured, result));
   } finally {
     await Promise.all(devices.map((device) => device.close()));
   }
@@ -183,17 +161,6 @@ function endpointsOf({ options }: BenchJob, endpoints: readonly string[]): reado
   return options.endpoints === undefined
     ? endpoints
     : endpoints.filter((_, index) => options.endpoints?.includes(index));
-}
-
-/** The name of a job, with the number of its endpoint where there are several. */
-function jobName(job: BenchJob, jobs: readonly BenchJob[], endpoints: number, endpoint: number): string {
-  const several = (job.options.endpoints?.length ?? endpoints) > 1 && (endpoints > 1 || jobs.length > 1);
-  return several ? `${job.name}${endpoint}` : job.name;
-}
-
-function wantedRate({ options: { rate, rateIops, jobs } }: BenchJob): MeasuredPart['wanted'] {
-  if (rateIops !== undefined) return { unit: 'iops', rate: rateIops * jobs };
-  return rate === undefined ? undefined : { unit: 'bandwidth', rate: rate * jobs };
 }
 
 /** Says what is destroyed at an endpoint that the user has named. */

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { benchmark, type PartResult } from '../bench/benchmark';
+import { benchmark } from '../bench/benchmark';
+import type { PartResult } from '../bench/part-result';
 import { allDirections, bandwidth, iops, latencyOf, mergeResults, type JobResult } from '../bench/job-result';
 import { LiveLine } from '../bench/live-line';
 import type { WorkloadOptions } from '../bench/options';

@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: MIT
 import { readFileSync } from 'node:fs';
 import { OUTPUT_OPTIONS, RUN_OPTIONS, WORKLOAD_OPTIONS } from './bench-options';
-import type { FileOption } from './bench-plan';
 import { closest } from '../closest';
 import { UsageError, canonical, optionNames } from './option-spec';
+
+/** An option of a job file: its text, and where it stands. */
+export interface FileOption {
+  readonly text: string | true;
+  /** `job.fio:3: bs` */
+  readonly subject: string;
+}
 
 /** A section of a job file: jobs that do the same. */
 export interface JobSection {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** What the commands of each workload are: opcodes, LBAs, lengths, FUA, in the order in which a device sees them. */
-import type { BlockSplit } from '../../lib/bench/block-sizes';
+import type { BlockSplit } from '../../lib/bench/job';
 import type { Job } from '../../lib/bench/job';
 import { NvmOpcode } from '../../lib/nvme/spec';
 import { finish, world, type Io } from './fake-device';
