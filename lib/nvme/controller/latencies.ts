@@ -4,9 +4,7 @@ import { LatencyHistogram } from '../../latency-histogram';
 import { NvmOpcode } from '../spec/opcodes';
 
 /** The commands that latencies are told for: Read, Write, Flush, and all other I/O commands. */
-export const COMMAND_GROUPS = ['read', 'write', 'flush', 'other'] as const;
-/** One of `read`, `write`, `flush` and `other`. */
-export type CommandGroup = (typeof COMMAND_GROUPS)[number];
+export type CommandGroup = 'read' | 'write' | 'flush' | 'other';
 
 /** How long I/O commands took from their fetch to their completion, in nanoseconds. Percentiles are within 1 %. */
 export interface LatencySummary {
