@@ -92,9 +92,9 @@ std::optional<int> Option(int fd, int option) {
 }
 
 /**
- * adoptSocket(fd, listening): 0 or -errno; -EPROTOTYPE when it is no unix stream socket, -EINVAL when it listens and is not to, or the
- * other way round, -ENOTCONN when it does neither.
- * Makes it non-blocking and closed on exec.
+ * adoptSocket(fd, listening): 0 or -errno; -EPROTOTYPE when it is no unix stream socket, -EINVAL when it
+ * listens and is not to, or the other way round, -ENOTCONN when it does neither. Makes it non-blocking and
+ * closed on exec.
  */
 Napi::Value AdoptSocket(const Napi::CallbackInfo& info) {
   Arguments arguments(info);

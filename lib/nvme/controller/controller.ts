@@ -1,39 +1,26 @@
 // SPDX-License-Identifier: MIT
 import { asError } from '../../errors';
 import type { ConfigEffect } from '../../pci/config-space';
-import {
-  CommandSets,
-  type ControllerConfiguration,
-  Register,
-  ShutdownNotification,
-  ShutdownStatus,
-  encodeCapabilities,
-} from '../spec';
-import { AdminCommands } from './admin-commands';
-import { AsyncEvents } from './async-events';
-import { BusyTime } from './busy-time';
+import { type ControllerConfiguration, Register, ShutdownNotification, ShutdownStatus } from '../spec';
+import type { AsyncEvents } from './async-events';
 import type { ClientView } from './client-view';
-import { CommandProcessor, FatalError } from './command-processor';
-import { DoorbellWatch } from './doorbell-watch';
+import { type CommandProcessor, FatalError } from './command-processor';
+import { controllerParts } from './controller-parts';
+import type { DoorbellWatch } from './doorbell-watch';
 import type { Doorbells } from './doorbells';
-import { ErrorLog } from './error-log';
-import { FaultPlan, Faults, type FaultEffects } from '../faults';
-import { FaultyRegisters } from './faulty-registers';
-import { FeatureSet } from './feature-set';
-import { Identify, NVME_VERSION } from './identify';
+import type { FaultEffects, FaultPlan, Faults } from '../faults';
+import type { FaultyRegisters } from './faulty-registers';
+import type { FeatureSet } from './feature-set';
 import type { InterruptLines } from './interrupt-lines';
-import { IoCommands } from './io-commands';
 import { KeepAlive } from './keep-alive';
-import { Latencies } from './latencies';
-import { LogPages } from './log-pages';
-import { NamespaceCommands } from './namespace-commands';
+import type { Latencies } from './latencies';
 import type { NamespaceSet } from './namespace-set';
 import type { ResolvedOptions } from './options';
 import { Poller } from './poller';
-import { QueueSet } from './queue-set';
-import { Registers } from './registers';
-import { RunningCommands } from './running-commands';
-import { type ControllerStatistics, newCounters } from './statistics';
+import type { QueueSet } from './queue-set';
+import type { Registers } from './registers';
+import type { RunningCommands } from './running-commands';
+import type { ControllerStatistics, Counters } from './statistics';
 
 /** The connection to the host, as faults use it. */
 export interface HostLink {
@@ -42,9 +29,6 @@ export interface HostLink {
   /** Takes the function away from the host, as if its card had been pulled out. */
   unplug(): void;
 }
-
-/** CAP.TO in milliseconds: longer than a client takes to answer, or to fail to answer, a message. */
-const READY_TIMEOUT = 15_000;
 
 /**
  * The controller behind BAR 0: the state machine of CC and CSTS (NVMe base 2.0, 3.5 to 3.7), which owns the queues and
@@ -63,11 +47,11 @@ export class Controller {
   readonly #features: FeatureSet;
   readonly #running: RunningCommands;
   readonly #commands: CommandProcessor;
-  readonly #plan = new FaultPlan();
+  readonly #plan: FaultPlan;
   readonly #faultyRegisters: FaultyRegisters;
   /** Faults on demand. */
   readonly faults: Faults;
-  readonly #counters = newCounters();
+  readonly #counters: Counters;
   /** How long I/O commands take; null when that is not measured. */
   readonly latencies: Latencies | null;
   readonly #keepAlive = new KeepAlive((milliseconds) => {
@@ -87,70 +71,33 @@ export class Controller {
     lines: InterruptLines,
     link: HostLink,
   ) {
-    const counters = this.#counters;
-    const errors = new ErrorLog();
-    const registers = new Registers(capabilities(options), NVME_VERSION);
-    const queues = new QueueSet(view, doorbells, lines, counters);
-    const events = new AsyncEvents(queues, errors);
-    const busy = new BusyTime();
-    const running = new RunningCommands(busy);
-    const watch = new DoorbellWatch(queues, events, counters);
-    const features = new FeatureSet(options, queues, events, this.#keepAlive);
-    const logs = new LogPages(errors, features, namespaces, counters, busy, doorbells.shadows);
-    const { maxTransfer, onWarning } = options;
-    const ioContext = { namespaces, maxTransfer, view, features, counters, onWarning };
-    const io = new IoCommands(ioContext);
-    const admin = new AdminCommands({
-      options,
-      view,
-      registers,
-      queues,
-      running,
-      events,
-      features,
-      keepAlive: this.#keepAlive,
-      identify: new Identify(options, namespaces, doorbells.shadows),
-      logs,
-      namespaces: new NamespaceCommands(options, namespaces, view),
-    });
     this.#options = options;
-    this.#lines = lines;
+    this.#namespaces = namespaces;
     this.#view = view;
     this.#doorbells = doorbells;
-    this.#registers = registers;
+    this.#lines = lines;
+    const surroundings = { options, namespaces, view, doorbells, lines };
+    const parts = controllerParts({
+      ...surroundings,
+      keepAlive: this.#keepAlive,
+      effects: this.#effects(link),
+    });
+    const { busy, queues, commands } = parts;
+    this.#registers = parts.registers;
     this.#queues = queues;
-    this.#events = events;
-    this.#running = running;
-    this.#watch = watch;
-    this.#features = features;
-    const effects = this.#effects(link);
-    const plan = this.#plan;
-    const latencies = options.latencies ? new Latencies() : null;
-    this.latencies = latencies;
-    const parts = {
-      queues,
-      admin,
-      io,
-      running,
-      watch,
-      errors,
-      counters,
-      latencies,
-      plan,
-      effects,
-      ioContext,
-    };
-    this.#commands = new CommandProcessor(parts);
-    this.#faultyRegisters = new FaultyRegisters(plan, effects);
-    this.faults = new Faults(plan, effects);
-    namespaces.onChange = (nsid) => {
-      logs.namespaceChanged(nsid);
-      if (features.namespaceNotices) events.raiseNamespaceNotice();
-    };
-    this.#namespaces = namespaces;
+    this.#events = parts.events;
+    this.#watch = parts.watch;
+    this.#features = parts.features;
+    this.#running = parts.running;
+    this.#commands = commands;
+    this.#plan = parts.plan;
+    this.#faultyRegisters = parts.faultyRegisters;
+    this.faults = parts.faults;
+    this.#counters = parts.counters;
+    this.latencies = parts.latencies;
     const work = {
       round: () => this.#round(),
-      bells: () => (this.#lines.high ? null : this.#commands.bells()),
+      bells: () => (lines.high ? null : commands.bells()),
       look: () => {
         this.#look();
       },
@@ -442,23 +389,4 @@ export class Controller {
       this.wake();
     } else if (this.#registers.configuration.enable) this.#watch.noQueue();
   }
-}
-
-/** CAP of the controller. */
-function capabilities({ maxQueueEntries, dstrd }: ResolvedOptions): readonly [number, number] {
-  return encodeCapabilities({
-    maxQueueEntries,
-    contiguousQueuesRequired: true,
-    weightedRoundRobin: false,
-    timeout: READY_TIMEOUT,
-    dstrd,
-    subsystemReset: false,
-    commandSets: CommandSets.nvm,
-    minPageSize: 4096,
-    maxPageSize: 4096,
-    persistentMemoryRegion: false,
-    controllerMemoryBuffer: false,
-    readyWithMedia: false,
-    readyIndependentOfMedia: false,
-  });
 }

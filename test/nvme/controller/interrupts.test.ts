@@ -150,9 +150,9 @@ test.each([
   const backend = createBackend({ kind: 'null', size: 512 });
   host = new Host(new NvmeControllerModel({ backend, interrupts, queuePairs }));
   const { irqs, config } = host.state;
-  expect(irqs.get(PciIrq.intx)).toBe(1);
-  expect(irqs.get(PciIrq.msi)).toBe(msi);
-  expect(irqs.get(PciIrq.msix)).toBe(msix);
+  expect(irqs.get(PciIrq.intx)?.count).toBe(1);
+  expect(irqs.get(PciIrq.msi)?.count).toBe(msi);
+  expect(irqs.get(PciIrq.msix)?.count).toBe(msix);
   expect(config.read(0x3d, 1)[0]).toBe(1); // INTA
 });
 
