@@ -25,7 +25,7 @@ const LONGEST = 16;
 /** A host waits for at most this part of the time during which it had no work. */
 const PART = 64;
 /** Of so many looks, one asks every sleeper. The others ask those whose doorbells have changed. */
-const LOOKS_PER_GLANCE = 16;
+const LOOKS_PER_GLANCE = 64;
 
 /**
  * The doorbells of sleepers side by side, so that a thousand are looked at in one loop: all that belongs to a controller that

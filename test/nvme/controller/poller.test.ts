@@ -198,7 +198,7 @@ describe('a loop that learns of work by doorbells', () => {
     const { bells, rounds, poller } = sleeping();
     for (const { bell, bellWord } of bells) {
       let before = rounds();
-      jest.advanceTimersByTime(16 * 160);
+      jest.advanceTimersByTime(16 * 640);
       expect(rounds() - before).toBe(10);
       bell[bellWord] = 1;
       before = rounds();
