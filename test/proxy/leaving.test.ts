@@ -74,7 +74,8 @@ describe('a client that goes', () => {
     const before = [openFds(), mappings()];
     for (let index = 0; index < 100; index++) await visit();
     await until(() => openFds() <= (before[0] ?? 0), 'all descriptors are closed');
-    expect([openFds(), mappings()]).toEqual(before);
+    // Fewer, when what was collected meanwhile had mappings of its own.
+    expect(mappings()).toBeLessThanOrEqual(before[1] ?? 0);
   });
 });
 
