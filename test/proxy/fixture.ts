@@ -46,7 +46,8 @@ export function useChains(): (
   });
   afterEach(async () => {
     for (const end of ends.splice(0).reverse()) await end();
-    expect(openFds()).toBe(before);
+    // Fewer, when files of the modules were still open before the first test.
+    expect(openFds()).toBeLessThanOrEqual(before);
   });
   afterAll(() => {
     rmSync(directory, { recursive: true });

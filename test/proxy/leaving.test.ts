@@ -74,8 +74,8 @@ describe('a client that goes', () => {
     const before = [openFds(), mappings()];
     for (let index = 0; index < 100; index++) await visit();
     await until(() => openFds() <= (before[0] ?? 0), 'all descriptors are closed');
-    // Fewer, when what was collected meanwhile had mappings of its own.
-    expect(mappings()).toBeLessThanOrEqual(before[1] ?? 0);
+    // The collector decides when the last ones go: a few are nothing, one of each visit would be a hundred.
+    expect(Math.abs(mappings() - (before[1] ?? 0))).toBeLessThan(10);
   });
 });
 
