@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { until } from '../support/wait';
@@ -13,6 +13,13 @@ export const SAMPLES = process.env['VFIO_USER_SAMPLES'];
 export function whyNoSample(name: string): string | undefined {
   if (SAMPLES === undefined) return 'VFIO_USER_SAMPLES is not set';
   return existsSync(join(SAMPLES, name)) ? undefined : `there is no ${name} in ${SAMPLES}`;
+}
+
+/** Whether listen(2) was called for a socket: its file is there since bind(2). The fourth column is then 00010000 (unix(7)). */
+function listens(path: string): boolean {
+  return readFileSync('/proc/net/unix', 'utf8')
+    .split('\n')
+    .some((line) => line.endsWith(` ${path}`) && line.split(/\s+/)[3] === '00010000');
 }
 
 /** A running sample of libvfio-user that listens at a socket. */
@@ -43,7 +50,7 @@ export class Sample {
     const sample = new Sample(name, options, folder);
     await until(() => {
       if (sample.ended) throw new Error(`${name} does not listen: ${sample.output}`);
-      return existsSync(sample.path);
+      return listens(sample.path);
     }, `${name} listens`);
     return sample;
   }
