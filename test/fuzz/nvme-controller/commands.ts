@@ -16,9 +16,15 @@ export type Reach = typeof LAYOUT;
 /** All but the queues: data that goes over them makes everything that is completed meaningless. */
 export const BESIDE_QUEUES: Reach = LAYOUT.slice(1);
 
+/** A random value, or 0 where it is an address of the queues and those are out of reach. */
+function besideQueues(reach: Reach, value: number): number {
+  const { iova, size } = LAYOUT[0] as Reach[number];
+  return reach === BESIDE_QUEUES && value >= iova && value < iova + size ? 0 : value;
+}
+
 /** An address: of data mostly, of a list, at the edge of a range, or of nothing. */
 function addressOf(random: Random, reach: Reach): number {
-  if (random.once(30)) return Number(random.odd64() & ((1n << 53n) - 1n));
+  if (random.once(30)) return besideQueues(reach, Number(random.odd64() & ((1n << 53n) - 1n)));
   if (random.once(8)) {
     const { iova, size } = random.pick(reach);
     return Math.max(0, iova + random.pick([0, size - PAGE, size]) + random.pick([0, 0, 4, 512, -4]));
@@ -45,7 +51,8 @@ function putSgl(random: Random, reach: Reach, words: Uint32Array, at: number): v
   words[at + 2] = segment
     ? random.near(16, 32, 512, 8192)
     : random.once(10)
-      ? random.odd32()
+      ? // Where a command takes PRPs, the length is read as an address.
+        besideQueues(reach, random.odd32())
       : random.pick([512, 4096, 8192, 1024]);
   words[at + 3] = ((type << 4) | (random.once(20) ? random.below(16) : 0)) << 24;
 }
