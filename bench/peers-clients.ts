@@ -25,7 +25,7 @@ export interface Endpoints {
 
 /** What to run against an endpoint. */
 export interface Workload {
-  readonly rw: 'randread' | 'read';
+  readonly rw: 'randread' | 'read' | 'write';
   readonly blockSize: number;
   readonly depth: number;
   readonly jobs?: number;

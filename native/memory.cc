@@ -8,9 +8,11 @@
 #include <sys/mman.h>
 #include <sys/vfs.h>
 
+#include <algorithm>
+#include <cstring>
+
 #include "addon.h"
 #include "arguments.h"
-#include "bus-error-guard.h"
 
 namespace {
 
@@ -29,24 +31,30 @@ size_t PageSizeOf(int fd) {
   return static_cast<size_t>(sysconf(_SC_PAGESIZE));
 }
 
-/** mmap(2) at an address that is a multiple of `alignment`: reserves more, then gives back what is too much.
- */
-void* MapAligned(const Mapping::Request& request, size_t length, int protection) {
-  void* reserved = mmap(nullptr, length + request.alignment, PROT_NONE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+constexpr int kPrivate = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+
+/** Address space at a multiple of `alignment`: reserves more, then gives back what is too much. */
+void* Reserve(size_t length, size_t alignment, int protection) {
+  void* reserved = mmap(nullptr, length + alignment, protection, kPrivate, -1, 0);
   if (reserved == MAP_FAILED) return MAP_FAILED;
   auto* const start = static_cast<char*>(reserved);
-  const size_t excess = reinterpret_cast<uintptr_t>(start) % request.alignment;
-  char* const aligned = start + (excess == 0 ? 0 : request.alignment - excess);
-  void* mapped = mmap(aligned, length, protection, MAP_SHARED | MAP_FIXED, request.fd, request.offset);
+  const size_t excess = reinterpret_cast<uintptr_t>(start) % alignment;
+  char* const aligned = start + (excess == 0 ? 0 : alignment - excess);
+  if (aligned != start) munmap(start, static_cast<size_t>(aligned - start));
+  munmap(aligned + length, static_cast<size_t>(start + alignment - aligned));
+  return aligned;
+}
+
+/** mmap(2) of a file at an address that is a multiple of the alignment that is asked for. */
+void* MapAligned(const Mapping::Request& request, size_t length, int protection) {
+  void* reserved = Reserve(length, request.alignment, PROT_NONE);
+  if (reserved == MAP_FAILED) return MAP_FAILED;
+  void* mapped = mmap(reserved, length, protection, MAP_SHARED | MAP_FIXED, request.fd, request.offset);
   if (mapped == MAP_FAILED) {
     const int error = errno;
-    munmap(reserved, length + request.alignment);
+    munmap(reserved, length);
     errno = error;
-    return MAP_FAILED;
   }
-  if (aligned != start) munmap(start, static_cast<size_t>(aligned - start));
-  munmap(aligned + length, static_cast<size_t>(start + request.alignment - aligned));
   return mapped;
 }
 
@@ -71,17 +79,35 @@ int Mapping::Open(const Request& request) {
   if (mapped == MAP_FAILED) return -errno;
   // What a regular file has lost is lost for good; the memory of a device comes back.
   UniqueFd device(S_ISREG(file.stx_mode) ? -1 : fcntl(request.fd, F_DUPFD_CLOEXEC, 0));
-  int slot = S_ISREG(file.stx_mode) || device.valid() ? 0 : -errno;
-  if (slot == 0)
-    slot = bus_error_guard::Add({mapped, length, page_size, request.writable, device.get(), request.offset},
-                                request.lost_event);
-  if (slot < 0) {
+  if (!S_ISREG(file.stx_mode) && !device.valid()) {
+    const int error = -errno;
     munmap(mapped, length);
-    return slot;
+    return error;
   }
   device_ = std::move(device);
-  address_ = mapped;
-  length_ = length;
+  return Own({mapped, length, page_size, request.writable, device_.get(), request.offset},
+             request.lost_event);
+}
+
+int Mapping::Allocate(size_t length, size_t huge, int lost_event) {
+  const auto page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t whole = RoundUp(length, page_size);
+  void* memory = Reserve(whole, kHugePage2M, PROT_READ | PROT_WRITE);
+  if (memory == MAP_FAILED) return -errno;
+  // Where there are none, ordinary pages do.
+  if (huge > 0) madvise(memory, huge, MADV_HUGEPAGE);
+  return Own({memory, whole, page_size, true}, lost_event);
+}
+
+int Mapping::Own(const bus_error_guard::Range& range, int lost_event) {
+  const int slot = bus_error_guard::Add(range, lost_event);
+  if (slot < 0) {
+    munmap(range.address, range.length);
+    device_.Reset();
+    return slot;
+  }
+  address_ = range.address;
+  length_ = range.length;
   slot_ = slot;
   return 0;
 }
@@ -133,29 +159,9 @@ size_t MaximumLength(napi_env env) {
   return old ? size_t{1} << 32 : (size_t{1} << 53) - 1;
 }
 
-/**
- * map(fd, offset, length, writable, alignment, slot): an ArrayBuffer over the file, its slot in slot[0]; or
- * -errno; or 0 when this runtime does not allow an ArrayBuffer over memory of ours.
- */
-Napi::Value Map(const Napi::CallbackInfo& info) {
-  const Napi::Env env = info.Env();
-  Arguments arguments(info);
-  const int fd = arguments.Descriptor(0);
-  const size_t offset = arguments.Size(1);
-  const size_t length = arguments.Size(2);
-  const bool writable = arguments.Boolean(3);
-  const auto alignment = static_cast<size_t>(arguments.Integer(4, 0, kHugePage1G));
-  const View<int32_t> slot = arguments.Integers(5, 1);
-  if (!arguments.ok()) return env.Undefined();
-  if (length > MaximumLength(env)) return Napi::Number::New(env, -EFBIG);
-
-  auto* data = env.GetInstanceData<AddonData>();
-  const int event = LostEvent(data);
-  if (event < 0) return Napi::Number::New(env, event);
-  const auto mapping = std::make_shared<Mapping>();
-  const int error = mapping->Open({fd, static_cast<off_t>(offset), length, writable, alignment, event});
-  if (error < 0) return Napi::Number::New(env, error);
-
+/** An ArrayBuffer over a mapping, as map() returns it. */
+Napi::Value BufferOver(Napi::Env env, const std::shared_ptr<Mapping>& mapping, size_t length,
+                       const View<int32_t>& slot) {
   // The finalizer, which may run long after unmap(), owns the mapping; it needs nothing of the environment.
   auto* owner = new std::shared_ptr<Mapping>(mapping);
   const auto finalize = [](napi_env, void*, void* hint) {
@@ -172,8 +178,81 @@ Napi::Value Map(const Napi::CallbackInfo& info) {
     return Napi::Number::New(env, static_cast<int>(status) == kNoExternalBuffersAllowed ? 0 : -ENOMEM);
   }
   slot.data[0] = mapping->slot();
-  data->mappings[mapping->slot()] = mapping;
+  env.GetInstanceData<AddonData>()->mappings[mapping->slot()] = mapping;
   return Napi::Value(env, buffer);
+}
+
+/**
+ * map(fd, offset, length, writable, alignment, slot): an ArrayBuffer over the file, its slot in slot[0]; or
+ * -errno; or 0 when this runtime does not allow an ArrayBuffer over memory of ours.
+ */
+Napi::Value Map(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  const size_t offset = arguments.Size(1);
+  const size_t length = arguments.Size(2);
+  const bool writable = arguments.Boolean(3);
+  const auto alignment = static_cast<size_t>(arguments.Integer(4, 0, kHugePage1G));
+  const View<int32_t> slot = arguments.Integers(5, 1);
+  if (!arguments.ok()) return env.Undefined();
+  if (length > MaximumLength(env)) return Napi::Number::New(env, -EFBIG);
+
+  const int event = LostEvent(env.GetInstanceData<AddonData>());
+  if (event < 0) return Napi::Number::New(env, event);
+  const auto mapping = std::make_shared<Mapping>();
+  const int error = mapping->Open({fd, static_cast<off_t>(offset), length, writable, alignment, event});
+  if (error < 0) return Napi::Number::New(env, error);
+
+  return BufferOver(env, mapping, length, slot);
+}
+
+/**
+ * allocate(length, huge, slot): an ArrayBuffer over zeroed memory, of which the first `huge` bytes shall be
+ * huge pages; otherwise as map().
+ */
+Napi::Value Allocate(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const size_t length = arguments.Size(0);
+  const size_t huge = arguments.Size(1);
+  const View<int32_t> slot = arguments.Integers(2, 1);
+  if (!arguments.ok()) return env.Undefined();
+  if (length == 0 || length > MaximumLength(env) || huge > length) return Napi::Number::New(env, -EINVAL);
+  const int event = LostEvent(env.GetInstanceData<AddonData>());
+  if (event < 0) return Napi::Number::New(env, event);
+  const auto mapping = std::make_shared<Mapping>();
+  const int error = mapping->Allocate(length, huge, event);
+  if (error < 0) return Napi::Number::New(env, error);
+  return BufferOver(env, mapping, length, slot);
+}
+
+/**
+ * discard(buffer, slot, offset, length): makes bytes of allocated memory zero, and gives whole pages back to
+ * the system. 0 or -errno.
+ */
+Napi::Value Discard(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  Arguments arguments(info);
+  const Napi::ArrayBuffer buffer = arguments.ArrayBuffer(0);
+  const int slot = arguments.Natural(1);
+  const size_t offset = arguments.Size(2);
+  const size_t length = arguments.Size(3);
+  if (!arguments.ok()) return env.Undefined();
+  const std::shared_ptr<Mapping> mapping = LiveMapping(env, buffer, slot);
+  if (mapping == nullptr || offset > mapping->length() || length > mapping->length() - offset)
+    return Napi::Number::New(env, -EINVAL);
+  auto* const memory = static_cast<char*>(mapping->address());
+  const auto page_size = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+  const size_t end = offset + length;
+  const size_t first = std::min(RoundUp(offset, page_size), end);
+  const size_t last = std::max(first, end / page_size * page_size);
+  memset(memory + offset, 0, first - offset);
+  memset(memory + last, 0, end - last);
+  // The system does not take back pages that are locked (mlockall(2)).
+  if (first < last && madvise(memory + first, last - first, MADV_DONTNEED) == -1)
+    memset(memory + first, 0, last - first);
+  return Napi::Number::New(env, 0);
 }
 
 /** unmap(buffer, slot): detaches the buffer, then unmaps. 0, or -EINVAL when they do not belong together. */
@@ -229,6 +308,8 @@ void InitMemory(Napi::Env env, Napi::Object exports) {
   Export<CreateMemory>(env, exports, "createMemory");
   Export<LostEventFd>(env, exports, "lostEvent");
   Export<Map>(env, exports, "map");
+  Export<Allocate>(env, exports, "allocate");
+  Export<Discard>(env, exports, "discard");
   Export<Unmap>(env, exports, "unmap");
   Export<MappingCount>(env, exports, "mappingCount");
   Export<RestoreDevices>(env, exports, "restoreDevices");

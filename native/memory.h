@@ -6,9 +6,13 @@
 
 #include <cstddef>
 
+#include "bus-error-guard.h"
 #include "system.h"
 
-/** A shared mapping of a file or of a device's memory, guarded against its loss. Unmaps itself. */
+/**
+ * A shared mapping of a file or of a device's memory, guarded against its loss; or memory of this process
+ * alone. Unmaps itself.
+ */
 class Mapping {
  public:
   Mapping() = default;
@@ -29,6 +33,11 @@ class Mapping {
 
   /** Maps; 0 or -errno. -ENXIO when the range exceeds the file. */
   int Open(const Request& request);
+  /**
+   * Maps zeroed memory, whose pages are taken from the system when they are touched; 0 or -errno. The first
+   * `huge` bytes are made of huge pages where the system has them.
+   */
+  int Allocate(size_t length, size_t huge, int lost_event);
   /** Idempotent. */
   void Close();
   /** Null once closed. */
@@ -37,6 +46,9 @@ class Mapping {
   int slot() const { return slot_; }
 
  private:
+  /** Takes over what mmap(2) has returned, or unmaps it; 0 or -errno. */
+  int Own(const bus_error_guard::Range& range, int lost_event);
+
   void* address_ = nullptr;
   /** Whole pages. */
   size_t length_ = 0;

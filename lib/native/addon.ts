@@ -57,6 +57,8 @@ export interface NativeAddon {
     alignment: number,
     slot: Int32Array,
   ): ArrayBuffer | number;
+  allocate(length: number, huge: number, slot: Int32Array): ArrayBuffer | number;
+  discard(buffer: ArrayBuffer, slot: number, offset: number, length: number): number;
   unmap(buffer: ArrayBuffer, slot: number): number;
   mappingCount(): number;
   restoreDevices(): number;

@@ -12,5 +12,6 @@ export {
   restoreDeviceMappings,
 } from './memory';
 export { pageSize } from './page-size';
+export { PrivateMemory } from './private-memory';
 export { type PeerCredentials, Socket, SocketWatcher, checkSocketPath, isAbstractPath } from './socket';
 export * from './vfio';

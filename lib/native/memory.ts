@@ -24,7 +24,7 @@ export interface SharedMemoryOptions {
 const ENXIO = 6;
 const ENOMEM = 12;
 /** mmap(2) has one errno for all of these. */
-const NO_MEMORY =
+export const NO_MEMORY =
   'there is no memory, no free huge page (vm.nr_hugepages), or no mapping left (vm.max_map_count)';
 
 /**
@@ -99,6 +99,14 @@ function watchForLoss(): void {
   lostWatcher.unref();
 }
 
+/** The error of a runtime that allows no ArrayBuffer over memory of the addon. For this room alone. */
+export function noExternalBuffers(): VfioUserError {
+  return new VfioUserError(
+    'ERR_VFIO_USER_ADDON',
+    'This runtime does not allow an ArrayBuffer over mapped memory, as Electron does not. Use Node.js, or access the device by messages only.',
+  );
+}
+
 /** Calls `onLost` of a mapping that was lost, once. */
 let tellLoss: (mapping: Mapping) => void;
 
@@ -154,12 +162,7 @@ export class Mapping {
     const result = addon().map(checkFd(fd), offset, length, writable, alignment, slotOut);
     if (typeof result !== 'number') return new Mapping(result, slotOut[0] as number);
     const range = `bytes ${offset} to ${offset + length - 1} of file descriptor ${fd}`;
-    if (result === 0) {
-      throw new VfioUserError(
-        'ERR_VFIO_USER_ADDON',
-        'This runtime does not allow an ArrayBuffer over mapped memory, as Electron does not. Use Node.js, or access the device by messages only.',
-      );
-    }
+    if (result === 0) throw noExternalBuffers();
     if (result === -ENXIO) throw systemError('mmap', ENXIO, `Mapping ${range}, which exceed the file`);
     throw systemError('mmap', -result, `Mapping ${range}`, result === -ENOMEM ? NO_MEMORY : undefined);
   }

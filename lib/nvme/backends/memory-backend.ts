@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { ftruncateSync } from 'node:fs';
-import { closeFd, createSharedMemory, pageSize } from '../../native';
-import type { BackendResult, Deallocation, SynchronousBackend } from './backend';
-import { MappedStorage } from './mapped-storage';
+import { pageSize } from '../../native';
+import { BackendResult, type Deallocation, type SynchronousBackend } from './backend';
+import { ChunkedMemory } from './chunked-memory';
 
 /** A backend in memory, which is zeros at first and gone when closed. Pages are taken from the system when touched. */
 export class MemoryBackend implements SynchronousBackend {
@@ -11,19 +10,12 @@ export class MemoryBackend implements SynchronousBackend {
   /** Pages go back to the system. */
   readonly deallocation: Deallocation = { unit: pageSize, readsZero: true };
   #size: number;
-  readonly #fd: number;
-  readonly #storage: MappedStorage;
-  #closed = false;
+  readonly #memory: ChunkedMemory;
 
-  /**
-   * @param size bytes of the namespace
-   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM`
-   */
+  /** @param size bytes of the namespace */
   constructor(size: number) {
     this.#size = size;
-    // Not sealed, since its size may change. Nobody else has the descriptor.
-    this.#fd = createSharedMemory(size, { name: 'nvme-namespace', sealed: false });
-    this.#storage = new MappedStorage(this.#fd, size);
+    this.#memory = new ChunkedMemory(size);
   }
 
   get size(): number {
@@ -31,19 +23,28 @@ export class MemoryBackend implements SynchronousBackend {
   }
 
   read(offset: number, target: Uint8Array, at: number, length: number): BackendResult {
-    return this.#storage.read(offset, target, at, length);
+    this.#memory.read(offset, target, at, length);
+    return BackendResult.success;
   }
 
   write(offset: number, source: Uint8Array, at: number, length: number): BackendResult {
-    return this.#storage.write(offset, source, at, length);
+    try {
+      this.#memory.write(offset, source, at, length);
+    } catch {
+      return BackendResult.outOfSpace; // The system has no memory for it.
+    }
+    return BackendResult.success;
   }
 
   zero(offset: number, length: number, deallocate: boolean): BackendResult {
-    return deallocate ? this.#storage.deallocate(offset, length) : this.#storage.zero(offset, length);
+    if (deallocate) this.#memory.discard(offset, length);
+    else this.#memory.zero(offset, length);
+    return BackendResult.success;
   }
 
   deallocate(offset: number, length: number): BackendResult {
-    return this.#storage.deallocate(offset, length);
+    this.#memory.discard(offset, length);
+    return BackendResult.success;
   }
 
   flush(): Promise<void> {
@@ -52,19 +53,12 @@ export class MemoryBackend implements SynchronousBackend {
 
   /** Memory that is cut off is given back: it is zeros when the backend grows again. */
   resize(size = this.#size): Promise<void> {
-    return new Promise((resolve) => {
-      this.#storage.resize(size, () => {
-        ftruncateSync(this.#fd, size);
-      });
-      this.#size = size;
-      resolve();
-    });
+    this.#memory.resize(size);
+    this.#size = size;
+    return Promise.resolve();
   }
 
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
-    this.#storage.close();
-    closeFd(this.#fd);
+    this.#memory.close();
   }
 }

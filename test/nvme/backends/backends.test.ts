@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { execFileSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -9,7 +10,7 @@ import {
   createBackend,
 } from '../../../lib/nvme/backends';
 import { BlockSet } from '../../../lib/nvme/backends/block-set';
-import { MappedStorage } from '../../../lib/nvme/backends/mapped-storage';
+import { ChunkedMemory } from '../../../lib/nvme/backends/chunked-memory';
 import { Mapping, closeFd, createSharedMemory } from '../../../lib/native';
 
 const SUCCESS = BackendResult.success;
@@ -136,20 +137,64 @@ test('a set of blocks adds what is touched, and removes what is covered', () => 
   expect(set.size).toBe(6);
 });
 
-test('storage is one across its chunks', () => {
-  const fd = createSharedMemory(3 * 4096 + 512);
-  const storage = new MappedStorage(fd, 3 * 4096 + 512, 4096);
+test('memory is one across its chunks', () => {
+  const memory = new ChunkedMemory(3 * 4096 + 512, 4096);
   const data = Uint8Array.from({ length: 9000 }, (_, i) => i % 251);
-  expect(storage.write(1000, data, 0, 9000)).toBe(SUCCESS);
-  const back = new Uint8Array(9000);
-  expect(storage.read(1000, back, 0, 9000)).toBe(SUCCESS);
+  const back = new Uint8Array(9000).fill(1);
+  memory.read(1000, back, 0, 9000);
+  expect(back).toEqual(new Uint8Array(9000));
+  memory.write(1000, data, 0, 9000);
+  memory.read(1000, back, 0, 9000);
   expect(back).toEqual(data);
-  expect(storage.zero(2000, 10_800)).toBe(SUCCESS);
-  expect(storage.read(1000, back, 0, 9000)).toBe(SUCCESS);
+  memory.zero(2000, 10_800);
+  memory.read(1000, back, 0, 9000);
   expect(back.subarray(0, 1000)).toEqual(data.subarray(0, 1000));
   expect(back.subarray(1000).every((byte) => byte === 0)).toBe(true);
-  storage.close();
-  closeFd(fd);
+  memory.close();
+});
+
+test('memory is taken when it is written first, and given back with what is cut off', () => {
+  const before = Mapping.count;
+  const memory = new ChunkedMemory(4 * 4096, 4096);
+  const bytes = new Uint8Array(4 * 4096);
+  memory.read(0, bytes, 0, bytes.length);
+  memory.zero(0, bytes.length);
+  memory.discard(0, bytes.length);
+  expect(Mapping.count).toBe(before);
+  memory.write(0, bytes.fill(7), 0, bytes.length);
+  expect(Mapping.count).toBe(before + 4);
+  memory.resize(4096 + 512);
+  expect(Mapping.count).toBe(before + 2);
+  memory.resize(4 * 4096);
+  memory.read(0, bytes, 0, bytes.length);
+  expect(bytes.lastIndexOf(7)).toBe(4096 + 511);
+  expect(bytes.indexOf(0)).toBe(4096 + 512);
+  memory.discard(100, 4096);
+  memory.read(0, bytes, 0, bytes.length);
+  expect([...bytes.keys()].filter((at) => bytes[at] === 7)).toEqual([
+    ...Array.from({ length: 100 }, (_, i) => i),
+    ...Array.from({ length: 412 }, (_, i) => 4196 + i),
+  ]);
+  memory.close();
+  memory.close();
+  expect(Mapping.count).toBe(before);
+});
+
+test('memory that the system does not have is no room', () => {
+  const script = `
+    const { BackendResult, MemoryBackend } = require('./dist/nvme/backends');
+    const { execFileSync } = require('node:child_process');
+    const { readFileSync } = require('node:fs');
+    const backend = new MemoryBackend(2 ** 28);
+    const data = new Uint8Array(512).fill(7);
+    const before = backend.write(0, data, 0, 512);
+    const kib = Number(/VmSize:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]);
+    execFileSync('prlimit', ['--pid', String(process.pid), '--as=' + (kib * 1024 + 2 ** 25) + ':']);
+    console.log(before, backend.write(2 ** 27, data, 0, 512), backend.write(512, data, 0, 512));
+  `;
+  const out = execFileSync(process.execPath, ['-e', script], { encoding: 'utf8' });
+  const { success, outOfSpace } = BackendResult;
+  expect(out).toBe(`${success} ${outOfSpace} ${success}\n`);
 });
 
 test('what makes no sense is refused', () => {
