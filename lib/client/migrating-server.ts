@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import type { MigratingDevice, PreCopyInfo } from '../device/migration';
+import type { MigratingDevice, PreCopyInfo } from '../device/migrating-device';
 import { migrationFlags, migrationState } from '../device/migration-feature';
 import { VfioUserError } from '../errors';
 import {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { promised } from '../async';
-import type { MigratingDevice, PreCopyInfo } from '../device/migration';
+import type { MigratingDevice, PreCopyInfo } from '../device/migrating-device';
 import { migrationFlags, migrationState } from '../device/migration-feature';
 import { VfioUserError, systemError } from '../errors';
 import type { MigrationFile, VfioDeviceFile } from '../native';

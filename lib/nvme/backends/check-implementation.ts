@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../../errors';
 import type { Deallocation } from './backend';
-import type { BackendImplementation } from './custom-backend';
+import type { BackendImplementation } from './backend-implementation';
 
 const OPTIONAL_METHODS = ['zero', 'deallocate', 'flush', 'onSizeChange', 'close'] as const;
 
