@@ -96,10 +96,12 @@ describe('features', () => {
   });
 
   test('without Keep Alive in time the controller fails', async () => {
-    expect((await set(0x0f, 1)).status).toBe('00/00');
-    expect((await get(0x0f)).dw0).toBe(1000);
+    // More than a minute to look in; it is rounded up to seconds.
+    expect((await set(0x0f, 89_001)).status).toBe('00/00');
+    expect((await get(0x0f)).dw0).toBe(90_000);
     expect(await status({ opcode: 0x18 })).toBe('00/00');
     expect(host.read32(0x1c)).toBe(1);
+    expect((await set(0x0f, 1)).status).toBe('00/00');
     await until(() => host.read32(0x1c) === 3);
     expect(host.controller.fault).toMatch(/Keep Alive/);
     host.write32(0x14, 0);
