@@ -4,7 +4,7 @@ import tseslint from 'typescript-eslint';
 import ts from 'typescript';
 
 /** Files that every room may import. */
-const SHARED = ['errors', 'async', 'closest', 'random', 'latency-histogram', 'report-limit'];
+const SHARED = ['errors', 'async', 'closest', 'random', 'latency-histogram', 'power-of-two', 'report-limit'];
 
 /** Which room may import which: downward only (docs/architecture.md). */
 const ARROWS = {

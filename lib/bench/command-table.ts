@@ -9,6 +9,7 @@ export class CommandTable {
   readonly use: Uint8Array;
   /** When it was sent, in milliseconds. */
   readonly sent: Float64Array;
+  /** The block of the job's region at which it begins. */
   readonly block: Float64Array;
   /** Which of the sizes of the job's I/Os it has. */
   readonly size: Uint8Array;

@@ -96,7 +96,7 @@ export class Endpoint {
         ? runInWorker(start, control)
         : runBetweenTurns(start, arena.memory.buffer, doorbells, control));
       this.supply.ended(planned);
-      status.ended(planned, result);
+      status.take(planned, result);
       return result;
     };
     return Promise.all(starts.map((jobs) => Promise.all(jobs.map(run))));

@@ -27,8 +27,10 @@ const NAMES: Readonly<Record<LogKind, readonly string[]>> = {
 };
 
 /**
- * The logs of jobs in fio's format (the largest latency of each interval, or its average): a line `time (ms), value, direction, block size, priority` for each interval and
- * direction. The value is an average: KiB/s, I/Os per second, or ns. As in fio, block size and priority are 0 for averages.
+ * The logs of jobs in fio's format: a line `time (ms), value, direction, block size, priority` for each interval and direction.
+ * The value is in KiB/s, I/Os per second, or ns. As in fio, block size and priority are 0 where it stands for an interval.
+ *
+ * @param largest whether a latency is the largest of its interval, in place of the average
  */
 export function fioLogs(kind: LogKind, jobs: readonly JobResult[], largest: boolean): FioLog[] {
   return jobs.flatMap((job, index) => {

@@ -284,7 +284,7 @@ export class JobRun {
     const { ns, percentile } = this.#job.latencyTarget ?? { ns: 0, percentile: 100 };
     const all = new LatencyHistogram();
     for (const direction of DIRECTIONS) all.merge(this.#queue.tally[direction]);
-    // Half a bucket is what rounding may take.
+    // A latency that lies in the same bucket of the histogram as the target may count as either.
     if (all.count > 0) search.judge(all.shareWithin(ns) * 100 >= percentile);
     if (search.found === undefined) this.#tryDepth(search);
     else {

@@ -4,7 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { Worker } from 'node:worker_threads';
 import { EventFd, bindThread, duplicateFd } from '../native';
 import type { Doorbells } from '../nvme/host';
-import { ScriptQueueLoop } from '../nvme/host/queue-loop';
+import { ScriptQueueLoop } from '../nvme/host/script-queue-loop';
 import { QueuePair } from '../nvme/host/queue-pair';
 import type { Job, QueueLocation } from './job';
 import { pointerSets } from './data-pointers';

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-import { completeEntry, type QueueLoop } from '../nvme/host/queue-loop';
+import type { QueueLoop } from '../nvme/host/queue-loop';
 import type { QueuePair } from '../nvme/host/queue-pair';
+import { completeEntry } from '../nvme/host/script-queue-loop';
 import { CommandUse, type CommandTable } from './command-table';
 import { trimsAndWrites, type Job } from './job';
 import { storeDataPointers } from './data-pointers';

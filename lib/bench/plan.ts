@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { constants } from 'node:buffer';
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
 import { NvmeController, type NvmeNamespace } from '../nvme/host';
 import { NVME_PAGE } from '../nvme/host/dma-arena';
@@ -27,8 +28,12 @@ export interface PlannedJob {
   readonly entries: number;
 }
 
-/** Brings the controller of a device up, with memory for the jobs of these workloads. */
-export function attachController(
+/**
+ * Brings the controller of a device up, with memory for the jobs of these workloads.
+ *
+ * @throws RangeError when they need more memory than can be mapped, before the device is asked for anything
+ */
+export async function attachController(
   device: Device,
   workloads: readonly WorkloadOptions[],
   run: RunOptions,
@@ -39,9 +44,14 @@ export function attachController(
     return queueBytes + wholePages(dataBytes(options)) + listBytes(options);
   };
   const bytes = workloads.reduce((sum, options) => sum + options.jobs * perJob(options), 0);
+  if (bytes > constants.MAX_LENGTH - SPARE_PAGES * NVME_PAGE)
+    throw outOfRange(
+      `the I/Os in flight need ${formatSize(bytes)} of memory, and ${formatSize(constants.MAX_LENGTH)} can be mapped; ` +
+        'lower the block size (--bs), the I/O depth (--iodepth) or the number of jobs (--numjobs)',
+    );
   const sleeping = workloads.some(({ completion = 'poll' }) => completion !== 'poll');
   const jobs = workloads.reduce((sum, options) => sum + options.jobs, 0);
-  return NvmeController.attach(device, {
+  return await NvmeController.attach(device, {
     arenaSize: Math.max(bytes + SPARE_PAGES * NVME_PAGE, HUGE_PAGE),
     adminTimeout: timeoutOf(run),
     // Vector 0 is the admin queue's.

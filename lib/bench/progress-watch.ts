@@ -83,41 +83,66 @@ export class ProgressWatch {
     this.#awaySince = away ? (this.#awaySince ?? last) : undefined;
     const phases = this.#jobs.map(({ state }) => state.phase);
     const phase = (['ramp', 'run', 'verify'] as const).find((one) => phases.includes(one)) ?? 'run';
-    const iops = sum(DIRECTIONS.map((direction) => rates[direction].iops));
-    const elapsedMs = Math.max(0, ...progress.map((each) => each.elapsedMs));
+    const gainedBytes = progress.map((each, index) => bytesOf(each) - bytesOf(since[index]));
     return {
       rates,
-      ...this.#remaining(progress, elapsedMs, iops, phase === 'ramp'),
-      elapsedMs,
+      ...this.#remaining(progress, gainedBytes, seconds, phase === 'ramp'),
+      elapsedMs: Math.max(0, ...progress.map((each) => each.elapsedMs)),
       ios: sum(progress.map(countOf)),
-      bytes: sum(progress.map((each) => each.readBytes + each.writtenBytes + each.trimmedBytes)),
+      bytes: sum(progress.map(bytesOf)),
       awaySeconds: (now - (this.#awaySince ?? now)) / 1000,
       processorShare: Math.min(1, ...this.#jobs.map(({ state }) => state.processorShare)),
       phase,
     };
   }
 
-  /** A run ends by its time or by its number of I/Os, whichever comes first. */
+  /**
+   * A job ends by its time or with what it is to transfer, whichever comes first, and the run with the last job.
+   *
+   * @param gained bytes that each job has transferred in the last `seconds`
+   */
   #remaining(
     progress: readonly JobProgress[],
-    elapsedMs: number,
-    iops: number,
+    gained: readonly number[],
+    seconds: number,
     ramp: boolean,
-  ): Pick<BenchmarkProgress, 'part' | 'secondsLeft'> {
-    const jobs = this.#jobs.map(({ job }) => job);
-    const runtimeMs = Math.max(...jobs.map((job) => job.runtimeMs));
-    const rampMs = ramp ? Math.max(...jobs.map((job) => job.rampMs)) : 0;
+  ): Remaining {
+    const all = this.#jobs.map(({ job }, index) => ({
+      job,
+      elapsedMs: progress[index]?.elapsedMs ?? 0,
+      bytes: bytesOf(progress[index]),
+      gained: gained[index] ?? 0,
+    }));
+    const timed = all.filter(({ job }) => job.runtimeMs < Infinity);
+    const runtimeMs = Math.max(0, ...timed.map(({ job }) => job.runtimeMs));
+    const elapsedMs = Math.max(0, ...timed.map((each) => each.elapsedMs));
+    const rampMs = ramp ? Math.max(0, ...timed.map(({ job }) => job.rampMs)) : 0;
     const byTime = {
       part: ramp ? 0 : elapsedMs / runtimeMs,
-      secondsLeft: (runtimeMs - elapsedMs + rampMs) / 1000,
+      secondsLeft: Math.max(0, runtimeMs - elapsedMs + rampMs) / 1000,
     };
-    // A trim with the write after it counts as one.
-    const all = sum(jobs.map((job) => job.ioLimit * (trimsAndWrites(job.workload) ? 2 : 1)));
-    const done = sum(progress.map(countOf));
-    const byCount = { part: done / all, secondsLeft: iops > 0 ? (all - done) / iops : 0 };
-    const { part, secondsLeft } = runtimeMs === Infinity || byCount.part > byTime.part ? byCount : byTime;
-    return { part, secondsLeft: Math.max(0, secondsLeft) };
+    const untimed = all.filter(({ job }) => job.runtimeMs === Infinity);
+    const limited = untimed.length > 0 ? untimed : all;
+    const limit = sum(limited.map(({ job }) => byteLimit(job)));
+    const done = sum(limited.map(({ bytes }) => bytes));
+    const rate = sum(limited.map((each) => each.gained)) / seconds;
+    const byBytes = { part: done / limit, secondsLeft: rate > 0 ? Math.max(0, limit - done) / rate : 0 };
+    const [first, last] = byBytes.part > byTime.part ? [byBytes, byTime] : [byTime, byBytes];
+    if (untimed.length === 0) return first;
+    return timed.length === 0 ? byBytes : last;
   }
+}
+
+/** Part of a run that is over, 0 to 1, and what is left of it. */
+type Remaining = Pick<BenchmarkProgress, 'part' | 'secondsLeft'>;
+
+/** Bytes that a job transfers at most. A trim with the write after it counts as one. */
+function byteLimit({ ioLimit, blockSize, byteLimit: bytes, workload }: Job): number {
+  return Math.min(ioLimit * blockSize, bytes) * (trimsAndWrites(workload) ? 2 : 1);
+}
+
+function bytesOf(progress: JobProgress | undefined): number {
+  return progress === undefined ? 0 : progress.readBytes + progress.writtenBytes + progress.trimmedBytes;
 }
 
 function countOf({ reads, writes, trims }: JobProgress): number {

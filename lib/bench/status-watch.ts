@@ -33,21 +33,14 @@ export class StatusWatch {
     clearInterval(this.#timer);
   }
 
-  /** Takes the snapshot of a job that was asked for it. */
+  /** Takes what a job has done: when it was asked for it, when it pauses, or when it has ended. */
   take(job: PlannedJob, result: JobResult): void {
     this.#results.set(job, result);
-    // One that nobody asked for comes when a job pauses.
     if (this.#asked.delete(job) && this.#asked.size === 0) this.#tellAll();
   }
 
   #tellAll(): void {
     this.#tell(this.#parts.map((jobs) => jobs.flatMap((each) => this.#results.get(each) ?? [])));
-  }
-
-  /** Takes the result of a job that has ended. */
-  ended(job: PlannedJob, result: JobResult): void {
-    this.#results.set(job, result);
-    this.#asked.delete(job);
   }
 
   #ask(): void {

@@ -1,11 +1,20 @@
 // SPDX-License-Identifier: MIT
 import { parseSize } from '../bench/units';
+import type { NvmeControllerModel, NvmeNamespaceInfo } from '../nvme/controller';
 import type { FaultSpec } from '../nvme/faults';
 import type { ControlCommand, ControlCommands } from './control-request';
-import type { NvmeServer } from './nvme-server';
+
+/** What the commands act on. */
+export interface ControlledNvme {
+  readonly model: NvmeControllerModel;
+  /** Adds a namespace that is written as in `--namespace`. Rejects with a UsageError when it makes no sense. */
+  addNamespace(text: string): Promise<NvmeNamespaceInfo>;
+  /** Removes a namespace. Rejects with what the model rejects with. */
+  removeNamespace(nsid: number): Promise<void>;
+}
 
 /** The commands that an emulated NVMe controller takes while it is served. */
-export function nvmeControlCommands(server: NvmeServer): ControlCommands {
+export function nvmeControlCommands(server: ControlledNvme): ControlCommands {
   const { model } = server;
   const { faults } = model;
   const commands: Record<string, ControlCommand> = {

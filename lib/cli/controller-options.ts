@@ -3,6 +3,7 @@
 import { resolve } from 'node:path';
 import { memoryNamespaceStore } from '../nvme/controller';
 import { checkFault } from '../nvme/faults';
+import { isPowerOfTwo } from '../power-of-two';
 import { BACKEND_FORM, parseBackend } from './backend-text';
 import { NAMESPACE_FORM, type NamespaceText, checkSize, parseNamespace } from './namespace-text';
 import type { NvmeServerOptions } from './nvme-server';
@@ -211,7 +212,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
   const socket = fd === undefined ? socketPath(neededSocket(options.socket)) : `fd ${fd}`;
   const idle = options['idle-timeout'];
   const { capacity, mdts, serial, model, nqn, dstrd, queues, doorbells, irq, latencies } = options;
-  if (mdts !== undefined && !Number.isInteger(Math.log2(mdts)))
+  if (mdts !== undefined && !isPowerOfTwo(mdts))
     throw new UsageError(`An --mdts of ${mdts} bytes is no power of two`);
   return {
     socket,

@@ -2,7 +2,7 @@
 import type { Backend } from '../nvme/backends';
 import { NvmeControllerModel, type NvmeControllerOptions, type NvmeNamespaceInfo } from '../nvme/controller';
 import { type Server, serve, type SocketOwner } from '../server';
-import { nvmeControlCommands } from './control-commands';
+import { nvmeControlCommands, type ControlledNvme } from './control-commands';
 import { ControlServer } from './control-server';
 import { type NamespaceText, parseNamespace } from './namespace-text';
 import { openBackend } from './open-backend';
@@ -38,13 +38,8 @@ export interface NvmeServerOptions {
 }
 
 /** An emulated NVMe controller that is being served. */
-export interface NvmeServer {
+export interface NvmeServer extends ControlledNvme {
   readonly socket: string;
-  readonly model: NvmeControllerModel;
-  /** Adds a namespace that is written as in `--namespace`. Rejects with a UsageError when it makes no sense. */
-  addNamespace(text: string): Promise<NvmeNamespaceInfo>;
-  /** Removes a namespace. Rejects with what the model rejects with. */
-  removeNamespace(nsid: number): Promise<void>;
 }
 
 /** All controllers that this process serves. */

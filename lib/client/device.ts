@@ -15,8 +15,6 @@ import {
   decodeIrqInfoReply,
   encodeDeviceInfoRequest,
   encodeIrqInfoRequest,
-  type Capabilities,
-  type NegotiatedLimits,
 } from '../protocol';
 import type { ConnectionStatistics, Request } from '../transport';
 import type { DeviceFeatures } from './device-feature';
@@ -24,27 +22,12 @@ import type { VfioUserDmaTarget } from './dma-target';
 import { VfioUserIrq } from './irq';
 import type { Link, LinkState } from './link';
 import { MigratingServer } from './migrating-server';
+import type { Negotiated } from './negotiated';
 import { OpenParts } from './open-parts';
 import { PostedWrites, type PostedWriteStatistics } from './posted-writes';
 import { VfioUserRegion, type RegionAccess } from './region';
 import { describeRegion } from './region-description';
 import { Renewal, type RenewalPlan, type Tell } from './renewal';
-
-/** The result of the negotiation with a server. */
-export interface Negotiated {
-  /** The major version of the protocol, which is 0. */
-  readonly major: number;
-  /** The minor version that both speak. */
-  readonly minor: number;
-  /** What this side announced. */
-  readonly client: Capabilities;
-  /** What the server announced; the defaults of the specification where it said nothing. */
-  readonly server: Capabilities;
-  /** The server's version data as it came, null when it sent none. */
-  readonly serverJson: unknown;
-  /** What this side obeys when it sends. */
-  readonly limits: NegotiatedLimits;
-}
 
 /** Time-outs of a device, in milliseconds. */
 export interface DeviceTimeouts {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 export { connect, type ConnectOptions } from './connect';
-export type { DeviceStatistics, Negotiated, VfioUserDevice } from './device';
+export type { DeviceStatistics, VfioUserDevice } from './device';
 export type { Endpoint } from './endpoint';
 export type { LinkState } from './link';
+export type { Negotiated } from './negotiated';
 export type { ReconnectOptions } from './reconnection';
 export type { VfioUserIrq } from './irq';
 export type { PostedWriteStatistics } from './posted-writes';

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-import type { MigratingDevice, PreCopyInfo } from '../device/migration';
+import type { MigratingDevice, PreCopyInfo } from '../device/migrating-device';
+import { migrationFlags, migrationState } from '../device/migration-feature';
 import { VfioUserError } from '../errors';
 import {
   Command,
   Feature,
   decodeMigDataReadReply,
-  decodeMigrationFeature,
   decodeMigrationState,
   encodeMigDataReadRequest,
   encodeMigDataWriteRequest,
@@ -56,17 +56,12 @@ export class MigratingServer implements MigratingDevice {
     this.#link.assertConnected(action, epoch);
   }
 
-  async flags(): Promise<number> {
-    try {
-      return decodeMigrationFeature(await this.#features.get(Feature.migration));
-    } catch (error) {
-      if (!isUnsupported(error)) throw error;
-      return 0;
-    }
+  flags(): Promise<number> {
+    return migrationFlags(this.#features, isUnsupported);
   }
 
-  async state(): Promise<MigrationStateCode> {
-    return decodeMigrationState(await this.#features.get(Feature.migDeviceState));
+  state(): Promise<MigrationStateCode> {
+    return migrationState(this.#features);
   }
 
   async setState(state: MigrationStateCode): Promise<MigrationStateCode> {

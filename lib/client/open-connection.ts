@@ -14,8 +14,8 @@ import {
   type Capabilities,
 } from '../protocol';
 import { Connection, type CommandReply, type IncomingCommand } from '../transport';
-import type { Negotiated } from './device';
 import { busyError, endpointName, openSocket, type Endpoint } from './endpoint';
+import type { Negotiated } from './negotiated';
 import { takeTwinSocket } from './twin-socket';
 
 /** How each connection of a device is opened. Times are in milliseconds. */

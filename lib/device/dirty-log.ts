@@ -2,6 +2,7 @@
 import type { DmaDevices } from '../dma/devices';
 import type { DmaRange } from '../dma/memory';
 import { VfioUserError, invalidArgument, outOfRange } from '../errors';
+import { isPowerOfTwo } from '../power-of-two';
 import { DirtyPages, MIN_DIRTY_PAGE_SIZE, dirtyBitmapSize, type DirtyBitmap } from '../protocol';
 
 /** What to log, for {@link DirtyLog.start}. */
@@ -152,5 +153,5 @@ export abstract class MappedDirtyLog implements DirtyLog {
 }
 
 function isPageSize(value: number): boolean {
-  return Number.isSafeInteger(value) && value >= MIN_DIRTY_PAGE_SIZE && Number.isInteger(Math.log2(value));
+  return Number.isSafeInteger(value) && value >= MIN_DIRTY_PAGE_SIZE && isPowerOfTwo(value);
 }

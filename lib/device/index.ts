@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 /** What the devices of both transports have alike. */
 export type { DirtyLog, DirtyLogOptions } from './dirty-log';
-export type { DeviceMigration, MigrationSupport, PreCopyInfo } from './migration';
+export type { MigrationSupport, PreCopyInfo } from './migrating-device';
+export type { DeviceMigration } from './migration';
 export type {
   MigrationReadOptions,
   MigrationReadStream,

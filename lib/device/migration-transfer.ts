@@ -2,22 +2,31 @@
 import type { Stream } from 'node:stream';
 import { VfioUserError } from '../errors';
 import type { MigrationStateName } from '../protocol';
-import type { DeviceMigration, MigratingDevice } from './migration';
+import type { MigratingDevice, MigrationSupport } from './migrating-device';
 import type { MigrationPort } from './migration-stream';
+
+/** What a transfer does with the migration that it is a part of. */
+interface MigrationSteps {
+  supported(): Promise<MigrationSupport>;
+  state(): Promise<MigrationStateName>;
+  setState(target: MigrationStateName): Promise<void>;
+  readData(size: number): Promise<Uint8Array>;
+  writeData(data: Uint8Array): Promise<void>;
+}
 
 /**
  * One transfer of a device's state, out of it or into it. It ends with the device that it began on: that of the next
  * connection has another state.
  */
 export class MigrationTransfer implements MigrationPort {
-  readonly #migration: DeviceMigration;
+  readonly #migration: MigrationSteps;
   readonly #device: MigratingDevice;
   readonly #epoch: number;
   readonly #ended: () => void;
   #stream: { destroy(error: Error): unknown } | null = null;
 
   /** @param ended called when the device is done with */
-  constructor(migration: DeviceMigration, device: MigratingDevice, ended: () => void) {
+  constructor(migration: MigrationSteps, device: MigratingDevice, ended: () => void) {
     this.#migration = migration;
     this.#device = device;
     this.#epoch = device.epoch;

@@ -86,13 +86,13 @@ export class DmaContainer implements DeviceDma {
   /**
    * Allocates zeroed memory, and shows it to the devices.
    *
-   * @param size bytes, at least 1; rounded up to pages, or to huge pages
+   * @param size bytes, 1 to 2^53 - 1; rounded up to pages, or to huge pages
    * @throws RangeError for a size that makes no sense; VfioUserError ERR_VFIO_USER_DMA when no address is free or a device
    *   takes no more ranges, SYSTEM when there is no memory, REMOTE and others of a message when a device refuses
    */
   async allocate(size: number): Promise<DmaMemory> {
     if (!Number.isSafeInteger(size) || size < 1)
-      throw outOfRange(`size is ${size}; at least 1 byte is needed`);
+      throw outOfRange(`size is ${size}; it is an integer from 1 to 2^53 - 1`);
     return this.#devices.shared(async () => {
       const range = this.#enterFree(size);
       await this.#devices.show(range);

@@ -1,15 +1,10 @@
 // SPDX-License-Identifier: MIT
 import { promised } from '../async';
-import type { MigratingDevice, PreCopyInfo } from '../device/migration';
+import type { MigratingDevice, PreCopyInfo } from '../device/migrating-device';
+import { migrationFlags, migrationState } from '../device/migration-feature';
 import { VfioUserError, systemError } from '../errors';
 import type { MigrationFile, VfioDeviceFile } from '../native';
-import {
-  Feature,
-  MigrationState,
-  decodeMigrationFeature,
-  decodeMigrationState,
-  type MigrationStateCode,
-} from '../protocol';
+import { MigrationState, type MigrationStateCode } from '../protocol';
 import { isUnsupported, type KernelFeatures } from './device-feature';
 
 /** Bytes that are moved by one system call: as many as QEMU moves. */
@@ -51,17 +46,12 @@ export class MigratingKernelDevice implements MigratingDevice {
     this.#file.assertOpen();
   }
 
-  async flags(): Promise<number> {
-    try {
-      return decodeMigrationFeature(await this.#features.get(Feature.migration));
-    } catch (error) {
-      if (!isUnsupported(error)) throw error;
-      return 0;
-    }
+  flags(): Promise<number> {
+    return migrationFlags(this.#features, isUnsupported);
   }
 
-  async state(): Promise<MigrationStateCode> {
-    return decodeMigrationState(await this.#features.get(Feature.migDeviceState));
+  state(): Promise<MigrationStateCode> {
+    return migrationState(this.#features);
   }
 
   /** The kernel answers when the device is in the state; from `preCopy` to `stopCopy` the data go on as they went. */

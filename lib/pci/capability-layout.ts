@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { types } from 'node:util';
+import { inspect, types } from 'node:util';
 import { invalidArgument, outOfRange } from '../errors';
 import {
   CapabilityId,
@@ -65,7 +65,10 @@ export function layOutCapabilities(
     const offset = extended ? nextExtended : next;
     const end = offset + ((capabilitySize(capability) + 3) & ~3);
     if (end > (extended ? views.bytes.byteLength : PCI_CONFIG_BYTES)) {
-      throw outOfRange(`The capability ${kind} at ${offset} does not fit the configuration space`);
+      throw outOfRange(
+        `The capability ${kind} at ${offset} does not fit the ${views.bytes.byteLength} bytes of configuration space` +
+          (extended ? '; extended ones begin at 256' : ', of which the first 256 hold such capabilities'),
+      );
     }
     if (extended) {
       const id =
@@ -130,7 +133,7 @@ function fillCapability(
       });
       return;
     case 'serial-number':
-      bytes.setBigUint64(offset + 4, capability.serialNumber, true);
+      bytes.setBigUint64(offset + 4, checkedSerial(capability.serialNumber), true);
       return;
     case 'advanced-errors':
       // Errors that a virtual device may report: bits of PCI Express base 5.0, 7.8.4.2 to 7.8.4.6, with their defaults.
@@ -147,6 +150,12 @@ function fillCapability(
       writable.setUint32(offset + 0x14, 0x0000_31c1, true);
       return;
   }
+}
+
+function checkedSerial(serialNumber: unknown): bigint {
+  if (typeof serialNumber === 'bigint' && BigInt.asUintN(64, serialNumber) === serialNumber)
+    return serialNumber;
+  throw outOfRange(`serialNumber is ${inspect(serialNumber)}; it must be a bigint from 0 to 2^64 - 1`);
 }
 
 /** Where the parts of an MSI capability are (`linux/pci_regs.h`, `PCI_MSI_*`); 0 for one that it lacks. */

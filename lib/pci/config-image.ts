@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../errors';
+import { isPowerOfTwo } from '../power-of-two';
 import { type ConfigViews, layOutCapabilities } from './capability-layout';
-import { PCIE_CONFIG_BYTES, PciConfig } from './config-header';
+import { PCIE_CONFIG_BYTES, PCI_CONFIG_BYTES, PciConfig } from './config-header';
 import { declaredBars, type BarDeclarations, type ConfigSpaceDeclaration } from './declaration';
 
 /** Bytes of a configuration space, and what a write does to each bit. */
@@ -56,6 +57,10 @@ export function buildConfigImage(declaration: ConfigSpaceDeclaration): ConfigIma
   ] as const) {
     checkField(name, value, limit);
   }
+  if (![PCI_CONFIG_BYTES, PCIE_CONFIG_BYTES].includes(size))
+    throw outOfRange(
+      `size is ${size}; a configuration space has ${PCI_CONFIG_BYTES} or ${PCIE_CONFIG_BYTES} bytes`,
+    );
   const [bytes, writable, clearable] = [new Uint8Array(size), new Uint8Array(size), new Uint8Array(size)];
   const views: ConfigViews = {
     bytes: new DataView(bytes.buffer),
@@ -90,7 +95,7 @@ function layOutBars(views: ConfigViews, bars: BarDeclarations): void {
   for (const [index, bar] of declaredBars(bars)) {
     const { kind, size } = bar;
     const [least, most] = kind === 'io' ? [4, 256] : [16, kind === 'memory32' ? 2 ** 31 : 2 ** 52];
-    if (!Number.isInteger(size) || !Number.isInteger(Math.log2(size)) || size < least || size > most) {
+    if (!isPowerOfTwo(size) || size < least || size > most) {
       throw outOfRange(`BAR ${index} has ${size} bytes; it must be a power of two from ${least} to ${most}`);
     }
     const wide = kind === 'memory64';

@@ -5,8 +5,8 @@ import type { Registers } from './registers';
  * What a driver needs of a PCI device, and nothing about how the device is reached.
  *
  * The NVMe driver, the benchmark and the tools depend on these interfaces alone. The vfio-user client implements
- * them over a socket (`lib/client`); an implementation over kernel VFIO can stand beside it. QEMU's vfio-user series
- * draws the same line with its device I/O operations.
+ * them over a socket (`lib/client`), and `lib/kernel` over the VFIO of the kernel. QEMU's vfio-user series draws the same
+ * line with its device I/O operations.
  */
 
 /** Fixed region indexes of a VFIO PCI device (`linux/vfio.h`, `VFIO_PCI_*_REGION_INDEX`). */

@@ -177,7 +177,9 @@ export class PciFunction {
    */
   setCommand(set: number, clear = 0): Promise<number> {
     if (!isRegister(set) || !isRegister(clear))
-      throw outOfRange('The bits of the command register are 16-bit numbers');
+      throw outOfRange(
+        `The bits of the command register are 16-bit numbers; ${set} are to be set and ${clear} cleared`,
+      );
     return this.#changes.run(async () => {
       const config = await this.#config();
       const value = ((await config.read16(PciConfig.command)) & ~clear) | set;

@@ -5,6 +5,7 @@ import { readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
 export interface DeviceInfo {
   /** {@link DeviceFlag} bits. */
   flags: number;
+  /** Number of region indexes, those of regions without a size among them. */
   numRegions: number;
   /** Number of interrupt indexes, not of vectors. */
   numIrqs: number;

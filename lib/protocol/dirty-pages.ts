@@ -29,7 +29,9 @@ export class DirtyBitmap {
 
   /** Number of dirty pages. */
   get count(): number {
-    return [...this.pages()].length;
+    let count = 0;
+    for (const pages = this.pages(); pages.next().done !== true;) count++;
+    return count;
   }
 
   /** Whether the page with this address is dirty; false for an address outside the range. */
@@ -80,6 +82,7 @@ export class DirtyPages {
   #overflow = false;
 
   /**
+   * @param pageSize bytes of a page, a power of two; {@link MIN_DIRTY_PAGE_SIZE} when it is less
    * @param maxBlocks most blocks of 32768 pages, 4 KiB of memory each, in which pages are dirty. When there are more, all pages
    *   are dirty from then on: too many are told, and none is lost
    */

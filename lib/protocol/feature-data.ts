@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument } from '../errors';
+import { isPowerOfTwo } from '../power-of-two';
 import { MigrationState, type MigrationStateCode } from './constants';
 import { fitsU64, hexU64, readSafeU64, readU64, sameU64, writeU64, type U64 } from './u64';
 import { dataOf, protocolError, viewOf, viewOfAtLeast, writeU32 } from './wire';
@@ -103,15 +104,6 @@ export function dirtyBitmapSize(length: U64, pageSize: number): number {
   const page = BigInt(pageSize);
   const pages = (BigInt(length) + page - 1n) / page;
   return Number((pages + 63n) / 64n) * 8;
-}
-
-function isPowerOfTwo(value: number): boolean {
-  return (
-    Number.isSafeInteger(value) &&
-    value > 0 &&
-    Number.isInteger(Math.log2(value)) &&
-    2 ** Math.log2(value) === value
-  );
 }
 
 /** Encodes the data of a DMA_LOGGING_REPORT request. In the reply the bitmap follows these 24 bytes. */

@@ -4,9 +4,11 @@ import { RegionCapabilityId, RegionFlag } from './constants';
 import { readSafeU64, writeU64 } from './u64';
 import { checkEcho, dataOf, protocolError, readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
 
-/** A part of a region that can be mapped; `offset` and `size` in bytes, relative to the region. */
+/** A part of a region that can be mapped. */
 export interface SparseMmapArea {
+  /** First byte of the part in the region, in bytes. */
   offset: number;
+  /** Size of the part in bytes. */
   size: number;
 }
 
@@ -21,6 +23,7 @@ export type RegionCapability =
 
 /** What DEVICE_GET_REGION_INFO tells about a region (vfio-user, VFIO_USER_DEVICE_GET_REGION_INFO). */
 export interface RegionInfo {
+  /** Region index. */
   index: number;
   /** {@link RegionFlag} bits. The encoder sets `caps` by itself. */
   flags: number;
@@ -28,6 +31,7 @@ export interface RegionInfo {
   size: number;
   /** Offset of the region in the file that comes with the reply, in bytes. */
   offset: number;
+  /** In the order of the reply. */
   capabilities: readonly RegionCapability[];
 }
 

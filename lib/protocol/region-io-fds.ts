@@ -17,7 +17,9 @@ interface IoFdCommon {
 
 /** A part of a region whose accesses go to a file descriptor (vfio-user, VFIO_USER_DEVICE_GET_REGION_IO_FDS). */
 export type RegionIoFd =
+  /** A write signals an eventfd: of any value or, when the flags say so, of `datamatch` alone. */
   | (IoFdCommon & { type: 'ioeventfd'; datamatch: U64 })
+  /** Accesses are messages on a socket, which repeat `userData`. */
   | (IoFdCommon & { type: 'ioregionfd'; userData: U64 })
   /** libvfio-user's extension: the value written also goes to shared memory (`struct vfio_user_sub_region_ioeventfd`). */
   | (IoFdCommon & { type: 'ioeventfdShadow'; datamatch: U64; shadowFdIndex: number; shadowOffset: U64 });
@@ -29,6 +31,7 @@ export type IoFdEntrySize = 40 | 48;
 export interface RegionIoFds {
   /** Region index. */
   index: number;
+  /** In the order of the reply. */
   entries: readonly RegionIoFd[];
 }
 

@@ -11,7 +11,9 @@ export type IrqAction = 'mask' | 'unmask' | 'trigger';
 
 /** What is to change of an interrupt index. `data: 'none'`, `start: 0`, `count: 0` disables all interrupts of the index. */
 export interface IrqChange {
+  /** What comes with it. */
   data: IrqData;
+  /** What is done with the interrupts, or what their eventfds are signalled for. */
   action: IrqAction;
   /** First interrupt concerned. */
   start: number;

@@ -31,7 +31,9 @@ export interface Capabilities {
 
 /** A decoded VERSION request or reply. */
 export interface Version {
+  /** Major version of the protocol, 0 to 65535. */
   major: number;
+  /** Minor version, 0 to 65535. */
   minor: number;
   /** The peer's capabilities; what it did not name has the specification's default. */
   capabilities: Capabilities;

@@ -7,7 +7,7 @@ import type { FdList } from '../transport';
 import type { FunctionState } from './function-state';
 import { IntxLine, MessageVector, type IrqVector } from './irq-vector';
 import { after, type Eventually } from './model-calls';
-import type { ServedInterrupts } from './passthrough';
+import type { ServedInterrupts } from './served-interrupts';
 import { takeSetIrqs } from './set-irqs';
 import { inSlices } from './time-slice';
 

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { isPowerOfTwo } from '../power-of-two';
 import {
   DirtyPages,
   MIN_DIRTY_PAGE_SIZE,
@@ -49,9 +50,7 @@ export class ClientDirtyLog {
    */
   start(data: Uint8Array): Uint8Array {
     const { pageSize, ranges } = decodeDmaLoggingControl(data);
-    const chosen = Number.isInteger(Math.log2(pageSize))
-      ? Math.max(pageSize, MIN_DIRTY_PAGE_SIZE)
-      : MIN_DIRTY_PAGE_SIZE;
+    const chosen = isPowerOfTwo(pageSize) ? Math.max(pageSize, MIN_DIRTY_PAGE_SIZE) : MIN_DIRTY_PAGE_SIZE;
     if (this.#pages === null) this.#pages = new DirtyPages(chosen, MAX_BLOCKS);
     else if (this.#pages.pageSize !== chosen) {
       throw new CommandError(
@@ -86,10 +85,7 @@ export class ClientDirtyLog {
    */
   checkUnmapBitmap(length: U64, bitmap: { readonly pageSize: number; readonly size: number }): void {
     if (this.#pages === null) throw new CommandError(Errno.ENOTSUP, 'dirty pages are not logged');
-    if (
-      !Number.isInteger(Math.log2(bitmap.pageSize)) ||
-      this.#bitmapSize(length, bitmap.pageSize) !== bitmap.size
-    )
+    if (!isPowerOfTwo(bitmap.pageSize) || this.#bitmapSize(length, bitmap.pageSize) !== bitmap.size)
       throw new CommandError(Errno.EINVAL, `a dirty bitmap of ${bitmap.size} bytes does not fit the range`);
   }
 

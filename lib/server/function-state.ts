@@ -3,18 +3,10 @@ import { declaredBars, type BarDeclaration } from '../pci/declaration';
 import { ConfigSpace, type ConfigEffect } from '../pci/config-space';
 import { PciCommand } from '../pci/config-header';
 import { PciIrq, PciRegion } from '../pci/device';
-import { IrqInfoFlag } from '../protocol';
 import type { PciDeviceModel, ServedBar, ServedRegion } from './device-model';
+import { describeIrqs, type IrqDescription } from './irq-description';
 import type { Eventually } from './model-calls';
 import { MsixTable } from './msix-table';
-
-/** What clients are told of an interrupt index. */
-export interface IrqDescription {
-  /** Number of vectors. */
-  readonly count: number;
-  /** `IrqInfoFlag` bits. */
-  readonly flags: number;
-}
 
 /**
  * The PCI function of a device model: configuration space, and all regions and interrupts, of which that and the MSI-X structures
@@ -110,21 +102,6 @@ export class FunctionState {
       },
     };
   }
-}
-
-/**
- * What clients are told of interrupts that the server itself signals. Vectors can be added one by one, so NORESIZE is not set. INTx is
- * announced as the kernel does, see `IntxLine`: MSI-X is masked in its table.
- */
-function describeIrqs(
-  counts: readonly (readonly [index: number, count: number])[],
-): Map<number, IrqDescription> {
-  return new Map(
-    counts.map(([index, count]) => {
-      const level = index === PciIrq.intx ? IrqInfoFlag.maskable | IrqInfoFlag.automasked : 0;
-      return [index, { count, flags: IrqInfoFlag.eventfd | level }];
-    }),
-  );
 }
 
 /** What configuration space tells of a BAR. */

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { inspect } from 'node:util';
 import { invalidArgument, outOfRange } from '../errors';
 import { checkKeys, type Keys } from '../pci/check-keys';
 import { CommandError, Errno } from '../transport';
@@ -17,7 +18,10 @@ export interface RegisterOf<Width extends number, Value> {
   readonly writable?: Value;
   /** Bits that a written 1 clears. Default none. */
   readonly clearable?: Value;
-  /** What is read, in place of the value that is stored. Called once for each access, also one of a part of the register. */
+  /**
+   * What is read, in place of the value that is stored; bits beyond the width do not count. Called once for each access, also one of a
+   * part of the register.
+   */
   readonly read?: () => Value;
   /**
    * Called after a write.
@@ -33,11 +37,11 @@ export type RegisterDeclaration = RegisterOf<8 | 16 | 32, number> | RegisterOf<6
 
 /** What a {@link RegisterFile} is made of. */
 export interface RegisterFileDeclaration<Registers> {
-  /** Bytes of the region. */
+  /** Bytes of the region, 1 to 2^53 - 1. */
   readonly size: number;
   /** Bytes of accesses that are taken, each aligned to its size; others get EINVAL. Default: all accesses. */
   readonly accesses?: readonly (1 | 2 | 4 | 8)[];
-  /** The registers, by names of the caller's choice. What lies between them reads 0, and takes no writes. */
+  /** The registers, by names of the caller's choice, within the first 16 MiB. What lies between them reads 0, and takes no writes. */
   readonly registers: Registers;
 }
 
@@ -45,6 +49,17 @@ export interface RegisterFileDeclaration<Registers> {
 export type RegisterValue<Register extends RegisterDeclaration> = Register['width'] extends 64
   ? bigint
   : number;
+
+/** A register that was declared, with its name for messages. */
+interface NamedRegister {
+  readonly name: string;
+  readonly register: RegisterDeclaration;
+}
+
+const WIDTHS: readonly number[] = [8, 16, 32, 64];
+const ACCESSES: readonly unknown[] = [1, 2, 4, 8];
+/** Registers lie below: each byte up to the last one takes some memory. */
+const MOST_BYTES = 2 ** 24;
 
 const FILE: Keys<RegisterFileDeclaration<object>> = {
   size: 'required',
@@ -79,9 +94,9 @@ const REGISTER: Keys<RegisterOf<number, number>> = {
 export class RegisterFile<const Registers extends Readonly<Record<string, RegisterDeclaration>>> {
   /** The region, for a BAR or another region of a device model. */
   readonly region: Pick<ServedRegion, 'size'> & Required<Pick<ServedRegion, 'read' | 'write'>>;
-  readonly #byName = new Map<string, RegisterDeclaration>();
+  readonly #byName = new Map<string, NamedRegister>();
   /** The register that each byte belongs to. */
-  readonly #byOffset: (RegisterDeclaration | undefined)[] = [];
+  readonly #byOffset: (NamedRegister | undefined)[] = [];
   readonly #accesses: readonly number[] | undefined;
   readonly #initial: Uint8Array;
   readonly #writable: Uint8Array;
@@ -93,23 +108,29 @@ export class RegisterFile<const Registers extends Readonly<Record<string, Regist
   readonly #part = new Uint8Array(8);
   readonly #partValue = new DataView(this.#part.buffer);
 
-  /** @throws TypeError or RangeError for registers that overlap, are not aligned, lie outside, or have values beyond their width */
+  /**
+   * @throws TypeError or RangeError for registers that overlap, are not aligned, lie outside, or have values beyond their width; for
+   *   accesses of other sizes than 1, 2, 4 and 8 bytes; and for keys that are not known
+   */
   constructor(declaration: RegisterFileDeclaration<Registers>) {
     checkKeys('register file', declaration, FILE);
     const { size, accesses, registers } = declaration;
-    if (!Number.isSafeInteger(size) || size < 1) throw outOfRange(`a register file of ${size} bytes`);
+    if (!Number.isSafeInteger(size) || size < 1)
+      throw outOfRange(`register file: size is ${inspect(size)}; it is a number of bytes from 1 to 2^53 - 1`);
+    checkAccesses(accesses);
     for (const [name, register] of Object.entries(registers)) this.#enter(name, register, size);
     this.#accesses = accesses;
     const end = this.#byOffset.length;
     const [initial, writable, clearable] = [new Uint8Array(end), new Uint8Array(end), new Uint8Array(end)];
-    for (const [name, register] of this.#byName) {
+    for (const { name, register } of this.#byName.values()) {
       const { offset, width } = register;
-      for (const [bytes, value = 0] of [
-        [initial, register.reset],
-        [writable, register.writable],
-        [clearable, register.clearable],
+      for (const [key, bytes] of [
+        ['reset', initial],
+        ['writable', writable],
+        ['clearable', clearable],
       ] as const) {
-        store(new DataView(bytes.buffer), offset, width, fitting(value, width, name));
+        const value = fitting(register[key] ?? 0, width, `register ${name}: ${key}`);
+        store(new DataView(bytes.buffer), offset, width, value);
       }
     }
     this.#initial = initial;
@@ -139,7 +160,7 @@ export class RegisterFile<const Registers extends Readonly<Record<string, Regist
    */
   set<Name extends keyof Registers & string>(name: Name, value: RegisterValue<Registers[Name]>): void {
     const { offset, width } = this.#register(name);
-    store(this.#values, offset, width, fitting(value, width, name));
+    store(this.#values, offset, width, fitting(value, width, `register ${name}: the value`));
   }
 
   /** Puts all registers back to their values after a reset, without a call of `write`. */
@@ -151,21 +172,33 @@ export class RegisterFile<const Registers extends Readonly<Record<string, Regist
     const where = `register ${name}`;
     checkKeys(where, register, REGISTER);
     const { offset, width } = register;
-    if (![8, 16, 32, 64].includes(width)) throw invalidArgument(`${where} has ${width} bits`);
+    if (!WIDTHS.includes(width))
+      throw invalidArgument(`${where}: width is ${inspect(width)}; it is one of ${WIDTHS.join(', ')} bits`);
     const bytes = width / 8;
-    if (!Number.isSafeInteger(offset) || offset < 0 || offset % bytes !== 0 || offset + bytes > size)
-      throw outOfRange(`${where} at ${offset} is not aligned, or not within the ${size} bytes`);
-    for (let at = offset; at < offset + bytes; at++) {
-      if (this.#byOffset[at] !== undefined) throw invalidArgument(`${where} at ${offset} overlaps another`);
-      this.#byOffset[at] = register;
+    if (!Number.isSafeInteger(offset) || offset < 0 || offset % bytes !== 0)
+      throw outOfRange(`${where}: offset is ${inspect(offset)}; it is a multiple of its ${bytes} bytes`);
+    if (offset + bytes > Math.min(size, MOST_BYTES)) {
+      const most =
+        size < MOST_BYTES ? `the ${size} bytes of the region` : 'the first 16 MiB, where registers lie';
+      throw outOfRange(`${where}: its ${bytes} bytes at ${hex(offset)} are not within ${most}`);
     }
-    this.#byName.set(name, register);
+    for (let at = offset; at < offset + bytes; at++) {
+      const other = this.#byOffset[at];
+      if (other !== undefined) {
+        const there = `register ${other.name}, ${other.register.width / 8} bytes at ${hex(other.register.offset)}`;
+        throw invalidArgument(`${where}: its ${bytes} bytes at ${hex(offset)} overlap ${there}`);
+      }
+    }
+    const named = { name, register };
+    this.#byOffset.length = Math.max(this.#byOffset.length, offset + bytes);
+    this.#byOffset.fill(named, offset, offset + bytes);
+    this.#byName.set(name, named);
   }
 
   #register(name: string): RegisterDeclaration {
-    const register = this.#byName.get(name);
-    if (register === undefined) throw invalidArgument(`there is no register ${name}`);
-    return register;
+    const named = this.#byName.get(name);
+    if (named !== undefined) return named.register;
+    throw invalidArgument(`there is no register ${name}; there are ${[...this.#byName.keys()].join(', ')}`);
   }
 
   #check(offset: number, length: number): void {
@@ -179,11 +212,11 @@ export class RegisterFile<const Registers extends Readonly<Record<string, Regist
 
   #read(offset: number, data: Uint8Array): void {
     this.#check(offset, data.byteLength);
-    this.#visit(offset, data.byteLength, (register, from, to) => {
+    this.#visit(offset, data.byteLength, ({ name, register }, from, to) => {
       const { offset: first, width, read } = register;
       if (read === undefined) data.set(this.#bytes.subarray(from, to), from - offset);
       else {
-        store(this.#partValue, 0, width, BigInt.asUintN(width, BigInt(read())));
+        store(this.#partValue, 0, width, bitsOf(read(), width, `register ${name}: what read returned`));
         data.set(this.#part.subarray(from - first, to - first), from - offset);
       }
     });
@@ -193,7 +226,7 @@ export class RegisterFile<const Registers extends Readonly<Record<string, Regist
     this.#check(offset, data.byteLength);
     const bytes = this.#bytes;
     let done: Eventually<void> = undefined;
-    this.#visit(offset, data.byteLength, (register, from, to) => {
+    this.#visit(offset, data.byteLength, ({ register }, from, to) => {
       this.#part.fill(0);
       for (let at = from; at < to; at++) {
         const written = data[at - offset] as number;
@@ -218,30 +251,51 @@ export class RegisterFile<const Registers extends Readonly<Record<string, Regist
   #visit(
     offset: number,
     length: number,
-    visit: (register: RegisterDeclaration, from: number, to: number) => void,
+    visit: (named: NamedRegister, from: number, to: number) => void,
   ): void {
     const end = Math.min(offset + length, this.#byOffset.length);
     for (let at = offset; at < end;) {
-      const register = this.#byOffset[at];
-      if (register === undefined) {
+      const named = this.#byOffset[at];
+      if (named === undefined) {
         at++;
         continue;
       }
-      const to = Math.min(end, register.offset + register.width / 8);
-      visit(register, at, to);
+      const to = Math.min(end, named.register.offset + named.register.width / 8);
+      visit(named, at, to);
       at = to;
     }
   }
 }
 
-/** @throws RangeError when a value has bits beyond the width. Negative numbers stand for their two's complement, such as ~0n. */
-function fitting(value: number | bigint, width: number, name: string): bigint {
-  if (typeof value === 'bigint' || Number.isSafeInteger(value)) {
-    const bits = BigInt(value);
-    if (BigInt.asUintN(width, bits) === bits || BigInt.asIntN(width, bits) === bits)
-      return BigInt.asUintN(width, bits);
-  }
-  throw outOfRange(`register ${name} has ${width} bits, which ${value} does not fit`);
+/** @throws TypeError or RangeError for anything but a list of sizes of accesses */
+function checkAccesses(accesses: unknown): void {
+  if (accesses === undefined) return;
+  if (Array.isArray(accesses) && accesses.length > 0 && accesses.every((bytes) => ACCESSES.includes(bytes)))
+    return;
+  throw invalidArgument(
+    `register file: accesses is ${inspect(accesses)}; it is a list of some of 1, 2, 4 and 8`,
+  );
+}
+
+/** @throws RangeError when a value has bits beyond the width. Negative numbers stand for their two's complement, such as ~0n */
+function fitting(value: unknown, width: number, what: string): bigint {
+  const bits = bitsOf(value, width, what);
+  if (BigInt(value as number) === bits || BigInt(value as number) === BigInt.asIntN(width, bits)) return bits;
+  throw noValue(value, width, what);
+}
+
+/** @throws RangeError when a value is no integer */
+function bitsOf(value: unknown, width: number, what: string): bigint {
+  if (typeof value !== 'bigint' && !Number.isSafeInteger(value)) throw noValue(value, width, what);
+  return BigInt.asUintN(width, BigInt(value as number));
+}
+
+function noValue(value: unknown, width: number, what: string): RangeError {
+  return outOfRange(`${what} is ${inspect(value)}; it is an integer of ${width} bits`);
+}
+
+function hex(offset: number): string {
+  return `0x${offset.toString(16)}`;
 }
 
 function load(view: DataView, offset: number, width: number): number | bigint {

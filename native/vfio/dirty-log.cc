@@ -18,20 +18,30 @@ struct DirtyQuery {
   View<uint8_t> bitmap;
 };
 
-/** Reads the arguments iova (a bigint), length, page size and bitmap from `first` on. A bitmap without room
- * for all bits is an error: the kernel takes its size from the range. */
-DirtyQuery ReadQuery(Arguments& arguments, size_t first, bool* fits) {
+/** Whether a bitmap has room for all bits: the kernel takes its size from the range. */
+bool Fits(const DirtyQuery& query) {
   constexpr uint64_t kBits = 64;
+  if (query.page_size == 0 || query.length == 0) return false;
+  const uint64_t pages = (query.length - 1) / query.page_size + 1;
+  return query.bitmap.length / sizeof(uint64_t) >= (pages - 1) / kBits + 1;
+}
+
+/**
+ * Takes what was logged of a range: the arguments from `first` on are iova (a bigint), length, page size and
+ * bitmap, of which `structure` makes what the ioctl `request` reads. 0 or -errno.
+ */
+template <typename Structure>
+Napi::Value Report(const Napi::CallbackInfo& info, Arguments& arguments, size_t first, int fd,
+                   unsigned long request, Structure structure) {
   DirtyQuery query;
   query.iova = arguments.Address(first);
   query.length = arguments.Size(first + 1);
   query.page_size = arguments.Size(first + 2);
   query.bitmap = arguments.Bytes(first + 3);
-  *fits = false;
-  if (!arguments.ok() || query.page_size == 0 || query.length == 0) return query;
-  const uint64_t pages = (query.length - 1) / query.page_size + 1;
-  *fits = query.bitmap.length / sizeof(uint64_t) >= (pages - 1) / kBits + 1;
-  return query;
+  if (!arguments.ok()) return info.Env().Undefined();
+  if (!Fits(query)) return Napi::Number::New(info.Env(), -EINVAL);
+  auto report = structure(query);
+  return Napi::Number::New(info.Env(), Ioctl(fd, request, &report));
 }
 
 /**
@@ -68,18 +78,16 @@ Napi::Value StopDeviceLog(const Napi::CallbackInfo& info) {
 Napi::Value ReportDeviceLog(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
-  bool fits = false;
-  const DirtyQuery query = ReadQuery(arguments, 1, &fits);
-  if (!arguments.ok()) return info.Env().Undefined();
-  if (!fits) return Napi::Number::New(info.Env(), -EINVAL);
-  vfio_abi::DeviceLogReport report = {};
-  report.feature.argsz = sizeof(report);
-  report.feature.flags = vfio_abi::kFeatureGet | vfio_abi::kFeatureDmaLoggingReport;
-  report.iova = query.iova;
-  report.length = query.length;
-  report.page_size = query.page_size;
-  report.bitmap = reinterpret_cast<uintptr_t>(query.bitmap.data);
-  return Napi::Number::New(info.Env(), Ioctl(fd, vfio_abi::kDeviceFeature, &report));
+  return Report(info, arguments, 1, fd, vfio_abi::kDeviceFeature, [](const DirtyQuery& query) {
+    vfio_abi::DeviceLogReport report = {};
+    report.feature.argsz = sizeof(report);
+    report.feature.flags = vfio_abi::kFeatureGet | vfio_abi::kFeatureDmaLoggingReport;
+    report.iova = query.iova;
+    report.length = query.length;
+    report.page_size = query.page_size;
+    report.bitmap = reinterpret_cast<uintptr_t>(query.bitmap.data);
+    return report;
+  });
 }
 
 /** logContainer(container, on): begins or ends the log of all mappings of a container. 0 or -errno. */
@@ -99,19 +107,17 @@ Napi::Value LogContainer(const Napi::CallbackInfo& info) {
 Napi::Value ReportContainerLog(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
-  bool fits = false;
-  const DirtyQuery query = ReadQuery(arguments, 1, &fits);
-  if (!arguments.ok()) return info.Env().Undefined();
-  if (!fits) return Napi::Number::New(info.Env(), -EINVAL);
-  vfio_abi::ContainerDirtyBitmap report = {};
-  report.head.argsz = sizeof(report);
-  report.head.flags = vfio_abi::kDirtyPagesGetBitmap;
-  report.iova = query.iova;
-  report.size = query.length;
-  report.page_size = query.page_size;
-  report.bitmap_size = query.bitmap.length;
-  report.bitmap = reinterpret_cast<uintptr_t>(query.bitmap.data);
-  return Napi::Number::New(info.Env(), Ioctl(fd, vfio_abi::kIommuDirtyPages, &report));
+  return Report(info, arguments, 1, fd, vfio_abi::kIommuDirtyPages, [](const DirtyQuery& query) {
+    vfio_abi::ContainerDirtyBitmap report = {};
+    report.head.argsz = sizeof(report);
+    report.head.flags = vfio_abi::kDirtyPagesGetBitmap;
+    report.iova = query.iova;
+    report.size = query.length;
+    report.page_size = query.page_size;
+    report.bitmap_size = query.bitmap.length;
+    report.bitmap = reinterpret_cast<uintptr_t>(query.bitmap.data);
+    return report;
+  });
 }
 
 /** logPageTable(iommufd, table, on): begins or ends the log of a page table. 0 or -errno. */
@@ -131,18 +137,16 @@ Napi::Value ReportPageTableLog(const Napi::CallbackInfo& info) {
   Arguments arguments(info);
   const int fd = arguments.Descriptor(0);
   const auto table = static_cast<uint32_t>(arguments.Integer(1, 0, UINT32_MAX));
-  bool fits = false;
-  const DirtyQuery query = ReadQuery(arguments, 2, &fits);
-  if (!arguments.ok()) return info.Env().Undefined();
-  if (!fits) return Napi::Number::New(info.Env(), -EINVAL);
-  vfio_abi::IommuHwptGetDirtyBitmap report = {};
-  report.size = sizeof(report);
-  report.hwpt_id = table;
-  report.iova = query.iova;
-  report.length = query.length;
-  report.page_size = query.page_size;
-  report.data = reinterpret_cast<uintptr_t>(query.bitmap.data);
-  return Napi::Number::New(info.Env(), Ioctl(fd, vfio_abi::kIommuHwptGetDirtyBitmap, &report));
+  return Report(info, arguments, 2, fd, vfio_abi::kIommuHwptGetDirtyBitmap, [table](const DirtyQuery& query) {
+    vfio_abi::IommuHwptGetDirtyBitmap report = {};
+    report.size = sizeof(report);
+    report.hwpt_id = table;
+    report.iova = query.iova;
+    report.length = query.length;
+    report.page_size = query.page_size;
+    report.data = reinterpret_cast<uintptr_t>(query.bitmap.data);
+    return report;
+  });
 }
 
 }  // namespace

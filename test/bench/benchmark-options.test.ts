@@ -175,6 +175,11 @@ describe('errors, before anything is written', () => {
     [{ rateIops: 0 }, 'ERR_OUT_OF_RANGE', /rate of 0 I/],
     [{ rate: -5 }, 'ERR_OUT_OF_RANGE', /rate of 0 bytes/],
     [{ rate: 5, rateIops: 5 }, 'ERR_INVALID_ARG_VALUE', /in bytes or in I\/Os per second, not in both/],
+    [
+      { blockSize: 1 << 30, depth: 65_535, jobs: 1024 },
+      'ERR_OUT_OF_RANGE',
+      /I\/Os in flight need 64.0PiB of memory, and .* can be mapped; lower the block size \(--bs\), /,
+    ],
     [{ offset: 1000 }, 'ERR_INVALID_ARG_VALUE', /offset of 1000 bytes is no multiple/],
     [{ offset: 16 << 20 }, 'ERR_OUT_OF_RANGE', /offset of 16.0MiB is beyond namespace 1/],
     [{ offset: 1 << 20, size: 16 << 20 }, 'ERR_OUT_OF_RANGE', /16.0MiB from offset 1.00MiB on is beyond/],

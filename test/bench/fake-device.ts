@@ -7,7 +7,8 @@ import { JobRun } from '../../lib/bench/job-run';
 import { JOB_STATE_BYTES, JobState } from '../../lib/bench/job-state';
 import type { JobQueuePair } from '../../lib/bench/job-submissions';
 import type { Doorbells } from '../../lib/nvme/host/doorbells';
-import { ScriptQueueLoop, type QueueLoop } from '../../lib/nvme/host/queue-loop';
+import type { QueueLoop } from '../../lib/nvme/host/queue-loop';
+import { ScriptQueueLoop } from '../../lib/nvme/host/script-queue-loop';
 import { QueuePair, type QueuePairPlacement } from '../../lib/nvme/host/queue-pair';
 
 const DATASET_MANAGEMENT = 0x09;

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT
 /** Jobs whose controller goes away with commands in flight, and comes back with another queue pair. */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { WORKLOADS, trimsAndWrites, type Job } from '../../lib/bench/job';
 import { latencyOf } from '../../lib/bench/job-result';
 import type { SliceEnd } from '../../lib/bench/job-run';
 import { JobTally } from '../../lib/bench/job-tally';
-import { monotonicTime } from '../../lib/bench/monotonic';
 import { Pacing } from '../../lib/bench/pacing';
 import { RunSampler } from '../../lib/bench/run-sampler';
+import { clock, useClock } from './clock';
 import { FakeDevice, LBA, PACE, finish, queuePair, world, type Io } from './fake-device';
+
+useClock();
 
 /** Bytes of the queues of each connection; the next one has others. */
 const QUEUE_BYTES = 0x4000;
@@ -163,31 +164,31 @@ test('completions that lie in the queue when the controller goes are taken', () 
   expect(finish(run)).toMatchObject({ read: { ios: 4 }, ended: { reason: 'finished' } });
 });
 
-test('the latency of what is sent again counts from when it was sent first; the first I/O is told', async () => {
+test('the latency of what is sent again counts from when it was sent first; the first I/O is told', () => {
   const { run, state, lose, restart, live } = mortal(40, { depth: 4, ioLimit: 100, ioBlocks: 100 });
   expect(live()).toBe(true);
   lose();
   expect(run.result.ended).toEqual({ reason: 'running', message: '' });
-  const before = monotonicTime();
-  await sleep(20);
+  const before = clock.now;
+  clock.now += 20;
   expect(state.firstIoAt).toBe(0);
   restart();
   expect(live()).toBe(true);
   const latency = latencyOf(run.result.read);
-  expect(latency.max).toBeGreaterThanOrEqual(19e6);
+  expect(latency.max).toBeGreaterThanOrEqual(20e6);
   // Those in flight, and no others.
-  expect(latency.shareWithin(19e6)).toBeCloseTo(1 - 4 / latency.count, 5);
-  expect(state.firstIoAt).toBeGreaterThan(before + 19);
-  expect(state.firstIoAt).toBeLessThanOrEqual(monotonicTime());
+  expect(latency.shareWithin(10e6)).toBeCloseTo(1 - 4 / latency.count, 5);
+  expect(state.firstIoAt).toBeGreaterThan(before + 20);
+  expect(state.firstIoAt).toBeLessThanOrEqual(clock.now);
   expect(state.measuredAt).toBeLessThan(before);
-  expect(run.result.runtimeMs).toBeGreaterThan(19);
+  expect(run.result.runtimeMs).toBeGreaterThan(20);
 });
 
-test('a run whose time ends in the gap ends with what was in flight', async () => {
+test('a run whose time ends in the gap ends with what was in flight', () => {
   const { run, lose, restart, live, acknowledged } = mortal(40, { depth: 4, runtimeMs: 30, ioBlocks: 1e4 });
   expect(live()).toBe(true);
   lose();
-  await sleep(40);
+  clock.now += 40;
   restart();
   while (live()) {
     lose();
@@ -196,7 +197,7 @@ test('a run whose time ends in the gap ends with what was in flight', async () =
   expect(run.result.ended).toEqual({ reason: 'finished', message: '' });
   expect(run.result.read.ios).toBe(acknowledged.length);
   expect(acknowledged.length).toBe(44);
-  expect(run.result.runtimeMs).toBeGreaterThan(39);
+  expect(run.result.runtimeMs).toBeGreaterThan(40);
 });
 
 describe('in the gap', () => {
@@ -204,17 +205,17 @@ describe('in the gap', () => {
     ['stop', 'stopped', true],
     ['giveUp', 'stopped', true],
     ['abandon', 'lost', false],
-  ] as const)('%s ends the job with what it has measured: %s', async (wish, reason, counts) => {
+  ] as const)('%s ends the job with what it has measured: %s', (wish, reason, counts) => {
     const { run, state, lose, live } = mortal(40, { depth: 4, ioLimit: 100, ioBlocks: 100 });
     expect(live()).toBe(true);
     lose();
-    await sleep(10);
+    clock.now += 10;
     state[wish]();
     run.endPaused();
     expect(state.phase).toBe('done');
     expect(run.result).toMatchObject({ read: { ios: 40 }, errors: 0, ended: { reason } });
     // The time of the gap belongs to a run that was ended, and not to one that ended with its server.
-    expect(run.result.runtimeMs >= 9).toBe(counts);
+    expect(run.result.runtimeMs >= 10).toBe(counts);
   });
 
   test('a job that was to end anyway does so without the controller, if that does not come back', () => {

@@ -1,26 +1,15 @@
 // SPDX-License-Identifier: MIT
 /** What a job does by the clock: the clock is the test's, so that no machine is too slow or too fast. */
-import { performance } from 'node:perf_hooks';
 import type { Job } from '../../lib/bench/job';
 import { latencyOf } from '../../lib/bench/job-result';
 import type { JobPhase } from '../../lib/bench/job-state';
+import { clock, useClock } from './clock';
 import { finish, world as anyWorld, PACE } from './fake-device';
 
 /** The clock is read once per batch, at every batch. */
 const world = (changes: Partial<Job>) => anyWorld(changes, 'each turn');
 
-/** Milliseconds that pass whenever the time is asked for. */
-const TICK = 0.01;
-let now = 0;
-let tick = TICK;
-beforeEach(() => {
-  now = 5000;
-  tick = TICK;
-  jest.spyOn(performance, 'now').mockImplementation(() => (now += tick));
-});
-afterEach(() => {
-  jest.restoreAllMocks();
-});
+useClock();
 
 const stalled = (seconds: string) => ({
   reason: 'stalled',
@@ -35,7 +24,7 @@ describe('ramp time', () => {
     const phases: JobPhase[] = [];
     device.answer = () => {
       phases.push(state.phase);
-      now += state.phase === 'ramp' ? 5 : 1;
+      clock.now += state.phase === 'ramp' ? 5 : 1;
       return 0;
     };
     finish(run);
@@ -66,14 +55,14 @@ describe('ramp time', () => {
     const phases = new Set<JobPhase>();
     device.answer = () => {
       phases.add(state.phase);
-      now += 1;
+      clock.now += 1;
       return 0;
     };
-    const before = now;
+    const before = clock.now;
     finish(run);
     expect([...phases]).toEqual(['run']);
-    expect(now - before).toBeGreaterThanOrEqual(50);
-    expect(now - before).toBeLessThan(most);
+    expect(clock.now - before).toBeGreaterThanOrEqual(50);
+    expect(clock.now - before).toBeLessThan(most);
     expect(run.result.read.ios).toBe(device.log.length);
   });
 
@@ -84,7 +73,7 @@ describe('ramp time', () => {
     const { run, device, state } = world({ rampMs: 1000, runtimeMs: 1000, depth: 2, ...changes });
     let count = 0;
     device.answer = () => {
-      now += 1;
+      clock.now += 1;
       if (++count === 7 && changes.ioLimit === undefined) state.stop();
       return 0;
     };
@@ -131,7 +120,7 @@ describe('limit of I/Os', () => {
     const run = (ioLimit: number): { ios: number; elapsed: number } => {
       const { run, device } = world({ runtimeMs: 20, ioLimit, depth: 1 });
       device.answer = () => {
-        now += 1;
+        clock.now += 1;
         return 0;
       };
       finish(run);
@@ -159,13 +148,13 @@ describe('rate', () => {
   test.each([1, 4, 32])(
     'with a depth of %s no more I/Os than the time that passed allows, and no fewer',
     (depth) => {
-      tick = 0.3;
+      clock.tick = 0.3;
       const { run, device } = world({ runtimeMs: 2000, pace: { ...PACE, iops: 100 }, depth });
-      const start = now;
+      const start = clock.now;
       let ahead = 0;
       device.answer = () => {
         // One at once, then one every 10 ms.
-        ahead = Math.max(ahead, device.log.length - (1 + ((now - start) * 100) / 1000));
+        ahead = Math.max(ahead, device.log.length - (1 + ((clock.now - start) * 100) / 1000));
         return 0;
       };
       finish(run);
@@ -181,7 +170,7 @@ describe('rate', () => {
     let count = 0;
     device.answer = () => {
       // Half of the time nothing moves.
-      if (++count === 10) now += 500;
+      if (++count === 10) clock.now += 500;
       return 0;
     };
     finish(run);
@@ -200,16 +189,16 @@ describe('rate', () => {
   });
 
   test('tells when the next I/O is due', () => {
-    tick = 0;
+    clock.tick = 0;
     const { run, device } = world({ runtimeMs: 10_000, pace: { ...PACE, iops: 50 }, depth: 2 });
     expect(run.slice(1, 0)).toBe('quiet');
     expect(device.log).toHaveLength(1);
     expect(run.nextSubmission).toBe(20);
-    now += 15;
+    clock.now += 15;
     expect(run.nextSubmission).toBe(5);
     expect(run.slice(1, 0)).toBe('quiet');
     expect(device.log).toHaveLength(1);
-    now += 5;
+    clock.now += 5;
     expect(run.nextSubmission).toBe(0);
     expect(run.slice(1, 0)).toBe('quiet');
     expect(device.log).toHaveLength(2);
@@ -217,7 +206,7 @@ describe('rate', () => {
   });
 
   test('nothing is due without a rate, with all in flight, or at the end', () => {
-    tick = 0;
+    clock.tick = 0;
     expect(world({ runtimeMs: 1000 }).run.nextSubmission).toBe(Infinity);
     const { run, device, state } = world({ runtimeMs: 1000, pace: { ...PACE, iops: 50 }, depth: 1 });
     device.answer = () => undefined;
@@ -232,7 +221,7 @@ describe('rate', () => {
   });
 
   test('a wait for the rate is no stall, and ends when it is told to stop', () => {
-    tick = 500;
+    clock.tick = 500;
     const { run, state, device } = world({
       runtimeMs: Infinity,
       pace: { ...PACE, iops: 0.001 },
@@ -247,7 +236,7 @@ describe('rate', () => {
   });
 
   test('blocks are read back without a limit', () => {
-    tick = 0.3;
+    clock.tick = 0.3;
     const { run, device } = world({
       workload: 'write',
       verify: true,
@@ -257,19 +246,19 @@ describe('rate', () => {
     });
     let written = 0;
     device.answer = (io) => {
-      if (io.write) written = now;
+      if (io.write) written = clock.now;
       return 0;
     };
     finish(run);
     expect(run.result.verified).toBe(8);
     expect(written - 5000).toBeGreaterThanOrEqual(700);
-    expect(now - written).toBeLessThan(100);
+    expect(clock.now - written).toBeLessThan(100);
   });
 });
 
 describe('a device that completes nothing', () => {
   test('has failed after 30 s', () => {
-    tick = 100;
+    clock.tick = 100;
     const { run, device } = world({ runtimeMs: Infinity, ioLimit: 10 });
     device.answer = () => undefined;
     expect(run.slice(20_000)).toBe('busy');
@@ -278,12 +267,12 @@ describe('a device that completes nothing', () => {
   });
 
   test('has failed when the time-out after the run is over', () => {
-    tick = 100;
+    clock.tick = 100;
     const { run, device, state } = world({ runtimeMs: 1000, drainMs: 2000 });
     device.answer = () => undefined;
     expect(run.slice(2500)).toBe('busy');
     expect(run.slice(20_000)).toBe('done');
-    expect(now - 5000).toBeLessThan(4000);
+    expect(clock.now - 5000).toBeLessThan(4000);
     expect(run.result.ended).toEqual(stalled('3.0'));
     expect(run.result.runtimeMs).toBeGreaterThanOrEqual(1000);
     expect(run.result.runtimeMs).toBeLessThan(1500);
@@ -293,18 +282,18 @@ describe('a device that completes nothing', () => {
   });
 
   test('has failed when the time-out after the wish to stop is over', () => {
-    tick = 100;
+    clock.tick = 100;
     const { run, device, state } = world({ runtimeMs: 600_000, drainMs: 2000 });
     device.answer = () => undefined;
     expect(run.slice(1000)).toBe('busy');
     state.stop();
     expect(run.slice(20_000)).toBe('done');
     expect(run.result.ended.reason).toBe('stalled');
-    expect(now - 5000).toBeLessThan(4000);
+    expect(clock.now - 5000).toBeLessThan(4000);
   });
 
   test('or completes too little: the time-out is one for all that is in flight', () => {
-    tick = 100;
+    clock.tick = 100;
     const { run, device } = world({ runtimeMs: 1000, drainMs: 2000, depth: 4 });
     device.answer = () => undefined;
     expect(run.slice(2500)).toBe('busy');
@@ -321,10 +310,10 @@ describe('a device that completes nothing', () => {
   test('makes a slice quiet after the patience given', () => {
     const { run, device } = world({ runtimeMs: 10_000, depth: 1 });
     device.answer = () => undefined;
-    const before = now;
+    const before = clock.now;
     expect(run.slice(1000, 10)).toBe('quiet');
-    expect(now - before).toBeGreaterThanOrEqual(10);
-    expect(now - before).toBeLessThan(12);
+    expect(clock.now - before).toBeGreaterThanOrEqual(10);
+    expect(clock.now - before).toBeLessThan(12);
     expect(run.slice(5, 1000)).toBe('busy');
     device.complete(device.log[0]!.cid);
     expect(run.slice(1, 0)).toBe('quiet');
@@ -337,7 +326,7 @@ describe('samples of the rates', () => {
     const { run, device, state } = world({ workload: 'write', depth: 1, rampMs: 1200, runtimeMs: 1600 });
     device.answer = () => {
       // In the second half of a second of the run each I/O takes twice as long.
-      now +=
+      clock.now +=
         state.phase === 'run' && state.progress.elapsedMs >= 500 && state.progress.elapsedMs < 1000 ? 2 : 1;
       return 0;
     };
@@ -355,7 +344,7 @@ describe('samples of the rates', () => {
     const { run, device } = world({ depth: 1, runtimeMs: 2600 });
     let count = 0;
     device.answer = () => {
-      now += ++count === 700 ? 1000 : 1;
+      clock.now += ++count === 700 ? 1000 : 1;
       return 0;
     };
     const { read } = finish(run);
@@ -375,7 +364,7 @@ describe('samples of the rates', () => {
       blockSize: 512,
     });
     device.answer = (io) => {
-      now += io.write ? 1 : 5;
+      clock.now += io.write ? 1 : 5;
       return 0;
     };
     const { read, write, verified } = finish(run);

@@ -13,12 +13,14 @@ afterEach(() => {
 });
 
 /** A watch over jobs whose progress the test writes. */
-function watched(jobs: number, changes: Partial<Job>) {
+function watched(jobs: number, ...changes: Partial<Job>[]) {
   const told: BenchmarkProgress[] = [];
-  const job = { ...world().job, ioLimit: Infinity, ...changes };
   const states = Array.from({ length: jobs }, () => new JobState(new SharedArrayBuffer(JOB_STATE_BYTES)));
   const watch = new ProgressWatch(
-    states.map((state) => ({ state, job })),
+    states.map((state, index) => {
+      const job = { ...world().job, ioLimit: Infinity, ...(changes[index] ?? changes[0]) };
+      return { state, job };
+    }),
     (progress) => told.push(progress),
   );
   const tick = (): BenchmarkProgress => {
@@ -113,6 +115,34 @@ test('a limit of I/Os tells the part where it comes first', () => {
     secondsLeft: 1250 / 1500,
     phase: 'run',
   });
+  watch.stop();
+});
+
+test('a limit of bytes, for I/Os of several sizes', () => {
+  const { watch, states, tick } = watched(2, { byteLimit: 8000 * 4096 });
+  states[0]!.publish(done(1000, 1000, 500));
+  states[1]!.publish(done(0, 2000, 500));
+  // 4000 of 16,000 blocks are done, at 8000 a second.
+  expect(tick()).toMatchObject({ part: 0.25, secondsLeft: 1.5 });
+  watch.stop();
+});
+
+test('a trim with the write after it counts as one for a limit', () => {
+  const { watch, states, tick } = watched(1, { workload: 'trimwrite', ioLimit: 1000 });
+  states[0]!.publish({ ...done(0, 100, 500), trims: 100, trimmedBytes: 100 * 4096 });
+  expect(tick()).toMatchObject({ part: 0.1, secondsLeft: 1800 / 400 });
+  watch.stop();
+});
+
+test.each([
+  ['the one by its limit', 100, { part: 0.1, secondsLeft: 4.5 }],
+  ['the one by its time', 900, { part: 0.25, secondsLeft: 1.5 }],
+])('of two jobs that end each in its way, that counts which is further behind: %s', (_, ios, remaining) => {
+  const { watch, states, tick } = watched(2, { runtimeMs: 2000 }, { ioLimit: 1000 });
+  for (const state of states) state.phase = 'run';
+  states[0]!.publish(done(5000, 0, 500));
+  states[1]!.publish(done(ios, 0, 500));
+  expect(tick()).toMatchObject(remaining);
   watch.stop();
 });
 

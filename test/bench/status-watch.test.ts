@@ -45,3 +45,13 @@ test('jobs that pause have told what they have done, and are not asked', () => {
   ]);
   watch.stop();
 });
+
+test('a job that ends in place of its answer does not hold up the others', () => {
+  const { watch, jobs, told } = watched();
+  jest.advanceTimersByTime(1000);
+  watch.take(jobs[0]!, sampleJob({ errors: 1 }));
+  jobs[1]!.state.phase = 'done';
+  watch.take(jobs[1]!, sampleJob({ errors: 3 }));
+  expect(told).toEqual([[1, 3]]);
+  watch.stop();
+});

@@ -1,17 +1,7 @@
 // SPDX-License-Identifier: MIT
-/**
- * QEMU as the client of our server. Set QEMU_BINARY to qemu-system-x86_64 of QEMU 10.1 or later.
- *
- * The tests with a guest need QEMU_KERNEL too, a Linux with its NVMe driver, and QEMU_INITRD, an initramfs whose init
- * 1. mounts devtmpfs, procfs and sysfs, and waits for /dev/nvme0n1;
- * 2. prints `guest: sha256 <hexadecimal>` of the device's first MiB to its console;
- * 3. copies the first MiB of the device to its second one, with fsync, and prints `guest: copied`;
- * 4. reads both again past its cache, and prints `guest: equal` when they are;
- * 5. powers off.
- */
-import { createHash, randomBytes } from 'node:crypto';
+/** QEMU as the client of our server, without a guest. Set QEMU_BINARY to qemu-system-x86_64 of QEMU 10.1 or later. */
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createBackend } from '../../lib/nvme/backends';
@@ -19,21 +9,11 @@ import { NvmeControllerModel } from '../../lib/nvme/controller';
 import { serve, type Client, type PciDeviceModel, type Server } from '../../lib/server';
 import type { MessageTrace } from '../../lib/transport/trace';
 import { until } from '../client/support';
-import { startCli, Scratch } from '../cli/run-cli';
-import { EduDevice } from '../server/edu-device';
-import { Qtest } from './qtest';
-import { Memory, QemuMachine, guestOptions, whyNoGuest, whyNoQemu } from '../support/qemu-machine';
+import { Memory, QemuMachine, STOPPED, describeWith, whyNoQemu } from '../support/qemu-machine';
 
 const MIB = 2 ** 20;
-const noQemu = whyNoQemu();
-const noGuest = whyNoGuest();
-const title = (text: string, why: string | undefined): string =>
-  why === undefined ? text : `${text}: skipped, ${why}`;
 
-/** Starts no processor: what happens is what the tests ask for. */
-const STOPPED = '-S';
-
-(noQemu === undefined ? describe : describe.skip)(title('QEMU without a guest', noQemu), () => {
+describeWith(whyNoQemu(), 'QEMU without a guest', () => {
   let folder: string;
   let socket: string;
   let server: Server | undefined;
@@ -220,202 +200,4 @@ const STOPPED = '-S';
       await expect(client?.memory.read(ADDRESS, 16)).resolves.toEqual(new Uint8Array(16));
     });
   });
-});
-
-/** The device that QEMU has too, by our model. */
-(noQemu === undefined ? describe : describe.skip)(title("QEMU's edu device", noQemu), () => {
-  const BAR = 0xe000_0000;
-  const Register = { causes: BAR + 0x24, raise: BAR + 0x60, acknowledge: BAR + 0x64 };
-  let scratch: Scratch;
-  let server: Server | undefined;
-  let machine: QemuMachine | undefined;
-  let qtest: Qtest | undefined;
-
-  beforeEach(() => {
-    scratch = new Scratch();
-  });
-  afterEach(async () => {
-    qtest?.close();
-    await machine?.kill();
-    await server?.close();
-    qtest = machine = server = undefined;
-    scratch.remove();
-  });
-
-  test('is a level: of three causes, one acknowledged at each interrupt, none is lost and none storms', async () => {
-    const [socket, control] = [scratch.file('socket'), scratch.file('qtest')];
-    server = await serve(socket, new EduDevice({ msi: false }));
-    machine = await QemuMachine.start(socket, Memory.shared, STOPPED, ...Qtest.options(control));
-    qtest = await Qtest.connect(control);
-    await machine.writeConfig(0x10, BAR);
-    await machine.writeConfig(0x04, 0x2);
-    const causes: number[] = [];
-    await qtest.write32(Register.raise, 0b111);
-    // An interrupt handler of a guest: QEMU lowers the line at each access, and our server raises it while a cause is left.
-    for (let left = 0b111; left !== 0;) {
-      const { high } = qtest;
-      await until(() => high.size === 1, 'the line is high');
-      left = await qtest.read32(Register.causes);
-      const cause = left & -left;
-      if (cause !== 0) causes.push(cause);
-      await qtest.write32(Register.acknowledge, cause);
-      left &= ~cause;
-    }
-    expect(causes).toEqual([1, 2, 4]);
-    const { raised } = qtest;
-    expect(raised).toBeLessThan(8);
-    // A signal may still be on its way; nothing follows it.
-    await until(async () => {
-      expect(await qtest?.read32(Register.causes)).toBe(0);
-      return qtest?.high.size === 0;
-    }, 'the line is low');
-  });
-});
-
-const RUNNING = 120_000;
-
-(noGuest === undefined ? describe : describe.skip)(title('QEMU with Linux', noGuest), () => {
-  let scratch: Scratch;
-
-  beforeEach(() => {
-    scratch = new Scratch();
-  });
-  afterEach(() => {
-    scratch.remove();
-  });
-
-  test(
-    "the guest's driver reads and writes what `serve nvme` serves",
-    async () => {
-      const [file, socket, console] = ['data', 'socket', 'console'].map((name) => scratch.file(name)) as [
-        string,
-        string,
-        string,
-      ];
-      const data = randomBytes(4 * MIB);
-      writeFileSync(file, data);
-      const serving = startCli(
-        scratch,
-        'serve',
-        'nvme',
-        '--socket',
-        socket,
-        '--backend',
-        'file',
-        '--file',
-        file,
-      );
-      await serving.said('Ctrl-C ends it.');
-      const machine = await QemuMachine.start(socket, Memory.shared, ...guestOptions(console));
-      expect(await machine.ended).toBe(0);
-      const said = readFileSync(console, 'latin1');
-      const sha256 = createHash('sha256').update(data.subarray(0, MIB)).digest('hex');
-      for (const line of [`guest: sha256 ${sha256}`, 'guest: copied', 'guest: equal'])
-        expect(said).toContain(line);
-      serving.kill('SIGTERM');
-      expect(await serving.ended).toMatchObject({ status: 0, stderr: '' });
-      data.copyWithin(MIB, 0, MIB);
-      expect(readFileSync(file).equals(data)).toBe(true);
-    },
-    RUNNING,
-  );
-
-  test(
-    'a guest without mapped doorbells stops for few of its commands',
-    async () => {
-      const [socket, console] = [scratch.file('socket'), scratch.file('console')];
-      const errors: unknown[] = [];
-      const controller = new NvmeControllerModel({
-        backend: createBackend({ kind: 'memory', size: 16 * MIB }),
-        mappableDoorbells: false,
-      });
-      const bar = controller.pci.bars?.[0];
-      if (bar?.write === undefined) throw new Error('the controller has no registers');
-      const write = jest.spyOn(bar as Required<typeof bar>, 'write');
-      const server = await serve(socket, controller, { onError: (error) => errors.push(error) });
-      const machine = await QemuMachine.start(socket, Memory.shared, ...guestOptions(console));
-      try {
-        expect(await machine.ended).toBe(0);
-        const said = readFileSync(console, 'latin1');
-        for (const line of ['guest: copied', 'guest: equal']) expect(said).toContain(line);
-        const { readCommands, writeCommands } = controller.statistics;
-        const rung = write.mock.calls.filter(([offset]) => offset >= 0x1008).length;
-        // Without the shadows a command takes two: one for its submission, and one for its completion.
-        expect(rung).toBeLessThan(readCommands + writeCommands);
-        expect([controller.fault, errors, controller.statistics.badDoorbells]).toEqual([null, [], 0]);
-      } finally {
-        await machine.kill();
-        await server.close();
-        controller.close();
-      }
-    },
-    RUNNING,
-  );
-
-  test(
-    'a guest with a virtual IOMMU that is reset while it uses the drive has it again',
-    async () => {
-      const [socket, console] = [scratch.file('socket'), scratch.file('console')];
-      const errors: unknown[] = [];
-      const controller = new NvmeControllerModel({
-        backend: createBackend({ kind: 'memory', size: 16 * MIB }),
-        serial: 'IOMMU',
-      });
-      const server = await serve(socket, controller, { onError: (error) => errors.push(error) });
-      const refused: MessageTrace[] = [];
-      const record = (message: unknown): void => {
-        if ((message as MessageTrace).errno !== undefined) refused.push(message as MessageTrace);
-      };
-      subscribe('vfio-user:reply', record);
-      const machine = await QemuMachine.start(
-        socket,
-        Memory.shared,
-        ...['-device', 'intel-iommu,caching-mode=on'],
-        ...guestOptions(console, 'intel_iommu=on'),
-      );
-      try {
-        const said = (text: string): number =>
-          existsSync(console) ? readFileSync(console, 'latin1').split(text).length - 1 : 0;
-        await until(() => said('guest: sha256') === 1, 'the guest reads the drive', RUNNING / 2);
-        expect(said('DMAR: IOMMU enabled')).toBe(1);
-        await machine.execute('system_reset');
-        expect(await machine.ended).toBe(0);
-        expect([said('DMAR: IOMMU enabled'), said('guest: sha256')]).toEqual([2, 2]);
-        const text = readFileSync(console, 'latin1');
-        const second = text.slice(text.lastIndexOf('DMAR: IOMMU enabled'));
-        expect(second.match(/^guest: .*/gm)?.map((line) => line.trim())).toEqual(
-          expect.arrayContaining(['guest: copied', 'guest: equal']),
-        );
-        expect(refused).toEqual([]);
-        expect([controller.fault, errors]).toEqual([null, []]);
-      } finally {
-        unsubscribe('vfio-user:reply', record);
-        await machine.kill();
-        await server.close();
-        controller.close();
-      }
-    },
-    RUNNING,
-  );
-
-  test(
-    'a guest whose memory is not shared: the driver gives up, and the server says why',
-    async () => {
-      const [socket, console] = [scratch.file('socket'), scratch.file('console')];
-      const serving = startCli(scratch, 'serve', 'nvme', '--socket', socket, '--size', '4m');
-      await serving.said('Ctrl-C ends it.');
-      const machine = await QemuMachine.start(socket, Memory.own, ...guestOptions(console));
-      const said = (): string => readFileSync(console, 'latin1');
-      try {
-        // Linux, drivers/nvme/host/core.c, nvme_wait_ready
-        await until(() => said().includes('CSTS=0x2'), 'the driver gives up', RUNNING / 2);
-      } finally {
-        await machine.kill();
-      }
-      expect(said()).toContain('Device not ready');
-      serving.kill('SIGTERM');
-      expect((await serving.ended).stderr).toMatch(/CSTS\.CFS.*share=on/);
-    },
-    RUNNING,
-  );
 });

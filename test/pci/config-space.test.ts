@@ -217,6 +217,7 @@ describe('ConfigSpace', () => {
     ['an interrupt pin above 4', { interruptPin: 5 }],
     ['7 BARs', { bars: { 6: { kind: 'io', size: 4 } } as BarDeclarations }],
     ['a BAR size that is no power of two', { bars: { 0: { kind: 'memory32', size: 0x3000 } } }],
+    ['a BAR size that a logarithm takes for one', { bars: { 0: { kind: 'memory64', size: 2 ** 52 - 1 } } }],
     ['a BAR size in words', { bars: { 0: { kind: 'memory32', size: '64' as unknown as number } } }],
     ['a BAR that is too small', { bars: { 0: { kind: 'memory32', size: 8 } } }],
     ['an I/O BAR that is too large', { bars: { 0: { kind: 'io', size: 512 } } }],
@@ -242,6 +243,13 @@ describe('ConfigSpace', () => {
     ['an MSI-X table over the pending bits', { capabilities: [{ ...msix, pba: { bar: 0, offset: 0x3f8 } }] }],
     ['a capability twice', { capabilities: [{ kind: 'express' }, { kind: 'express' }] }],
     ['capabilities beyond 256 bytes', { capabilities: [{ kind: 'vendor', data: new Uint8Array(190) }] }],
+    ['a size of its own', { size: 512 as 256 }],
+    ['a serial number below 0', { capabilities: [{ kind: 'serial-number', serialNumber: -1n }] }],
+    ['a serial number of 65 bits', { capabilities: [{ kind: 'serial-number', serialNumber: 1n << 64n }] }],
+    [
+      'a serial number that is no bigint',
+      { capabilities: [{ kind: 'serial-number', serialNumber: 7 as unknown as bigint }] },
+    ],
     ['extended capabilities in 256 bytes', { size: 256, capabilities: [{ kind: 'advanced-errors' }] }],
   ])('refuses %s', (_, wrong) => {
     const plain: ConfigSpaceDeclaration = { ...nvme, capabilities: [] };

@@ -159,13 +159,65 @@ test.each<[string, object, RegExp]>([
   [
     'overlap',
     { a: { offset: 0, width: 32 }, b: { offset: 2, width: 16 } },
-    /register b at 2 overlaps another/,
+    /^register b: its 2 bytes at 0x2 overlap register a, 4 bytes at 0x0$/,
   ],
-  ['are not aligned', { a: { offset: 2, width: 32 } }, /not aligned/],
-  ['lie outside', { a: { offset: 16, width: 8 } }, /within the 16 bytes/],
-  ['have a width of their own', { a: { offset: 0, width: 24 } }, /24 bits/],
-  ['have values beyond their width', { a: { offset: 0, width: 8, reset: 256 } }, /register a has 8 bits/],
+  [
+    'are not aligned',
+    { a: { offset: 2, width: 32 } },
+    /^register a: offset is 2; .* multiple of its 4 bytes$/,
+  ],
+  ['have no offset that is a number', { a: { offset: '0', width: 8 } }, /^register a: offset is '0'; /],
+  [
+    'lie outside',
+    { a: { offset: 16, width: 8 } },
+    /^register a: its 1 bytes at 0x10 are not within the 16 bytes/,
+  ],
+  [
+    'have a width of their own',
+    { a: { offset: 0, width: 24 } },
+    /^register a: width is 24; .* 8, 16, 32, 64 bits$/,
+  ],
+  [
+    'have values beyond their width',
+    { a: { offset: 0, width: 8, reset: 256 } },
+    /^register a: reset is 256; .* 8 bits$/,
+  ],
+  [
+    'have values that are none',
+    { a: { offset: 0, width: 8, writable: 0.5 } },
+    /^register a: writable is 0.5; .* integer/,
+  ],
   ['have keys that are not known', { a: { offset: 0, width: 8, wirte: 1 } }, /unknown key "wirte"/],
 ])('registers that %s are refused', (_, registers, message) => {
   expect(() => new RegisterFile({ size: 16, registers: registers as never })).toThrow(message);
+});
+
+test('a register far behind is refused, and the region may be larger', () => {
+  const at = (offset: number) => new RegisterFile({ size: 2 ** 40, registers: { a: { offset, width: 32 } } });
+  expect(at(2 ** 24 - 4).region.size).toBe(2 ** 40);
+  expect(() => at(2 ** 24)).toThrow('register a: its 4 bytes at 0x1000000 are not within the first 16 MiB');
+  expect(() => at(2 ** 33)).toThrow(RangeError);
+});
+
+test.each([0, 1.5, '16', 2 ** 53])('a size of %p is refused', (size) => {
+  expect(() => new RegisterFile({ size: size as number, registers: {} })).toThrow(
+    /size is .* from 1 to 2\^53 - 1/,
+  );
+});
+
+test.each([[[]], [[3]], [4]])('accesses of %j are refused', (accesses) => {
+  expect(() => new RegisterFile({ size: 16, accesses: accesses as never, registers: {} })).toThrow(
+    /accesses is .* some of 1, 2, 4 and 8/,
+  );
+});
+
+test('what a device gives for a register that is no value of it is told by name', () => {
+  const registers = new RegisterFile({
+    size: 8,
+    registers: { id: { offset: 0, width: 16, read: () => undefined as unknown as number } },
+  });
+  expect(() => registers.region.read(0, new Uint8Array(2))).toThrow(
+    'register id: what read returned is undefined; it is an integer of 16 bits',
+  );
+  expect(() => registers.get('ids' as 'id')).toThrow('there is no register ids; there are id');
 });

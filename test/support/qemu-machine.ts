@@ -6,7 +6,7 @@ import { Qmp } from './qmp';
 
 /** QEMU 10.1 or later (`qemu-system-x86_64`, or a script that executes it), from the environment. */
 const BINARY = process.env['QEMU_BINARY'];
-/** A kernel and an initramfs for the guest; see qemu.test.ts. */
+/** A kernel and an initramfs for the guest; interop/guest-drive.ts tells what it does. */
 const KERNEL = process.env['QEMU_KERNEL'];
 const INITRD = process.env['QEMU_INITRD'];
 
@@ -24,6 +24,15 @@ function whyNot(name: string, path: string | undefined): string | undefined {
   if (path === undefined) return `${name} is not set`;
   return existsSync(path) ? undefined : `${name} is ${path}, which does not exist`;
 }
+
+/** A `describe` that is skipped, and says why, when there is a reason to. */
+export function describeWith(why: string | undefined, title: string, tests: () => void): void {
+  if (why === undefined) describe(title, tests);
+  else describe.skip(`${title}: skipped, ${why}`, tests);
+}
+
+/** Option of a machine that starts no processor: what happens is what the tests ask for. */
+export const STOPPED = '-S';
 
 /**
  * What all kernels of guests are told. Linux looks at boot whether its timer ticks, for a time that it counts in loops of the

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../../errors';
+import { isPowerOfTwo } from '../../power-of-two';
 import type { Deallocation } from './backend';
-import type { BackendImplementation } from './custom-backend';
+import type { BackendImplementation } from './backend-implementation';
 
 const OPTIONAL_METHODS = ['zero', 'deallocate', 'flush', 'onSizeChange', 'close'] as const;
 
@@ -33,7 +34,7 @@ export function checkImplementation(value: BackendImplementation): BackendImplem
   if (volatileCache !== undefined && typeof volatileCache !== 'boolean') {
     throw invalidArgument(`volatileCache of a backend is true or false, got ${typeof volatileCache}`);
   }
-  if (blockSize !== undefined && !isPowerOfTwo(blockSize, 4096)) {
+  if (blockSize !== undefined && !isPowerUpTo(blockSize, 4096)) {
     throw invalidArgument(
       `blockSize of a backend is a power of two from 1 to 4096, got ${JSON.stringify(blockSize)}`,
     );
@@ -54,13 +55,13 @@ export function checkedSize(size: unknown): number {
 
 function checkDeallocation(value: unknown): void {
   const { unit, readsZero } = (value ?? {}) as Partial<Record<keyof Deallocation, unknown>>;
-  if (!isPowerOfTwo(unit, 2 ** 30) || typeof readsZero !== 'boolean') {
+  if (!isPowerUpTo(unit, 2 ** 30) || typeof readsZero !== 'boolean') {
     throw invalidArgument(
       'deallocation of a backend has unit, a power of two up to 2^30, and readsZero, true or false',
     );
   }
 }
 
-function isPowerOfTwo(value: unknown, most: number): boolean {
-  return typeof value === 'number' && value >= 1 && value <= most && Number.isInteger(Math.log2(value));
+function isPowerUpTo(value: unknown, most: number): boolean {
+  return typeof value === 'number' && value <= most && isPowerOfTwo(value);
 }

@@ -9,8 +9,9 @@ export {
   type SynchronousBackend,
 } from './backend';
 export { BackendError } from './backend-error';
+export type { BackendImplementation } from './backend-implementation';
 export { type BackendOptions, createBackend } from './create-backend';
-export { type BackendImplementation, type CustomBackendOptions, customBackend } from './custom-backend';
+export { type CustomBackendOptions, customBackend } from './custom-backend';
 export { FileBackend, type FileBackendOptions } from './file-backend';
 export { MemoryBackend } from './memory-backend';
 export { NullBackend } from './null-backend';

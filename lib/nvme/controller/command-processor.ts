@@ -7,7 +7,8 @@ import type { ErrorLog } from './error-log';
 import type { FaultEffects, FaultPlan } from '../faults';
 import { FaultyCommands } from './faulty-commands';
 import { FUSED_FIRST, FUSED_SECOND } from './fused-commands';
-import { DEFERRED, type IoCommands, type IoContext } from './io-commands';
+import { DEFERRED, type IoCommands } from './io-commands';
+import type { IoContext } from './io-context';
 import { FUSE, startBlock } from './io-words';
 import type { Latencies } from './latencies';
 import { type Answer, Outcome, type Reply } from './outcome';
@@ -196,7 +197,7 @@ export class CommandProcessor {
       return 1;
     }
     const command = this.#fetched(queue, words.slice(at, at + SQE_WORDS));
-    if (outcome === DEFERRED) this.#settle(command, this.#io.deferred(command.words, command.alive));
+    if (outcome === DEFERRED) this.#settle(command, this.#io.slow.deferred(command.words, command.alive));
     else if (((command.words[0] as number) & FUSE) !== 0) return this.#takeFused(command);
     else this.#post(command, { outcome });
     return 1;
@@ -234,7 +235,7 @@ export class CommandProcessor {
     // Neither can be taken back without the other.
     first.committed = true;
     other.committed = true;
-    const reply = this.#running.run(first, this.#io.fused(words, second, alive));
+    const reply = this.#running.run(first, this.#io.slow.fused(words, second, alive));
     const rest = reply.then(({ outcome, second: last = outcome }): Reply => ({ outcome: last }));
     this.#running.follow(other, rest);
     return 2;
@@ -262,7 +263,7 @@ export class CommandProcessor {
       return this.#admin.execute(new Uint32Array(words), alive);
     }
     const outcome = this.#io.execute(words, 0);
-    return outcome === DEFERRED ? this.#io.deferred(words, alive) : { outcome };
+    return outcome === DEFERRED ? this.#io.slow.deferred(words, alive) : { outcome };
   }
 
   /** Completes a command when its answer is there. */

@@ -10,7 +10,8 @@ import {
 import { SqeWord } from '../spec/submission-entry';
 import { Delays } from './delays';
 import { faultyBackend } from './faulty-backend';
-import { DEFERRED, IoCommands, type IoContext } from './io-commands';
+import { DEFERRED, IoCommands } from './io-commands';
+import type { IoContext } from './io-context';
 import { startBlock } from './io-words';
 import { type Answer, Outcome } from './outcome';
 import type { SubmissionQueue } from './queue';
@@ -127,6 +128,6 @@ export class FaultyCommands {
       },
     });
     const outcome = io.execute(words, 0);
-    return outcome === DEFERRED ? io.deferred(words, alive) : { outcome };
+    return outcome === DEFERRED ? io.slow.deferred(words, alive) : { outcome };
   }
 }

@@ -11,6 +11,8 @@ const TWO_32 = 0x1_0000_0000;
 export const FUSE = 0x300;
 /** FUSE, and the upper bit of PSDT, 15:14: fused commands come in pairs, and SGLs of metadata are not offered. */
 export const UNSUPPORTED_FLAGS = 0x8300;
+/** DEAC, bit 25 of CDW12 of Write Zeroes: the blocks may be deallocated. */
+export const DEALLOCATE = 1 << 25;
 /** PSDT of 1: the data pointer is an SGL descriptor. */
 const SGL = 0x4000;
 

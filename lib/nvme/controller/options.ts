@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { invalidArgument, outOfRange } from '../../errors';
+import { isPowerOfTwo } from '../../power-of-two';
 import type { Backend } from '../backends';
 import { derivedSerial, derivedUuid } from './identifiers';
 import type { NvmeNamespaceOptions } from './namespace';
@@ -154,7 +155,7 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
   const queuePairs = checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64);
   const greatest = Math.max(namespaces.length, ...namespaces.map(({ nsid = 0 }) => nsid));
   checkInteger('maxTransfer', maxTransfer, 4096, 2 ** 20);
-  if (!Number.isInteger(Math.log2(maxTransfer))) {
+  if (!isPowerOfTwo(maxTransfer)) {
     throw outOfRange(`maxTransfer is a power of two, got ${maxTransfer}`);
   }
   if (!(pollSlice >= 0 && pollSlice <= 100)) {

@@ -2,6 +2,7 @@
 import { Mapping } from '../../../lib/native';
 import { ClientView } from '../../../lib/nvme/controller/client-view';
 import { CompletionQueue } from '../../../lib/nvme/controller/queue';
+import { QueueSet } from '../../../lib/nvme/controller/queue-set';
 import { Address, FakeMemory, Host, type HostQueue, turns, until } from './support';
 
 let host: Host;
@@ -11,6 +12,7 @@ beforeEach(() => {
   host.enable();
 });
 afterEach(() => {
+  jest.restoreAllMocks();
   host.close();
 });
 
@@ -126,11 +128,12 @@ test('submission queues that share a completion queue', async () => {
 });
 
 test('an idle controller is woken by a doorbell that nobody told of', async () => {
+  const wantDoorbells = jest.spyOn(QueueSet.prototype, 'wantDoorbells');
   host.close();
   host = new Host({ idleAfter: 0, pollSlice: 0 });
   host.enable();
   queue = await host.createQueues();
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await until(() => wantDoorbells.mock.lastCall?.[0] === true, 'it sleeps');
   host.push(queue, flush);
   // As a store to mapped memory, which the region handler does not see.
   const { fd } = host.controller.pci.bars?.[0]?.shared ?? {};

@@ -4,6 +4,9 @@ import { createBackend } from '../../../lib/nvme/backends';
 import { NvmeControllerModel, type NvmeControllerOptions } from '../../../lib/nvme/controller';
 import { FunctionState } from '../../../lib/server/function-state';
 import { type Command, encodeCommand } from '../../../lib/nvme/spec';
+import { until } from '../../support/wait';
+
+export { turns, until } from '../../support/wait';
 
 /** A range of a {@link FakeMemory}. */
 export interface FakeRange extends ClientRange {
@@ -119,22 +122,6 @@ export interface HostQueue {
   tail: number;
   head: number;
   phase: number;
-}
-
-const TICK_LIMIT = 2000;
-
-/** Lets the controller poll until a condition holds. */
-export async function until(condition: () => boolean, what = 'the condition'): Promise<void> {
-  for (let i = 0; i < TICK_LIMIT; i++) {
-    if (condition()) return;
-    await new Promise((resolve) => (i < 50 ? setImmediate(resolve) : setTimeout(resolve, 1)));
-  }
-  throw new Error(`waited in vain for ${what}`);
-}
-
-/** Gives the controller some turns, for what must not happen. */
-export async function turns(count = 20): Promise<void> {
-  for (let i = 0; i < count; i++) await new Promise(setImmediate);
 }
 
 /** A host that drives a controller through its regions, in one process. */

@@ -6,7 +6,8 @@ import { Mapping, createSharedMemory } from '../../../lib/native';
 import { QueuePair } from '../../../lib/nvme/host';
 import { MappedDoorbells } from '../../../lib/nvme/host/doorbells';
 import { NativeQueueLoop } from '../../../lib/nvme/host/native-queue-loop';
-import { ScriptQueueLoop, type QueueLoop } from '../../../lib/nvme/host/queue-loop';
+import type { QueueLoop } from '../../../lib/nvme/host/queue-loop';
+import { ScriptQueueLoop } from '../../../lib/nvme/host/script-queue-loop';
 
 const ID = 2;
 const COMPLETIONS = 0x4000;

@@ -5,6 +5,7 @@ import { VfioUserError, asError } from '../../../errors';
 import { ByteStream } from './byte-stream';
 import { type NbdExport, handshake } from './handshake';
 import { readReply } from './reply';
+import type { NbdRequest, PendingRequest } from './request';
 import { openSocket, startTls } from './socket';
 import type { NbdAddress } from './uri';
 import { Command, ESHUTDOWN, encodeRequest } from './wire';
@@ -15,27 +16,6 @@ const BYTES_IN_FLIGHT = 16 << 20;
 const LEAST_SHARE = 64 << 10;
 /** Milliseconds that the server has to close the connection after it was told to. */
 const GOODBYE = 1000;
-
-/** What is asked of a server. */
-export interface NbdRequest {
-  readonly type: number;
-  readonly flags: number;
-  readonly offset: number;
-  readonly length: number;
-  /** The bytes that a write sends, or a read gets: all of them. */
-  readonly data?: Uint8Array;
-}
-
-/** A request that is in flight. */
-export interface PendingRequest extends NbdRequest {
-  /** When it is too late for the reply, by `performance.now()`. */
-  readonly deadline: number;
-  /** Parts of a read that have come, when replies are structured: offsets within it, in pairs of begin and end. */
-  readonly parts: number[];
-  /** First error of a structured reply; 0 without. */
-  errno: number;
-  readonly settle: (errno: number | null) => void;
-}
 
 /** A connection to an export of an NBD server, from its handshake on. Requests are pipelined. */
 export class NbdConnection {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../../errors';
+import { isPowerOfTwo } from '../../../power-of-two';
 import type { ByteStream } from './byte-stream';
 import {
   HandshakeFlag,
@@ -114,8 +115,12 @@ async function oldGo(link: HandshakeLink, exportName: string, flags: number): Pr
 }
 
 function blockSizes(minBlock: number, preferredBlock: number, maxPayload: number) {
-  const isPower = (value: number): boolean => value > 0 && Number.isInteger(Math.log2(value));
-  if (!isPower(minBlock) || minBlock > 65_536 || !isPower(preferredBlock) || preferredBlock < minBlock) {
+  if (
+    !isPowerOfTwo(minBlock) ||
+    minBlock > 65_536 ||
+    !isPowerOfTwo(preferredBlock) ||
+    preferredBlock < minBlock
+  ) {
     throw broken(`its block sizes, ${minBlock} and ${preferredBlock}, are none`);
   }
   if (maxPayload < Math.max(preferredBlock, 512)) {

@@ -4,9 +4,10 @@ import { VfioUserError, asError, outOfRange } from '../../../errors';
 import { type AsynchronousBackend, BackendResult, type Deallocation } from '../backend';
 import { resultOf } from '../backend-error';
 import { VolatileWrites } from '../volatile-writes';
-import { NbdConnection, type NbdRequest } from './connection';
+import { NbdConnection } from './connection';
 import type { NbdExport } from './handshake';
 import { NbdLink } from './link';
+import type { NbdRequest } from './request';
 import { type NbdAddress, parseNbdUri } from './uri';
 import { Command, CommandFlag, ESHUTDOWN, ExportFlag } from './wire';
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError } from '../../../errors';
 import type { ByteStream } from './byte-stream';
-import type { PendingRequest } from './connection';
+import type { PendingRequest } from './request';
 import {
   CHUNK_DONE,
   CHUNK_LENGTH_BYTES,
