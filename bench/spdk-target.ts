@@ -34,11 +34,13 @@ export class SpdkTarget {
   readonly aio: string;
   /** File behind the aio endpoint, 64 MiB. */
   readonly file: string;
+  readonly #rpc: string;
   readonly #child: ChildProcess;
   readonly #ended: Promise<unknown>;
 
-  private constructor(folder: string, child: ChildProcess) {
+  private constructor(folder: string, rpc: string, child: ChildProcess) {
     this.folder = folder;
+    this.#rpc = rpc;
     this.#child = child;
     this.#ended = new Promise((resolve) => child.once('exit', resolve));
     this.malloc = join(folder, 'malloc');
@@ -53,13 +55,13 @@ export class SpdkTarget {
     const rpc = join(folder, 'rpc.sock');
     const binary = join(directory, 'build/bin/nvmf_tgt');
     const child = spawn(binary, ['-m', '0x1', '-s', '512', '-r', rpc], { stdio: 'ignore' });
-    const target = new SpdkTarget(folder, child);
+    const target = new SpdkTarget(folder, rpc, child);
     try {
       while (!existsSync(rpc)) {
         if (child.exitCode !== null) throw new Error(`nvmf_tgt ended with code ${child.exitCode}`);
         await sleep(50);
       }
-      await target.#configure(rpc);
+      await target.#configure();
       return target;
     } catch (error) {
       await target.stop();
@@ -92,13 +94,18 @@ export class SpdkTarget {
     this.#child.kill('SIGKILL');
   }
 
-  async #configure(rpc: string): Promise<void> {
+  /** Calls a method of its JSON-RPC. Rejects with its message. */
+  call(method: string, params: object): Promise<unknown> {
+    return call(this.#rpc, method, params);
+  }
+
+  async #configure(): Promise<void> {
     writeFileSync(this.file, Buffer.alloc(64 << 20));
-    await call(rpc, 'framework_wait_init', {});
-    await call(rpc, 'nvmf_create_transport', { trtype: 'VFIOUSER' });
-    await call(rpc, 'bdev_malloc_create', { name: 'Malloc0', num_blocks: 131072, block_size: 512 });
-    await call(rpc, 'bdev_null_create', { name: 'Null0', num_blocks: 2097152, block_size: 512 });
-    await call(rpc, 'bdev_aio_create', { name: 'Aio0', filename: this.file, block_size: 512 });
+    await this.call('framework_wait_init', {});
+    await this.call('nvmf_create_transport', { trtype: 'VFIOUSER' });
+    await this.call('bdev_malloc_create', { name: 'Malloc0', num_blocks: 131072, block_size: 512 });
+    await this.call('bdev_null_create', { name: 'Null0', num_blocks: 2097152, block_size: 512 });
+    await this.call('bdev_aio_create', { name: 'Aio0', filename: this.file, block_size: 512 });
     const endpoints = [
       ['Malloc0', this.malloc],
       ['Null0', this.null],
@@ -107,13 +114,13 @@ export class SpdkTarget {
     for (const [index, [bdev, traddr]] of endpoints.entries()) {
       const nqn = `nqn.2019-07.io.spdk:cnode${index + 1}`;
       mkdirSync(traddr);
-      await call(rpc, 'nvmf_create_subsystem', {
+      await this.call('nvmf_create_subsystem', {
         nqn,
         allow_any_host: true,
         serial_number: `SPDK${index + 1}`,
       });
-      await call(rpc, 'nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: bdev } });
-      await call(rpc, 'nvmf_subsystem_add_listener', {
+      await this.call('nvmf_subsystem_add_ns', { nqn, namespace: { bdev_name: bdev } });
+      await this.call('nvmf_subsystem_add_listener', {
         nqn,
         listen_address: { trtype: 'VFIOUSER', traddr, trsvcid: '0' },
       });

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// What any file descriptor can do: close, duplicate, tell its size; and give back storage of a file.
+// What any file descriptor can do: close, duplicate, tell its size; give back storage of a file, and lock it.
 #include <fcntl.h>
 #include <linux/falloc.h>
+#include <sys/file.h>
 
 #include "addon.h"
 #include "arguments.h"
@@ -54,6 +55,14 @@ Napi::Value ZeroRange(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), OrErrno(Retry([&] { return fallocate(fd, mode, offset, length); })));
 }
 
+/** lock(fd): 0 or -errno; -EWOULDBLOCK when another descriptor has the lock, which ends with it. */
+Napi::Value Lock(const Napi::CallbackInfo& info) {
+  Arguments arguments(info);
+  const int fd = arguments.Descriptor(0);
+  if (!arguments.ok()) return info.Env().Undefined();
+  return Napi::Number::New(info.Env(), OrErrno(Retry([&] { return flock(fd, LOCK_EX | LOCK_NB); })));
+}
+
 }  // namespace
 
 void InitDescriptor(Napi::Env env, Napi::Object exports) {
@@ -62,4 +71,5 @@ void InitDescriptor(Napi::Env env, Napi::Object exports) {
   Export<OpenDevice>(env, exports, "openDevice");
   Export<FileSize>(env, exports, "fileSize");
   Export<ZeroRange>(env, exports, "zeroRange");
+  Export<Lock>(env, exports, "lock");
 }

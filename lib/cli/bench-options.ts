@@ -10,6 +10,7 @@ import {
   parseSteadyState,
 } from './bench-option-forms';
 import type { OptionTable, TableValues } from './option-spec';
+import { VF_TOKEN_OPTION } from './vf-token';
 
 /** Seconds of a run that nothing else ends. */
 export const DEFAULT_RUNTIME = 10;
@@ -286,6 +287,7 @@ export const RUN_OPTIONS = {
     parse: parseAddresses,
     help: 'Lets a workload write or trim real hardware, whose PCI address is repeated here. For the command line alone.',
   },
+  'vf-token': { ...VF_TOKEN_OPTION, group: RUN },
   demo: {
     type: 'boolean',
     group: RUN,

@@ -16,6 +16,7 @@ import { readJobFile, type JobSection, type FileOption } from './job-file';
 import { UsageError, type OptionTable } from './option-spec';
 import { readTable } from './options';
 import { complain, printable } from './output';
+import { checkVfToken } from './vf-token';
 
 /** Jobs that do the same, as they were asked for. */
 export interface BenchJob {
@@ -36,6 +37,8 @@ export interface BenchPlan {
   readonly timeout: number;
   /** How long a server that has gone is waited for; undefined when it is not. */
   readonly reconnectTimeout: number | undefined;
+  /** What PCI devices are opened with. */
+  readonly vfToken: string | undefined;
   readonly output: OutputValues;
   /** The options of run and output that were given, on the command line or for all jobs of a file. */
   readonly given: GivenOptions;
@@ -82,6 +85,7 @@ export function planBench(positionals: readonly string[], given: GivenOptions): 
   checkRun(jobs, runValues);
   checkRealDevices(endpoints.all, jobs, runValues['i-know-this-destroys-data-on'] ?? []);
   checkReconnect(jobs, runValues, run.given, endpoints.all);
+  checkVfToken(runValues['vf-token'], endpoints.all);
   return {
     endpoints: endpoints.all,
     jobs,
@@ -89,6 +93,7 @@ export function planBench(positionals: readonly string[], given: GivenOptions): 
     connectTimeout: runValues['connect-timeout'] * 1000,
     timeout: runValues.timeout * 1000,
     reconnectTimeout: runValues.reconnect ? runValues['reconnect-timeout'] * 1000 : undefined,
+    vfToken: runValues['vf-token'],
     output: output.values as OutputValues,
     given: new Map([...run.given, ...output.given]),
   };

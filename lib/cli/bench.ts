@@ -151,7 +151,7 @@ async function open(endpoint: string, plan: BenchPlan, signal: AbortSignal): Pro
   signal.addEventListener('abort', onAbort);
   try {
     signal.throwIfAborted();
-    return await openEndpoint(endpoint, { ...timeouts, reconnect, signal: connecting.signal });
+    return await openEndpoint(endpoint, { ...timeouts, reconnect, signal: connecting.signal }, plan.vfToken);
   } finally {
     signal.removeEventListener('abort', onAbort);
   }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 /** The options of `serve nvme`, and the controller that they tell of. */
 import { resolve } from 'node:path';
-import { memoryNamespaceStore } from '../nvme/controller';
 import { checkFault } from '../nvme/faults';
 import { isPowerOfTwo } from '../power-of-two';
 import { BACKEND_FORM, parseBackend } from './backend-text';
@@ -74,7 +73,12 @@ export const SERVE_NVME = {
     capacity: {
       type: 'size',
       min: 512,
-      help: 'Memory that hosts make namespaces of, as nvme create-ns does (Namespace Management). Without another namespace there is none to begin with. Default: hosts cannot make any.',
+      help: 'Bytes that hosts make namespaces of, as nvme create-ns does (Namespace Management): of memory, or with --store of files. Without another namespace there is none to begin with. Default: hosts cannot make any, or as many as with --store before.',
+    },
+    store: {
+      type: 'string',
+      placeholder: 'folder',
+      help: 'Folder that keeps the namespaces which hosts make, and their data, for the next time. It is made when it is not there; --capacity tells how large a new one is, or changes it. Default: they are gone with the process.',
     },
     serial: {
       type: 'string',
@@ -175,6 +179,10 @@ export const SERVE_NVME = {
       'serve nvme --socket nvme.sock --capacity 8g',
       'A drive without namespaces, which hosts make of 8 GiB of memory',
     ],
+    [
+      'serve nvme --socket nvme.sock --store /srv/drive --capacity 1t',
+      'The same, whose namespaces are there the next time',
+    ],
     ['serve nvme --size 4g --socket a.sock --serial A --socket b.sock --serial B', 'Two drives in memory'],
   ],
 } as const satisfies CommandSpec;
@@ -211,7 +219,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
   const { fd } = options;
   const socket = fd === undefined ? socketPath(neededSocket(options.socket)) : `fd ${fd}`;
   const idle = options['idle-timeout'];
-  const { capacity, mdts, serial, model, nqn, dstrd, queues, doorbells, irq, latencies } = options;
+  const { capacity, store, mdts, serial, model, nqn, dstrd, queues, doorbells, irq, latencies } = options;
   if (mdts !== undefined && !isPowerOfTwo(mdts))
     throw new UsageError(`An --mdts of ${mdts} bytes is no power of two`);
   return {
@@ -220,6 +228,7 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
     ...permissions(options, socket),
     idleTimeout: idle === undefined ? undefined : idle * 1000,
     namespaces: namespacesOf(options),
+    store: store === undefined && capacity === undefined ? undefined : { folder: folderOf(store), capacity },
     faults: checkedFaults(options.fault),
     control: controlPath(options.control),
     controller: {
@@ -232,7 +241,6 @@ export function controllerOptions(options: ServeNvmeOptions): NvmeServerOptions 
       maxTransfer: mdts,
       maxQueueEntries: options['max-entries'],
       maxNamespaces: options['max-namespaces'],
-      namespaceStore: capacity === undefined ? undefined : memoryNamespaceStore(capacity),
       mappableDoorbells: doorbells === 'mapped',
       latencies,
     },
@@ -277,7 +285,13 @@ function controlPath(given: string | undefined): string | undefined {
 function namespacesOf(options: ServeNvmeOptions): NamespaceText[] {
   if (options.namespace.length > 0) return manyNamespaces(options);
   const isGiven = SINGLE_NAMESPACE.some((name) => options[name] !== undefined);
-  return options.capacity === undefined || isGiven ? [onlyNamespace(options)] : [];
+  const areMade = options.capacity !== undefined || options.store !== undefined;
+  return isGiven || !areMade ? [onlyNamespace(options)] : [];
+}
+
+function folderOf(store: string | undefined): string | undefined {
+  if (store === '') throw new UsageError('--store is the path of a folder, and was given an empty one');
+  return store;
 }
 
 function manyNamespaces(options: ServeNvmeOptions): NamespaceText[] {

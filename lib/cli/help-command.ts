@@ -33,12 +33,12 @@ const COMPLETION_SPEC = {
  *
  * @param others the other commands
  * @param overview prints what the program is and its commands
- * @param find the command of some words; throws UsageError for others
+ * @param helpOf the commands that some words mean; throws UsageError for others
  */
 export function helpCommands(
   others: readonly Command[],
   overview: () => void,
-  find: (words: readonly string[]) => Command,
+  helpOf: (words: readonly string[]) => readonly Command[],
 ): Command[] {
   const specs = (): CommandSpec[] => [...others.map(({ spec }) => spec), COMPLETION_SPEC, HELP_SPEC];
   return [
@@ -53,7 +53,7 @@ export function helpCommands(
         throw new UsageError('--man prints the manual page of all commands; leave out the command');
       if (man) print(manualPage(specs()));
       else if (words.length === 0) overview();
-      else printHelp(find(words).spec);
+      else for (const { spec } of helpOf(words)) printHelp(spec);
     }),
   ];
 }

@@ -6,6 +6,7 @@ import { formatDeviceReport } from './device-report-text';
 import { ENDPOINT_HELP, openEndpoint, type EndpointDevice } from './open-endpoint';
 import type { CommandSpec } from './option-spec';
 import { hex, print } from './output';
+import { VF_TOKEN_OPTION, checkVfToken } from './vf-token';
 
 const SPEC = {
   name: 'info',
@@ -20,16 +21,16 @@ const SPEC = {
       max: 86_400,
       help: 'Time to connect, and then for all answers together.',
     },
+    'vf-token': VF_TOKEN_OPTION,
   },
 } as const satisfies CommandSpec;
 
 /** `vfio-user info` */
-export const info = defineCommand(SPEC, async ({ json, timeout }, [endpoint = '']) => {
+export const info = defineCommand(SPEC, async ({ json, timeout, 'vf-token': vfToken }, [endpoint = '']) => {
+  checkVfToken(vfToken, [endpoint]);
   const milliseconds = timeout * 1000;
-  await using device = await openEndpoint(endpoint, {
-    connectTimeout: milliseconds,
-    messageTimeout: milliseconds,
-  });
+  const patience = { connectTimeout: milliseconds, messageTimeout: milliseconds };
+  await using device = await openEndpoint(endpoint, patience, vfToken);
   const report = await withinTime(device, milliseconds);
   print(json ? JSON.stringify(report, jsonValue, 2) : formatDeviceReport(report));
 });

@@ -20,7 +20,7 @@ import { bold, columnsOf, styleOf } from './style';
 import { packageVersion } from './version';
 
 const DOING: readonly Command[] = [info, bench, report, serveNvme, serveVfio, control, devices, bind, unbind];
-const COMMANDS: readonly Command[] = [...DOING, ...helpCommands(DOING, overview, find)];
+const COMMANDS: readonly Command[] = [...DOING, ...helpCommands(DOING, overview, helpOf)];
 
 /** What the program is, its commands, and what its exit status means. */
 function overview(): void {
@@ -71,14 +71,25 @@ async function main(args: readonly string[]): Promise<void> {
     print(packageVersion());
   } else {
     // `serve --help` asks for all commands that begin so.
-    const begun = COMMANDS.filter(({ spec: { name } }) => name.startsWith(`${first} `));
-    if (begun.length > 0 && (second === '--help' || second === '-h')) {
-      for (const { spec } of begun) printHelp(spec);
+    if (begunBy(first).length > 0 && (second === '--help' || second === '-h')) {
+      for (const { spec } of begunBy(first)) printHelp(spec);
       return;
     }
     const command = find(args);
     await command.run(args.slice(command.spec.name.split(' ').length));
   }
+}
+
+/** The commands of several words of which this is the first: those of `serve`. */
+function begunBy(first: string): readonly Command[] {
+  return COMMANDS.filter(({ spec: { name } }) => name.startsWith(`${first} `));
+}
+
+/** The commands that somebody wants to read about: the one that the words name, or all that begin with the only word. */
+function helpOf(words: readonly string[]): readonly Command[] {
+  const [first = '', second] = words;
+  const begun = second === undefined ? begunBy(first) : [];
+  return begun.length > 0 ? begun : [find(words)];
 }
 
 /** The command that the first words name. */
@@ -90,7 +101,7 @@ function find(args: readonly string[]): Command {
   const [first = '', second = ''] = args;
   if (first.startsWith('-'))
     throw new UsageError(`Unknown option ${first} before a command; --help tells more`);
-  const begun = COMMANDS.find(({ spec: { name } }) => name.startsWith(`${first} `));
+  const [begun] = begunBy(first);
   const typed = begun === undefined ? first : `${first} ${second}`.trim();
   const all = COMMANDS.map(({ spec: { name } }) => name);
   const guess = begun?.spec.name ?? closest(typed, all) ?? closest(`${first} ${second}`, all);

@@ -1,6 +1,13 @@
 // SPDX-License-Identifier: MIT
 import type { Backend } from '../nvme/backends';
-import { NvmeControllerModel, type NvmeControllerOptions, type NvmeNamespaceInfo } from '../nvme/controller';
+import {
+  type NamespaceStore,
+  NvmeControllerModel,
+  type NvmeControllerOptions,
+  type NvmeNamespaceInfo,
+  memoryNamespaceStore,
+  openNamespaceFolder,
+} from '../nvme/controller';
 import { type Server, serve, type SocketOwner } from '../server';
 import { nvmeControlCommands, type ControlledNvme } from './control-commands';
 import { ControlServer } from './control-server';
@@ -22,6 +29,8 @@ export interface NvmeServerOptions {
   /** Milliseconds after which an idle client is disconnected when another waits. */
   readonly idleTimeout?: number | undefined;
   readonly namespaces: readonly NamespaceText[];
+  /** What hosts make namespaces of: of memory, or of files in a folder, which may know its capacity. Default: they cannot. */
+  readonly store?: { readonly folder: string | undefined; readonly capacity: number | undefined } | undefined;
   /** Faults to begin with. */
   readonly faults?: readonly string[];
   /** Where commands are taken while the controller is served: the path of a socket, with the permissions of the other one. */
@@ -31,7 +40,7 @@ export interface NvmeServerOptions {
     readonly [
       K in Exclude<
         keyof NvmeControllerOptions,
-        'namespaces' | 'backend' | 'blockSize' | 'onFault' | 'onWarning'
+        'namespaces' | 'namespaceStore' | 'backend' | 'blockSize' | 'onFault' | 'onWarning'
       >
     ]?: NvmeControllerOptions[K] | undefined;
   };
@@ -144,11 +153,14 @@ class Controller implements NvmeServer {
   static async make(options: NvmeServerOptions, storage: Storage, log: ReportLimit): Promise<Controller> {
     const { socket, namespaces } = options;
     const backends: Backend[] = [];
+    let store: NamespaceStore | undefined;
     try {
+      store = await openStore(options.store);
       for (const namespace of namespaces) backends.push(await storage.open(namespace, socket));
       const given = Object.entries(options.controller).filter(([, value]) => value !== undefined);
       const model = new NvmeControllerModel({
         ...(Object.fromEntries(given) as NvmeControllerOptions),
+        ...(store !== undefined && { namespaceStore: store }),
         namespaces: namespaces.map((namespace, index) => ({
           ...namespace,
           backend: backends[index] as Backend,
@@ -160,9 +172,10 @@ class Controller implements NvmeServer {
         onWarning: complain,
       });
       for (const fault of options.faults ?? []) model.faults.add(fault);
-      return new Controller(options, storage, log, backendsById(model, namespaces, backends), model);
+      return new Controller(options, storage, log, backendsById(model, namespaces, backends, store), model);
     } catch (error) {
       for (const backend of backends) backend.close();
+      store?.close?.();
       throw error;
     }
   }
@@ -221,13 +234,20 @@ class Controller implements NvmeServer {
   }
 }
 
+async function openStore(wanted: NvmeServerOptions['store']): Promise<NamespaceStore | undefined> {
+  const { folder, capacity } = wanted ?? {};
+  if (folder !== undefined) return openNamespaceFolder(folder, { capacity });
+  return capacity === undefined ? undefined : memoryNamespaceStore(capacity);
+}
+
 /** The backends by the ids of their namespaces. Those without an id got the free ones, in their order. */
 function backendsById(
   model: NvmeControllerModel,
   namespaces: readonly NamespaceText[],
   backends: readonly Backend[],
+  store: NamespaceStore | undefined,
 ): Map<number, Backend> {
-  const given = new Set(namespaces.map(({ nsid }) => nsid));
+  const given = new Set([...namespaces, ...(store?.namespaces ?? [])].map(({ nsid }) => nsid));
   const free = model.namespaces.map(({ nsid }) => nsid).filter((nsid) => !given.has(nsid));
   return new Map(
     namespaces.map(({ nsid }, index) => [nsid ?? (free.shift() as number), backends[index] as Backend]),

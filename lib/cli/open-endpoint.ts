@@ -17,7 +17,13 @@ export const ENDPOINT_HELP =
  * `./01:00.0`.
  *
  * @param options for an endpoint behind a socket
+ * @param vfToken for a PCI device
  */
-export function openEndpoint(endpoint: string, options: ConnectOptions): Promise<EndpointDevice> {
-  return isPciAddress(endpoint) ? openPciIn(systemRoots(), endpoint) : connect(endpoint, options);
+export function openEndpoint(
+  endpoint: string,
+  options: ConnectOptions,
+  vfToken: string | undefined,
+): Promise<EndpointDevice> {
+  if (!isPciAddress(endpoint)) return connect(endpoint, options);
+  return openPciIn(systemRoots(), endpoint, vfToken === undefined ? {} : { vfToken });
 }

@@ -10,6 +10,7 @@ import { complain, print } from './output';
 import { PERMISSION_OPTIONS, guestInstructions, nvmeInstructions, socketPath } from './served-socket';
 import { socketPermissions } from './socket-permissions';
 import { TraceFile } from './trace-file';
+import { VF_TOKEN_OPTION, checkVfToken } from './vf-token';
 
 const SPEC = {
   name: 'serve vfio',
@@ -39,6 +40,7 @@ const SPEC = {
       max: 86_400,
       help: 'Time to connect to the device, and for each of its answers.',
     },
+    'vf-token': VF_TOKEN_OPTION,
   },
   examples: [
     ['serve vfio 0000:01:00.0 --socket /tmp/ssd.sock --trace trace.txt', 'What a guest does to a real SSD'],
@@ -53,6 +55,7 @@ const SPEC = {
 export const serveVfio = defineCommand(SPEC, async (options, [endpoint = '']) => {
   if (options.socket === undefined)
     throw new UsageError('Missing --socket: the path to listen at, or a directory for it');
+  checkVfToken(options['vf-token'], [endpoint]);
   const socket = socketPath(options.socket);
   const permissions = socketPermissions(socket, options.mode, options.owner);
   const trace = options.trace === undefined ? null : new TraceFile(options.trace);
@@ -67,16 +70,13 @@ async function proxy(
   endpoint: string,
   socket: string,
   { mode, owner }: ReturnType<typeof socketPermissions>,
-  { trap, timeout }: OptionValues<typeof SPEC>,
+  { trap, timeout, 'vf-token': vfToken }: OptionValues<typeof SPEC>,
   trace: TraceFile | null,
   signal: AbortSignal,
 ): Promise<void> {
   const milliseconds = timeout * 1000;
-  await using device = await openEndpoint(endpoint, {
-    signal,
-    connectTimeout: milliseconds,
-    messageTimeout: milliseconds,
-  });
+  const patience = { connectTimeout: milliseconds, messageTimeout: milliseconds };
+  await using device = await openEndpoint(endpoint, { signal, ...patience }, vfToken);
   const model = await ProxyModel.of(device, { trap: trap || trace !== null, observer: trace?.observer });
   await using server = await serve(socket, model, {
     ...(mode !== undefined && { mode }),

@@ -10,6 +10,7 @@ import { checkUsable, noDevice } from './refusals';
 import { SYSTEM, type SystemRoots } from './roots';
 import { openInSpace } from './spaces';
 import { PciSysfs, type PciFunctionInfo } from './sysfs';
+import { VF_TOKEN_FORM, isVfToken } from './vf-token';
 
 /** How to open a device of the kernel's VFIO. */
 export interface OpenPciOptions {
@@ -34,9 +35,6 @@ export interface OpenPciOptions {
   readonly vfToken?: string;
 }
 
-/** A UUID as the kernel reads it (`uuid_parse`). */
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
 /**
  * Opens a PCI device through the kernel's VFIO. Its driver must be vfio-pci: `vfio-user bind` sees to that.
  *
@@ -60,10 +58,8 @@ export async function openPciIn(
   options: OpenPciOptions = {},
 ): Promise<KernelDevice> {
   const { vfToken } = options;
-  if (vfToken !== undefined && !UUID.test(vfToken))
-    throw invalidArgument(
-      `a VF token is a UUID, such as bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3, got ${vfToken}`,
-    );
+  if (vfToken !== undefined && !isVfToken(vfToken))
+    throw invalidArgument(`a VF token is ${VF_TOKEN_FORM}, got ${vfToken}`);
   const sysfs = new PciSysfs(roots.sys);
   const device = sysfs.find(pciAddress(address));
   if (device === undefined) throw noDevice(pciAddress(address));

@@ -116,20 +116,23 @@ function explanation(
       return vfToken === undefined
         ? `the kernel refuses it (${message})`
         : `the kernel refuses it with a VF token (${message}): only a physical function with virtual ones and those, when that one is ` +
-            'bound to vfio-pci, have one, and through an iommufd Linux takes it from 6.17 on. Leave vfToken out, or open it through its group';
+            `bound to vfio-pci, have one, and through an iommufd Linux takes it from 6.17 on. Leave ${VF_TOKEN_OPTION} out, or open it through its group`;
     case undefined:
     default:
       return opening ? message : `${message} (${address})`;
   }
 }
 
+/** How it is called, for those who read a message. */
+const VF_TOKEN_OPTION = 'the option vfToken (--vf-token on the command line)';
+
 /** What `vfio_pci_validate_vf_token` of the kernel means by EACCES. */
 function tokenWanted({ physicalFunction, vfToken }: FunctionToOpen): string {
   const given = vfToken === undefined ? 'wants a VF token' : 'has another VF token';
   return physicalFunction === null
-    ? `the kernel ${given} for it (EACCES), as programs use its virtual functions; open it with the option vfToken, the one that they have`
+    ? `the kernel ${given} for it (EACCES), as programs use its virtual functions; open it with ${VF_TOKEN_OPTION}, the one that they have`
     : `the kernel ${given} for it (EACCES): it is a virtual function of ${physicalFunction}, which is bound to vfio-pci. First a program ` +
-        `opens ${physicalFunction} with the option vfToken, a UUID of its choice, then this one is opened with the same`;
+        `opens ${physicalFunction} with ${VF_TOKEN_OPTION}, a UUID of its choice, then this one is opened with the same`;
 }
 
 function refused(text: string): VfioUserError {

@@ -17,6 +17,7 @@ export interface NativeAddon {
   openDevice(path: string): number;
   fileSize(fd: number): number;
   zeroRange(fd: number, offset: number, length: number, deallocate: boolean): number;
+  lock(fd: number): number;
 
   eventfdCreate(initial: number): number;
   eventfdAdopt(fd: number): number;

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+import { constants } from 'node:os';
 import { outOfRange } from '../errors';
 import { addon, checked } from './addon';
 
@@ -48,4 +49,18 @@ export function fileSize(fd: number): number {
  */
 export function zeroRange(fd: number, offset: number, length: number, deallocate: boolean): number {
   return Math.abs(addon().zeroRange(checkFd(fd), offset, length, deallocate));
+}
+
+/**
+ * Locks a file or folder for this descriptor (flock(2)), until that is closed, as it is when the process ends in whatever way.
+ *
+ * @param name of the file, for messages
+ * @returns whether it is locked now; false when another descriptor has the lock, of this process or another
+ * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (EBADF, ENOLCK, or of a file system without locks)
+ */
+export function lockFile(fd: number, name: string): boolean {
+  const result = addon().lock(checkFd(fd));
+  if (result === -constants.errno.EWOULDBLOCK) return false;
+  checked(result, 'flock', `Locking ${name}`);
+  return true;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 export { bindThread } from './affinity';
 export { EventFd, type EventWatchOptions, type EventWatcher } from './eventfd';
-export { closeFd, duplicateFd, fileSize, zeroRange } from './fd';
+export { closeFd, duplicateFd, fileSize, lockFile, zeroRange } from './fd';
 export { ListeningSocket, type ListeningWatcher, type SocketOwner } from './listening-socket';
 export {
   type HugePageSize,

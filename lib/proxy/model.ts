@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { devicesOf } from '../dma/container';
 import { VfioUserError } from '../errors';
-import { PciCommand, PciConfig, parseConfigHeader } from '../pci/config-header';
 import {
   CommandError,
   Errno,
@@ -15,6 +14,7 @@ import {
 } from '../server';
 import type { Passthrough } from '../server/passthrough';
 import { readProcessLimits } from '../server/process-limits';
+import { ConfigHeader } from './config-header';
 import type { MessagePort, ProxiedDevice } from './device';
 import { ProxiedInterrupts } from './interrupts';
 import { ProxiedMemory } from './memory';
@@ -46,29 +46,25 @@ export class ProxyModel implements PciDeviceModel {
   readonly capabilities: ServerCapabilities;
   /** Resolves with why when the device has gone. */
   readonly gone: Promise<VfioUserError>;
-  readonly #device: ProxiedDevice;
   readonly #steps: Steps;
   readonly #interrupts: ProxiedInterrupts;
   readonly #memory: ProxiedMemory;
-  /** The command register as it is when nobody uses the device. */
-  readonly #command: number;
+  readonly #header: ConfigHeader;
   readonly #state: ProxyState;
 
   private constructor(parts: ProxyParts) {
     const { device, steps, state, interrupts, regions, header, resettable } = parts;
-    const { vendorId, deviceId, classCode, command } = header;
     this.name = `proxy of ${device.name}`;
-    this.pci = { vendorId, deviceId, classCode };
+    this.pci = header.identity;
     this.regions = regions;
     this.passthrough = passthroughOf(device, interrupts, steps);
     if (resettable) this.reset = () => steps.act({ kind: 'reset' }, () => device.reset());
     this.capabilities = capabilitiesOf(device);
     this.gone = state.gone;
-    this.#device = device;
     this.#steps = steps;
     this.#interrupts = interrupts;
     this.#memory = new ProxiedMemory(device.dma, steps);
-    this.#command = command & ~PciCommand.busMaster;
+    this.#header = header;
     this.#state = state;
   }
 
@@ -83,8 +79,7 @@ export class ProxyModel implements PciDeviceModel {
     const interrupts = await ProxiedInterrupts.of(device, steps, () => {
       state.askedBack(interrupts.signalRequest());
     });
-    const HEADER_BYTES = 64;
-    const header = parseConfigHeader(await device.config.readBytes(0, HEADER_BYTES));
+    const header = await ConfigHeader.of(device.config);
     const regions = await proxiedRegions(device, {
       steps,
       trap: options.trap ?? false,
@@ -112,17 +107,18 @@ export class ProxyModel implements PciDeviceModel {
   }
 
   /**
-   * Leaves the device as nobody's: it is no bus master, has no eventfds, is reset, and reaches no memory. Each of this is tried,
-   * whatever became of the others.
+   * Leaves the device as nobody's: it is no bus master, has no eventfds, is reset, has the configuration header that it had, and
+   * reaches no memory. Each of this is tried, whatever became of the others.
    */
   async detach(client: Client): Promise<void> {
     this.#steps.observer?.({ kind: 'detach', client: client.name }, null);
     const { reset } = this;
     const failures: unknown[] = [];
     for (const step of [
-      () => this.#device.config.write16(PciConfig.command, this.#command),
+      () => this.#header.silence(),
       () => this.#interrupts.release(),
       ...(reset === undefined ? [] : [reset]),
+      () => this.#header.restore(),
       () => this.#memory.release(),
     ])
       await step().catch((error: unknown) => failures.push(error));
@@ -138,7 +134,7 @@ interface ProxyParts {
   readonly state: ProxyState;
   readonly interrupts: ProxiedInterrupts;
   readonly regions: ReadonlyMap<number, ServedRegion>;
-  readonly header: ReturnType<typeof parseConfigHeader>;
+  readonly header: ConfigHeader;
   readonly resettable: boolean;
 }
 

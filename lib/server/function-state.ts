@@ -62,7 +62,8 @@ export class FunctionState {
   /**
    * Whether the client lets the function reach memory and send messages (PCI Local Bus 3.0, 6.2.2). Bus Master Enable counts from
    * the client's first change of the command register on: drivers set it, but there are clients that never write the register,
-   * such as libvfio-user's samples, and these would get no DMA and no interrupt.
+   * such as libvfio-user's samples, and these would get no DMA and no interrupt. So it is once more after a DEVICE_RESET: a proxy
+   * resets the device between clients of its own, and the next one may be such.
    */
   get busMaster(): boolean {
     if (this.unplugged) return false;
@@ -74,17 +75,22 @@ export class FunctionState {
     return (this.config.command & PciCommand.interruptDisable) !== 0;
   }
 
-  /** Puts the registers back to their state after power-on. What the client has shown of itself stays known. */
+  /** Puts the registers back to their state after power-on. That the client uses the command register stays known. */
   reset(): void {
     this.config.reset();
     this.msix?.reset();
+  }
+
+  /** The client has reset the device, and whoever uses it from now on is not known. */
+  begin(): void {
+    this.#commanded = false;
   }
 
   /** The client is gone, and the next one is not known. */
   detach(): void {
     this.onConfigured = null;
     this.unplugged = false;
-    this.#commanded = false;
+    this.begin();
     this.reset();
   }
 

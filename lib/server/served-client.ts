@@ -354,7 +354,12 @@ export class ServedClient implements Client {
   #reset(): Eventually<CommandReply> {
     const { model } = this.#device;
     if (model.reset === undefined) throw new CommandError(Errno.ENOTSUP, `${model.name} offers no reset`);
-    return after(this.#resetDevice(), () => EMPTY);
+    return after(this.#resetDevice(), () => {
+      // Not before the device is reset: what it was about to do for its former user is over.
+      this.#device.function.begin();
+      this.#follow();
+      return EMPTY;
+    });
   }
 
   /** A function level reset. The client waits for a time, not for the answer to its write (PCI Express base 5.0, 6.6.2). */

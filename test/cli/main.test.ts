@@ -66,15 +66,19 @@ test.each([
   expect(await cli(scratch, ...args)).toEqual(failure(2, line));
 });
 
-test('help COMMAND is COMMAND --help, and serve --help that of both that begin so', async () => {
+test('help COMMAND is COMMAND --help, and of serve that of both commands that begin so', async () => {
   for (const command of ['bench', 'serve nvme', 'serve vfio']) {
     const asked = await cli(scratch, 'help', ...command.split(' '));
     expect(asked).toEqual(await cli(scratch, ...command.split(' '), '--help'));
   }
-  const { stdout } = await cli(scratch, 'serve', '--help');
+  const both = await cli(scratch, 'serve', '--help');
   for (const command of ['serve nvme', 'serve vfio'])
-    expect(stdout).toContain(`Usage: vfio-user ${command} `);
+    expect(both.stdout).toContain(`Usage: vfio-user ${command} `);
+  expect(await cli(scratch, 'help', 'serve')).toEqual(both);
   expect(await cli(scratch, 'help')).toEqual(await cli(scratch, '--help'));
+  expect(await cli(scratch, 'help', 'serve', 'nvm')).toEqual(
+    failure(2, "Unknown command 'serve nvm'; did you mean 'serve nvme'?"),
+  );
   expect(await cli(scratch, 'help', 'benhc')).toEqual(
     failure(2, "Unknown command 'benhc'; did you mean 'bench'?"),
   );

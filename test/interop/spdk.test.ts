@@ -12,6 +12,7 @@ import { AdminOpcode, GenericStatus, LogPage, NvmOpcode } from '../../lib/nvme/s
 import { Scratch, startCli } from '../cli/run-cli';
 import { SpdkTarget, whyNoSpdk } from '../../bench/spdk-target';
 import { dist } from '../dist';
+import { testCommands } from './spdk-commands';
 
 const MAIN = join(dist, 'cli/main.js');
 const SPDK_DIR = process.env['SPDK_DIR'];
@@ -212,6 +213,8 @@ describeSpdk('our client against SPDK', () => {
     ]);
     expect(await found(0, 1, 2, 3, 4, 5, 6)).toEqual([0, 0, 7, 7, 0, 0, 7]);
   });
+
+  testCommands(() => target);
 
   test('a second client is told that the endpoint is busy', async () => {
     await using device = await connect(target.null);

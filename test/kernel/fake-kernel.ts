@@ -35,33 +35,43 @@ export class FakeKernel {
    *
    * @returns what it has said, and what the kernel was asked: the names of ioctls, and the bytes of their structures
    */
-  run(body: string, { fail = '', lacks = '' }: FakeFaults = {}): { said: unknown[]; asked: string[] } {
-    const { root, sys, dev, proc, run } = this.system;
-    const log = join(root, 'asked');
-    this.system.write('asked', '');
+  run(body: string, faults: FakeFaults = {}): { said: unknown[]; asked: string[] } {
+    const { sys, dev, proc, run } = this.system;
     const outcome = runScript(
       `const { openPciIn } = load('kernel/open');
        const say = (value) => console.log(JSON.stringify(value, (_, of) => (typeof of === 'bigint' ? '0x' + of.toString(16) : of)));
        const open = (options) => openPciIn(${JSON.stringify({ sys, dev, proc, run })}, '${ADDRESS}', options);
        const failure = (action) => action.then(() => say('it did not fail'), ({ code, message }) => say({ code, message }));
        ${body}`,
-      {
-        ...this.#library.environment,
-        FAKE_VFIO_LOG: log,
-        FAKE_VFIO_FAIL: fail,
-        FAKE_VFIO_LACKS: lacks,
-      },
+      this.environment(faults),
     );
     expect(outcome).toEqual(cleanEnd(outcome.stdout));
-    const lines = (text: string): string[] => text.split('\n').filter((line) => line !== '');
+    return { said: lines(outcome.stdout).map((line) => JSON.parse(line) as unknown), asked: this.asked() };
+  }
+
+  /** Variables of a process that is to have this kernel and no device of this system. What it asks is written down anew. */
+  environment({ fail = '', lacks = '' }: FakeFaults = {}): Record<string, string> {
+    this.system.write('asked', '');
     return {
-      said: lines(outcome.stdout).map((line) => JSON.parse(line) as unknown),
-      asked: lines(readFileSync(log, 'utf8')),
+      ...this.#library.environment,
+      VFIO_USER_SYSTEM_ROOT: this.system.root,
+      FAKE_VFIO_LOG: join(this.system.root, 'asked'),
+      FAKE_VFIO_FAIL: fail,
+      FAKE_VFIO_LACKS: lacks,
     };
+  }
+
+  /** What the kernel was asked since then. */
+  asked(): string[] {
+    return lines(this.system.read('asked'));
   }
 
   [Symbol.dispose](): void {
     this.system.remove();
     this.#library[Symbol.dispose]();
   }
+}
+
+function lines(text: string): string[] {
+  return text.split('\n').filter((line) => line !== '');
 }

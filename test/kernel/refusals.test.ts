@@ -74,7 +74,7 @@ describe('a virtual function', () => {
   ])('whose physical function a program has, through its %s', (through, fail) => {
     const message =
       `${ADDRESS} cannot be opened: the kernel wants a VF token for it (EACCES): it is a virtual function of 0000:01:00.2, which is ` +
-      'bound to vfio-pci. First a program opens 0000:01:00.2 with the option vfToken, a UUID of its choice, then this one is opened with the same';
+      'bound to vfio-pci. First a program opens 0000:01:00.2 with the option vfToken (--vf-token on the command line), a UUID of its choice, then this one is opened with the same';
     expect(refused({ through }, { fail }, VF)).toMatchObject({ code: 'ERR_VFIO_USER_CONNECT', message });
     expect(refused({ through, vfToken: TOKEN }, { fail }, VF).message).toContain('has another VF token');
   });
@@ -86,7 +86,7 @@ describe('a virtual function', () => {
     expect(refused({ through, vfToken: TOKEN }, { fail }, VF)).toMatchObject({
       code: 'ERR_VFIO_USER_CONNECT',
       message: expect.stringMatching(
-        /Linux takes it from 6\.17 on\. Leave vfToken out, or open it through its group$/,
+        /Linux takes it from 6\.17 on\. Leave the option vfToken \(--vf-token on the command line\) out, or open it through its group$/,
       ),
     });
   });

@@ -3,7 +3,15 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
 import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { closeFd, createSharedMemory, duplicateFd, fileSize, pageSize, zeroRange } from '../../lib/native';
+import {
+  closeFd,
+  createSharedMemory,
+  duplicateFd,
+  fileSize,
+  lockFile,
+  pageSize,
+  zeroRange,
+} from '../../lib/native';
 
 const closeOnExec = 0o2000000;
 
@@ -42,6 +50,21 @@ test.each([-1, 0.5, NaN, 2 ** 31])('%p is no descriptor', (fd) => {
       call(fd);
     }).toThrow(expect.objectContaining({ code: 'ERR_OUT_OF_RANGE' }));
   }
+});
+
+test('a file or folder is locked by one descriptor at a time, until that is closed', () => {
+  for (const path of [__filename, __dirname]) {
+    const [first, second] = [openSync(path, 'r'), openSync(path, 'r')];
+    expect([lockFile(first, path), lockFile(second, path), lockFile(first, path)]).toEqual([
+      true,
+      false,
+      true,
+    ]);
+    closeSync(first);
+    expect(lockFile(second, path)).toBe(true);
+    closeSync(second);
+  }
+  expect(() => lockFile(0x7fffffff, 'nothing')).toThrow('Locking nothing: flock failed with EBADF');
 });
 
 test('what the addon does not own is not closed', () => {

@@ -33,6 +33,24 @@ describe('a client that goes', () => {
     await second.dma.allocate(PAGE);
   });
 
+  test('is followed by one that never writes the command register, and has DMA and interrupts as the first would have had', async () => {
+    const model = new TestModel();
+    const { socket } = await chain(model);
+    const first = await connect(socket);
+    await first.config.write16(COMMAND, 6);
+    await first.config.write32(0x10 + 4 * 4, 0xfe00_0000);
+    await first.close();
+    await using second = await connect(socket);
+    await (await second.irq('msix')).enable(1);
+    const { iova, buffer } = await second.dma.allocate(PAGE);
+    new Uint8Array(buffer).fill(7);
+    expect(await model.client?.memory.read(iova, 4)).toEqual(new Uint8Array(4).fill(7));
+    expect(model.client?.setInterrupt(true, 0)).toBe(true);
+    expect(await second.config.read32(0x10 + 4 * 4)).toBe(0);
+    await second.config.write16(COMMAND, 2);
+    expect(model.client?.memory.busMaster).toBe(false);
+  });
+
   test('is waited for while the device lets go, and what it does not let go of is told', async () => {
     const model = new TestModel();
     const { socket, errors } = await chain(model);

@@ -156,6 +156,25 @@ test.each<[string, () => Promise<unknown>]>([
   ]);
 });
 
+test('after a DEVICE_RESET the client is taken for a bus master until it says otherwise; not before the device is reset, nor after other resets', async () => {
+  await write(4, u16(PciCommand.memory));
+  await write(DEVICE_CONTROL, u16(0x8000));
+  await until(() => log.at(-1) === 'reset');
+  expect(client.memory.busMaster).toBe(false);
+  const failing = jest.spyOn(model, 'reset').mockImplementationOnce(() => {
+    throw new CommandError(Errno.EIO, 'stuck');
+  });
+  expect(await raw.errnoOf(13)).toBe(Errno.EIO);
+  failing.mockRestore();
+  expect(client.memory.busMaster).toBe(false);
+  log.length = 0;
+  expect(await raw.errnoOf(13)).toBe(0);
+  expect(log).toEqual(['reset']);
+  expect(client.memory.busMaster).toBe(true);
+  await write(4, u16(PciCommand.memory));
+  expect(client.memory.busMaster).toBe(false);
+});
+
 test('a function level reset is answered before it is done, and one that fails is told', async () => {
   const { opened, open } = gate();
   const reset = jest.spyOn(model, 'reset').mockImplementationOnce(async () => {

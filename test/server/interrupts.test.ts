@@ -237,13 +237,14 @@ describe('messages', () => {
     expect(counts()).toEqual([0, 0, 0, 0]);
   });
 
-  test('a reset forgets what is pending, and the device is no bus master any more', async () => {
+  test('a reset forgets what is pending, and clears Bus Master Enable', async () => {
     const client = await served({ bars, capabilities: [msi(4), msix] }, { reset: () => undefined });
     await set(EVENTFD | TRIGGER, MSIX, 0, 4);
     await command(PciCommand.busMaster);
     await command(0);
     client.setInterrupt(true, 1);
     expect(await errno(13, new Uint8Array(0))).toBe(0);
+    await command(PciCommand.memory);
     expect(client.setInterrupt(true, 2)).toBe(false);
     await command(PciCommand.busMaster);
     expect(counts()).toEqual([0, 0, 1, 0]);

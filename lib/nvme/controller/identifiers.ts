@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { createHash, randomBytes } from 'node:crypto';
 import { invalidArgument } from '../../errors';
-import type { Backend } from '../backends';
 
 /** What a namespace is known by, beside its number in one controller (NVMe base 2.0, 4.5). */
 export interface NamespaceIdentifiers {
@@ -23,9 +22,8 @@ function digest(purpose: string, identity: string): Buffer {
   return createHash('sha256').update(`vfio-user ${purpose} ${identity}`).digest();
 }
 
-/** The serial number of a drive with this backend: by chance when nothing of the data outlives the process. */
-export function derivedSerial(backend: Backend | undefined): string {
-  const identity = backend?.identity;
+/** The serial number of a drive whose data is known by this: by chance when nothing of it outlives the process. */
+export function derivedSerial(identity: string | undefined): string {
   const bytes = identity === undefined ? randomBytes(6) : createHash('sha256').update(identity).digest();
   return `VFU${bytes.subarray(0, 6).toString('hex')}`;
 }

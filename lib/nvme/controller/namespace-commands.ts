@@ -70,8 +70,9 @@ export class NamespaceCommands {
 
   async #format(namespace: Namespace, blockSize: BlockSize, alive: Alive): Promise<number> {
     const { blockSize: previous, backend, nsid } = namespace;
+    const isKept = backend.identity === undefined || this.#namespaces.keepsFormat(namespace);
     const outcome = await this.#namespaces.format(namespace, blockSize, alive);
-    if (outcome === Outcome.success && blockSize !== previous && backend.identity !== undefined) {
+    if (outcome === Outcome.success && blockSize !== previous && !isKept) {
       this.#options.onWarning(
         `Namespace ${nsid} was formatted with blocks of ${blockSize} bytes. The ${backend.kind} backend does not keep that: say so when it is served the next time`,
       );
@@ -98,7 +99,7 @@ export class NamespaceCommands {
     const { nsid, cdw10 } = command;
     const { select } = namespaceCdw10.decode(cdw10);
     if (select > NamespaceAttachment.detach) return { outcome: Outcome.invalidField };
-    return this.#withData(command, alive, (data) => {
+    return this.#withData(command, alive, async (data) => {
       const namespace = namespaces.findAllocated(nsid);
       if (namespace === null) return { outcome: namespaces.absence(nsid) };
       const controllers = decodeControllerList(data);
@@ -106,14 +107,10 @@ export class NamespaceCommands {
         return { outcome: Outcome.controllerListInvalid };
       }
       if (namespace.formatting !== null) return { outcome: Outcome.formatInProgress };
-      if (select === NamespaceAttachment.attach) {
-        if (namespace.attached) return { outcome: Outcome.namespaceAlreadyAttached };
-        namespaces.attach(namespace);
-      } else {
-        if (!namespace.attached) return { outcome: Outcome.namespaceNotAttached };
-        namespaces.detach(namespace);
-      }
-      return { outcome: Outcome.success };
+      const attached = select === NamespaceAttachment.attach;
+      if (namespace.attached === attached)
+        return { outcome: attached ? Outcome.namespaceAlreadyAttached : Outcome.namespaceNotAttached };
+      return { outcome: await namespaces.setAttached(namespace, attached) };
     });
   }
 

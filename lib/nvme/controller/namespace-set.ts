@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT
 import { randomUUID } from 'node:crypto';
 import { asError, invalidArgument, outOfRange } from '../../errors';
-import type { Backend } from '../backends';
 import { BROADCAST_NSID } from '../spec';
+import { CreatedNamespaces } from './created-namespaces';
 import { Namespace, type NvmeNamespaceOptions } from './namespace';
 import type { NamespaceStore } from './namespace-store';
 import type { BlockSize } from './format';
+import { namespaceIdentifiers } from './identifiers';
 import { Outcome } from './outcome';
 import { type NamespaceCounters, addNamespaceCounters, newNamespaceCounters } from './statistics';
 import type { Alive } from './transfer';
@@ -33,26 +34,28 @@ export class NamespaceSet {
   /** Called with the id of an active namespace that came, went or changed. */
   onChange: (nsid: number) => void = () => undefined;
   readonly #serial: string;
-  readonly #store: NamespaceStore | null;
   readonly #warn: (problem: string) => void;
   readonly #allocated = new Map<number, Namespace>();
   /** By namespace id. It is never resized, and has a null where commands reach no namespace: that keeps the lookup fast. */
   readonly #reached: (Namespace | null)[];
   /** Namespaces that were removed while commands still run. */
   readonly #leaving = new Set<Namespace>();
-  /** Namespaces of the store, those included that are leaving. */
-  readonly #created = new Set<Namespace>();
-  /** Bytes of namespaces of the store that are being made. */
-  #reserved = 0;
+  /** Namespaces of the store. */
+  readonly #created: CreatedNamespaces;
   /** What was counted for namespaces that are gone. */
   readonly #retired = newNamespaceCounters();
 
   /** @throws TypeError or RangeError when an option of a namespace makes no sense */
   constructor({ maxNamespaces, serial, namespaces, namespaceStore, onWarning }: NamespaceSetOptions) {
     this.#serial = serial;
-    this.#store = namespaceStore;
+    this.#created = new CreatedNamespaces(namespaceStore, onWarning);
     this.#warn = onWarning;
     this.#reached = Array.from({ length: maxNamespaces + 1 }, () => null);
+    for (const { attached, ...options } of this.#created.kept) {
+      const namespace = this.#allocate(options);
+      this.#created.add(namespace);
+      if (attached) this.attach(namespace);
+    }
     // Those without an id get what the others leave.
     for (const options of namespaces) if (options.nsid !== undefined) this.add(options);
     for (const options of namespaces) if (options.nsid === undefined) this.add(options);
@@ -75,18 +78,18 @@ export class NamespaceSet {
 
   /** Whether hosts can make and delete namespaces. */
   get manageable(): boolean {
-    return this.#store !== null;
+    return this.#created.possible;
   }
 
   /** Bytes of all namespaces, and of those that can be made. */
   get capacity(): number {
     const given = this.allocated.filter((namespace) => !this.#created.has(namespace));
-    return sumOf(given) + (this.#store?.capacity ?? 0);
+    return given.reduce((sum, { backend }) => sum + backend.size, this.#created.capacity);
   }
 
   /** Bytes of namespaces that can be made. */
   get unallocated(): number {
-    return Math.max(0, (this.#store?.capacity ?? 0) - this.#reserved - sumOf(this.#created));
+    return this.#created.unallocated;
   }
 
   /** Whether any data may not be durable yet. */
@@ -155,23 +158,36 @@ export class NamespaceSet {
    * @returns the namespace, or an {@link Outcome}
    */
   async create(size: number, blockSize: BlockSize): Promise<Namespace | number> {
-    const store = this.#store;
-    if (store === null) return Outcome.invalidOpcode;
+    if (!this.manageable) return Outcome.invalidOpcode;
     if (size > this.unallocated) return Outcome.insufficientCapacity;
     if (this.#allocated.size === this.limit) return Outcome.namespaceIdUnavailable;
-    this.#reserved += size;
-    let backend: Backend | undefined;
+    return this.#created.make(
+      size,
+      // It is another one than those that had its id before.
+      (backend) => {
+        const identifiers = namespaceIdentifiers({}, backend.identity ?? randomUUID());
+        return this.#allocate({ backend, blockSize, ...identifiers });
+      },
+      (namespace) => this.#remove(namespace),
+    );
+  }
+
+  /** Attaches or detaches a namespace as a host wants it. Returns an {@link Outcome}; unless it is success, nothing has changed. */
+  async setAttached(namespace: Namespace, attached: boolean): Promise<number> {
+    const change = (to: boolean): void => {
+      if (to) this.attach(namespace);
+      else this.detach(namespace);
+    };
+    change(attached);
     try {
-      backend = await store.create(size);
-      const namespace = this.#allocate({ backend, blockSize }, randomUUID());
-      this.#created.add(namespace);
-      return namespace;
+      await this.#created.keep(namespace);
+      return Outcome.success;
     } catch (error) {
-      backend?.close();
-      this.#warn(`A namespace of ${size} bytes could not be made: ${asError(error).message}`);
+      change(!attached);
+      this.#warn(
+        `Namespace ${namespace.nsid} was not ${attached ? 'attached' : 'detached'}: ${asError(error).message}`,
+      );
       return Outcome.internalError;
-    } finally {
-      this.#reserved -= size;
     }
   }
 
@@ -180,14 +196,18 @@ export class NamespaceSet {
     return this.#created.has(namespace);
   }
 
-  /** @param identity what the namespace is known by. Default: follows from its id */
-  #allocate(options: NvmeNamespaceOptions, identity?: string): Namespace {
+  /** Whether the block size that a namespace is formatted with outlives the process. */
+  keepsFormat(namespace: Namespace): boolean {
+    return this.#created.keeps(namespace);
+  }
+
+  #allocate(options: NvmeNamespaceOptions): Namespace {
     const nsid = options.nsid ?? this.#free();
     if (!Number.isInteger(nsid) || !this.isValid(nsid)) {
       throw outOfRange(`nsid is an integer from 1 to ${this.limit} (maxNamespaces), got ${nsid}`);
     }
     if (this.#allocated.has(nsid)) throw invalidArgument(`There is a namespace ${nsid} already`);
-    const namespace = new Namespace(options, nsid, identity ?? `${this.#serial} ${nsid}`);
+    const namespace = new Namespace(options, nsid, `${this.#serial} ${nsid}`);
     for (const other of this.#allocated.values()) {
       if (other.backend !== namespace.backend) continue;
       throw invalidArgument(`The backend of namespace ${nsid} is that of namespace ${other.nsid}`);
@@ -202,26 +222,21 @@ export class NamespaceSet {
    *   RangeError when there is no such namespace, and with the error of the backend when it could not be made durable
    */
   async remove(nsid: number): Promise<void> {
-    const namespace = this.get(nsid);
+    await this.#remove(this.get(nsid));
+  }
+
+  async #remove(namespace: Namespace): Promise<void> {
     this.detach(namespace);
-    this.#allocated.delete(nsid);
+    // Another one may have its id by now.
+    if (this.#allocated.get(namespace.nsid) !== namespace) return;
+    this.#allocated.delete(namespace.nsid);
     this.#leaving.add(namespace);
     try {
       await namespace.close();
     } finally {
       this.#leaving.delete(namespace);
       addNamespaceCounters(this.#retired, namespace.counters);
-      if (this.#created.has(namespace)) await this.#giveBack(namespace);
-    }
-  }
-
-  async #giveBack(namespace: Namespace): Promise<void> {
-    try {
-      await this.#store?.delete(namespace.backend);
-    } catch (error) {
-      this.#warn(`The storage of namespace ${namespace.nsid} was not deleted: ${asError(error).message}`);
-    } finally {
-      this.#created.delete(namespace);
+      await this.#created.giveBack(namespace);
     }
   }
 
@@ -235,6 +250,13 @@ export class NamespaceSet {
       await namespace.resize(size);
     } finally {
       if (namespace.attached && namespace.size !== previous) this.onChange(nsid);
+    }
+    try {
+      await this.#created.keep(namespace);
+    } catch (error) {
+      this.#warn(
+        `Namespace ${nsid} has ${namespace.size} bytes until it is served anew: ${asError(error).message}`,
+      );
     }
     return namespace;
   }
@@ -258,7 +280,17 @@ export class NamespaceSet {
     // Another command may have begun since the last one was checked.
     if (namespace.formatting !== null) return Outcome.formatInProgress;
     namespace.generation++;
-    const formatting = namespace.format(blockSize, alive);
+    const formatting = namespace.format(blockSize, alive, async () => {
+      try {
+        await this.#created.keep(namespace, blockSize);
+        return Outcome.success;
+      } catch (error) {
+        this.#warn(
+          `Namespace ${namespace.nsid} was erased and not formatted otherwise: ${asError(error).message}`,
+        );
+        return Outcome.internalError;
+      }
+    });
     this.#follow(namespace);
     try {
       return await formatting;
@@ -276,6 +308,7 @@ export class NamespaceSet {
   /** Closes the backends at once: nothing uses the controller any more. Idempotent. */
   close(): void {
     for (const { backend } of this.#allocated.values()) backend.close();
+    this.#created.close();
   }
 
   /** Makes a namespace active. */
@@ -317,10 +350,4 @@ export class NamespaceSet {
     for (let nsid = 1; nsid <= this.limit; nsid++) if (!this.#allocated.has(nsid)) return nsid;
     throw outOfRange(`The controller has all of its ${this.limit} namespaces (maxNamespaces)`);
   }
-}
-
-function sumOf(namespaces: Iterable<Namespace>): number {
-  let sum = 0;
-  for (const { backend } of namespaces) sum += backend.size;
-  return sum;
 }

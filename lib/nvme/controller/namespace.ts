@@ -201,21 +201,22 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
    * Makes all blocks zero, durably, and gives them another size. No command may find the namespace meanwhile.
    *
    * @param alive tells whether the format is to go on; what was erased until then stays so
+   * @param keep keeps the new size for the next time; returns an {@link Outcome}
    * @returns an {@link Outcome}; unless it is success, the size of the blocks is as before
    */
-  async format(blockSize: BlockSize, alive: Alive): Promise<number> {
+  async format(blockSize: BlockSize, alive: Alive, keep: () => Promise<number>): Promise<number> {
     this.formatting = 100;
     try {
       return await this.#changes.run(async () => {
         await this.whenDrained();
-        return this.run(() => this.#format(blockSize, alive));
+        return this.run(() => this.#format(blockSize, alive, keep));
       });
     } finally {
       this.formatting = null;
     }
   }
 
-  async #format(blockSize: BlockSize, alive: Alive): Promise<number> {
+  async #format(blockSize: BlockSize, alive: Alive, keep: () => Promise<number>): Promise<number> {
     const { backend } = this;
     const blocks = Math.floor(backend.size / blockSize);
     const bytes = Math.max(this.size, blocks * blockSize);
@@ -233,6 +234,8 @@ export class Namespace implements Omit<NvmeNamespaceInfo, 'statistics'> {
     } catch {
       return Outcome.writeFault; // The status is all that the host can be told.
     }
+    const kept = await keep();
+    if (kept !== Outcome.success) return kept;
     this.badBlocks.clear();
     this.blockSize = blockSize;
     this.blocks = blocks;

@@ -21,14 +21,15 @@ export interface NvmeControllerOptions {
   readonly maxNamespaces?: number;
   /**
    * What hosts make namespaces of (Namespace Management and Attachment). Those that are made begin empty and detached, have the lowest id
-   * that is free, and only they can be deleted by hosts. Default: hosts cannot make namespaces.
+   * that is free, and only they can be deleted by hosts. It is closed with the controller. Default: hosts cannot make namespaces.
    */
   readonly namespaceStore?: NamespaceStore;
   /** Names the controller in messages. Default: `nvme` and the serial number. */
   readonly name?: string;
   /**
    * Serial number, at most 20 printable ASCII characters. A drive that shall stay the same one across restarts needs one that stays.
-   * Default: follows from the identity of the first backend, random of one that has none.
+   * Default: follows from the identity of the first backend, or, without a namespace to begin with, that of `namespaceStore`; random when
+   * there is none.
    */
   readonly serial?: string;
   /** Model number, at most 40 printable ASCII characters. Default: `vfio-user`, the kind of the first backend, and `drive`. */
@@ -80,7 +81,7 @@ export interface ResolvedOptions extends Required<
   /** Interrupt vectors that completion queues can have. */
   readonly vectors: number;
   /**
-   * Whether the controller tells of a volatile write cache, as a namespace to begin with has one. Hosts ask once, so a namespace with a
+   * Whether the controller tells of a volatile write cache, as a namespace to begin with has one, or those that hosts make have. Hosts ask once, so a namespace with a
    * cache that comes later to a controller without one has its writes made durable one by one.
    */
   readonly volatileCache: boolean;
@@ -150,10 +151,13 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
   const { maxTransfer = 131072, idleAfter = 10, pollSlice = 0.1 } = options;
   const namespaces = namespacesOf(options);
   const first = namespaces[0]?.backend;
-  const serial = checkText('serial', options.serial ?? derivedSerial(first), 20);
+  const store = options.namespaceStore ?? null;
+  const known = first === undefined ? store?.identity : first.identity;
+  const serial = checkText('serial', options.serial ?? derivedSerial(known), 20);
   const { interrupts = 'msix' } = options;
   const queuePairs = checkInteger('queuePairs', options.queuePairs ?? 64, 1, 64);
-  const greatest = Math.max(namespaces.length, ...namespaces.map(({ nsid = 0 }) => nsid));
+  const begun = [...namespaces, ...(store?.namespaces ?? [])];
+  const greatest = Math.max(begun.length, ...begun.map(({ nsid = 0 }) => nsid));
   checkInteger('maxTransfer', maxTransfer, 4096, 2 ** 20);
   if (!isPowerOfTwo(maxTransfer)) {
     throw outOfRange(`maxTransfer is a power of two, got ${maxTransfer}`);
@@ -164,7 +168,7 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
   if (!(idleAfter >= 0)) throw outOfRange(`idleAfter is at least 0 milliseconds, got ${idleAfter}`);
   return {
     namespaces,
-    namespaceStore: options.namespaceStore ?? null,
+    namespaceStore: store,
     maxNamespaces: checkInteger(
       'maxNamespaces',
       options.maxNamespaces ?? Math.min(Math.max(DEFAULT_MAX_NAMESPACES, greatest), NAMESPACE_LIMIT),
@@ -186,7 +190,7 @@ export function resolveOptions(options: NvmeControllerOptions): ResolvedOptions 
     queuePairs,
     interrupts,
     vectors: vectorsOf(interrupts, queuePairs + 1),
-    volatileCache: namespaces.some(({ backend }) => backend.volatileCache),
+    volatileCache: store?.volatileCache === true || begun.some(({ backend }) => backend.volatileCache),
     dstrd: checkInteger('dstrd', options.dstrd ?? 0, 0, 4),
     mappableDoorbells: options.mappableDoorbells ?? true,
     latencies: options.latencies ?? false,

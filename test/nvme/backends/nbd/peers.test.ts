@@ -1,68 +1,40 @@
 // SPDX-License-Identifier: MIT
-import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { execFileSync } from 'node:child_process';
+import { statSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { BackendResult, NbdBackend } from '../../../../lib/nvme/backends';
 import { failure } from '../../../support/errors';
 import { until } from '../../../support/wait';
 import { Address, Host } from '../../controller/support';
+import { NBDKIT, NbdPeer, QEMU_NBD, program, testWithNbdkit } from './nbd-peer';
 
 const { success, mediumError, unavailable } = BackendResult;
 const MIB = 1 << 20;
 
-/** The path of a program: that of an environment variable, or what is found; null when there is none. */
-function program(variable: string, name: string): string | null {
-  const path = process.env[variable] ?? spawnSync('which', [name], { encoding: 'utf8' }).stdout.trim();
-  return path === '' ? null : path;
-}
-
-const NBDKIT = program('NBDKIT', 'nbdkit');
-const QEMU_NBD = program('QEMU_NBD', 'qemu-nbd');
 const OPENSSL = program('OPENSSL', 'openssl');
 
-const withNbdkit = NBDKIT === null ? test.skip : test;
 const withQemu = QEMU_NBD === null ? test.skip : test;
 const withTls = NBDKIT === null || OPENSSL === null ? test.skip : test;
 
+let peer: NbdPeer;
 let folder: string;
 let socket: string;
-let child: ChildProcess | undefined;
 let backend: NbdBackend | undefined;
 let lines: string[];
 beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), 'nbd-'));
-  socket = join(folder, 'socket');
+  peer = new NbdPeer();
+  ({ folder, socket } = peer);
   lines = [];
 });
 afterEach(async () => {
   backend?.close();
   backend = undefined;
-  await stop();
-  rmSync(folder, { recursive: true, force: true });
+  await peer.remove();
 });
 
-async function start(path: string | null, args: string[]): Promise<void> {
-  // Written when the server listens.
-  const ready = join(folder, 'pid');
-  for (const file of [socket, ready]) rmSync(file, { force: true });
-  child = spawn(path!, [path === NBDKIT ? '--pidfile' : '--pid-file', ready, ...args], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
-  await until(() => existsSync(ready) && statSync(ready).size > 0, `the pid file of ${path}`);
-}
+const nbdkit = (...args: string[]): Promise<void> => peer.nbdkit(...args);
 
-async function stop(signal: NodeJS.Signals = 'SIGKILL'): Promise<void> {
-  if (child?.exitCode !== null || child.signalCode !== null) return;
-  const exited = once(child, 'exit');
-  child.kill(signal);
-  await exited;
-}
-
-const nbdkit = (...args: string[]): Promise<void> => start(NBDKIT, ['-f', '-U', socket, ...args]);
-
-async function open(uri = `nbd+unix:///?socket=${socket}`, timeout = 5000): Promise<NbdBackend> {
+async function open(uri = peer.uri, timeout = 5000): Promise<NbdBackend> {
   backend = await NbdBackend.connect(uri, { timeout, onState: (line) => lines.push(line) });
   return backend;
 }
@@ -88,7 +60,7 @@ async function exercise(nbd: NbdBackend): Promise<void> {
   await nbd.flush();
 }
 
-withNbdkit.each([[[]], [['--no-sr']]])('nbdkit, memory %p', async (options) => {
+testWithNbdkit.each([[[]], [['--no-sr']]])('nbdkit, memory %p', async (options) => {
   await nbdkit(...options, 'memory', '16M');
   const nbd = await open();
   expect(nbd.size).toBe(16 * MIB);
@@ -96,7 +68,7 @@ withNbdkit.each([[[]], [['--no-sr']]])('nbdkit, memory %p', async (options) => {
   expect(lines).toEqual([]);
 });
 
-withNbdkit('nbdkit, a file: storage is given back', async () => {
+testWithNbdkit('nbdkit, a file: storage is given back', async () => {
   const disk = join(folder, 'disk');
   writeFileSync(disk, new Uint8Array(16 * MIB).fill(7));
   await nbdkit('file', disk);
@@ -107,7 +79,7 @@ withNbdkit('nbdkit, a file: storage is given back', async () => {
   expect(statSync(disk).blocks).toBe(before - (8 * MIB) / 512);
 });
 
-withNbdkit('nbdkit, errors and delays that it makes', async () => {
+testWithNbdkit('nbdkit, errors and delays that it makes', async () => {
   await nbdkit(
     '--filter=error',
     'memory',
@@ -121,7 +93,7 @@ withNbdkit('nbdkit, errors and delays that it makes', async () => {
   expect(await nbd.read(0, block, 0, 512)).toBe(mediumError);
   expect(await nbd.write(0, block, 0, 512)).toBe(BackendResult.outOfSpace);
   nbd.close();
-  await stop();
+  await peer.stop();
   await nbdkit('--threads=64', '--filter=delay', 'memory', '16M', 'rdelay=60', 'wdelay=300ms');
   const slow = await open(undefined, 1000);
   // Side by side, or it would take longer than the test.
@@ -131,7 +103,7 @@ withNbdkit('nbdkit, errors and delays that it makes', async () => {
   expect(lines[0]).toMatch(/has not answered a request within 1000 ms/);
 });
 
-withNbdkit('nbdkit, blocks of 4096 bytes, and an export that is read-only', async () => {
+testWithNbdkit('nbdkit, blocks of 4096 bytes, and an export that is read-only', async () => {
   await nbdkit(
     '--filter=blocksize-policy',
     'memory',
@@ -141,7 +113,7 @@ withNbdkit('nbdkit, blocks of 4096 bytes, and an export that is read-only', asyn
   );
   expect((await open()).blockSize).toBe(4096);
   backend?.close();
-  await stop();
+  await peer.stop();
   await nbdkit('-r', 'memory', '16M');
   await expect(open()).rejects.toMatchObject(failure('ERR_VFIO_USER_UNSUPPORTED', 'the export is read-only'));
 });
@@ -150,7 +122,7 @@ withQemu('qemu-nbd, an export with a name', async () => {
   const disk = join(folder, 'disk');
   writeFileSync(disk, '');
   truncateSync(disk, 16 * MIB);
-  await start(QEMU_NBD, ['-k', socket, '-f', 'raw', '-t', '-x', 'a disk', '--discard=unmap', disk]);
+  await peer.start(QEMU_NBD, ['-k', socket, '-f', 'raw', '-t', '-x', 'a disk', '--discard=unmap', disk]);
   const uri = `nbd+unix:///a%20disk?socket=${socket}`;
   await exercise(await open(uri));
   backend?.close(); // It serves one at a time.
@@ -159,7 +131,7 @@ withQemu('qemu-nbd, an export with a name', async () => {
   );
 });
 
-withNbdkit('a controller goes on when nbdkit was killed and is there again', async () => {
+testWithNbdkit('a controller goes on when nbdkit was killed and is there again', async () => {
   const disk = join(folder, 'disk');
   writeFileSync(disk, new Uint8Array(16 * MIB));
   await nbdkit('file', disk);
@@ -172,7 +144,7 @@ withNbdkit('a controller goes on when nbdkit was killed and is there again', asy
   expect(await run(1, 7)).toBe('00/00');
   expect(await run(0)).toBe('00/00');
   expect(await run(1, 8)).toBe('00/00');
-  await stop();
+  await peer.stop();
   await until(() => lines.length > 0);
   const waiting = run(2, 7);
   await nbdkit('file', disk);
@@ -240,7 +212,7 @@ describe('TLS', () => {
     await expect(open(uri('&tls-hostname=localhost&tls-certificates=/no/such'))).rejects.toThrow(/ENOENT/);
   });
 
-  withNbdkit('nbdkit without TLS', async () => {
+  testWithNbdkit('nbdkit without TLS', async () => {
     await nbdkit('--tls=off', 'memory', '16M');
     await expect(open(`nbds+unix:///?socket=${socket}&tls-verify-peer=0`)).rejects.toThrow(
       /does not allow TLS/,
