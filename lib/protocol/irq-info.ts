@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-import { checkEcho, readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
+import { checkEcho, encodeIndexRequest, readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
 
 /** What DEVICE_GET_IRQ_INFO tells about an interrupt index (vfio-user, VFIO_USER_DEVICE_GET_IRQ_INFO). */
 export interface IrqInfo {
@@ -23,11 +23,7 @@ const SIZE = 16;
 
 /** Encodes a DEVICE_GET_IRQ_INFO request. */
 export function encodeIrqInfoRequest(request: Readonly<{ index: number; argsz?: number }>): Uint8Array {
-  const payload = new Uint8Array(SIZE);
-  const view = viewOf(payload);
-  writeU32(view, 0, request.argsz ?? SIZE, 'argsz');
-  writeU32(view, 8, request.index, 'index');
-  return payload;
+  return encodeIndexRequest(SIZE, request);
 }
 
 /** Decodes a DEVICE_GET_IRQ_INFO request. Throws `ERR_VFIO_USER_PROTOCOL`. */

@@ -2,7 +2,16 @@
 import { outOfRange } from '../errors';
 import { RegionCapabilityId, RegionFlag } from './constants';
 import { readSafeU64, writeU64 } from './u64';
-import { checkEcho, dataOf, protocolError, readArgsz, viewOf, viewOfAtLeast, writeU32 } from './wire';
+import {
+  checkEcho,
+  dataOf,
+  protocolError,
+  encodeIndexRequest,
+  readArgsz,
+  viewOf,
+  viewOfAtLeast,
+  writeU32,
+} from './wire';
 
 /** A part of a region that can be mapped. */
 export interface SparseMmapArea {
@@ -57,11 +66,7 @@ const MAX_CAPABILITIES = 64;
  * @param request `argsz` is the room for the reply's payload, in bytes
  */
 export function encodeRegionInfoRequest(request: Readonly<{ index: number; argsz?: number }>): Uint8Array {
-  const payload = new Uint8Array(SIZE);
-  const view = viewOf(payload);
-  writeU32(view, 0, request.argsz ?? SIZE, 'argsz');
-  writeU32(view, 8, request.index, 'index');
-  return payload;
+  return encodeIndexRequest(SIZE, request);
 }
 
 /**

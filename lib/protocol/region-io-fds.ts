@@ -2,7 +2,16 @@
 import { invalidArgument } from '../errors';
 import { IoFdType } from './constants';
 import { readSafeU64, readU64, writeU64, type U64 } from './u64';
-import { checkEcho, protocolError, readArgsz, U32_MAX, viewOf, viewOfAtLeast, writeU32 } from './wire';
+import {
+  checkEcho,
+  protocolError,
+  encodeIndexRequest,
+  readArgsz,
+  U32_MAX,
+  viewOf,
+  viewOfAtLeast,
+  writeU32,
+} from './wire';
 
 interface IoFdCommon {
   /** First byte of the part of the region, in bytes. */
@@ -51,11 +60,7 @@ const LIBVFIO_USER_ENTRY_SIZE = 48;
 
 /** Encodes a DEVICE_GET_REGION_IO_FDS request; `argsz` is the room for the reply's payload, in bytes. */
 export function encodeRegionIoFdsRequest(request: Readonly<{ index: number; argsz?: number }>): Uint8Array {
-  const payload = new Uint8Array(SIZE);
-  const view = viewOf(payload);
-  writeU32(view, 0, request.argsz ?? SIZE, 'argsz');
-  writeU32(view, 8, request.index, 'index');
-  return payload;
+  return encodeIndexRequest(SIZE, request);
 }
 
 /** Decodes a DEVICE_GET_REGION_IO_FDS request. Throws `ERR_VFIO_USER_PROTOCOL`. */

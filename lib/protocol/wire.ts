@@ -111,3 +111,19 @@ export function checkLimit(what: string, field: string, got: number, limit: numb
     throw protocolError(what, `${field} is ${got}, at most ${limit} expected`);
   }
 }
+
+/**
+ * Encodes the `size` bytes of a request about a region or an interrupt index: `argsz`, flags, index, and what only replies fill.
+ *
+ * @param request `argsz` is the room for the reply's payload, in bytes; by default for a payload as long as the request's
+ */
+export function encodeIndexRequest(
+  size: number,
+  { index, argsz = size }: Readonly<{ index: number; argsz?: number }>,
+): Uint8Array {
+  const payload = new Uint8Array(size);
+  const view = viewOf(payload);
+  writeU32(view, 0, argsz, 'argsz');
+  writeU32(view, 8, index, 'index');
+  return payload;
+}

@@ -111,6 +111,8 @@ export class IoQueue {
 
   /**
    * Runs a command of the NVM command set with at most one data buffer. For what {@link NvmeNamespace} does not offer.
+   * While a device that comes back is waited for, commands wait too; `resubmit` of `NvmeController.attach` tells what becomes of
+   * those in flight.
    *
    * @param opcode a value of `NvmOpcode`, or one of the vendor
    * @param nsid the namespace
@@ -118,9 +120,6 @@ export class IoQueue {
    * @param cdw12 CDW12: the number of blocks less one in bits 15:0, and flags, where the command has them
    * @param address device address of the data, a multiple of 4; ignored when `length` is 0
    * @param length bytes of data, at most the controller's maximum
-   * While a device that comes back is waited for, commands wait too; `resubmit` of `NvmeController.attach` tells what becomes of
-   * those in flight.
-   *
    * @throws NvmeStatusError; VfioUserError when the controller or its connection failed, when it did not complete a command for
    *   60 s, and when the queue was closed; DISCONNECTED for a Flush when acknowledged writes may have been lost with a connection
    */
