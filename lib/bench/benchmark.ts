@@ -30,7 +30,11 @@ const ERROR_CODES: Readonly<Partial<Record<JobEnd['reason'], VfioUserErrorCode>>
   stalled: 'ERR_VFIO_USER_TIMEOUT',
   lost: 'ERR_VFIO_USER_DISCONNECTED',
   replaced: 'ERR_VFIO_USER_IDENTITY',
+  broken: 'ERR_VFIO_USER_NVME_CONTROLLER',
 };
+
+/** Ways in which an endpoint ends for all of its jobs. */
+const GONE: ReadonlySet<JobEnd['reason']> = new Set(['lost', 'replaced', 'broken']);
 
 /**
  * Measures NVMe controllers, all at the same time: brings them up, runs the jobs of all workloads, and shuts them down. The
@@ -201,6 +205,6 @@ function firstFailure(
           ];
     }),
   );
-  const gone = failures.find(({ reason }) => reason === 'lost' || reason === 'replaced');
+  const gone = failures.find(({ reason }) => GONE.has(reason));
   return (gone ?? failures[0])?.error;
 }

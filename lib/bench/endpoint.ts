@@ -181,6 +181,8 @@ function lossEnd(lost: Error): JobEnd {
       reason: 'replaced',
       message: `was replaced during the run: ${lost.message}; a drive in memory loses its data with its server, one in a file keeps it (serve nvme --backend file)`,
     };
+  if (lost instanceof VfioUserError && lost.code === 'ERR_VFIO_USER_NVME_CONTROLLER')
+    return { reason: 'broken', message: `failed during the run: ${lost.message}` };
   return { reason: 'lost', message: `went away during the run: ${lost.message}` };
 }
 

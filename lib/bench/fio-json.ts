@@ -161,6 +161,7 @@ const ERRNO: Readonly<Record<JobEnd['reason'], number>> = {
   stalled: 110, // ETIMEDOUT
   lost: 104, // ECONNRESET
   replaced: 116, // ESTALE
+  broken: EIO,
 };
 const DEPTH_KEYS = ['1', '2', '4', '8', '16', '32', '>=64'] as const;
 const BATCH_KEYS = ['0', '4', '8', '16', '32', '64', '>=64'] as const;

@@ -46,9 +46,19 @@ export interface JobEnd {
    * - `stalled`: the device stopped completing commands.
    * - `lost`: the connection to the device ended, and there was no other in time.
    * - `replaced`: the server came back with another drive.
+   * - `broken`: the controller says that it has failed.
    */
   readonly reason:
-    'running' | 'finished' | 'stopped' | 'failed' | 'mismatch' | 'stray' | 'stalled' | 'lost' | 'replaced';
+    | 'running'
+    | 'finished'
+    | 'stopped'
+    | 'failed'
+    | 'mismatch'
+    | 'stray'
+    | 'stalled'
+    | 'lost'
+    | 'replaced'
+    | 'broken';
   /** What the device did: the rest of a sentence that begins with its name. Empty for `finished` and `stopped`. */
   readonly message: string;
 }

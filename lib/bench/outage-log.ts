@@ -13,7 +13,7 @@ interface JobOutage {
   firstIoAt: number;
 }
 
-/** A time without a connection. Moments are by the clock of all threads. */
+/** A time without a connection, or a controller that works. Moments are by the clock of all threads. */
 interface Outage {
   readonly lostAt: number;
   /** When the next connection was there; 0 before. */
@@ -34,10 +34,10 @@ export class OutageLog {
     this.#outages.push({ lostAt: monotonicTime(), backAt: 0, awayMs: 0, jobs });
   }
 
-  /** There is another connection. */
+  /** There is another connection, or the controller is up again over the one that there was. Said again, it does not count. */
   back(awayMs: number): void {
     const outage = this.#outages.at(-1);
-    if (outage === undefined) return;
+    if (outage === undefined || outage.backAt > 0) return;
     outage.backAt = monotonicTime();
     outage.awayMs = awayMs;
   }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT
 import { asError } from '../errors';
 import { closeFd, duplicateFd } from '../native';
-import type { CreatedQueuePair, NvmeController } from '../nvme/host';
+import type { ControllerRestart, CreatedQueuePair, NvmeController } from '../nvme/host';
 import type { DeviceReconnected } from '../pci';
 import type { Gap } from './gap';
 import type { QueueLocation, SharedFile } from './job';
 import { Wish } from './job-state';
 import { OutageLog } from './outage-log';
+import { JobsAtWork } from './jobs-at-work';
 import type { PlannedJob } from './plan';
 
 type Resolve = (location: QueueLocation | null) => void;
@@ -21,6 +22,8 @@ export class QueueSupply {
   readonly #controller: NvmeController;
   readonly #onLost: () => void;
   readonly #outages = new OutageLog();
+  /** Has the controller say that it has failed, which it does in a register alone. */
+  readonly #watch: ReturnType<NvmeController['watchPairs']>;
   /** Jobs that have not ended. */
   readonly #running = new Set<PlannedJob>();
   readonly #pairs = new Map<PlannedJob, CreatedQueuePair>();
@@ -42,7 +45,9 @@ export class QueueSupply {
   readonly #onConnected = ({ gap }: DeviceReconnected): void => {
     this.#outages.back(gap);
   };
-  readonly #onReconnect = (): void => {
+  readonly #onReconnect = ({ gap }: ControllerRestart): void => {
+    // Without another connection, where the controller has failed and was reset.
+    this.#outages.back(gap);
     this.#up = true;
     void this.#supply();
   };
@@ -54,6 +59,7 @@ export class QueueSupply {
   constructor(controller: NvmeController, onLost: () => void) {
     this.#controller = controller;
     this.#onLost = onLost;
+    this.#watch = controller.watchPairs(new JobsAtWork(this.#running));
     controller.on('disconnect', this.#onDisconnect);
     controller.device.on('reconnect', this.#onConnected);
     controller.on('reconnect', this.#onReconnect);
@@ -73,6 +79,7 @@ export class QueueSupply {
 
   /** Where a job begins. When the controller has gone already, it pauses at once. */
   first(job: PlannedJob): QueueLocation {
+    this.#watch.begin();
     return this.#locate(job);
   }
 
@@ -124,6 +131,7 @@ export class QueueSupply {
   /** Nothing more is told of the controller, and no job begins any more. */
   close(): void {
     this.#closeDoorbells();
+    this.#watch.end();
     const { device } = this.#controller;
     this.#controller.off('disconnect', this.#onDisconnect);
     device.off('reconnect', this.#onConnected);
@@ -182,6 +190,7 @@ export class QueueSupply {
       resolve(this.#locate(job));
     }
     this.#waiting.clear();
+    this.#watch.begin();
   }
 
   /** Jobs that wait, and are to end, do so without a queue pair. */

@@ -75,7 +75,8 @@ export class ListeningSocket {
     try {
       if (!isAbstractPath(path)) {
         file = lstatSync(path, { bigint: true });
-        // Nobody can connect before listen(2), so there is no moment with wider permissions.
+        // Nobody can connect before listen(2), so there is no moment with wider permissions. That the file is there until then, and refuses,
+        // is the price of a name that ss(8) shows: it is the one of bind(2), also after the file was renamed.
         if (mode !== undefined) chmodSync(path, mode);
         if (owner !== undefined) giveTo(path, owner);
       }

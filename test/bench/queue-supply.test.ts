@@ -7,6 +7,7 @@ import type { PlannedJob } from '../../lib/bench/plan';
 import { QueueSupply } from '../../lib/bench/queue-supply';
 import { monotonicTime } from '../../lib/bench/monotonic';
 import type { NvmeController } from '../../lib/nvme/host';
+import type { WatchedQueue } from '../../lib/nvme/host/status-watch';
 import { turns } from '../support/wait';
 
 /** A controller without a device, which is lost and comes back when the test says so. */
@@ -16,6 +17,10 @@ class FakeController extends EventEmitter {
   /** Ids of the queue pairs that there are. */
   readonly ids = new Set<number>();
   readonly log: string[] = [];
+  /** What its status is looked at for. */
+  readonly watched = new Set<WatchedQueue>();
+  /** Times that it was to look from then on. */
+  begun = 0;
   /** Called before each creation. */
   onCreate: () => void = () => undefined;
   #next = 1;
@@ -33,6 +38,16 @@ class FakeController extends EventEmitter {
         this.ids.delete(id);
         return Promise.resolve();
       },
+    };
+  }
+
+  watchPairs(pairs: WatchedQueue): unknown {
+    this.watched.add(pairs);
+    return {
+      begin: () => {
+        this.begun++;
+      },
+      end: () => void this.watched.delete(pairs),
     };
   }
 
@@ -192,4 +207,46 @@ test('a controller that is gone for good, and nothing after the supply was close
   await supply.delete();
   expect(controller.ids.size).toBe(0);
   expect(all).toHaveLength(2);
+});
+
+test('the status of the controller is looked at while jobs are at work, by what they publish', async () => {
+  const { controller, supply, all, next } = await supplied();
+  const [pairs] = controller.watched;
+  const seen = (): (number | undefined)[] => [pairs?.outstanding, pairs?.completed, controller.begun];
+  expect(seen()).toEqual([2, 0, 0]);
+  for (const job of all) supply.first(job);
+  const idle = {
+    reads: 0,
+    writes: 0,
+    trims: 0,
+    readBytes: 0,
+    writtenBytes: 0,
+    trimmedBytes: 0,
+    elapsedMs: 0,
+  };
+  all[0]!.state.publish({ ...idle, reads: 5, trims: 2 });
+  all[1]!.state.publish({ ...idle, writes: 3 });
+  expect(seen()).toEqual([2, 10, 2]);
+  controller.lose();
+  expect(seen()).toEqual([0, 10, 2]);
+  next(0);
+  next(1);
+  controller.comeBack();
+  await turns();
+  expect(seen()).toEqual([2, 10, 3]);
+  all[0]!.state.phase = 'done';
+  expect(seen()).toEqual([1, 10, 3]);
+  supply.ended(all[0]!);
+  supply.close();
+  expect([pairs?.outstanding, controller.watched.size]).toEqual([1, 0]);
+});
+
+test('a controller that was reset over the same connection was away as long as that took', async () => {
+  const { controller, supply, all, next } = await supplied();
+  controller.lose();
+  next(0);
+  next(1);
+  controller.emit('reconnect', { gap: 7 });
+  await turns();
+  expect(supply.gaps(all)).toMatchObject([{ back: true, awayMs: 7 }]);
 });

@@ -26,7 +26,7 @@ import { IoQueues } from './io-queues';
 import { NvmeNamespace } from './namespace';
 import type { CreatedQueuePair, VectorHandler } from './queue-pairs';
 import { assertSameDrive, identifyDrive, type DriveIdentity } from './drive-identity';
-import type { StatusProblem } from './status-watch';
+import type { StatusProblem, WatchedQueue } from './status-watch';
 import { runAll, type UndoStep } from './undo';
 
 /** Resets without a completed I/O command after which a controller that fails again is given up. */
@@ -78,6 +78,8 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
   readonly arena: DmaArena;
   readonly #parts: ControllerParts;
   readonly #ioQueues: IoQueues;
+  /** Queue pairs whose users tell of their commands. */
+  readonly #pairs = new Set<WatchedQueue>();
   readonly #onDeviceClose = (error: Error | null): void => {
     this.#fail(
       error ??
@@ -257,6 +259,28 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
   }
 
   /**
+   * Looks at the status of the controller also while commands of queue pairs are in flight and none is completed, as it does for I/O queues.
+   *
+   * @param pairs what is asked at each look, about every 50 ms
+   * @returns `begin` says that commands are sent, at first and after each loss; `end` that there will be no more
+   * @internal
+   */
+  watchPairs(pairs: WatchedQueue): { begin(): void; end(): void } {
+    const { watch } = this.#parts;
+    this.#pairs.add(pairs);
+    watch.queues.add(pairs);
+    return {
+      begin: () => {
+        watch.begin();
+      },
+      end: () => {
+        this.#pairs.delete(pairs);
+        watch.queues.delete(pairs);
+      },
+    };
+  }
+
+  /**
    * Creates an I/O queue for the promise API. Completions come by MSI-X when the controller was attached with vectors.
    *
    * @param depth most commands outstanding, from 1 on, default 64; fewer where the controller's queues are shorter
@@ -337,7 +361,8 @@ export class NvmeController extends EventEmitter<NvmeControllerEvents> {
   #recover({ text, resettable }: StatusProblem): void {
     // What it had completed before holds.
     this.#ioQueues.poll();
-    const { completed } = this.#ioQueues;
+    let { completed } = this.#ioQueues;
+    for (const pairs of this.#pairs) completed += pairs.completed;
     if (completed !== this.#completedAtReset) this.#resets = 0;
     const resets = this.#autoReset && resettable && this.#resets < RESETS_IN_VAIN;
     const then = resets ? 'it is reset' : 'attach to it anew, and look at the log of its server';
