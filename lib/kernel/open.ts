@@ -4,12 +4,14 @@ import { join } from 'node:path';
 import { DmaContainer, type DmaContainerOptions } from '../dma/container';
 import { VfioUserError, invalidArgument } from '../errors';
 import { KernelDevice } from './device';
+import { isUuid } from './device-name';
+import { mediatedDevice } from './mediated-device';
 import { checkHugePages } from './memory-limit';
 import { pciAddress } from './pci-address';
 import { checkUsable, noDevice } from './refusals';
 import { SYSTEM, type SystemRoots } from './roots';
 import { openInSpace } from './spaces';
-import { PciSysfs, type PciFunctionInfo } from './sysfs';
+import { PciSysfs, type PciFunctionInfo, type VfioDeviceInfo } from './sysfs';
 
 /** How to open a device of the kernel's VFIO. */
 export interface OpenPciOptions {
@@ -34,13 +36,11 @@ export interface OpenPciOptions {
   readonly vfToken?: string;
 }
 
-/** A UUID as the kernel reads it (`uuid_parse`). */
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
 /**
- * Opens a PCI device through the kernel's VFIO. Its driver must be vfio-pci: `vfio-user bind` sees to that.
+ * Opens a PCI device through the kernel's VFIO. Its driver must be vfio-pci: `vfio-user bind` sees to that. A mediated device
+ * (mdev) that is one for VFIO, such as a part of a GPU, is opened by its UUID.
  *
- * @param address as `lspci -D` writes it, `0000:01:00.0`; the domain 0000 may be left out
+ * @param address as `lspci -D` writes it, `0000:01:00.0`; the domain 0000 may be left out. Or the UUID of a mediated device
  * @throws VfioUserError ERR_VFIO_USER_CONNECT when it cannot be had, with what to do: no such device, another driver, a
  *   group that is not viable, no IOMMU, no permission; BUSY when another process has it
  * @throws TypeError ERR_INVALID_ARG_VALUE for what is no address, a token that is no UUID, or a container whose devices were opened another way
@@ -60,14 +60,13 @@ export async function openPciIn(
   options: OpenPciOptions = {},
 ): Promise<KernelDevice> {
   const { vfToken } = options;
-  if (vfToken !== undefined && !UUID.test(vfToken))
+  if (vfToken !== undefined && !isUuid(vfToken))
     throw invalidArgument(
       `a VF token is a UUID, such as bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3, got ${vfToken}`,
     );
-  const sysfs = new PciSysfs(roots.sys);
-  const device = sysfs.find(pciAddress(address));
-  if (device === undefined) throw noDevice(pciAddress(address));
-  checkUsable(device, sysfs, options.noiommu === true);
+  const device = isUuid(address)
+    ? { ...mediatedDevice(address, roots.sys), physicalFunction: null }
+    : usableFunction(pciAddress(address), roots, options.noiommu === true);
   if (!(options.dma instanceof DmaContainer) && options.dma?.hugePages === 'always')
     checkHugePages(device.address, roots.sys);
   const through = wayTo(device, roots, options.through);
@@ -91,9 +90,18 @@ export async function openPciIn(
   }
 }
 
+/** @throws VfioUserError ERR_VFIO_USER_CONNECT when there is none, or VFIO does not have it */
+function usableFunction(address: string, { sys }: SystemRoots, noiommu: boolean): PciFunctionInfo {
+  const sysfs = new PciSysfs(sys);
+  const device = sysfs.find(address);
+  if (device === undefined) throw noDevice(address);
+  checkUsable(device, sysfs, noiommu);
+  return device;
+}
+
 /** @throws VfioUserError ERR_VFIO_USER_CONNECT when the kernel does not have the way that is asked for */
 function wayTo(
-  { address, vfioNode, noiommu }: PciFunctionInfo,
+  { address, vfioNode, noiommu }: VfioDeviceInfo,
   { dev }: SystemRoots,
   wanted: OpenPciOptions['through'],
 ): 'iommufd' | 'group' {
