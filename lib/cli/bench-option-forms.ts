@@ -4,7 +4,7 @@ import type { BlockSplit, Distribution, SizeShare } from '../bench/job';
 import { parseProcessors } from '../bench/processors';
 import type { SteadyCriterion } from '../bench/steady-state';
 import { parseCount, parsePercentiles, parseSize } from '../bench/units';
-import { isPciAddress, pciAddress } from '../kernel/pci-address';
+import { deviceName, isDeviceName } from '../kernel/device-name';
 
 /** Exponent of `zipf` without a number, which is fio's default. */
 const DEFAULT_THETA = 1.1;
@@ -59,7 +59,7 @@ export function parseProcessorList(text: string): readonly number[] | undefined 
 }
 
 export function parseAddresses(text: string): readonly string[] | undefined {
-  return text.split(',').every(isPciAddress) ? text.split(',').map(pciAddress) : undefined;
+  return text.split(',').every(isDeviceName) ? text.split(',').map(deviceName) : undefined;
 }
 
 type Criterion = Pick<SteadyCriterion, 'measure' | 'slope' | 'limit' | 'percent'>;

@@ -283,9 +283,9 @@ export const RUN_OPTIONS = {
     type: 'form',
     group: RUN,
     placeholder: 'address',
-    expected: 'PCI addresses separated by commas, such as 0000:01:00.0',
+    expected: 'PCI addresses, or UUIDs of mediated devices, separated by commas, such as 0000:01:00.0',
     parse: parseAddresses,
-    help: 'Lets a workload write or trim real hardware, whose PCI address is repeated here. For the command line alone.',
+    help: 'Lets a workload write or trim real hardware, whose PCI address or UUID is repeated here. For the command line alone.',
   },
   'vf-token': { ...VF_TOKEN_OPTION, group: RUN },
   demo: {

@@ -2,7 +2,7 @@
 import { statSync } from 'node:fs';
 import { trims, writes } from '../bench/job';
 import type { RunOptions, WorkloadOptions } from '../bench/options';
-import { isPciAddress, pciAddress } from '../kernel/pci-address';
+import { deviceName, isDeviceName } from '../kernel/device-name';
 import {
   OUTPUT_OPTIONS,
   RUN_OPTIONS,
@@ -186,8 +186,8 @@ function checkRealDevices(
         (writes(workload) || trims(workload)) && at?.includes(index) !== false,
     );
   const destroyed = endpoints
-    .filter((endpoint, index) => isPciAddress(endpoint) && isDestroyed(index))
-    .map(pciAddress);
+    .filter((endpoint, index) => isDeviceName(endpoint) && isDestroyed(index))
+    .map(deviceName);
   const unconfirmed = destroyed.filter((address) => !confirmed.includes(address));
   if (unconfirmed.length > 0)
     throw new UsageError(
@@ -229,7 +229,7 @@ function checkReconnect(
     throw new UsageError(
       '--reconnect waits for a server that somebody starts again; name its endpoint, as the controller that bench starts by itself ends with it',
     );
-  const real = endpoints.find(isPciAddress);
+  const real = endpoints.find(isDeviceName);
   if (real !== undefined)
     throw new UsageError(
       `--reconnect waits for a server, and ${real} is a device of this machine; leave it out`,

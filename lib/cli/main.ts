@@ -51,7 +51,7 @@ function overview(): void {
       ]),
       '',
       ...wrapText(
-        `An endpoint is the path of a device's socket, SPDK's directory with a socket "cntrl", @name for an abstract socket, or the PCI address of a device bound to vfio-pci. Try it without any device: ${PROGRAM} bench --demo`,
+        `An endpoint is the path of a device's socket, SPDK's directory with a socket "cntrl", @name for an abstract socket, the PCI address of a device bound to vfio-pci, or the UUID of a mediated device. Try it without any device: ${PROGRAM} bench --demo`,
         width,
       ),
       '',

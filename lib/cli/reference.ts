@@ -47,7 +47,7 @@ export function manualPage(specs: readonly CommandSpec[]): string {
     ...specs.flatMap((spec) => [`.B ${roff(usage(spec))}`, '.br']),
     '.SH DESCRIPTION',
     roff(
-      'Devices are reached over the vfio-user protocol. An endpoint is the path of a device’s socket, SPDK’s directory with a socket cntrl, @name for an abstract socket, or the PCI address of a device of this machine that is bound to vfio-pci.',
+      'Devices are reached over the vfio-user protocol. An endpoint is the path of a device’s socket, SPDK’s directory with a socket cntrl, @name for an abstract socket, the PCI address of a device of this machine that is bound to vfio-pci, or the UUID of a mediated device.',
     ),
     ...specs.flatMap((spec) => [
       `.SH ${roff(spec.name.toUpperCase())}`,

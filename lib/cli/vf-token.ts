@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { isPciAddress } from '../kernel/pci-address';
-import { VF_TOKEN_FORM, isVfToken } from '../kernel/vf-token';
+import { UUID_FORM, isUuid } from '../kernel/device-name';
 import { UsageError, type FormOption } from './option-spec';
 import { printable } from './output';
 
@@ -8,8 +8,8 @@ import { printable } from './output';
 export const VF_TOKEN_OPTION = {
   type: 'form',
   placeholder: 'uuid',
-  expected: VF_TOKEN_FORM,
-  parse: (text: string): string | undefined => (isVfToken(text) ? text : undefined),
+  expected: UUID_FORM,
+  parse: (text: string): string | undefined => (isUuid(text) ? text : undefined),
   help: 'The VF token with which a PCI device is opened: a secret that a physical function bound to vfio-pci shares with its virtual ones.',
 } as const satisfies FormOption;
 

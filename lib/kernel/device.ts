@@ -16,7 +16,7 @@ import {
   decodeRegionInfoReply,
   type RegionInfoReply,
 } from '../protocol';
-import { KernelFeatures } from './device-feature';
+import { KernelFeatures, isUnsupported } from './device-feature';
 import { KernelDirtyLog } from './dirty-log';
 import { DeviceTracker } from './dirty-tracker';
 import { decodeHotResetInfo, type DependentFunction } from './hot-reset';
@@ -24,6 +24,9 @@ import { KernelIrq } from './irq';
 import { MigratingKernelDevice } from './migration';
 import { KernelRegion, mappableAreas, type MsixTablePlace } from './region';
 import type { DeviceInSpace } from './spaces';
+
+/** What the kernel answers when there is nothing that a hot reset could reset. */
+const NO_BUS: ReadonlySet<string | undefined> = new Set(['ENODEV', 'ENOTTY']);
 
 /** What `openPci` makes for a device. */
 export interface KernelDeviceMakings {
@@ -34,7 +37,7 @@ export interface KernelDeviceMakings {
   readonly ownsDma: boolean;
 }
 
-/** A PCI device behind the kernel's VFIO, whose name is its PCI address. Made by `openPci`. */
+/** A PCI device behind the kernel's VFIO, whose name is its PCI address, or the UUID of a mediated one. Made by `openPci`. */
 export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
   /** Features by index, such as migration and power management. */
   readonly feature: KernelFeatures;
@@ -110,13 +113,16 @@ export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
    * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED when there is none; SYSTEM when it fails
    */
   override async reset(): Promise<void> {
-    if (!this.#info.resettable)
+    try {
+      await this.#file.reset();
+    } catch (error) {
+      // Some drivers of mediated devices have a reset, which a migration needs, and do not say so.
+      if (this.#info.resettable || !isUnsupported(error)) throw error;
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
         `${this.name} cannot be reset by itself; a hot reset resets all functions of its bus`,
+        { cause: error },
       );
-    try {
-      await this.#file.reset();
     } finally {
       restoreDeviceMappings();
     }
@@ -197,7 +203,8 @@ export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
     try {
       return this.#file.hotResetInfo();
     } catch (error) {
-      if (!(error instanceof VfioUserError) || error.errnoName !== 'ENODEV') throw error;
+      // ENOTTY of a mediated device, which is on no bus of PCI.
+      if (!(error instanceof VfioUserError) || !NO_BUS.has(error.errnoName)) throw error;
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
         `${this.name} cannot be reset with its bus: neither its bus nor its slot can be reset by itself`,

@@ -2,10 +2,12 @@
 import type { IovaSpan } from '../dma/iova-spans';
 import type { DmaAccessBit, Mapping, VfioDeviceFile } from '../native';
 import type { DirtyTracker } from './dirty-tracker';
-import type { PciFunctionInfo } from './sysfs';
+import type { VfioDeviceInfo } from './sysfs';
 
-/** A function that is to be opened. */
-export interface FunctionToOpen extends PciFunctionInfo {
+/** A device that is to be opened. */
+export interface DeviceToOpen extends VfioDeviceInfo {
+  /** Address of the physical function whose virtual function it is; null when it is none. */
+  readonly physicalFunction: string | null;
   /** What proves that it may be, of a function of a device with virtual ones; a UUID. */
   readonly vfToken?: string | undefined;
 }
@@ -34,7 +36,7 @@ export interface IommuSpace {
    *
    * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
    */
-  open(device: FunctionToOpen): OpenedDevice;
+  open(device: DeviceToOpen): OpenedDevice;
   /** The descriptor of a group of devices that was opened in it; undefined of another. */
   groupFd(group: number): number | undefined;
   /** @throws VfioUserError ERR_VFIO_USER_SYSTEM, UNSUPPORTED */

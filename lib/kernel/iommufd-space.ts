@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { IovaSpan } from '../dma/iova-spans';
 import { Iommufd, VfioDeviceFile, pageSize, type DmaAccessBit, type Mapping } from '../native';
 import { PageTableTracker } from './dirty-tracker';
-import type { FunctionToOpen, IommuSpace, OpenedDevice } from './iommu-space';
+import type { DeviceToOpen, IommuSpace, OpenedDevice } from './iommu-space';
 import { explainOpen } from './refusals';
 import type { SystemRoots } from './roots';
 
@@ -20,7 +20,7 @@ export class IommufdSpace implements IommuSpace {
 
   /** @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM */
   static create(
-    device: FunctionToOpen,
+    device: DeviceToOpen,
     roots: SystemRoots,
   ): { readonly space: IommufdSpace; readonly opened: OpenedDevice } {
     const iommufd = explainOpen(device, roots, () => Iommufd.open(join(roots.dev, 'iommu')));
@@ -43,7 +43,7 @@ export class IommufdSpace implements IommuSpace {
     return this.#spans;
   }
 
-  open(device: FunctionToOpen): OpenedDevice {
+  open(device: DeviceToOpen): OpenedDevice {
     const node = join(this.#roots.dev, 'vfio', 'devices', device.vfioNode ?? '');
     const file = explainOpen(device, this.#roots, () => VfioDeviceFile.open(node, device.address));
     try {

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 import { promised } from '../async';
+import { VfioUserError } from '../errors';
 import type { IrqExclusion } from '../irq/exclusion';
 import { IrqIndex, type IrqDescription } from '../irq/irq-index';
 import type { VectorRange } from '../irq/targets';
@@ -39,8 +40,7 @@ export class KernelIrq extends IrqIndex {
   /** @internal */
   protected override unassign(): Promise<void> {
     return promised(() => {
-      if (this.#file.closed) return;
-      this.#set(IrqSetFlag.dataNone | IrqSetFlag.actionTrigger, { start: 0, count: 0 }, null);
+      if (!this.#file.closed) this.#disable();
     });
   }
 
@@ -73,6 +73,10 @@ export class KernelIrq extends IrqIndex {
           if (chosen !== 0) this.#set(flags, { start: start + index, count: 1 }, null);
         return;
       }
+      if (count === 0) {
+        this.#disable();
+        return;
+      }
       const form = data === 'eventfd' ? IrqSetFlag.dataEventfd : IrqSetFlag.dataNone;
       const fds = Array.from({ length: count }, (_, index) => eventFds[index]?.fd ?? NO_EVENTFD);
       this.#set(form | ACTIONS[action], { start, count }, data === 'eventfd' ? fds : null);
@@ -86,6 +90,15 @@ export class KernelIrq extends IrqIndex {
       this.#set(IrqSetFlag.dataNone | IrqSetFlag.actionUnmask, { start: vector, count: 1 }, null);
     } catch (error) {
       process.emitWarning(`${this.name} stays masked: ${String(error)}`, 'VfioUserWarning');
+    }
+  }
+
+  /** The kernel refuses to disable what is not enabled (`vfio_pci_set_msi_trigger` and its like): then it is so already. */
+  #disable(): void {
+    try {
+      this.#set(IrqSetFlag.dataNone | IrqSetFlag.actionTrigger, { start: 0, count: 0 }, null);
+    } catch (error) {
+      if (!(error instanceof VfioUserError) || error.errnoName !== 'EINVAL') throw error;
     }
   }
 

@@ -4,13 +4,14 @@ import { join } from 'node:path';
 import { DmaContainer, type DmaContainerOptions } from '../dma/container';
 import { VfioUserError, invalidArgument } from '../errors';
 import { KernelDevice } from './device';
+import { UUID_FORM, isUuid } from './device-name';
+import { mediatedDevice } from './mediated-device';
 import { checkHugePages } from './memory-limit';
 import { pciAddress } from './pci-address';
 import { checkUsable, noDevice } from './refusals';
 import { SYSTEM, type SystemRoots } from './roots';
 import { openInSpace } from './spaces';
-import { PciSysfs, type PciFunctionInfo } from './sysfs';
-import { VF_TOKEN_FORM, isVfToken } from './vf-token';
+import { PciSysfs, type PciFunctionInfo, type VfioDeviceInfo } from './sysfs';
 
 /** How to open a device of the kernel's VFIO. */
 export interface OpenPciOptions {
@@ -36,9 +37,10 @@ export interface OpenPciOptions {
 }
 
 /**
- * Opens a PCI device through the kernel's VFIO. Its driver must be vfio-pci: `vfio-user bind` sees to that.
+ * Opens a PCI device through the kernel's VFIO. Its driver must be vfio-pci: `vfio-user bind` sees to that. A mediated device
+ * (mdev) that is one for VFIO, such as a part of a GPU, is opened by its UUID.
  *
- * @param address as `lspci -D` writes it, `0000:01:00.0`; the domain 0000 may be left out
+ * @param address as `lspci -D` writes it, `0000:01:00.0`; the domain 0000 may be left out. Or the UUID of a mediated device
  * @throws VfioUserError ERR_VFIO_USER_CONNECT when it cannot be had, with what to do: no such device, another driver, a
  *   group that is not viable, no IOMMU, no permission; BUSY when another process has it
  * @throws TypeError ERR_INVALID_ARG_VALUE for what is no address, a token that is no UUID, or a container whose devices were opened another way
@@ -58,12 +60,11 @@ export async function openPciIn(
   options: OpenPciOptions = {},
 ): Promise<KernelDevice> {
   const { vfToken } = options;
-  if (vfToken !== undefined && !isVfToken(vfToken))
-    throw invalidArgument(`a VF token is ${VF_TOKEN_FORM}, got ${vfToken}`);
-  const sysfs = new PciSysfs(roots.sys);
-  const device = sysfs.find(pciAddress(address));
-  if (device === undefined) throw noDevice(pciAddress(address));
-  checkUsable(device, sysfs, options.noiommu === true);
+  if (vfToken !== undefined && !isUuid(vfToken))
+    throw invalidArgument(`a VF token is ${UUID_FORM}, got ${vfToken}`);
+  const device = isUuid(address)
+    ? { ...mediatedDevice(address, roots.sys), physicalFunction: null }
+    : usableFunction(pciAddress(address), roots, options.noiommu === true);
   if (!(options.dma instanceof DmaContainer) && options.dma?.hugePages === 'always')
     checkHugePages(device.address, roots.sys);
   const through = wayTo(device, roots, options.through);
@@ -87,9 +88,18 @@ export async function openPciIn(
   }
 }
 
+/** @throws VfioUserError ERR_VFIO_USER_CONNECT when there is none, or VFIO does not have it */
+function usableFunction(address: string, { sys }: SystemRoots, noiommu: boolean): PciFunctionInfo {
+  const sysfs = new PciSysfs(sys);
+  const device = sysfs.find(address);
+  if (device === undefined) throw noDevice(address);
+  checkUsable(device, sysfs, noiommu);
+  return device;
+}
+
 /** @throws VfioUserError ERR_VFIO_USER_CONNECT when the kernel does not have the way that is asked for */
 function wayTo(
-  { address, vfioNode, noiommu }: PciFunctionInfo,
+  { address, vfioNode, noiommu }: VfioDeviceInfo,
   { dev }: SystemRoots,
   wanted: OpenPciOptions['through'],
 ): 'iommufd' | 'group' {

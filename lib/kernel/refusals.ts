@@ -3,8 +3,8 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { VfioUserError } from '../errors';
 import type { SystemRoots } from './roots';
-import type { FunctionToOpen } from './iommu-space';
-import { isVfioDriver, type PciFunctionInfo, type PciSysfs } from './sysfs';
+import type { DeviceToOpen } from './iommu-space';
+import { isVfioDriver, type PciFunctionInfo, type PciSysfs, type VfioDeviceInfo } from './sysfs';
 
 const SYSFS_DEVICES = 'vfio-user devices';
 
@@ -45,7 +45,7 @@ export function checkUsable(device: PciFunctionInfo, sysfs: PciSysfs, noiommu: b
 }
 
 /** The group of a device has other devices that somebody drives. */
-export function notViable({ address, iommuGroup }: PciFunctionInfo, sysfs: PciSysfs): VfioUserError {
+export function notViable({ address, iommuGroup }: VfioDeviceInfo, sysfs: PciSysfs): VfioUserError {
   const others = sysfs
     .obstacles(iommuGroup ?? -1)
     .map(({ address: other, driver }) => `${other} (${driver ?? ''})`);
@@ -62,7 +62,7 @@ export function notViable({ address, iommuGroup }: PciFunctionInfo, sysfs: PciSy
  *
  * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
  */
-export function explainOpen<T>(device: FunctionToOpen, roots: SystemRoots, step: () => T): T {
+export function explainOpen<T>(device: DeviceToOpen, roots: SystemRoots, step: () => T): T {
   try {
     return step();
   } catch (error) {
@@ -80,7 +80,7 @@ export function explainOpen<T>(device: FunctionToOpen, roots: SystemRoots, step:
 
 /** A device that was opened by itself can be bound once, which the kernel tells by EINVAL (`vfio_df_open`). */
 function isBusy(
-  { vfToken }: FunctionToOpen,
+  { vfToken }: DeviceToOpen,
   { errnoName, message }: Pick<VfioUserError, 'errnoName' | 'message'>,
 ): boolean {
   if (errnoName === 'EBUSY') return true;
@@ -88,7 +88,7 @@ function isBusy(
 }
 
 function explanation(
-  device: FunctionToOpen,
+  device: DeviceToOpen,
   roots: SystemRoots,
   { errnoName, syscall, message }: VfioUserError,
 ): string | undefined {
@@ -127,7 +127,7 @@ function explanation(
 const VF_TOKEN_OPTION = 'the option vfToken (--vf-token on the command line)';
 
 /** What `vfio_pci_validate_vf_token` of the kernel means by EACCES. */
-function tokenWanted({ physicalFunction, vfToken }: FunctionToOpen): string {
+function tokenWanted({ physicalFunction, vfToken }: DeviceToOpen): string {
   const given = vfToken === undefined ? 'wants a VF token' : 'has another VF token';
   return physicalFunction === null
     ? `the kernel ${given} for it (EACCES), as programs use its virtual functions; open it with ${VF_TOKEN_OPTION}, the one that they have`

@@ -2,7 +2,7 @@
 import { devicesOf, type DmaContainer } from '../dma/container';
 import { invalidArgument } from '../errors';
 import { KernelDmaTarget } from './dma-target';
-import type { FunctionToOpen, IommuSpace, OpenedDevice } from './iommu-space';
+import type { DeviceToOpen, IommuSpace, OpenedDevice } from './iommu-space';
 import { IommufdSpace } from './iommufd-space';
 import type { SystemRoots } from './roots';
 import { Type1Space } from './type1-space';
@@ -33,7 +33,7 @@ export interface DeviceInSpace {
  * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM; DMA when the device cannot be told of what is mapped
  */
 export async function openInSpace(
-  device: FunctionToOpen,
+  device: DeviceToOpen,
   through: 'iommufd' | 'group',
   dma: DmaContainer,
   roots: SystemRoots,
@@ -52,7 +52,7 @@ export async function openInSpace(
 }
 
 async function openFirst(
-  device: FunctionToOpen,
+  device: DeviceToOpen,
   through: 'iommufd' | 'group',
   dma: DmaContainer,
   roots: SystemRoots,

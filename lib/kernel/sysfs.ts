@@ -3,28 +3,32 @@ import { existsSync, readFileSync, readdirSync, readlinkSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { SYSTEM } from './roots';
 
-/** A PCI function as sysfs tells of it (Documentation/ABI/testing/sysfs-bus-pci of the kernel). */
-export interface PciFunctionInfo {
-  /** Such as `0000:01:00.0`. */
+/** What sysfs tells of every device that VFIO may have. */
+export interface VfioDeviceInfo {
+  /** Its name on its bus: an address such as `0000:01:00.0`, or the UUID of a mediated device. */
   readonly address: string;
+  /** Name of the driver that is bound; null when none is. */
+  readonly driver: string | null;
+  /** Number of the IOMMU group; null when no IOMMU is in use. */
+  readonly iommuGroup: number | null;
+  /** Whether the group is one that VFIO made for want of an IOMMU. */
+  readonly noiommu: boolean;
+  /** Name of the node in /dev/vfio/devices, such as `vfio0`; null when there is none. */
+  readonly vfioNode: string | null;
+}
+
+/** A PCI function as sysfs tells of it (Documentation/ABI/testing/sysfs-bus-pci of the kernel). */
+export interface PciFunctionInfo extends VfioDeviceInfo {
   /** PCI vendor id. */
   readonly vendorId: number;
   /** PCI device id. */
   readonly deviceId: number;
   /** Class, subclass and programming interface, 24 bits. */
   readonly classCode: number;
-  /** Name of the driver that is bound; null when none is. */
-  readonly driver: string | null;
   /** Name of the only driver that may be bound; null when any may. */
   readonly driverOverride: string | null;
-  /** Number of the IOMMU group; null when no IOMMU is in use. */
-  readonly iommuGroup: number | null;
-  /** Whether the group is one that VFIO made for want of an IOMMU. */
-  readonly noiommu: boolean;
   /** NUMA node of the function; null when the system does not tell. */
   readonly numaNode: number | null;
-  /** Name of the node in /dev/vfio/devices, such as `vfio0`; null when there is none. */
-  readonly vfioNode: string | null;
   /** Address of the physical function that this one is a virtual function of; null when it is none. */
   readonly physicalFunction: string | null;
 }
@@ -53,21 +57,16 @@ export class PciSysfs {
     const path = this.pathOf(address);
     const vendor = text(join(path, 'vendor'));
     if (vendor === null) return undefined;
-    const group = linkName(join(path, 'iommu_group'));
     const node = number(text(join(path, 'numa_node')));
     const override = text(join(path, 'driver_override'));
     return {
-      address,
+      ...vfioDeviceAt(path, address),
       vendorId: Number(vendor),
       deviceId: Number(text(join(path, 'device')) ?? NaN),
       classCode: Number(text(join(path, 'class')) ?? NaN),
-      driver: linkName(join(path, 'driver')),
       driverOverride: override === null || override === '(null)' || override === '' ? null : override,
-      iommuGroup: number(group),
-      noiommu: text(join(path, 'iommu_group', 'name')) === NOIOMMU,
       // -1 stands for a system without nodes.
       numaNode: node !== null && node >= 0 ? node : null,
-      vfioNode: entries(join(path, 'vfio-dev'))[0] ?? null,
       physicalFunction: linkName(join(path, 'physfn')),
     };
   }
@@ -107,6 +106,17 @@ export class PciSysfs {
   }
 }
 
+/** A device, by its directory. */
+export function vfioDeviceAt(path: string, address: string): VfioDeviceInfo {
+  return {
+    address,
+    driver: linkName(join(path, 'driver')),
+    iommuGroup: number(linkName(join(path, 'iommu_group'))),
+    noiommu: text(join(path, 'iommu_group', 'name')) === NOIOMMU,
+    vfioNode: entries(join(path, 'vfio-dev'))[0] ?? null,
+  };
+}
+
 /** VFIO's driver for any PCI function, and those for certain ones, which build upon it: `mlx5_vfio_pci`, `nvgrace-gpu-vfio-pci`. */
 export function isVfioDriver(driver: string | null): boolean {
   return driver !== null && /(^|[-_])vfio[-_]pci$/.test(driver);
@@ -122,7 +132,7 @@ function entries(path: string): string[] {
 }
 
 /** A file of sysfs without its line feed; null when it is not there. */
-function text(path: string): string | null {
+export function text(path: string): string | null {
   try {
     return readFileSync(path, 'utf8').trim();
   } catch {

@@ -4,7 +4,7 @@ import { VfioUserError } from '../errors';
 import { VfioContainer, VfioGroup, type DmaAccessBit, type Mapping } from '../native';
 import { ContainerTracker } from './dirty-tracker';
 import { decodeIommuInfo, type IommuInfo } from './iommu-info';
-import type { FunctionToOpen, IommuSpace, OpenedDevice } from './iommu-space';
+import type { DeviceToOpen, IommuSpace, OpenedDevice } from './iommu-space';
 import { explainOpen, notViable } from './refusals';
 import type { SystemRoots } from './roots';
 import { PciSysfs } from './sysfs';
@@ -39,7 +39,7 @@ export class Type1Space implements IommuSpace {
    * @throws VfioUserError ERR_VFIO_USER_CONNECT, BUSY or SYSTEM
    */
   static create(
-    device: FunctionToOpen,
+    device: DeviceToOpen,
     roots: SystemRoots,
   ): { readonly space: Type1Space; readonly opened: OpenedDevice } {
     const container = explainOpen(device, roots, () => VfioContainer.open(join(roots.dev, 'vfio', 'vfio')));
@@ -66,7 +66,7 @@ export class Type1Space implements IommuSpace {
 
   static #first(
     container: VfioContainer,
-    device: FunctionToOpen,
+    device: DeviceToOpen,
     roots: SystemRoots,
     type: number,
   ): { readonly space: Type1Space; readonly opened: OpenedDevice } {
@@ -101,7 +101,7 @@ export class Type1Space implements IommuSpace {
     return this.#info.spans;
   }
 
-  open(device: FunctionToOpen): OpenedDevice {
+  open(device: DeviceToOpen): OpenedDevice {
     const known = this.#groups.get(device.iommuGroup ?? -1);
     if (known !== undefined) return this.#openIn(device, known.group);
     const group = openGroup(device, this.#roots);
@@ -142,7 +142,7 @@ export class Type1Space implements IommuSpace {
     this.#container.close();
   }
 
-  #openIn(device: FunctionToOpen, group: VfioGroup): OpenedDevice {
+  #openIn(device: DeviceToOpen, group: VfioGroup): OpenedDevice {
     const number = device.iommuGroup ?? -1;
     const file = explainOpen(device, this.#roots, () => group.device(device.address, device.vfToken));
     const entry = this.#groups.get(number) ?? { group, devices: 0 };
@@ -167,7 +167,7 @@ export class Type1Space implements IommuSpace {
 }
 
 /** Opens the group of a device, which must be viable. */
-function openGroup(device: FunctionToOpen, roots: SystemRoots): VfioGroup {
+function openGroup(device: DeviceToOpen, roots: SystemRoots): VfioGroup {
   const name = `${device.noiommu ? 'noiommu-' : ''}${device.iommuGroup ?? ''}`;
   const group = explainOpen(device, roots, () => VfioGroup.open(join(roots.dev, 'vfio', name)));
   try {

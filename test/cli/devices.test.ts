@@ -4,6 +4,7 @@ import { FakeSystem } from '../kernel/fake-system';
 import { Scratch, cli } from './run-cli';
 
 const ADDRESS = '0000:01:00.0';
+const UUID = '83b8f4f2-509f-382f-3c1e-e6bfe0fa1001';
 const scratch = new Scratch();
 let system: FakeSystem;
 const before = process.env['VFIO_USER_SYSTEM_ROOT'];
@@ -81,7 +82,13 @@ test.each([
     ['bench', ADDRESS, '--i-know-this-destroys-data-on', ADDRESS],
     /on which nothing is written or trimmed/,
   ],
-  [2, ['bench', ADDRESS, '--i-know-this-destroys-data-on', 'all'], /PCI addresses separated by commas/],
+  [
+    2,
+    ['bench', ADDRESS, '--i-know-this-destroys-data-on', 'all'],
+    /PCI addresses, or UUIDs of .* separated by commas/,
+  ],
+  [3, ['info', UUID], /^vfio-user: there is no mediated device 83b8f4f2-509f-382f-3c1e-e6bfe0fa1001/],
+  [2, ['bench', UUID, '--rw', 'write'], /real hardware, 83b8.*1001; .* --i-know-this-destroys-data-on 83b8/],
 ] as const)('status %d: %j', async (status, args, text) => {
   expect(await cli(scratch, ...args)).toMatchObject({
     status,

@@ -54,7 +54,7 @@ test.each([
   [['--json', 'info'], 'Unknown option --json before a command; --help tells more'],
   [
     ['info'],
-    "Missing <endpoint>: Path of the device's socket, or SPDK's directory; or the PCI address of a device bound to vfio-pci. Usage: vfio-user info <endpoint> [options]",
+    "Missing <endpoint>: Path of the device's socket, or SPDK's directory; the PCI address of a device bound to vfio-pci; or the UUID of a mediated device. Usage: vfio-user info <endpoint> [options]",
   ],
   [['info', 'a', 'b'], "Unexpected argument 'b'. Usage: vfio-user info <endpoint> [options]"],
   [['info', 'a', '--jsno'], 'Unknown option --jsno; did you mean --json?'],

@@ -86,6 +86,7 @@ function describeVfio(title: string, script: string, { iommu, kernel, irq = 'msi
 describeVfio('VFIO behind an intel-iommu', 'kernel-vfio', { iommu: intel });
 describeVfio('VFIO behind an intel-iommu: rules', 'kernel-vfio-rules', { iommu: intel, irq: 'msi' });
 describeVfio('VFIO behind an intel-iommu: loss', 'kernel-vfio-loss', { iommu: intel });
+describeVfio('VFIO behind an intel-iommu: proxy', 'kernel-proxy', { iommu: intel });
 describeVfio('VFIO behind a virtio-iommu', 'kernel-vfio', { iommu: virtio, kernel: withIommufd });
 describeVfio('VFIO: what it costs', 'kernel-vfio-figures', { iommu: intel });
 
@@ -96,5 +97,7 @@ else {
   describeVfio('VFIO by group and iommufd', 'kernel-vfio', { iommu: intel, kernel });
   describeVfio('VFIO by group and iommufd: rules', 'kernel-vfio-rules', { iommu: intel, kernel, irq: 'msi' });
   describeVfio('VFIO by group and iommufd: loss', 'kernel-vfio-loss', { iommu: intel, kernel });
+  describeVfio('VFIO by iommufd: proxy', 'kernel-proxy', { iommu: intel, kernel });
+  describeVfio('VFIO: mediated devices', 'kernel-mdev', { iommu: null, kernel });
   describeVfio('VFIO without an IOMMU', 'kernel-noiommu', { iommu: null, kernel });
 }

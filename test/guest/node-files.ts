@@ -11,7 +11,9 @@ const LOADER = 'ld-linux-x86-64.so.2';
 /** Programs of this repository that guests run, with what they import beside lib/. */
 const PROGRAMS = [
   'test/support/device-conformance.ts',
-  ...['kernel-device', 'kernel-figures', 'admin-by-hand'].map((name) => `test/guest/programs/${name}.ts`),
+  ...['kernel-device', 'kernel-figures', 'mediated-device', 'proxied-device', 'admin-by-hand'].map(
+    (name) => `test/guest/programs/${name}.ts`,
+  ),
 ];
 
 /**

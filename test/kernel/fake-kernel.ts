@@ -31,7 +31,7 @@ export class FakeKernel {
   }
 
   /**
-   * Runs a script that opens the device with `open(options)`, and tells with `say(value)`.
+   * Runs a script that opens the device with `open(options)`, or another with `open(options, name)`, and tells with `say(value)`.
    *
    * @returns what it has said, and what the kernel was asked: the names of ioctls, and the bytes of their structures
    */
@@ -40,7 +40,7 @@ export class FakeKernel {
     const outcome = runScript(
       `const { openPciIn } = load('kernel/open');
        const say = (value) => console.log(JSON.stringify(value, (_, of) => (typeof of === 'bigint' ? '0x' + of.toString(16) : of)));
-       const open = (options) => openPciIn(${JSON.stringify({ sys, dev, proc, run })}, '${ADDRESS}', options);
+       const open = (options, name = '${ADDRESS}') => openPciIn(${JSON.stringify({ sys, dev, proc, run })}, name, options);
        const failure = (action) => action.then(() => say('it did not fail'), ({ code, message }) => say({ code, message }));
        ${body}`,
       this.environment(faults),

@@ -72,6 +72,18 @@ export class FakeSystem implements SystemRoots {
     return this;
   }
 
+  /** Adds a mediated device, whose type has an interface. */
+  addMediated(uuid: string, api: string, given: Pick<FakeFunction, 'group' | 'vfioNode'> = {}): this {
+    const path = `sys/bus/mdev/devices/${uuid}`;
+    this.write(`${path}/mdev_type/device_api`, `${api}\n`);
+    if (given.group !== undefined) {
+      const group = `sys/kernel/iommu_groups/${given.group}`;
+      this.write(`${group}/name`, 'vfio-noiommu\n').#link(`${path}/iommu_group`, group);
+    }
+    if (given.vfioNode !== undefined) this.write(`${path}/vfio-dev/${given.vfioNode}/dev`, '511:1\n');
+    return this;
+  }
+
   remove(): void {
     rmSync(this.root, { recursive: true });
   }

@@ -6,7 +6,8 @@
  *
  * FAKE_VFIO_LOG   file that gets a line for each ioctl: its name, and the bytes of its structure
  * FAKE_VFIO_FAIL  "NAME=errno NAME=errno …": what fails, and how; OPEN for nodes of VFIO
- * FAKE_VFIO_LACKS "NAME NAME …": what the kernel, the device or its IOMMU does not have: MIGRATION, LOGGING, IOMMU_LOGGING
+ * FAKE_VFIO_LACKS "NAME NAME …": what the kernel, the device or its IOMMU does not have: MIGRATION, LOGGING, IOMMU_LOGGING,
+ *                 FLAG_RESET: it does not say that it has a reset
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -268,7 +269,7 @@ static int vfio(int fd, unsigned long request, uint8_t *bytes) {
     case 3: put32(bytes + 4, lacks("VIABLE") ? 0 : 1); return 0;
     case 6: note("GROUP_GET_DEVICE_FD", bytes, strlen((char *)bytes), 0); return newDevice();
     case 7:
-      put32(bytes + 4, 3);
+      put32(bytes + 4, lacks("FLAG_RESET") ? 2 : 3);
       put32(bytes + 8, 9);
       put32(bytes + 12, 5);
       return 0;

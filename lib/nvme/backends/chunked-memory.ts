@@ -14,7 +14,7 @@ interface Chunk {
 /** Memory of any size, in chunks that are allocated when they are first touched. */
 export class ChunkedMemory {
   readonly #chunkBytes: number;
-  readonly #chunks: (Chunk | undefined)[] = [];
+  readonly #chunks: (Chunk | undefined)[];
   #size: number;
 
   /**
@@ -24,10 +24,13 @@ export class ChunkedMemory {
   constructor(size: number, chunkBytes = CHUNK_BYTES) {
     this.#chunkBytes = chunkBytes;
     this.#size = size;
-    this.resize(size);
+    this.#chunks = new Array<Chunk | undefined>(Math.ceil(size / chunkBytes)).fill(undefined);
   }
 
-  /** Copies `length` bytes at `offset` to `target` at `at`. What was never written takes no memory. */
+  /**
+   * Copies `length` bytes at `offset` to `target` at `at`.
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (ENOMEM)
+   */
   read(offset: number, target: Uint8Array, at: number, length: number): void {
     const index = Math.floor(offset / this.#chunkBytes);
     const start = offset - index * this.#chunkBytes;
@@ -37,13 +40,9 @@ export class ChunkedMemory {
       this.read(offset + part, target, at + part, length - part);
       return;
     }
-    const chunk = this.#chunks[index];
-    if (chunk === undefined) {
-      target.fill(0, at, at + length);
-      return;
-    }
+    const { buffer } = this.#chunks[index] ?? this.#allocate(index);
     // The cheapest copy there is, measured: a view and `set` take 90 ns for 512 bytes and 200 ns for 4 KiB.
-    target.set(new Uint8Array(chunk.buffer, start, length), at);
+    target.set(new Uint8Array(buffer, start, length), at);
   }
 
   /**
@@ -75,9 +74,13 @@ export class ChunkedMemory {
     });
   }
 
-  /** Changes the size. What is cut off is given back: it is zeros when the memory grows again. */
+  /**
+   * Changes the size. What is cut off is given back: it is zeros when the memory grows again.
+   * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (ENOMEM); the size is as it was
+   */
   resize(size: number): void {
     if (size < this.#size) this.discard(size, this.#size - size);
+    else this.#growLast(size);
     const count = Math.ceil(size / this.#chunkBytes);
     for (const chunk of this.#chunks.splice(count)) chunk?.memory.close();
     while (this.#chunks.length < count) this.#chunks.push(undefined);
@@ -102,11 +105,26 @@ export class ChunkedMemory {
   }
 
   #allocate(index: number): Chunk {
-    const used = Math.min(this.#chunkBytes, this.#size - index * this.#chunkBytes);
-    // A huge page is taken for the first byte that is written in it: what is stored thinly must not take more than there is.
-    const memory = new PrivateMemory(this.#chunkBytes, this.#size <= freemem() / 2 ? used : 0);
-    const chunk = { memory, buffer: memory.buffer, bytes: new Uint8Array(memory.buffer) };
+    const chunk = this.#chunkFor(index, this.#size);
     this.#chunks[index] = chunk;
     return chunk;
+  }
+
+  /** The last chunk ends where the size does: when that grows, its bytes move to a longer one. */
+  #growLast(size: number): void {
+    const index = this.#chunks.length - 1;
+    const last = this.#chunks[index];
+    if (last === undefined) return;
+    const longer = this.#chunkFor(index, size);
+    longer.bytes.set(last.bytes);
+    last.memory.close();
+    this.#chunks[index] = longer;
+  }
+
+  #chunkFor(index: number, size: number): Chunk {
+    const bytes = Math.min(this.#chunkBytes, size - index * this.#chunkBytes);
+    // A huge page is taken for the first byte that is written in it: what is stored thinly must not take more than there is.
+    const memory = new PrivateMemory(bytes, size <= freemem() / 2 ? bytes : 0);
+    return { memory, buffer: memory.buffer, bytes: new Uint8Array(memory.buffer) };
   }
 }

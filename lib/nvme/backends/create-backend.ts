@@ -14,7 +14,10 @@ export type BackendOptions =
       readonly size: number;
     }
   | {
-      /** A namespace in memory of this process. */
+      /**
+       * A namespace in memory of this process, which is taken when it is first touched: 2 MiB at a time (transparent huge pages), if
+       * the machine has room for twice the namespace.
+       */
       readonly kind: 'memory';
       /** Bytes of the namespace, an integer of at least 512. */
       readonly size: number;

@@ -23,7 +23,11 @@ export class MemoryBackend implements SynchronousBackend {
   }
 
   read(offset: number, target: Uint8Array, at: number, length: number): BackendResult {
-    this.#memory.read(offset, target, at, length);
+    try {
+      this.#memory.read(offset, target, at, length);
+    } catch {
+      return BackendResult.mediumError; // The system has no memory for it, not even for zeros.
+    }
     return BackendResult.success;
   }
 
@@ -53,9 +57,11 @@ export class MemoryBackend implements SynchronousBackend {
 
   /** Memory that is cut off is given back: it is zeros when the backend grows again. */
   resize(size = this.#size): Promise<void> {
-    this.#memory.resize(size);
-    this.#size = size;
-    return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#memory.resize(size);
+      this.#size = size;
+      resolve();
+    });
   }
 
   close(): void {

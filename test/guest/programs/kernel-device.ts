@@ -12,6 +12,8 @@ import { NvmeController } from '../../../lib/nvme';
 import { CONFORMANCE } from '../../support/device-conformance';
 import { AdminByHand } from './admin-by-hand';
 import { figures } from './kernel-figures';
+import { MEDIATED_PARTS } from './mediated-device';
+import { PROXIED_PARTS } from './proxied-device';
 
 const ONES = 0xffff_ffff;
 type Through = NonNullable<OpenPciOptions['through']>;
@@ -58,6 +60,9 @@ async function interrupts(device: KernelDevice): Promise<void> {
 }
 
 const PARTS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
+  ...MEDIATED_PARTS,
+  ...PROXIED_PARTS,
+
   conformance: async (place) => {
     const device = await open(place);
     equal(device.through, place.through);

@@ -22,6 +22,7 @@ killed() {
 
 # A program reads from the device by this way, all the time.
 begin_reading() {
+  : >/run/waiting
   alone wait $PLAIN $1 >/run/waiting 2>&1 &
   reader=$!
   within 60 grep -q waiting /run/waiting
