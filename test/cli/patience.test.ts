@@ -193,12 +193,12 @@ test('info asks a slow target no longer than its time-out in all', async () => {
     const bar = model.pci.bars?.[0];
     const read = bar.read.bind(bar);
     bar.read = async (offset, data) => {
-      await new Promise((resolve) => setTimeout(resolve, 600));
+      await new Promise((resolve) => setTimeout(resolve, 200));
       return read(offset, data);
     };
     return model;
   `);
-  // More than 80 answers of 600 ms each, none of which is late.
+  // More than 80 answers of 200 ms each, none of which is late.
   const { stderr, ...rest } = await endSoon(startCli(scratch, 'info', server.path, '--timeout', '2'));
   expect(rest).toEqual({ status: 3, signal: null, stdout: '' });
   expect(stderr).toBe(`vfio-user: ${server.path} did not answer all questions within 2000 ms; ${ADVICE}\n`);

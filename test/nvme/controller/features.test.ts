@@ -6,26 +6,15 @@ import { join } from 'node:path';
 import { FileBackend } from '../../../lib/nvme/backends';
 import type { Command } from '../../../lib/nvme/spec';
 import { Address, Host, until } from './support';
+import { useAdmin } from './use-host';
 
-let host: Host;
-beforeEach(() => {
-  host = new Host({ queuePairs: 4 });
-  host.enable();
-});
-afterEach(() => {
-  host.close();
-});
-
-/** Status of an admin command. */
-async function status(command: Command): Promise<string> {
-  return (await host.adminCommand(command)).status;
-}
+const t = useAdmin({ queuePairs: 4 });
 
 describe('features', () => {
   const get = (feature: number, select = 0, cdw11 = 0): Promise<{ status: string; dw0: number }> =>
-    host.adminCommand({ opcode: 10, cdw10: (select << 8) | feature, cdw11 });
+    t.host.adminCommand({ opcode: 10, cdw10: (select << 8) | feature, cdw11 });
   const set = (feature: number, cdw11: number, more: object = {}): Promise<{ status: string; dw0: number }> =>
-    host.adminCommand({ opcode: 9, cdw10: feature, cdw11, ...more });
+    t.host.adminCommand({ opcode: 9, cdw10: feature, cdw11, ...more });
 
   test.each([
     [0x01, 0x0102_0305],
@@ -39,8 +28,8 @@ describe('features', () => {
     expect((await get(feature, 1)).dw0).toBe(0);
     expect((await get(feature, 2)).dw0).toBe(0);
     expect((await get(feature, 3)).dw0).toBe(4);
-    host.write32(0x14, 0);
-    host.enable();
+    t.host.write32(0x14, 0);
+    t.host.enable();
     expect((await get(feature)).dw0).toBe(0);
   });
 
@@ -50,9 +39,9 @@ describe('features', () => {
     expect((await get(7)).dw0).toBe(0x0001_0003);
     expect((await set(7, 0xffff)).status).toBe('00/02 DNR');
     expect((await set(7, 0xffff_0000)).status).toBe('00/02 DNR');
-    await host.createQueues();
+    await t.host.createQueues();
     expect((await set(7, 0)).status).toBe('00/0c DNR');
-    expect(await status({ opcode: 5, prp1: Address.cq, cdw10: 0x000f_0003, cdw11: 1 })).toBe('01/01 DNR');
+    expect(await t.status({ opcode: 5, prp1: Address.cq, cdw10: 0x000f_0003, cdw11: 1 })).toBe('01/01 DNR');
   });
 
   test('interrupt vector configuration is kept by vector', async () => {
@@ -99,24 +88,24 @@ describe('features', () => {
     // More than a minute to look in; it is rounded up to seconds.
     expect((await set(0x0f, 89_001)).status).toBe('00/00');
     expect((await get(0x0f)).dw0).toBe(90_000);
-    expect(await status({ opcode: 0x18 })).toBe('00/00');
-    expect(host.read32(0x1c)).toBe(1);
+    expect(await t.status({ opcode: 0x18 })).toBe('00/00');
+    expect(t.host.read32(0x1c)).toBe(1);
     expect((await set(0x0f, 1)).status).toBe('00/00');
-    await until(() => host.read32(0x1c) === 3);
-    expect(host.controller.fault).toMatch(/Keep Alive/);
-    host.write32(0x14, 0);
-    expect(host.read32(0x1c)).toBe(0);
+    await until(() => t.host.read32(0x1c) === 3);
+    expect(t.host.controller.fault).toMatch(/Keep Alive/);
+    t.host.write32(0x14, 0);
+    expect(t.host.read32(0x1c)).toBe(0);
   });
 
   test('after a shutdown nobody waits for Keep Alive', async () => {
     expect((await set(0x0f, 1)).status).toBe('00/00');
-    host.write32(0x14, 0x0046_4001);
+    t.host.write32(0x14, 0x0046_4001);
     // This one has its timer set later: when it has expired, so would have the other.
     const later = new Host();
     later.enable();
     expect((await later.adminCommand({ opcode: 9, cdw10: 0x0f, cdw11: 1 })).status).toBe('00/00');
     await until(() => later.read32(0x1c) === 3);
-    expect([host.read32(0x1c), host.controller.fault]).toEqual([9, null]);
+    expect([t.host.read32(0x1c), t.host.controller.fault]).toEqual([9, null]);
     later.close();
   });
 });

@@ -1,28 +1,16 @@
 // SPDX-License-Identifier: MIT
 import { type Backend, BackendResult, createBackend } from '../../../lib/nvme/backends';
 import { type Command, decodeErrorLog } from '../../../lib/nvme/spec';
-import { Address, type FakeRange, Host, type HostQueue, turns, until } from './support';
-
-let host: Host;
-let queue: HostQueue;
-beforeEach(async () => {
-  host = new Host();
-  host.enable();
-  queue = await host.createQueues();
-});
-afterEach(() => {
-  host.close();
-});
+import { Address, type FakeRange, Host, turns, until } from './support';
+import { useHost } from './use-host';
 
 const READ = 2;
 const WRITE = 1;
 
-async function status(command: Command): Promise<string> {
-  return (await host.run(queue, { nsid: 1, prp1: Address.data, ...command })).status;
-}
+const t = useHost();
 
 function pattern(address: number, length: number, seed: number): Uint8Array {
-  const bytes = host.memory.bytes(address, length);
+  const bytes = t.host.memory.bytes(address, length);
   for (let i = 0; i < length; i++) bytes[i] = (i * 7 + (i >> 8) + seed) & 0xff;
   return bytes.slice();
 }
@@ -30,13 +18,13 @@ function pattern(address: number, length: number, seed: number): Uint8Array {
 describe('Read and Write', () => {
   test('what was written is read, and nothing else', async () => {
     const written = pattern(Address.data, 1024, 1);
-    expect(await status({ opcode: WRITE, cdw10: 100, cdw12: 1 })).toBe('00/00');
+    expect(await t.status({ opcode: WRITE, cdw10: 100, cdw12: 1 })).toBe('00/00');
     const at = Address.data + 0x1_0000;
-    expect(await status({ opcode: READ, cdw10: 99, cdw12: 3, prp1: at })).toBe('00/00');
-    expect(host.memory.bytes(at + 512, 1024)).toEqual(written);
-    expect(host.memory.bytes(at, 512).every((byte) => byte === 0)).toBe(true);
-    expect(host.memory.bytes(at + 1536, 512).every((byte) => byte === 0)).toBe(true);
-    expect(host.controller.statistics).toMatchObject({
+    expect(await t.status({ opcode: READ, cdw10: 99, cdw12: 3, prp1: at })).toBe('00/00');
+    expect(t.host.memory.bytes(at + 512, 1024)).toEqual(written);
+    expect(t.host.memory.bytes(at, 512).every((byte) => byte === 0)).toBe(true);
+    expect(t.host.memory.bytes(at + 1536, 512).every((byte) => byte === 0)).toBe(true);
+    expect(t.host.controller.statistics).toMatchObject({
       readCommands: 1,
       writeCommands: 1,
       bytesRead: 2048,
@@ -72,18 +60,18 @@ describe('Read and Write', () => {
     ['an address at 2^64', { opcode: READ, prp1: Number.MAX_SAFE_INTEGER - 3 }, '00/04'],
     ['an unknown opcode', { opcode: 0x0d }, '00/01 DNR'],
   ])('%s is refused', async (_, command, expected) => {
-    expect(await status(command)).toBe(expected);
-    expect(await status({ opcode: READ })).toBe('00/00');
-    expect(host.read32(0x1c)).toBe(1);
-    expect(host.controller.statistics.errors).toBe(1);
+    expect(await t.status(command)).toBe(expected);
+    expect(await t.status({ opcode: READ })).toBe('00/00');
+    expect(t.host.read32(0x1c)).toBe(1);
+    expect(t.host.controller.statistics.errors).toBe(1);
   });
 
   test('a read into memory that may not be written, and a write from it', async () => {
-    host.memory.add(0x1000_0000, 0x1000, { writable: false });
-    expect(await status({ opcode: WRITE, prp1: 0x1000_0000 })).toBe('00/00');
+    t.host.memory.add(0x1000_0000, 0x1000, { writable: false });
+    expect(await t.status({ opcode: WRITE, prp1: 0x1000_0000 })).toBe('00/00');
     // The fake memory has no rights in its slow path, so that only what the fast path does is seen.
-    await status({ opcode: READ, prp1: 0x1000_0000 });
-    expect(host.memory.messages).toEqual(['write 10000000+200']);
+    await t.status({ opcode: READ, prp1: 0x1000_0000 });
+    expect(t.host.memory.messages).toEqual(['write 10000000+200']);
   });
 
   test('blocks of 4096 bytes, and a transfer of 1 MiB through chained lists that begin inside a page', async () => {
@@ -115,14 +103,14 @@ describe('Read and Write', () => {
   });
 
   test('a page that lies across two ranges, and ranges that follow each other', async () => {
-    host.memory.add(0x1000_0000, 0x1200);
-    host.memory.add(0x1000_1200, 0x2e00);
-    const written = host.memory.bytes(0x1000_0000, 0x1000);
+    t.host.memory.add(0x1000_0000, 0x1200);
+    t.host.memory.add(0x1000_1200, 0x2e00);
+    const written = t.host.memory.bytes(0x1000_0000, 0x1000);
     written.fill(0x5a);
-    host.memory.bytes(0x1000_1200, 0x100).fill(1);
-    expect(await status({ opcode: WRITE, cdw12: 7, prp1: 0x1000_0000 })).toBe('00/00');
-    expect(await status({ opcode: READ, cdw12: 7, prp1: Address.data })).toBe('00/00');
-    expect(host.memory.bytes(Address.data, 0x1000).every((byte) => byte === 0x5a)).toBe(true);
+    t.host.memory.bytes(0x1000_1200, 0x100).fill(1);
+    expect(await t.status({ opcode: WRITE, cdw12: 7, prp1: 0x1000_0000 })).toBe('00/00');
+    expect(await t.status({ opcode: READ, cdw12: 7, prp1: Address.data })).toBe('00/00');
+    expect(t.host.memory.bytes(Address.data, 0x1000).every((byte) => byte === 0x5a)).toBe(true);
   });
 
   test('a namespace of more than 2 GiB, across the end of a mapping', async () => {
@@ -145,37 +133,37 @@ describe('Read and Write', () => {
 test('Compare finds a difference in any part', async () => {
   pattern(Address.data, 8192, 3);
   const command = { cdw12: 15, prp2: Address.data + 4096 };
-  expect(await status({ opcode: WRITE, ...command })).toBe('00/00');
-  expect(await status({ opcode: 5, ...command })).toBe('00/00');
-  host.memory.bytes(Address.data + 8191, 1).fill(0xa5);
-  expect(await status({ opcode: 5, ...command })).toBe('02/85 DNR');
-  expect(await status({ opcode: 5, cdw10: 32768 })).toBe('00/80 DNR');
+  expect(await t.status({ opcode: WRITE, ...command })).toBe('00/00');
+  expect(await t.status({ opcode: 5, ...command })).toBe('00/00');
+  t.host.memory.bytes(Address.data + 8191, 1).fill(0xa5);
+  expect(await t.status({ opcode: 5, ...command })).toBe('02/85 DNR');
+  expect(await t.status({ opcode: 5, cdw10: 32768 })).toBe('00/80 DNR');
 });
 
 test('Write Zeroes, also of more than is done at once', async () => {
-  host.memory.bytes(Address.data, 512).fill(0xee);
+  t.host.memory.bytes(Address.data, 512).fill(0xee);
   for (const lba of [0, 1, 4000, 8191, 8192]) {
-    expect(await status({ opcode: WRITE, cdw10: lba })).toBe('00/00');
+    expect(await t.status({ opcode: WRITE, cdw10: lba })).toBe('00/00');
   }
-  expect(await status({ opcode: 8, cdw10: 1, cdw12: 0 })).toBe('00/00');
-  expect(await status({ opcode: 8, cdw10: 2, cdw12: 8189 })).toBe('00/00');
+  expect(await t.status({ opcode: 8, cdw10: 1, cdw12: 0 })).toBe('00/00');
+  expect(await t.status({ opcode: 8, cdw10: 2, cdw12: 8189 })).toBe('00/00');
   const left: number[] = [];
   for (const lba of [0, 1, 4000, 8191, 8192]) {
-    expect(await status({ opcode: READ, cdw10: lba })).toBe('00/00');
-    if (host.memory.bytes(Address.data, 1)[0] === 0xee) left.push(lba);
+    expect(await t.status({ opcode: READ, cdw10: lba })).toBe('00/00');
+    if (t.host.memory.bytes(Address.data, 1)[0] === 0xee) left.push(lba);
   }
   expect(left).toEqual([0, 8192]);
-  expect(await status({ opcode: 8, cdw10: 32767, cdw12: 1 })).toBe('00/80 DNR');
+  expect(await t.status({ opcode: 8, cdw10: 32767, cdw12: 1 })).toBe('00/80 DNR');
 });
 
 test('Flush takes namespace 1 and all namespaces', async () => {
-  expect(await status({ opcode: 0, nsid: 1 })).toBe('00/00');
-  expect(await status({ opcode: 0, nsid: 0xffff_ffff })).toBe('00/00');
-  expect(await status({ opcode: 0, nsid: 2 })).toBe('00/02 DNR');
-  expect(await status({ opcode: 0, nsid: 33 })).toBe('00/0b DNR');
-  expect(await status({ opcode: 0, psdt: 2 })).toBe('00/02 DNR');
+  expect(await t.status({ opcode: 0, nsid: 1 })).toBe('00/00');
+  expect(await t.status({ opcode: 0, nsid: 0xffff_ffff })).toBe('00/00');
+  expect(await t.status({ opcode: 0, nsid: 2 })).toBe('00/02 DNR');
+  expect(await t.status({ opcode: 0, nsid: 33 })).toBe('00/0b DNR');
+  expect(await t.status({ opcode: 0, psdt: 2 })).toBe('00/02 DNR');
   // Without data it does not matter how data would be described.
-  expect(await status({ opcode: 0, psdt: 1 })).toBe('00/00');
+  expect(await t.status({ opcode: 0, psdt: 1 })).toBe('00/00');
 });
 
 test.each([
@@ -236,7 +224,7 @@ describe('memory that is not mapped here', () => {
   const FAR = 0x1000_0000;
   let far: FakeRange;
   beforeEach(() => {
-    far = host.memory.add(FAR, 0x10_0000, { distant: true });
+    far = t.host.memory.add(FAR, 0x10_0000, { distant: true });
   });
 
   test('data and lists go by messages', async () => {
@@ -244,100 +232,101 @@ describe('memory that is not mapped here', () => {
     const list = new Uint32Array(far.bytes.buffer, 0x100, 4);
     list.set([FAR + 0x9000, 0, FAR + 0xa000, 0]);
     const command = { cdw12: 23, prp1: FAR + 0x8000, prp2: FAR + 0x100 };
-    expect(await status({ opcode: WRITE, ...command })).toBe('00/00');
-    expect(host.memory.messages).toEqual(['read 10000100+10', 'read 10008000+3000']);
+    expect(await t.status({ opcode: WRITE, ...command })).toBe('00/00');
+    expect(t.host.memory.messages).toEqual(['read 10000100+10', 'read 10008000+3000']);
     far.bytes.fill(0, 0x8000);
-    expect(await status({ opcode: 5, ...command })).toBe('02/85 DNR');
-    expect(await status({ opcode: READ, ...command })).toBe('00/00');
+    expect(await t.status({ opcode: 5, ...command })).toBe('02/85 DNR');
+    expect(await t.status({ opcode: READ, ...command })).toBe('00/00');
     expect(far.bytes.subarray(0x8000, 0x8000 + 3 * 4096).every((byte) => byte === 0x77)).toBe(true);
-    expect(await status({ opcode: 5, ...command })).toBe('00/00');
-    expect((await host.adminCommand({ opcode: 6, cdw10: 1, prp1: FAR + 0x2000 })).status).toBe('00/00');
+    expect(await t.status({ opcode: 5, ...command })).toBe('00/00');
+    expect((await t.host.adminCommand({ opcode: 6, cdw10: 1, prp1: FAR + 0x2000 })).status).toBe('00/00');
     expect(far.bytes[0x2000 + 516]).toBe(32);
-    expect(host.controller.statistics.slowCommands).toBe(4);
+    expect(t.host.controller.statistics.slowCommands).toBe(4);
   });
 
   test('commands of other queues go on, and the deletion of the queue waits', async () => {
     let open = (): void => undefined;
-    host.memory.gate = new Promise((resolve) => (open = resolve));
-    const cid = host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
-    host.push(queue, { opcode: 0, nsid: 1 });
-    host.ring(queue);
-    expect((await host.completion(queue)).cid).not.toBe(cid);
-    const deletion = host.push(host.admin, { opcode: 0, cdw10: 1 });
-    host.ring(host.admin);
+    t.host.memory.gate = new Promise((resolve) => (open = resolve));
+    const cid = t.host.push(t.queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    t.host.push(t.queue, { opcode: 0, nsid: 1 });
+    t.host.ring(t.queue);
+    expect((await t.host.completion(t.queue)).cid).not.toBe(cid);
+    const deletion = t.host.push(t.host.admin, { opcode: 0, cdw10: 1 });
+    t.host.ring(t.host.admin);
     await turns();
-    expect(host.take(host.admin)).toBeUndefined();
-    expect((await host.adminCommand({ opcode: 4, cdw10: 1 })).status).toBe('01/0c DNR');
+    expect(t.host.take(t.host.admin)).toBeUndefined();
+    expect((await t.host.adminCommand({ opcode: 4, cdw10: 1 })).status).toBe('01/0c DNR');
     expect(
-      (await host.adminCommand({ opcode: 1, prp1: Address.sq, cdw10: 0x000f_0001, cdw11: 0x1_0001 })).status,
+      (await t.host.adminCommand({ opcode: 1, prp1: Address.sq, cdw10: 0x000f_0001, cdw11: 0x1_0001 }))
+        .status,
     ).toBe('01/01 DNR');
     open();
-    expect(await host.completion(host.admin)).toMatchObject({ cid: deletion, status: '00/00' });
-    expect(host.take(queue)).toMatchObject({ cid, status: '00/00' });
-    expect((await host.adminCommand({ opcode: 4, cdw10: 1 })).status).toBe('00/00');
+    expect(await t.host.completion(t.host.admin)).toMatchObject({ cid: deletion, status: '00/00' });
+    expect(t.host.take(t.queue)).toMatchObject({ cid, status: '00/00' });
+    expect((await t.host.adminCommand({ opcode: 4, cdw10: 1 })).status).toBe('00/00');
   });
 
   test('after a reset they touch nothing; RDY goes when they have ended', async () => {
     let open = (): void => undefined;
-    host.memory.gate = new Promise((resolve) => (open = resolve));
-    host.memory.bytes(Address.data, 512).fill(0x11);
-    host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
-    host.push(queue, { opcode: READ, nsid: 1, cdw12: 8, prp1: FAR + 0xe00, prp2: Address.data });
-    host.ring(queue);
-    await until(() => host.memory.messages.length === 2);
-    host.write32(0x14, 0);
-    expect(host.read32(0x1c)).toBe(1);
-    host.enable(); // Too early: it takes effect when all is done.
+    t.host.memory.gate = new Promise((resolve) => (open = resolve));
+    t.host.memory.bytes(Address.data, 512).fill(0x11);
+    t.host.push(t.queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    t.host.push(t.queue, { opcode: READ, nsid: 1, cdw12: 8, prp1: FAR + 0xe00, prp2: Address.data });
+    t.host.ring(t.queue);
+    await until(() => t.host.memory.messages.length === 2);
+    t.host.write32(0x14, 0);
+    expect(t.host.read32(0x1c)).toBe(1);
+    t.host.enable(); // Too early: it takes effect when all is done.
     open();
     await turns();
-    expect(host.read32(0x1c)).toBe(1);
-    expect((await host.adminCommand({ opcode: 6, cdw10: 1, prp1: Address.data + 0x1000 })).status).toBe(
+    expect(t.host.read32(0x1c)).toBe(1);
+    expect((await t.host.adminCommand({ opcode: 6, cdw10: 1, prp1: Address.data + 0x1000 })).status).toBe(
       '00/00',
     );
-    expect(host.take(queue)).toBeUndefined();
-    expect(host.memory.bytes(Address.data, 512).every((byte) => byte === 0x11)).toBe(true);
-    expect(host.memory.messages).toHaveLength(2);
-    expect(host.controller.statistics.writeCommands).toBe(0);
+    expect(t.host.take(t.queue)).toBeUndefined();
+    expect(t.host.memory.bytes(Address.data, 512).every((byte) => byte === 0x11)).toBe(true);
+    expect(t.host.memory.messages).toHaveLength(2);
+    expect(t.host.controller.statistics.writeCommands).toBe(0);
   });
 
   test('a device reset resolves when they have ended; a shutdown completes then', async () => {
     let open = (): void => undefined;
-    host.memory.gate = new Promise((resolve) => (open = resolve));
-    host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
-    host.ring(queue);
-    await until(() => host.memory.messages.length === 1);
-    host.write32(0x14, 0x0046_4001);
-    expect(host.read32(0x1c)).toBe(5);
+    t.host.memory.gate = new Promise((resolve) => (open = resolve));
+    t.host.push(t.queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    t.host.ring(t.queue);
+    await until(() => t.host.memory.messages.length === 1);
+    t.host.write32(0x14, 0x0046_4001);
+    expect(t.host.read32(0x1c)).toBe(5);
     let done = false;
     open();
-    await until(() => host.read32(0x1c) === 9);
-    void host.reset().then(() => (done = true));
+    await until(() => t.host.read32(0x1c) === 9);
+    void t.host.reset().then(() => (done = true));
     await until(() => done);
-    expect([host.read32(0x14), host.read32(0x1c), host.read32(0x28)]).toEqual([0, 0, 0]);
+    expect([t.host.read32(0x14), t.host.read32(0x1c), t.host.read32(0x28)]).toEqual([0, 0, 0]);
   });
 
   test('a completion that fails is fatal, and a reset forgets it', async () => {
-    host.push(queue, { opcode: WRITE, nsid: 1, prp1: FAR });
-    Object.defineProperty(host, 'delivers', {
+    t.host.push(t.queue, { opcode: WRITE, nsid: 1, prp1: FAR });
+    Object.defineProperty(t.host, 'delivers', {
       configurable: true,
       get: () => {
         throw new Error('no interrupt');
       },
     });
-    host.ring(queue);
-    await until(() => host.read32(0x1c) === 3);
-    expect(host.controller.fault).toBe('The completion of a command of queue 1 failed');
-    Object.defineProperty(host, 'delivers', { value: true });
-    host.write32(0x14, 0);
-    host.enable();
-    expect(await host.adminCommand({ opcode: 6, cdw10: 1 })).toMatchObject({ status: '00/00' });
+    t.host.ring(t.queue);
+    await until(() => t.host.read32(0x1c) === 3);
+    expect(t.host.controller.fault).toBe('The completion of a command of queue 1 failed');
+    Object.defineProperty(t.host, 'delivers', { value: true });
+    t.host.write32(0x14, 0);
+    t.host.enable();
+    expect(await t.host.adminCommand({ opcode: 6, cdw10: 1 })).toMatchObject({ status: '00/00' });
   });
 
   test('a host that moves a list for ever gets an error', async () => {
     // Each list is fetched by message, and ends in a chain to another one.
     const words = new Uint32Array(far.bytes.buffer);
     for (let i = 0; i < 256; i++) words.set([FAR + i * 0x1000 + 0x1000, 0], (i * 0x1000 + 0xff8) / 4);
-    expect(await status({ opcode: READ, cdw12: 255, prp2: FAR + 0xff8 })).toBe('00/04');
+    expect(await t.status({ opcode: READ, cdw12: 255, prp2: FAR + 0xff8 })).toBe('00/04');
   });
 });
 

@@ -1,21 +1,10 @@
 // SPDX-License-Identifier: MIT
 /** The commands that create and delete I/O queues. */
 import type { Command } from '../../../lib/nvme/spec';
-import { Address, Host } from './support';
+import { Address } from './support';
+import { useAdmin } from './use-host';
 
-let host: Host;
-beforeEach(() => {
-  host = new Host({ queuePairs: 4 });
-  host.enable();
-});
-afterEach(() => {
-  host.close();
-});
-
-/** Status of an admin command. */
-async function status(command: Command): Promise<string> {
-  return (await host.adminCommand(command)).status;
-}
+const t = useAdmin({ queuePairs: 4 });
 
 describe('queues', () => {
   const cq = (more: Command | object = {}): Command => ({
@@ -43,9 +32,9 @@ describe('queues', () => {
     ['a vector that there is not', { cdw11: 0x0005_0003 }, '01/08 DNR'],
     ['memory that is not mapped', { prp1: 0x4000_0000 }, '00/04'],
   ])('Create I/O Completion Queue refuses %s', async (_, more, expected) => {
-    expect(await status(cq(more))).toBe(expected);
-    expect(await status(cq())).toBe('00/00');
-    expect(await status(cq())).toBe('01/01 DNR');
+    expect(await t.status(cq(more))).toBe(expected);
+    expect(await t.status(cq())).toBe('00/00');
+    expect(await t.status(cq())).toBe('01/01 DNR');
   });
 
   test.each<[string, object, string]>([
@@ -60,30 +49,30 @@ describe('queues', () => {
     ['an address inside a page', { prp1: Address.sq + 64 }, '00/13 DNR'],
     ['memory that is not mapped', { prp1: 0x4000_0000 }, '00/04'],
   ])('Create I/O Submission Queue refuses %s', async (_, more, expected) => {
-    expect(await status(cq())).toBe('00/00');
-    expect(await status(sq(more))).toBe(expected);
-    expect(await status(sq())).toBe('00/00');
-    expect(await status(sq())).toBe('01/01 DNR');
+    expect(await t.status(cq())).toBe('00/00');
+    expect(await t.status(sq(more))).toBe(expected);
+    expect(await t.status(sq())).toBe('00/00');
+    expect(await t.status(sq())).toBe('01/01 DNR');
   });
 
   test('entry sizes of CC are checked when a queue is created', async () => {
-    host.write32(0x14, 0);
-    host.enable();
-    host.write32(0x14, 0x0005_0001);
-    expect(await status(cq())).toBe('01/02 DNR');
+    t.host.write32(0x14, 0);
+    t.host.enable();
+    t.host.write32(0x14, 0x0005_0001);
+    expect(await t.status(cq())).toBe('01/02 DNR');
   });
 
   test('deletion: submission queues first, and each once', async () => {
-    await host.createQueues(1);
-    const other = await host.createQueues(2);
-    expect(await status({ opcode: 4, cdw10: 1 })).toBe('01/0c DNR');
-    expect(await status({ opcode: 0, cdw10: 1 })).toBe('00/00');
-    expect(await status({ opcode: 0, cdw10: 1 })).toBe('01/01 DNR');
-    expect(await status({ opcode: 4, cdw10: 1 })).toBe('00/00');
-    expect(await status({ opcode: 4, cdw10: 1 })).toBe('01/01 DNR');
-    for (const opcode of [0, 4]) expect(await status({ opcode, cdw10: 0 })).toBe('01/01 DNR');
-    expect((await host.run(other, { opcode: 0, nsid: 1 })).status).toBe('00/00');
-    const again = await host.createQueues(1);
-    expect((await host.run(again, { opcode: 0, nsid: 1 })).sqHead).toBe(1);
+    await t.host.createQueues(1);
+    const other = await t.host.createQueues(2);
+    expect(await t.status({ opcode: 4, cdw10: 1 })).toBe('01/0c DNR');
+    expect(await t.status({ opcode: 0, cdw10: 1 })).toBe('00/00');
+    expect(await t.status({ opcode: 0, cdw10: 1 })).toBe('01/01 DNR');
+    expect(await t.status({ opcode: 4, cdw10: 1 })).toBe('00/00');
+    expect(await t.status({ opcode: 4, cdw10: 1 })).toBe('01/01 DNR');
+    for (const opcode of [0, 4]) expect(await t.status({ opcode, cdw10: 0 })).toBe('01/01 DNR');
+    expect((await t.host.run(other, { opcode: 0, nsid: 1 })).status).toBe('00/00');
+    const again = await t.host.createQueues(1);
+    expect((await t.host.run(again, { opcode: 0, nsid: 1 })).sqHead).toBe(1);
   });
 });

@@ -3,6 +3,32 @@ import type { NvmeControllerOptions } from '../../../lib/nvme/controller';
 import { type Command, decodeErrorLog } from '../../../lib/nvme/spec';
 import { Address, Host, type HostQueue, type Result } from './support';
 
+/** A host whose controller is enabled and has no I/O queue yet, and admin commands whose data is at {@link Address.data}. */
+export class AdminFixture {
+  host!: Host;
+
+  async status(command: Command): Promise<string> {
+    return (await this.host.adminCommand(command)).status;
+  }
+
+  data(length = 4096): Uint8Array {
+    return this.host.memory.bytes(Address.data, length);
+  }
+}
+
+/** Such a host in each test of the file. */
+export function useAdmin(options: Partial<NvmeControllerOptions> = {}): AdminFixture {
+  const fixture = new AdminFixture();
+  beforeEach(() => {
+    fixture.host = new Host(options);
+    fixture.host.enable();
+  });
+  afterEach(() => {
+    fixture.host.close();
+  });
+  return fixture;
+}
+
 /** A host with an I/O queue, and commands for namespace 1 whose data is at {@link Address.data}. */
 export class HostFixture {
   host!: Host;
