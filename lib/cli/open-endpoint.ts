@@ -3,6 +3,7 @@ import { connect, type ConnectOptions, type VfioUserDevice } from '../client';
 import type { KernelDevice } from '../kernel';
 import { isDeviceName } from '../kernel/device-name';
 import { openPciIn } from '../kernel/open';
+import { isPciAddress } from '../kernel/pci-address';
 import { systemRoots } from './system-roots';
 
 /** A device that the command line named: behind a socket, or a PCI device of this machine. */
@@ -17,7 +18,7 @@ export const ENDPOINT_HELP =
  * `./01:00.0`.
  *
  * @param options for an endpoint behind a socket
- * @param vfToken for a PCI device
+ * @param vfToken for a PCI function; a mediated device has none
  */
 export function openEndpoint(
   endpoint: string,
@@ -25,5 +26,6 @@ export function openEndpoint(
   vfToken: string | undefined,
 ): Promise<EndpointDevice> {
   if (!isDeviceName(endpoint)) return connect(endpoint, options);
-  return openPciIn(systemRoots(), endpoint, vfToken === undefined ? {} : { vfToken });
+  const takesToken = vfToken !== undefined && isPciAddress(endpoint);
+  return openPciIn(systemRoots(), endpoint, takesToken ? { vfToken } : {});
 }

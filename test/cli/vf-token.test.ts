@@ -65,3 +65,19 @@ test('bench without an endpoint has nothing to open with a token', async () => {
     failure(2, '--vf-token goes with the PCI address of a device; leave it out'),
   );
 });
+
+testWithKernel('a mediated device beside it is opened without', () => {
+  const uuid = '83b8f4f2-509f-382f-3c1e-e6bfe0fa1001';
+  using kernel = new FakeKernel({ physfn: '0000:01:00.2' });
+  kernel.system
+    .addMediated(uuid, 'vfio-pci', { group: 7, vfioNode: 'vfio1' })
+    .write('dev/vfio/7', '')
+    .write('dev/vfio/devices/vfio1', '');
+  // Neither is a controller: how they were opened is what matters.
+  expect(run(kernel, {}, 'bench', uuid, ADDRESS, '--vf-token', TOKEN)).toMatchObject({ stdout: '' });
+  // struct vfio_device_bind_iommufd: argsz 16 without a token, 24 with one.
+  expect(kernel.asked().filter((line) => line.startsWith('BIND'))).toEqual([
+    expect.stringMatching(/^BIND 10000000/),
+    expect.stringMatching(/^BIND 18000000/),
+  ]);
+});
