@@ -13,7 +13,7 @@ import {
 import { basename, join } from 'node:path';
 import { VfioUserError, errnoName } from '../errors';
 import { pciAddress } from './pci-address';
-import { noDevice } from './refusals';
+import { noDevice, noGroup } from './refusals';
 import type { SystemRoots } from './roots';
 import { PciSysfs, isVfioDriver, type PciFunctionInfo } from './sysfs';
 
@@ -39,7 +39,7 @@ export interface BindingChange {
  * Gives a function to vfio-pci: by driver_override, which concerns this function alone, unlike new_id. Whose it was is
  * noted, so that {@link unbindFromVfio} gives it back. A function that VFIO has already is left alone.
  *
- * @throws VfioUserError ERR_VFIO_USER_CONNECT when there is no such function, or vfio-pci is not there or does not take it;
+ * @throws VfioUserError ERR_VFIO_USER_CONNECT when there is no such function, no IOMMU, or vfio-pci is not there or does not take it;
  *   BUSY when a file system on it is mounted; SYSTEM (EACCES, EPERM) without permission
  */
 export function bindToVfio(address: string, roots: SystemRoots): BindingChange {
@@ -58,6 +58,7 @@ export function bindToVfio(address: string, roots: SystemRoots): BindingChange {
       `${device.address} cannot be bound: the driver ${VFIO_PCI} is not loaded; run modprobe ${VFIO_PCI}`,
     );
   refuseMounted(device, sysfs, roots);
+  if (device.iommuGroup === null && !sysfs.takesNoIommu) throw noGroup(device, sysfs);
   const change = new DriverChange(device.address, sysfs);
   note(device.address, { driver, driverOverride }, roots);
   try {

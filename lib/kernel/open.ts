@@ -31,7 +31,7 @@ export interface OpenPciOptions {
   /**
    * A secret that the program with a physical function and those with its virtual ones share, a UUID such as
    * `bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3`. Opening the physical function with it sets it; while that one is bound to
-   * vfio-pci, its virtual functions cannot be opened without. Through an iommufd, Linux takes it from 6.17 on.
+   * vfio-pci, its virtual functions cannot be opened without. Through an iommufd, Linux asks for it from 6.17 on, and takes none before.
    */
   readonly vfToken?: string;
 }

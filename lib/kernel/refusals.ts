@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { VfioUserError } from '../errors';
 import type { SystemRoots } from './roots';
 import type { DeviceToOpen } from './iommu-space';
-import { isVfioDriver, type PciFunctionInfo, type PciSysfs, type VfioDeviceInfo } from './sysfs';
+import { PciSysfs, isVfioDriver, type PciFunctionInfo, type VfioDeviceInfo } from './sysfs';
 
 const SYSFS_DEVICES = 'vfio-user devices';
 
@@ -33,10 +33,14 @@ export function checkUsable(device: PciFunctionInfo, sysfs: PciSysfs, noiommu: b
   if (device.noiommu && !noiommu)
     throw refused(
       `${address} is in a group without an IOMMU, where a device may write any memory of the system. ` +
-        'Enable the IOMMU (firmware: VT-d or AMD-Vi; kernel: intel_iommu=on), or ask for it with the option noiommu',
+        'Enable the IOMMU (firmware: VT-d or AMD-Vi; kernel: intel_iommu=on), or ask for it with the option noiommu of openPci',
     );
-  if (iommuGroup !== null) return;
-  throw refused(
+  if (iommuGroup === null) throw noGroup(device, sysfs);
+}
+
+/** A device is in no IOMMU group, without which VFIO does not take it. */
+export function noGroup({ address }: VfioDeviceInfo, sysfs: PciSysfs): VfioUserError {
+  return refused(
     sysfs.hasIommu
       ? `${address} is in no IOMMU group, so the kernel cannot keep it from other memory; use a device behind the IOMMU`
       : `${address} is in no IOMMU group: no IOMMU is in use. Enable it in the firmware (VT-d or AMD-Vi) and for the kernel ` +
@@ -66,16 +70,36 @@ export function explainOpen<T>(device: DeviceToOpen, roots: SystemRoots, step: (
   try {
     return step();
   } catch (error) {
-    const text = error instanceof VfioUserError ? explanation(device, roots, error) : undefined;
+    if (!(error instanceof VfioUserError)) throw error;
+    const sysfs = new PciSysfs(roots.sys);
+    if (isOwnedByOthers(device, sysfs, error)) throw notViable(device, sysfs);
+    const text = explanation(device, roots, error);
     if (text === undefined) throw error;
-    const { errno, syscall } = error as VfioUserError;
-    const code = isBusy(device, error as VfioUserError) ? 'ERR_VFIO_USER_BUSY' : 'ERR_VFIO_USER_CONNECT';
+    const { errno, syscall } = error;
+    const code = isBusy(device, error) ? 'ERR_VFIO_USER_BUSY' : 'ERR_VFIO_USER_CONNECT';
     throw new VfioUserError(code, `${device.address} cannot be opened: ${text}`, {
       errno,
       syscall,
       cause: error,
     });
   }
+}
+
+/** The nodes that a user must have, but for that of containers, which all have: of both ways, where the kernel has both. */
+function nodesOf({ iommuGroup, vfioNode }: DeviceToOpen, { dev }: SystemRoots): string[] {
+  const group = iommuGroup === null ? [] : [join(dev, 'vfio', String(iommuGroup))];
+  const own = vfioNode === null ? [] : [join(dev, 'vfio', 'devices', vfioNode), join(dev, 'iommu')];
+  return [...group, ...own];
+}
+
+/** Another driver has the group of a device that is opened by itself (`iommu_device_claim_dma_owner` of the kernel). */
+function isOwnedByOthers(
+  { iommuGroup }: DeviceToOpen,
+  sysfs: PciSysfs,
+  { errnoName, message }: VfioUserError,
+): boolean {
+  const refusesOwner = errnoName === 'EPERM' && message.startsWith('VFIO_DEVICE_BIND_IOMMUFD');
+  return refusesOwner && sysfs.obstacles(iommuGroup ?? -1).length > 0;
 }
 
 /** A device that was opened by itself can be bound once, which the kernel tells by EINVAL (`vfio_df_open`). */
@@ -92,7 +116,7 @@ function explanation(
   roots: SystemRoots,
   { errnoName, syscall, message }: VfioUserError,
 ): string | undefined {
-  const { address, iommuGroup, vfioNode, vfToken } = device;
+  const { address, iommuGroup, vfToken } = device;
   const opening = syscall === 'open';
   switch (isBusy(device, { errnoName, message }) ? 'EBUSY' : errnoName) {
     case 'ENOENT':
@@ -101,7 +125,7 @@ function explanation(
         : `there is no ${join(roots.dev, 'vfio')}; run modprobe vfio-pci`;
     case 'EACCES':
       if (!opening) return tokenWanted(device);
-      return `permission denied (${message}). Run as root, or give the node to your user: chown $USER ${join(roots.dev, 'vfio', String(iommuGroup ?? ''))}${vfioNode === null ? '' : ` ${join(roots.dev, 'vfio', 'devices', vfioNode)}`}`;
+      return `permission denied (${message}). Run as root, or give the nodes to your user: chown $USER ${nodesOf(device, roots).join(' ')}`;
     case 'EPERM':
       return opening
         ? `permission denied (${message}); a container has to be given the device`

@@ -90,6 +90,11 @@ export class PciSysfs {
     return entries(join(this.#root, 'class', 'iommu')).length > 0;
   }
 
+  /** Whether VFIO takes devices without an IOMMU, as an administrator has told it (`enable_unsafe_noiommu_mode`). */
+  get takesNoIommu(): boolean {
+    return text(join(this.#root, 'module', 'vfio', 'parameters', 'enable_unsafe_noiommu_mode')) === 'Y';
+  }
+
   /** Whether a driver is there, built in or loaded. */
   hasDriver(name: string): boolean {
     return existsSync(join(this.#root, 'bus', 'pci', 'drivers', name));

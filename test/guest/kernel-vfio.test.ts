@@ -27,18 +27,32 @@ const slot = (number: number): object => ({
   chassis: number,
 });
 const PLAIN = nvme('plain', { bus: 'slot1' });
+/** One virtual function, with the queues and interrupts that QEMU wants for it. */
+const VIRTUAL = {
+  sriov_max_vfs: 1,
+  sriov_vq_flexible: 2,
+  sriov_vi_flexible: 1,
+  max_ioqpairs: 6,
+  msix_qsize: 6,
+};
 const devices = (...list: object[]): string[] =>
   list.flatMap((device) => ['-device', JSON.stringify(device)]);
 
-/** QEMU's controllers: one in a slot of its own, and two functions of one slot, which an IOMMU cannot tell apart. */
+/**
+ * QEMU's controllers: one in a slot of its own, two functions of one slot, which an IOMMU cannot tell apart, and one that has a
+ * virtual function, and no namespace.
+ */
 const drives = (): string[] => [
   ...['plain', 'first', 'second'].flatMap(backing),
   ...devices(
     slot(1),
     slot(2),
+    slot(3),
     PLAIN,
     nvme('first', { bus: 'slot2', addr: '0.0', multifunction: true }),
     nvme('second', { bus: 'slot2', addr: '0.1' }),
+    { driver: 'nvme-subsys', id: 'subsystem' },
+    { driver: 'nvme', serial: 'PHYSICAL', bus: 'slot3', subsys: 'subsystem', ...VIRTUAL },
   ),
 ];
 
@@ -97,6 +111,12 @@ else {
   describeVfio('VFIO by group and iommufd', 'kernel-vfio', { iommu: intel, kernel });
   describeVfio('VFIO by group and iommufd: rules', 'kernel-vfio-rules', { iommu: intel, kernel, irq: 'msi' });
   describeVfio('VFIO by group and iommufd: loss', 'kernel-vfio-loss', { iommu: intel, kernel });
+  describeVfio('VFIO behind a virtio-iommu: rules', 'kernel-vfio-rules', {
+    iommu: virtio,
+    kernel,
+    irq: 'msi',
+  });
+  describeVfio('VFIO behind a virtio-iommu: loss', 'kernel-vfio-loss', { iommu: virtio, kernel });
   describeVfio('VFIO by iommufd: proxy', 'kernel-proxy', { iommu: intel, kernel });
   describeVfio('VFIO: mediated devices', 'kernel-mdev', { iommu: null, kernel });
   describeVfio('VFIO without an IOMMU', 'kernel-noiommu', { iommu: null, kernel });

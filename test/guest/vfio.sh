@@ -44,5 +44,5 @@ by_iommufd() {
   device "$@" iommufd
 }
 
-within 60 test -e /sys/class/nvme/nvme3/serial
-PLAIN=$(of PLAIN) FIRST=$(of FIRST) SECOND=$(of SECOND) OURS=$(of OURS)
+within 60 test -e /sys/class/nvme/nvme4/serial
+PLAIN=$(of PLAIN) FIRST=$(of FIRST) SECOND=$(of SECOND) OURS=$(of OURS) PHYSICAL=$(of PHYSICAL)

@@ -16,7 +16,7 @@ afterEach(() => {
 });
 
 test('a function that vfio-pci does not take is given back, with its override', () => {
-  system.driver('vfio-pci').add(ADDRESS, { driver: 'nvme', override: 'nvme' });
+  system.driver('vfio-pci').add(ADDRESS, { driver: 'nvme', override: 'nvme', group: 1 });
   expect(() => bindToVfio(ADDRESS, system)).toThrow(
     like({
       code: 'ERR_VFIO_USER_CONNECT',
@@ -27,6 +27,25 @@ test('a function that vfio-pci does not take is given back, with its override', 
   expect(system.read('sys/bus/pci/drivers_probe')).toBe(ADDRESS);
   expect(system.read(`${DEVICE}/driver_override`)).toMatch(/^nvme/);
   expect(() => system.read(NOTE)).toThrow('ENOENT');
+});
+
+test('a function without an IOMMU is left alone, unless VFIO was told to take those', () => {
+  system.driver('vfio-pci').add(ADDRESS, { driver: 'nvme' });
+  const bind = (): unknown => bindToVfio(ADDRESS, system);
+  expect(bind).toThrow(
+    like({
+      code: 'ERR_VFIO_USER_CONNECT',
+      message:
+        `${ADDRESS} is in no IOMMU group: no IOMMU is in use. Enable it in the firmware (VT-d or AMD-Vi) and for the kernel ` +
+        '(intel_iommu=on on its command line), then boot anew',
+    }),
+  );
+  expect(system.read(`${DEVICE}/driver_override`)).toBe('(null)\n');
+  const mode = 'sys/module/vfio/parameters/enable_unsafe_noiommu_mode';
+  system.write(mode, 'N\n');
+  expect(bind).toThrow('no IOMMU is in use');
+  system.write(mode, 'Y\n');
+  expect(bind).toThrow('was not taken by vfio-pci');
 });
 
 test('a function that VFIO has already is left alone, and others of its group are told', () => {
@@ -65,7 +84,7 @@ test('what cannot be bound is told', () => {
 });
 
 test('a driver that cannot be noted is not changed', () => {
-  system.driver('vfio-pci').add(ADDRESS, { driver: 'nvme' }).write('run/vfio-user', 'a file');
+  system.driver('vfio-pci').add(ADDRESS, { driver: 'nvme', group: 1 }).write('run/vfio-user', 'a file');
   expect(() => bindToVfio(ADDRESS, system)).toThrow(
     like({ code: 'ERR_VFIO_USER_SYSTEM', errnoName: 'ENOTDIR' }),
   );

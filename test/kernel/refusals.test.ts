@@ -34,7 +34,7 @@ testWithKernel.each([
     'group',
     'OPEN=13',
     'ERR_VFIO_USER_CONNECT',
-    /permission denied \(Opening \/dev\/vfio\/vfio.*Run as root, or give the node to your user: chown \$USER .*\/dev\/vfio\/1 .*\/dev\/vfio\/devices\/vfio0$/,
+    /permission denied \(Opening \/dev\/vfio\/vfio.*Run as root, or give the nodes to your user: chown \$USER \/dev\/vfio\/1 \/dev\/vfio\/devices\/vfio0 \/dev\/iommu$/,
   ],
   ['group', 'OPEN=1', 'ERR_VFIO_USER_CONNECT', /permission denied .*a container has to be given the device$/],
   [
@@ -56,6 +56,12 @@ testWithKernel.each([
     /another process uses it or another device of its IOMMU group 1; `fuser -v \/dev\/vfio\/\*` tells which$/,
   ],
   ['iommufd', 'BIND=22', 'ERR_VFIO_USER_BUSY', /another process uses it/],
+  [
+    'iommufd',
+    'BIND=1',
+    'ERR_VFIO_USER_CONNECT',
+    /group 1 is not viable.*bound to 0000:01:00\.1 \(xhci_hcd\)/,
+  ],
   [
     'group',
     'GROUP_GET_DEVICE_FD=19',

@@ -181,6 +181,50 @@ const PARTS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
     );
   },
 
+  /** The events that are no interrupts of the device: an error of its bus, and that it is asked back. The kernel signals them on demand. */
+  events: async (place) => {
+    const device = await open(place);
+    const err = await device.irq('err');
+    await err.enable(1);
+    const signals = err.vector(0).signals();
+    await err.trigger();
+    equal((await signals.next()).done, false);
+    const closed = once(device, 'close') as Promise<[Error]>;
+    await (await device.irq('req')).trigger();
+    match((await closed)[0].message, /was asked back/);
+    ok(device.closed);
+  },
+
+  /** A container counts all that is mapped as written; an iommufd asks the IOMMU, and none that is emulated logs. */
+  dirty: async (place) => {
+    await using device = await open(place);
+    const PAGES = 64;
+    const memory = await device.dma.allocate(PAGES * 4096);
+    equal(await device.dirtyLog.supported(), place.through === 'group');
+    if (place.through === 'iommufd') {
+      await rejects(device.dirtyLog.start(), { code: 'ERR_VFIO_USER_UNSUPPORTED' });
+      return;
+    }
+    await device.dirtyLog.start();
+    equal([...(await device.dirtyLog.report(memory.iova, memory.size))].length, PAGES);
+    await device.dirtyLog.stop();
+  },
+
+  /** A virtual function, whose physical one is bound to vfio-pci too. Linux has no tokens for an iommufd before 6.17. */
+  token: async (place) => {
+    const vfToken = 'bd8d9d2b-5a5f-4f5a-a211-f591514ba1f3';
+    const virtual = { ...place, address: place.other };
+    await using physical = await open(place, { vfToken });
+    equal(physical.through, 'group');
+    await rejects(open(virtual), {
+      code: 'ERR_VFIO_USER_CONNECT',
+      message: new RegExp(`wants a VF token .* virtual function of ${place.address}`),
+    });
+    await rejects(open(virtual, { vfToken: vfToken.replace('b', 'c') }), { message: /has another VF token/ });
+    await using device = await open(virtual, { vfToken });
+    equal((await device.pci.header()).classCode, (await physical.pci.header()).classCode);
+  },
+
   /** The bus is reset, with all that is on it: a controller that was enabled is not, and its registers are there again. */
   'hot-reset': async (place) => {
     await using device = await open(place);
