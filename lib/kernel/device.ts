@@ -129,10 +129,10 @@ export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
   }
 
   /**
-   * Resets the bus or the slot that the device is on, with all functions there (VFIO_DEVICE_PCI_HOT_RESET). This process
-   * must have all of them: devices that are opened by their groups prove that by these, those of an iommufd by themselves.
+   * Resets the bus or the slot that the device is on, with all functions there (VFIO_DEVICE_PCI_HOT_RESET). All of them
+   * must be open in its container: devices that are opened by their groups prove that by these, those of an iommufd by themselves.
    *
-   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED with the functions that are not this process's, or when the bus cannot be
+   * @throws VfioUserError ERR_VFIO_USER_UNSUPPORTED with the functions that are not, or when the bus cannot be
    *   reset; SYSTEM when it fails
    */
   async hotReset(): Promise<void> {
@@ -141,7 +141,7 @@ export class KernelDevice extends PciDevice<KernelRegion, KernelIrq> {
     if (info.owned === false || foreign.length > 0)
       throw new VfioUserError(
         'ERR_VFIO_USER_UNSUPPORTED',
-        `${this.name} cannot be reset with its bus: that would reset ${foreign.map(({ address }) => address).join(', ') || 'others'} too, which this process has not opened`,
+        `${this.name} cannot be reset with its bus: that would reset ${foreign.map(({ address }) => address).join(', ') || 'others'} too; open what is reset with the same container (the option dma)`,
       );
     try {
       // Of the groups concerned alone: the kernel takes no more than there are functions.

@@ -216,6 +216,11 @@ const PARTS: Readonly<Record<string, (place: Place) => Promise<void>>> = {
     const virtual = { ...place, address: place.other };
     await using physical = await open(place, { vfToken });
     equal(physical.through, 'group');
+    // Both are on one bus, and the IOMMU keeps them apart.
+    await rejects(physical.hotReset(), {
+      code: 'ERR_VFIO_USER_UNSUPPORTED',
+      message: new RegExp(`that would reset ${place.other} too; open what is reset with the same container`),
+    });
     await rejects(open(virtual), {
       code: 'ERR_VFIO_USER_CONNECT',
       message: new RegExp(`wants a VF token .* virtual function of ${place.address}`),
