@@ -19,7 +19,7 @@ export interface OpenPciOptions {
   readonly dma?: DmaContainer | DmaContainerOptions;
   /**
    * By which of the kernel's interfaces: `iommufd` with the device's own node (Linux 6.6 and later), or its `group` and a
-   * container. Default: iommufd where the kernel has it, else the group.
+   * container. Default: iommufd where the kernel has it, else the group; with a {@link vfToken} the group where it is there.
    */
   readonly through?: 'iommufd' | 'group';
   /**
@@ -67,7 +67,8 @@ export async function openPciIn(
     : usableFunction(pciAddress(address), roots, options.noiommu === true);
   if (!(options.dma instanceof DmaContainer) && options.dma?.hugePages === 'always')
     checkHugePages(device.address, roots.sys);
-  const through = wayTo(device, roots, options.through);
+  const through = options.through ?? wayTo(device, roots, vfToken);
+  if (through === 'iommufd') checkIommufd(device, roots);
   const dma = options.dma instanceof DmaContainer ? options.dma : new DmaContainer(options.dma);
   const ownsDma = dma !== options.dma;
   const inSpace = await openInSpace({ ...device, vfToken }, through, dma, roots);
@@ -97,24 +98,28 @@ function usableFunction(address: string, { sys }: SystemRoots, noiommu: boolean)
   return device;
 }
 
-/** @throws VfioUserError ERR_VFIO_USER_CONNECT when the kernel does not have the way that is asked for */
-function wayTo(
-  { address, vfioNode, noiommu }: VfioDeviceInfo,
-  { dev }: SystemRoots,
-  wanted: OpenPciOptions['through'],
-): 'iommufd' | 'group' {
-  const hasNode = vfioNode !== null && existsSync(join(dev, 'vfio', 'devices', vfioNode));
-  const possible = hasNode && existsSync(join(dev, 'iommu')) && !noiommu;
-  if (wanted !== 'iommufd') return wanted ?? (possible ? 'iommufd' : 'group');
-  if (possible) return 'iommufd';
+/** An iommufd where there is one. A group takes a token on every kernel, and an iommufd from Linux 6.17 on. */
+function wayTo(device: VfioDeviceInfo, roots: SystemRoots, vfToken: string | undefined): 'iommufd' | 'group' {
+  const { iommuGroup } = device;
+  const hasGroup = iommuGroup !== null && existsSync(join(roots.dev, 'vfio', String(iommuGroup)));
+  if (vfToken !== undefined && hasGroup) return 'group';
+  return whyNoIommufd(device, roots) === null ? 'iommufd' : 'group';
+}
+
+/** @throws VfioUserError ERR_VFIO_USER_CONNECT when the kernel does not have that way */
+function checkIommufd(device: VfioDeviceInfo, roots: SystemRoots): void {
+  const why = whyNoIommufd(device, roots);
+  if (why === null) return;
   throw new VfioUserError(
     'ERR_VFIO_USER_CONNECT',
-    `${address} cannot be opened through an iommufd: ` +
-      (noiommu
-        ? 'without an IOMMU there is only its group'
-        : hasNode
-          ? 'there is no /dev/iommu; run modprobe iommufd'
-          : 'the kernel gives it no node in /dev/vfio/devices, which is of Linux 6.6 and an option of its build') +
-      ". Open it by its group: through 'group'",
+    `${device.address} cannot be opened through an iommufd: ${why}. Open it by its group: through 'group'`,
   );
+}
+
+/** Why a device cannot be opened through an iommufd; null when it can. */
+function whyNoIommufd({ vfioNode, noiommu }: VfioDeviceInfo, { dev }: SystemRoots): string | null {
+  if (noiommu) return 'without an IOMMU there is only its group';
+  if (vfioNode === null || !existsSync(join(dev, 'vfio', 'devices', vfioNode)))
+    return 'the kernel gives it no node in /dev/vfio/devices, which is of Linux 6.6 and an option of its build';
+  return existsSync(join(dev, 'iommu')) ? null : 'there is no /dev/iommu; run modprobe iommufd';
 }

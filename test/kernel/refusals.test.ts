@@ -124,6 +124,20 @@ describe('a virtual function', () => {
   });
 });
 
+testWithKernel(
+  'with a token the group is taken, which knows tokens on every kernel, where there is one',
+  () => {
+    const by = `
+    const device = await open({ vfToken: '${TOKEN}' });
+    say(device.through);
+    await device.close();`;
+    using kernel = new FakeKernel(VF);
+    expect(kernel.run(by).said).toEqual(['group']);
+    using without = new FakeKernel({ ...VF, group: 2 });
+    expect(without.run(by).said).toEqual(['iommufd']);
+  },
+);
+
 testWithKernel('without a token, the structure is that of kernels which know none', () => {
   using kernel = new FakeKernel();
   const { asked } = kernel.run(`await (await open({ through: 'iommufd' })).close();`);
