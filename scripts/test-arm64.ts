@@ -12,9 +12,10 @@ import { tool } from './tool';
 
 /** Libraries of arm64 in Debian's cross compiler. */
 const LIBRARIES = '/usr/aarch64-linux-gnu';
-/** qemu-user maps files of huge pages at addresses that the kernel refuses, and answers ioctls of VFIO with ENOSYS. */
+/** qemu-user maps files of huge pages at addresses that the kernel refuses, keeps advice to itself, and answers ioctls of VFIO with ENOSYS. */
 const NOT_EMULATED = [
   'huge pages can be sealed',
+  'whole huge pages of what is asked for may be taken',
   'a descriptor of something else is told',
   'a reset answers as a promise',
   'nodes that are missing, or something else',

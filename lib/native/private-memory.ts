@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-import { systemError } from '../errors';
+import { constants } from 'node:buffer';
+import { outOfRange, systemError } from '../errors';
 import { addon, checked } from './addon';
 import { NO_MEMORY, noExternalBuffers } from './memory';
 
@@ -20,8 +21,11 @@ export class PrivateMemory {
    * @param inHugePages bytes from the first on that may be taken 2 MiB at a time (transparent huge pages), which makes a random
    *   access cheaper; rounded down to whole huge pages. The system may take ordinary pages nevertheless
    * @throws VfioUserError `ERR_VFIO_USER_SYSTEM` (ENOMEM); `ERR_VFIO_USER_ADDON` when this runtime allows no ArrayBuffer over it
+   * @throws RangeError `ERR_OUT_OF_RANGE` for another length
    */
   constructor(length: number, inHugePages = 0) {
+    if (!Number.isSafeInteger(length) || length <= 0 || length > constants.MAX_LENGTH)
+      throw outOfRange(`The length of memory is an integer from 1 to ${constants.MAX_LENGTH}, got ${length}`);
     const result = addon().allocate(length, inHugePages - (inHugePages % HUGE_PAGE), slotOut);
     if (result === 0) throw noExternalBuffers();
     if (typeof result === 'number')

@@ -77,7 +77,9 @@ test('the command compares reports of the benchmark, as text and as a page', asy
   expect(stderr).toContain(`do not trust the figures of ${after}: <b>few</b>\n`);
   expect(stderr).toContain(`do not trust the figures of ${after}: its server was away for a part of the run`);
   expect(stderr).toContain(`${after} was interrupted; its figures are those up to then\n`);
-  expect(stdout).toMatch(/^bench read\n {2}IOPS +\S+ +[\d.]+k?\n +\S+ +1\.50k +\d+\.\d\d( ± \d+\.\d\d)?\n/);
+  expect(stdout).toMatch(
+    /^bench read\n {2}IOPS +\S+ +[\d.]+[kM]?\n +\S+ +1\.50k +\d+\.\d\d( ± \d+\.\d\d)?\n/,
+  );
   const text = readFileSync(page, 'utf8');
   expect(text).toContain('2 runs compared');
   expect(text).toContain('&lt;b&gt;few&lt;/b&gt;');

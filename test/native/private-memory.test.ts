@@ -2,7 +2,7 @@
 import { constants } from 'node:buffer';
 import { readFileSync } from 'node:fs';
 import { Mapping, PrivateMemory, pageSize } from '../../lib/native';
-import { errno } from '../support/errors';
+import { coded, errno } from '../support/errors';
 
 const MIB = 2 ** 20;
 
@@ -60,6 +60,8 @@ test('what is no part of it is refused', () => {
   expect(() => {
     memory.discard(0, 1);
   }).toThrow(errno('EINVAL'));
-  expect(() => new PrivateMemory(0)).toThrow(errno('EINVAL'));
-  expect(() => new PrivateMemory(constants.MAX_LENGTH + 1)).toThrow(errno('EINVAL'));
+});
+
+test.each([0, -1, 0.5, constants.MAX_LENGTH + 1])('%p bytes are refused', (length) => {
+  expect(() => new PrivateMemory(length)).toThrow(coded('ERR_OUT_OF_RANGE'));
 });
