@@ -16,13 +16,10 @@ export interface IoCommand {
   /** FUSE: 0, or 1 and 2 for the first and second of two fused commands. */
   readonly fuse: 0 | 1 | 2;
   /** Of the first of two fused commands: the other, which is sent right behind it. */
-  readonly second?: IoCommand;
+  readonly second: IoCommand | undefined;
   readonly resolve: () => void;
   readonly reject: (error: Error) => void;
 }
-
-/** What a command begins with that is not fused to another. */
-export const UNSENT = { since: 0, covered: 0, fuse: 0 } as const;
 
 /**
  * A Compare and a Write of the same blocks, which are one operation (NVMe base 2.0, 3.4.2).
@@ -38,11 +35,19 @@ export async function fusedPair(
   replacement: number,
   begin: (first: IoCommand) => void,
 ): Promise<void> {
-  const shared = { ...UNSENT, ...blocks };
+  const shared = { ...blocks, since: 0, covered: 0 };
   let compared = Promise.resolve();
   const written = new Promise<void>((resolve, reject) => {
     const opcode = NvmOpcode.write;
-    const second: IoCommand = { ...shared, opcode, address: replacement, fuse: 2, resolve, reject };
+    const second: IoCommand = {
+      ...shared,
+      opcode,
+      address: replacement,
+      fuse: 2,
+      second: undefined,
+      resolve,
+      reject,
+    };
     compared = new Promise((resolveFirst, rejectFirst) => {
       const settle = { resolve: resolveFirst, reject: rejectFirst };
       begin({ ...shared, opcode: NvmOpcode.compare, address: expected, fuse: 1, second, ...settle });

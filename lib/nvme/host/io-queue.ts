@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 import { VfioUserError, outOfRange } from '../../errors';
 import { NvmOpcode, nvmOpcodeName } from '../spec/opcodes';
-import { UNSENT, detailOf, fusedPair, rejectPair, type IoCommand } from './io-command';
+import { detailOf, fusedPair, rejectPair, type IoCommand } from './io-command';
 import { IoEntries } from './io-entries';
 import type { CreatedQueuePair } from './queue-pairs';
 import type { DmaArena } from './dma-arena';
@@ -133,7 +133,21 @@ export class IoQueue {
   ): Promise<void> {
     // Not an async function: that would make two more promises for each command.
     return new Promise<void>((resolve, reject) => {
-      this.#begin({ ...UNSENT, opcode, nsid, lba, cdw12, address, length, resolve, reject });
+      // No object is spread here: a copy of one with as many properties takes V8 microseconds.
+      this.#begin({
+        opcode,
+        nsid,
+        lba,
+        cdw12,
+        address,
+        length,
+        since: 0,
+        covered: 0,
+        fuse: 0,
+        second: undefined,
+        resolve,
+        reject,
+      });
     });
   }
 
