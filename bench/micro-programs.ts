@@ -70,14 +70,17 @@ export class Programs {
   }
 
   /**
-   * Starts the device of bench/served-device.ts; its socket.
+   * Starts the device of bench/served-device.ts; its socket. It spins by default where it may use two processors or more, so that it
+   * is bound to one when it listens.
    *
    * @param spin microseconds, as `serve` takes it
    */
   async serveOurs(spin?: number): Promise<string> {
     const path = this.#path(`ours-${spin ?? 'default'}`);
     const options = spin === undefined ? [] : [String(spin)];
-    await this.#started([process.execPath, join(__dirname, 'served-device.js'), path, ...options]);
+    const command = [process.execPath, join(__dirname, 'served-device.js'), path, ...options];
+    const { pid } = await this.#started(command, `${SERVER_CORE},${CLIENT_CORE}`);
+    if (this.#bound) spawnSync('taskset', ['-a', '-c', '-p', String(SERVER_CORE), String(pid)]);
     return path;
   }
 
@@ -130,8 +133,8 @@ export class Programs {
   }
 
   /** Starts a server, which says so when it listens. */
-  async #started(command: string[]): Promise<void> {
-    const child = this.#start(SERVER_CORE, command);
+  async #started(command: string[], cores: number | string = SERVER_CORE): Promise<ChildProcess> {
+    const child = this.#start(cores, command);
     await new Promise((resolve, reject) => {
       child.stdout?.once('data', resolve);
       child.once('error', reject);
@@ -139,16 +142,17 @@ export class Programs {
         reject(new Error(`${command.join(' ')} ended with ${String(code)}`));
       });
     });
+    return child;
   }
 
   #path(name: string): string {
     return join(this.#folder, name);
   }
 
-  #start(core: number, [command = '', ...args]: string[]): ChildProcess {
+  #start(cores: number | string, [command = '', ...args]: string[]): ChildProcess {
     const stdio = ['ignore', 'pipe', 'inherit'] as const;
     const child = this.#bound
-      ? spawn('taskset', ['-c', String(core), command, ...args], { stdio: [...stdio] })
+      ? spawn('taskset', ['-c', String(cores), command, ...args], { stdio: [...stdio] })
       : spawn(command, args, { stdio: [...stdio] });
     this.#children.add(child);
     child.once('close', () => this.#children.delete(child));
