@@ -94,8 +94,11 @@ int Mapping::Allocate(size_t length, size_t huge, int lost_event) {
   const size_t whole = RoundUp(length, page_size);
   void* memory = Reserve(whole, kHugePage2M, PROT_READ | PROT_WRITE);
   if (memory == MAP_FAILED) return -errno;
-  // Where there are none, ordinary pages do.
-  if (huge > 0) madvise(memory, huge, MADV_HUGEPAGE);
+  // Where there are none, ordinary pages do. The rest has these also where the system takes huge ones
+  // unasked.
+  auto* const start = static_cast<char*>(memory);
+  if (huge > 0) madvise(start, huge, MADV_HUGEPAGE);
+  if (huge < whole) madvise(start + huge, whole - huge, MADV_NOHUGEPAGE);
   return Own({memory, whole, page_size, true}, lost_event);
 }
 

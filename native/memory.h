@@ -35,7 +35,7 @@ class Mapping {
   int Open(const Request& request);
   /**
    * Maps zeroed memory, whose pages are taken from the system when they are touched; 0 or -errno. The first
-   * `huge` bytes are made of huge pages where the system has them.
+   * `huge` bytes are made of huge pages where the system has them, the rest of ordinary ones.
    */
   int Allocate(size_t length, size_t huge, int lost_event);
   /** Idempotent. */

@@ -16,6 +16,11 @@ export class ChunkedMemory {
   readonly #chunkBytes: number;
   readonly #chunks: (Chunk | undefined)[];
   #size: number;
+  /**
+   * A huge page is taken for the first byte that is written in it: what is stored thinly must not take more than there is. Decided
+   * for the whole, since the memory that is free becomes less as it fills.
+   */
+  #inHugePages: boolean;
 
   /**
    * @param size in bytes
@@ -24,6 +29,7 @@ export class ChunkedMemory {
   constructor(size: number, chunkBytes = CHUNK_BYTES) {
     this.#chunkBytes = chunkBytes;
     this.#size = size;
+    this.#inHugePages = hasRoomTwice(size);
     this.#chunks = new Array<Chunk | undefined>(Math.ceil(size / chunkBytes)).fill(undefined);
   }
 
@@ -80,7 +86,10 @@ export class ChunkedMemory {
    */
   resize(size: number): void {
     if (size < this.#size) this.discard(size, this.#size - size);
-    else this.#growLast(size);
+    else {
+      this.#inHugePages &&= hasRoomTwice(size - this.#size);
+      this.#growLast(size);
+    }
     const count = Math.ceil(size / this.#chunkBytes);
     for (const chunk of this.#chunks.splice(count)) chunk?.memory.close();
     while (this.#chunks.length < count) this.#chunks.push(undefined);
@@ -123,8 +132,12 @@ export class ChunkedMemory {
 
   #chunkFor(index: number, size: number): Chunk {
     const bytes = Math.min(this.#chunkBytes, size - index * this.#chunkBytes);
-    // A huge page is taken for the first byte that is written in it: what is stored thinly must not take more than there is.
-    const memory = new PrivateMemory(bytes, size <= freemem() / 2 ? bytes : 0);
+    const memory = new PrivateMemory(bytes, this.#inHugePages ? bytes : 0);
     return { memory, buffer: memory.buffer, bytes: new Uint8Array(memory.buffer) };
   }
+}
+
+/** Whether the machine has memory for twice so many bytes. */
+function hasRoomTwice(bytes: number): boolean {
+  return bytes <= freemem() / 2;
 }

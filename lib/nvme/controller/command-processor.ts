@@ -8,7 +8,7 @@ import type { FaultEffects, FaultPlan } from '../faults';
 import { FaultyCommands } from './faulty-commands';
 import { FUSED_FIRST, FUSED_SECOND } from './fused-commands';
 import { DEFERRED, type IoCommands } from './io-commands';
-import type { IoContext } from './io-context';
+import type { IoContext } from './slow-commands';
 import { FUSE, startBlock } from './io-words';
 import type { Latencies } from './latencies';
 import { type Answer, Outcome, type Reply } from './outcome';

@@ -11,7 +11,7 @@ import { SqeWord } from '../spec/submission-entry';
 import { Delays } from './delays';
 import { faultyBackend } from './faulty-backend';
 import { DEFERRED, IoCommands } from './io-commands';
-import type { IoContext } from './io-context';
+import type { IoContext } from './slow-commands';
 import { startBlock } from './io-words';
 import { type Answer, Outcome } from './outcome';
 import type { SubmissionQueue } from './queue';

@@ -5,11 +5,10 @@ import { SqeWord } from '../spec/submission-entry';
 import type { ViewRange } from './client-view';
 import { DataPointer } from './data-pointer';
 import { Durability } from './durability';
-import type { IoContext } from './io-context';
 import { DEALLOCATE, UNSUPPORTED_FLAGS, blockOffset, rangeOutcome, resolveData } from './io-words';
 import type { Namespace } from './namespace';
 import { Outcome, readFailure, writeFailure } from './outcome';
-import { SlowCommands, ZERO_AT_ONCE } from './slow-commands';
+import { type IoContext, SlowCommands, ZERO_AT_ONCE } from './slow-commands';
 
 /** Returned by {@link IoCommands.execute} when the command is to be executed by {@link IoCommands.slow}. */
 export const DEFERRED = -1;

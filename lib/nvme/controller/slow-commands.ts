@@ -5,10 +5,11 @@ import { SqeWord } from '../spec/submission-entry';
 import type { ClientView } from './client-view';
 import { COPY_BYTES, CopyCommand } from './copy-command';
 import type { Durability } from './durability';
+import type { FeatureSet } from './feature-set';
 import { runFused, unfuse } from './fused-commands';
-import type { IoContext } from './io-context';
 import { DEALLOCATE, blockOffset, rangeOutcome, resolveData, startBlock } from './io-words';
 import type { Namespace } from './namespace';
+import type { NamespaceSet } from './namespace-set';
 import { type Deferred, Outcome, type Reply, readFailure, writeFailure } from './outcome';
 import { RangeCommands } from './range-commands';
 import type { Counters } from './statistics';
@@ -18,6 +19,18 @@ import { type Alive, type Parts, commandBytes, readParts, resolveParts, writePar
 export const ZERO_AT_ONCE = 2 ** 20;
 /** Memory of a command that moves no data while it waits for the backend. */
 const BYTES_WITHOUT_DATA = 2048;
+
+/** What I/O commands work with. */
+export interface IoContext {
+  readonly namespaces: Pick<NamespaceSet, 'find' | 'absence' | 'addressed'>;
+  /** Greatest transfer of a command in bytes. */
+  readonly maxTransfer: number;
+  readonly view: ClientView;
+  readonly features: Pick<FeatureSet, 'writeThrough'>;
+  readonly counters: Counters;
+  /** Told why a flush has failed. */
+  readonly onWarning: (reason: string) => void;
+}
 
 /**
  * The I/O commands that take more than a turn of the event loop: those that wait for the backend, or for memory that is reached by

@@ -194,7 +194,9 @@ test('memory that the system does not have is no room', () => {
     const before = backend.write(0, data, 0, 512);
     const kib = Number(/VmSize:\\s+(\\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))[1]);
     execFileSync('prlimit', ['--pid', String(process.pid), '--as=' + (kib * 1024 + 2 ** 26) + ':']);
-    console.log(before, backend.write(2 ** 27, data, 0, 512), backend.read(2 ** 27, data, 0, 512), backend.write(512, data, 0, 512));
+    const far = 2 ** 27;
+    const after = [backend.write(far, data, 0, 512), backend.read(far, data, 0, 512), backend.write(512, data, 0, 512)];
+    console.log(before, ...after);
   `;
   // Threads take address space too. A failure of V8 must not be taken for one of the test's own process.
   const out = execFileSync(process.execPath, ['--single-threaded', '-e', script], {
